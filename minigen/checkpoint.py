@@ -1,0 +1,259 @@
+"""A checkpoint: a folder that holds all of a run at one step, written whole or not at all.
+
+    out/tales/                    a run
+        step-000400/              a checkpoint
+            config.json           the model's shape (GPTConfig)
+            model.safetensors     its weights
+            optimizer.safetensors the optimiser's averages
+            tokenizer.json        text <-> ids
+            state.json            step, losses, and the training configuration
+            MANIFEST.json         size and sha256 of each file above
+
+A checkpoint is never changed once it has its name: it is written into a hidden folder beside it, flushed to the
+disk, and renamed. So whatever ends the process, each `step-` folder is complete. Nothing in it is ever executed:
+JSON and safetensors hold data only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from minigen.errors import UserError
+from minigen.model import GPT, GPTConfig
+from minigen.tokenizer import Tokenizer
+
+FORMAT = 1
+FILES = (
+    "config.json",
+    "model.safetensors",
+    "optimizer.safetensors",
+    "tokenizer.json",
+    "state.json",
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint, read and verified."""
+
+    path: Path
+    config: GPTConfig
+    weights: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    tokenizer: Tokenizer
+    state: Mapping[str, Any]
+
+    @property
+    def step(self) -> int:
+        return int(self.state["step"])
+
+    def model(self) -> GPT:
+        """The model with its weights, in evaluation mode."""
+        with torch.device(
+            "meta"
+        ):  # shapes only: no memory, no random start that would be thrown away
+            model = GPT(self.config)
+        expected = {name: p.shape for name, p in model.state_dict().items()}
+        for name in sorted(expected.keys() | self.weights.keys()):
+            if (
+                name not in self.weights
+                or name not in expected
+                or expected[name] != self.weights[name].shape
+            ):
+                raise UserError(
+                    f"{self.path / 'model.safetensors'}: {name} does not fit config.json; the files are not of one model"
+                )
+        model.load_state_dict(dict(self.weights), assign=True)
+        return model.requires_grad_(True).eval()
+
+
+def save(
+    run: Path,
+    model: GPT,
+    tokenizer: Tokenizer,
+    optimizer: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+) -> Path:
+    """Commit a checkpoint of `state["step"]` into the folder `run` and return its path. `UserError` if it can't be."""
+    target = run / f"step-{state['step']:06d}"
+    folder = run / f".tmp-{target.name}"
+    contents = {
+        "config.json": _json(asdict(model.config)),
+        "model.safetensors": safetensors.torch.save(_plain(model.state_dict())),
+        "optimizer.safetensors": safetensors.torch.save(_plain(optimizer)),
+        "tokenizer.json": tokenizer.to_json(),
+        "state.json": _json(state),
+    }
+    facts = {
+        name: {"bytes": len(b), "sha256": hashlib.sha256(b).hexdigest()}
+        for name, b in contents.items()
+    }
+    contents["MANIFEST.json"] = _json({"format": FORMAT, "files": facts})
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for name, content in contents.items():
+            with open(folder / name, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        _sync(folder)
+        os.rename(
+            folder, target
+        )  # the commit: before it the checkpoint is not there, after it, it is whole
+        _sync(run)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise UserError(
+            f"cannot save {target}: {error.strerror}; earlier checkpoints are untouched"
+        ) from error
+    return target
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint; the bytes that are checked are the bytes that are used. `UserError` if anything is wrong."""
+    if not (path / "MANIFEST.json").is_file():
+        raise UserError(
+            f"{path} is not a checkpoint: it has no MANIFEST.json; name a step-… folder"
+        )
+    manifest = _parse(path / "MANIFEST.json", _read(path / "MANIFEST.json"))
+    if manifest.get("format") != FORMAT:
+        raise UserError(
+            f"{path} has format {manifest.get('format')!r}; this minigen reads format {FORMAT}"
+        )
+    contents = {}
+    for name in FILES:
+        content, fact = _read(path / name), manifest.get("files", {}).get(name)
+        if fact != {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}:
+            raise UserError(
+                f"{path / name} is damaged: it is not what MANIFEST.json says; use another checkpoint"
+            )
+        contents[name] = content
+    try:
+        return Checkpoint(
+            path=path,
+            config=GPTConfig(**_parse(path / "config.json", contents["config.json"])),
+            weights=safetensors.torch.load(contents["model.safetensors"]),
+            optimizer=safetensors.torch.load(contents["optimizer.safetensors"]),
+            tokenizer=Tokenizer.from_json(contents["tokenizer.json"]),
+            state=_parse(path / "state.json", contents["state.json"]),
+        )
+    except (TypeError, UnicodeDecodeError, SafetensorError) as error:
+        raise UserError(
+            f"{path} cannot be read: {str(error).splitlines()[0]}; use another checkpoint"
+        ) from error
+
+
+def load_newest(run: Path) -> Checkpoint:
+    """The newest checkpoint of a run that is whole; a damaged one is named on stderr and passed over."""
+    for path in reversed(steps(run)):
+        try:
+            return load(path)
+        except UserError as error:
+            print(f"warning: {error}", file=sys.stderr)
+    raise UserError(f"{run} has no checkpoint that can be read")
+
+
+def load_best(run: Path) -> Checkpoint:
+    """The checkpoint of a run with the lowest validation loss, or the newest if none has one or it is damaged."""
+    losses = {path: _val_loss(path) for path in steps(run)}
+    if losses and min(losses.values()) < float("inf"):
+        try:
+            return load(min(losses, key=losses.__getitem__))
+        except UserError as error:
+            print(f"warning: {error}", file=sys.stderr)
+    return load_newest(run)
+
+
+def steps(run: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    found = (
+        [path for path in run.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
+        if run.is_dir()
+        else []
+    )
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def prune(run: Path) -> None:
+    """Keep the last two checkpoints and the best one; drop the others."""
+    paths = steps(run)
+    keep = {*paths[-2:], min(paths, key=_val_loss)} if paths else set()
+    for path in paths:
+        if path not in keep:
+            # Without its manifest a half-deleted folder is no checkpoint, so that goes first.
+            (path / "MANIFEST.json").unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def find_run(out_dir: Path, name: str | None = None) -> Path:
+    """The run folder `out_dir/name`, or the one saved last. `UserError` if there is none."""
+    runs = [path for path in out_dir.glob("*") if steps(path)] if out_dir.is_dir() else []
+    if name is not None:
+        if out_dir / name not in runs:
+            known = (
+                ", ".join(sorted(path.name for path in runs))
+                or "none yet; train one: python train.py"
+            )
+            raise UserError(f"no run {name!r} in {out_dir}; runs there: {known}")
+        return out_dir / name
+    if not runs:
+        raise UserError(f"no run in {out_dir} yet; train one: python train.py")
+    return max(runs, key=lambda path: steps(path)[-1].stat().st_mtime)
+
+
+def _val_loss(path: Path) -> float:
+    try:
+        loss = json.loads((path / "state.json").read_text(encoding="utf-8")).get("val_loss")
+        return float("inf") if loss is None else float(loss)
+    except (OSError, ValueError, AttributeError):
+        return float("inf")
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _parse(path: Path, content: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        raise UserError(f"{path} is damaged: it is not JSON; use another checkpoint") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is damaged: it is not a JSON object; use another checkpoint")
+    return value
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; use another checkpoint") from error
+
+
+def _sync(folder: Path) -> None:
+    """Flush a folder's list of names to the disk, so that a rename survives a power cut (not possible on Windows)."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

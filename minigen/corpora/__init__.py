@@ -1,0 +1,169 @@
+"""What to learn from: the user's own files, or a corpus that minigen knows by name.
+
+tales         stories written by a grammar, so that the best possible loss is known
+shakespeare   "tiny Shakespeare", 1.1 MB of plays, downloaded once
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import glob
+import hashlib
+import http.client
+import json
+import os
+import re
+import stat
+import urllib.request
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from minigen.errors import UserError
+
+NAMES = ("tales", "shakespeare")
+
+SHAKESPEARE_URL = (
+    "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+)
+SHAKESPEARE_BYTES = 1_115_394
+SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The files of a corpus. Where `val` is empty, a part of `train` is to be held out."""
+
+    name: str  # safe as a folder's name
+    train: tuple[Path, ...]
+    val: tuple[Path, ...] = ()
+    separator: str | None = None  # stands between documents; None: each file is one document
+    floor: float | None = None  # bits per byte of `val` that no model can beat, where known
+
+
+def find(data: Sequence[str], folder: Path, separator: str | None = None) -> Corpus:
+    r"""The corpus that `--data` means.
+
+    Args:
+        data: files, folders (all files in them that are not hidden), patterns such as "books/*.txt",
+            and names of corpora; several may stand in one string, with commas between them. What
+            exists as a file is never taken for anything else.
+        folder: where the corpora with names are kept; they are made or downloaded on first use.
+        separator: what stands between documents in a file. A shell passes "\n" as two characters;
+            here they mean a newline.
+
+    Raises UserError for what does not exist, cannot be read, or is neither file nor folder.
+    """
+    if separator is not None:
+        separator = separator.replace("\\n", "\n").replace("\\t", "\t")
+        if not separator:
+            raise UserError("--separator is empty; leave it out, and a file is one document")
+    entries = [entry for given in data for entry in _entries(given)]
+    if not entries:
+        raise UserError(f"--data is empty; give a file, a folder, or one of {', '.join(NAMES)}")
+    if "tales" in entries:
+        # It brings its own validation text and separator, which fit no other text.
+        if len(entries) > 1 or separator is not None:
+            raise UserError("tales stands alone; leave out the other --data and --separator")
+        return _tales(folder / "tales")
+    found = [_shakespeare(folder) if isinstance(e, str) else _files(e) for e in entries]
+    files = tuple(dict.fromkeys(file for files in found for file in files))  # each once, in order
+    if len(entries) > 1:
+        name = f"{files[0].stem}+{len(files) - 1}"
+    elif isinstance(entries[0], str):
+        name = entries[0]
+    else:
+        name = entries[0].resolve().name if entries[0].is_dir() else entries[0].stem
+    return Corpus(re.sub(r"[^\w+-]+", "-", name).strip("-")[:50] or "text", files, (), separator)
+
+
+def _entries(given: str) -> list[str | Path]:
+    """What `given` names: paths, and names of corpora as strings."""
+    if os.path.lexists(given):
+        return [Path(given)]
+    if given in NAMES:
+        return [given]
+    if matches := sorted(glob.glob(given, recursive=True)):
+        return [Path(match) for match in matches]
+    if "," in given:
+        parts = [part.strip() for part in given.split(",")]
+        return [entry for part in parts if part for entry in _entries(part)]
+    nearby = glob.glob(os.path.join(glob.escape(os.path.dirname(given)), "*"))
+    closest = difflib.get_close_matches(given, [*NAMES, *nearby], n=1)
+    raise UserError(
+        f"no such file or corpus: {given!r}"
+        + (f"; did you mean {closest[0]}?" if closest else "")
+        + f" The corpora are {' and '.join(NAMES)}"
+    )
+
+
+def _files(path: Path) -> list[Path]:
+    """The file itself; of a folder, all regular files below it, sorted, that are not hidden."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            return [path]
+        if not stat.S_ISDIR(mode):
+            raise UserError(f"{path} is neither a file nor a folder; give one that is")
+        files = []
+        for root, folders, names in os.walk(path, onerror=fail):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            files += [Path(root, name) for name in names if not name.startswith(".")]
+        files = sorted(file for file in files if file.is_file())
+    except OSError as error:
+        where = error.filename or path
+        raise UserError(
+            f"cannot read {where}: {error.strerror}; mend that or leave it out"
+        ) from None
+    if not files:
+        raise UserError(f"the folder {path} holds no files; give one with text files")
+    return files
+
+
+def _tales(folder: Path) -> Corpus:
+    # Not at the top of the file, so that `python -m minigen.corpora.tales` loads it once.
+    from minigen.corpora import tales
+
+    train, val, facts_file = folder / "train.txt", folder / "val.txt", folder / "facts.json"
+
+
+def _shakespeare(folder: Path) -> list[Path]:
+    path = folder / "shakespeare" / "tinyshakespeare.txt"
+    if not path.is_file() or _sha256(path.read_bytes()) != SHAKESPEARE_SHA256:
+        download(SHAKESPEARE_URL, path, SHAKESPEARE_BYTES, SHAKESPEARE_SHA256)
+    return [path]
+
+
+def download(url: str, path: Path, n_bytes: int, sha256: str) -> None:
+    """Store what lies at `url` as `path`, all of it or nothing, if it is what it should be."""
+    by_hand = f"get the file in another way and save it as {path}"
+    try:
+        with urllib.request.urlopen(url, timeout=30) as response:
+            content = response.read(n_bytes + 1)
+    except (OSError, http.client.HTTPException) as error:
+        raise UserError(f"cannot download {url} ({error}); go online, or {by_hand}") from None
+    if len(content) != n_bytes or _sha256(content) != sha256:
+        raise UserError(f"{url} does not hold the text that was published there; {by_hand}")
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; make room or mend that") from None
+    finally:
+        with contextlib.suppress(OSError):  # it is `path` now, or was never begun
+            part.unlink()
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,127 @@
+"""How gradients become new weights: the learning rate's course, AdamW, and Muon for the matrices."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from minigen.errors import UserError
+
+
+def rate_at(step: int, max_steps: int, warmup_steps: int, cooldown: float) -> float:
+    """The share of the full learning rate at `step`: up, flat, and down over the last `cooldown` of all steps.
+
+    Steps count from 0. The first step already trains, and the last one is not wasted at zero:
+
+    >>> [round(rate_at(s, max_steps=8, warmup_steps=2, cooldown=0.5), 2) for s in range(8)]
+    [0.5, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25]
+
+    While the number of steps is not known yet (max_steps = 0), nothing falls.
+    """
+    up = (step + 1) / max(warmup_steps, 1)
+    down = (max_steps - step) / max(cooldown * max_steps, 1) if max_steps else 1.0
+    return min(up, 1.0, down)
+
+
+def orthogonalise(m: Tensor, steps: int = 5) -> Tensor:
+    """The nearest matrix whose singular values are all about 1, for each of a batch of matrices (n, rows, columns).
+
+    A Newton-Schulz iteration pushes every singular value s through a s + b s^3 + c s^5 until it lies in about
+    [0.7, 1.2]; the three numbers trade exactness for speed (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon).
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    wide = m.shape[-2] <= m.shape[-1]
+    x = m if wide else m.mT  # products below are rows x rows, so make rows the short side
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    for _ in range(steps):
+        s2 = x @ x.mT  # (n, rows, rows)
+        x = a * x + (b * s2 + c * s2 @ s2) @ x
+    return x if wide else x.mT
+
+
+class Optimizer:
+    """One step of Muon for the matrices inside the blocks, and of AdamW for all the rest.
+
+    AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101) scales each weight's step by how noisy its own gradient is.
+    Muon looks at a matrix as a whole: it moves along the momentum with all singular values set to one, so that
+    rare directions learn as fast as common ones. Its step is scaled to the size of AdamW's (Liu et al. 2025,
+    arXiv:2502.16982), which is why one learning rate serves both.
+
+    Args:
+        parameters: (name, parameter) pairs, as `model.named_parameters()` gives them.
+        muon: False trains everything with AdamW.
+        weight_decay: pull towards zero of matrices, per unit of learning rate; gains and biases are left alone.
+    """
+
+    def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], muon: bool = True, weight_decay: float = 0.1,
+                 betas: tuple[float, float] = (0.9, 0.95), momentum: float = 0.95) -> None:  # fmt: skip
+        self.weight_decay, self.betas, self.momentum = weight_decay, betas, momentum
+        self.step_count = 0
+        self.adamw: dict[str, nn.Parameter] = {}
+        self.muon: dict[tuple[int, int], dict[str, nn.Parameter]] = defaultdict(
+            dict
+        )  # by shape, for batched products
+        self.state: dict[str, Tensor] = {}
+        for name, p in parameters:
+            if muon and p.ndim == 2 and ".blocks." in f".{name}":
+                self.muon[(p.shape[0], p.shape[1])][name] = p
+                self.state[f"{name}.momentum"] = torch.zeros_like(p)
+            else:
+                self.adamw[name] = p
+                self.state[f"{name}.mean"] = torch.zeros_like(p)
+                self.state[f"{name}.square"] = torch.zeros_like(p)
+
+    def load(self, state: Mapping[str, Tensor], step_count: int) -> None:
+        """Go on from the `state` that another optimiser of the same parameters had after `step_count` steps."""
+        shapes = {name: t.shape for name, t in self.state.items()}
+        if shapes != {name: t.shape for name, t in state.items()}:
+            raise UserError("the optimiser's state is not that of this model and --optimizer")
+        for name, tensor in state.items():
+            self.state[name].copy_(tensor)
+        self.step_count = step_count
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """Move every parameter by its gradient, which is then dropped."""
+        self.step_count += 1
+        for name, p in self.adamw.items():
+            self._adamw(name, p, rate)
+        for group in self.muon.values():
+            self._muon(group, rate)
+        for p in [
+            *self.adamw.values(),
+            *(p for group in self.muon.values() for p in group.values()),
+        ]:
+            p.grad = None
+
+    def _adamw(self, name: str, p: nn.Parameter, rate: float) -> None:
+        assert p.grad is not None
+        (beta1, beta2), mean, square = (
+            self.betas,
+            self.state[f"{name}.mean"],
+            self.state[f"{name}.square"],
+        )
+        mean.lerp_(p.grad, 1 - beta1)
+        square.lerp_(p.grad.square(), 1 - beta2)
+        # Both averages start at zero; dividing by 1 - beta^t undoes that.
+        noise = (square / (1 - beta2**self.step_count)).sqrt_().add_(1e-8)
+        if p.ndim == 2:
+            p.mul_(1 - rate * self.weight_decay)
+        p.addcdiv_(mean, noise, value=-rate / (1 - beta1**self.step_count))
+
+    def _muon(self, group: dict[str, nn.Parameter], rate: float) -> None:
+        directions = []
+        for name, p in group.items():
+            assert p.grad is not None
+            momentum = self.state[f"{name}.momentum"]
+            momentum.lerp_(p.grad, 1 - self.momentum)
+            directions.append(p.grad.lerp(momentum, self.momentum))  # Nesterov: look one step ahead
+        stacked = orthogonalise(torch.stack(directions))  # (n, rows, columns)
+        # An orthogonal matrix has entries of size 1 / sqrt(longer side); AdamW's steps are about 0.2.
+        scale = 0.2 * max(stacked.shape[-2:]) ** 0.5
+        for p, direction in zip(group.values(), stacked, strict=True):
+            p.mul_(1 - rate * self.weight_decay)
+            p.add_(direction, alpha=-rate * scale)

@@ -1,0 +1,166 @@
+"""What a run tells while it goes: a progress bar, `metrics.jsonl`, and `loss.png`."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+
+class Report:
+    """The bar on the terminal, a line in `metrics.jsonl` for each step and evaluation, and `loss.png`.
+
+    Args:
+        run: the run's folder. A resumed run drops the lines of steps that it takes again.
+        step: the step that the run starts from.
+        max_steps: 0 while it is not known yet; `plan` tells it later.
+        n_vocab: number of different tokens.
+        bits_per_byte: what a loss of 1 nat/token is in bits/byte, for this text and tokenizer.
+        floor: the entropy of the validation text in bits/byte, if it is known.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        step: int,
+        max_steps: int,
+        n_vocab: int,
+        bits_per_byte: float,
+        floor: float | None,
+    ) -> None:
+        self.run, self.n_vocab, self.bits_per_byte, self.floor = run, n_vocab, bits_per_byte, floor
+        kept = [line for line in read_metrics(run) if line["step"] <= step] if step else []
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        (run / "metrics.jsonl").write_text(text, encoding="utf-8")
+        self.bar = tqdm(
+            initial=step, total=max_steps or None, unit=" steps", disable=not sys.stderr.isatty(),
+            dynamic_ncols=True, smoothing=0.1,
+        )  # fmt: skip
+
+    def plan(self, max_steps: int) -> None:
+        """The number of steps is known now, so the bar can tell how long it will take."""
+        self.bar.total = max_steps or None
+
+    def step(self, step: int, loss: float, norm: float, rate: float, speed: float) -> None:
+        """A step was done with the training loss `loss`, at `speed` tokens per second."""
+        self.record(
+            step=step, train_loss=loss, grad_norm=norm, learning_rate=rate, tokens_per_second=speed
+        )
+        self.bar.set_postfix_str(f"loss {loss:.3f}, {speed:,.0f} tokens/s", refresh=False)
+        self.bar.update()
+
+    def evaluation(self, step: int, loss: float, sample: str) -> None:
+        """The model was evaluated, and wrote `sample`."""
+        self.record(step=step, val_loss=loss, val_bits_per_byte=loss * self.bits_per_byte)
+        self.say(f"step {step}: validation loss {self.in_words(loss)}. It writes: {sample!r}")
+        if advice := memorising(read_metrics(self.run)):
+            self.say(f"warning: {advice}")
+        plot_loss(self.run, self.n_vocab, self.bits_per_byte, self.floor)
+
+    def final(self, step: int, loss: float) -> None:
+        """The loss over all of the validation text, of the model of `step`."""
+        self.record(
+            step=step, final_val_loss=loss, final_val_bits_per_byte=loss * self.bits_per_byte
+        )
+        self.say(f"step {step} on all of the validation text: {self.in_words(loss)}")
+
+    def in_words(self, loss: float) -> str:
+        """A loss in both units, beside the two that bound it."""
+        bits = loss * self.bits_per_byte
+        words = f"{loss:.4f} nats/token = {bits:.4f} bits/byte"
+        if self.floor is not None:
+            words += f" ({bits / self.floor - 1:.1%} above the text's entropy, {self.floor:.4f})"
+        return words
+
+    def record(self, **values: float) -> None:
+        """Append a line to metrics.jsonl."""
+        with open(self.run / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        self.bar.clear()
+        print(text, file=sys.stderr, flush=True)
+        self.bar.refresh()
+
+    def close(self) -> None:
+        """Leave the bar as it is and end its line."""
+        self.bar.close()
+
+
+def memorising(metrics: list[dict[str, Any]]) -> str | None:
+    """What to say when the model learns its text by heart: validation rises while training falls; else None."""
+    looks = [line for line in metrics if "val_loss" in line]
+    best = min(looks, key=lambda line: float(line["val_loss"]), default=None)
+    if best is None or len(looks) < 2 or looks[-1]["val_loss"] < 1.005 * best["val_loss"]:
+        return None
+    train = [(line["step"], line["train_loss"]) for line in metrics if "train_loss" in line]
+    now = [loss for _, loss in train[-20:]]
+    then = [loss for step, loss in train if step <= best["step"]][-20:]
+    if not then or sum(now) / len(now) >= sum(then) / len(then):
+        return None
+    return (
+        f"since step {best['step']} the loss on new text has risen from {best['val_loss']:.3f} to "
+        f"{looks[-1]['val_loss']:.3f}, while it falls in training: the model is memorising. The checkpoint "
+        "of that step is kept. More text, --dropout 0.2, fewer steps or a smaller model would help"
+    )
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The measurements of a run; a last line that was cut short is left out."""
+    path = run / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    metrics = []
+    for line in lines:
+        try:
+            metrics.append(json.loads(line))
+        except ValueError:
+            break
+    return metrics
+
+
+def plot_loss(run: Path, n_vocab: int, bits_per_byte: float, floor: float | None) -> None:
+    """Draw `loss.png` from `metrics.jsonl`: training and validation loss between the two lines that bound them.
+
+    Above, ln V: the loss of a model that knows nothing and finds each of the V tokens equally likely. Below, where
+    the corpus knows it, the floor: the entropy of the text itself, which no model can beat.
+
+    Args:
+        bits_per_byte: how many bits/byte one nat/token is, for this text and tokenizer.
+        floor: in bits/byte.
+    """
+    import matplotlib  # here, because it takes a second and only a finished run needs it
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    metrics = read_metrics(run)
+    figure, axes = plt.subplots(figsize=(8, 4.5), dpi=120)
+    for key, label, style in (("train_loss", "training", "-"), ("val_loss", "validation", "o-")):
+        points = [(line["step"], line[key]) for line in metrics if key in line]
+        if points:
+            axes.plot(*zip(*points, strict=True), style, label=label, linewidth=1, markersize=3)
+    axes.axhline(
+        math.log(n_vocab),
+        color="grey",
+        linestyle=":",
+        label=f"knowing nothing: ln {n_vocab} = {math.log(n_vocab):.2f}",
+    )
+    if floor is not None:
+        axes.axhline(
+            floor / bits_per_byte,
+            color="black",
+            linestyle="--",
+            label=f"the text's own entropy: {floor:.3f} bits/byte",
+        )
+    axes.set(xlabel="step", ylabel="loss in nats/token", ylim=(0, None), title=run.name)
+    other = axes.twinx()  # the same heights, in the other unit
+    other.set(ylabel="bits/byte", ylim=(0, axes.get_ylim()[1] * bits_per_byte))
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(run / "loss.png")
+    plt.close(figure)

@@ -1,0 +1,328 @@
+"""Text out of a model: predict, filter, draw one token, append it, again.
+
+    texts --model--> logits --filters--> probabilities --random number--> one more token each
+
+The model is any callable that maps ids and a cache to logits: this file knows no transformer.
+
+Shapes, everywhere in this file:
+    B  texts that are being written      T  tokens fed at once      V  the model's vocabulary
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from minigen.errors import UserError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to turn logits into the probabilities to draw from. The defaults change nothing.
+
+    Raises `UserError` for a value outside its range.
+    """
+
+    temperature: float = 1.0  # below 1 sharpens, above 1 flattens; 0 takes the most probable token
+    top_k: int | None = None  # keep the k most probable tokens
+    top_p: float = 1.0  # keep the fewest tokens that together reach this probability
+    min_p: float = 0.0  # keep tokens at least this fraction as probable as the most probable one
+    repetition_penalty: float = 1.0  # above 1 makes tokens that the text already has less probable
+
+    def __post_init__(self) -> None:
+        for name, fits, needed in (
+            ("temperature", 0 <= self.temperature < math.inf, "0 (most probable token) or more"),
+            ("top_k", self.top_k is None or self.top_k >= 1, "1 or more; leave it out to keep all"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1; 1 keeps all"),
+            ("min_p", 0 <= self.min_p <= 1, "from 0 to 1; 0 keeps all"),
+            ("repetition_penalty", 0.01 <= self.repetition_penalty <= 100, "from 0.01 to 100"),
+        ):
+            if not fits:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be {needed}")
+
+
+# The filters work on the last axis of logits (..., V) and put -inf where a token is cut.
+
+
+def repetition_penalty(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Push the logits of `seen` tokens (..., V) down (Keskar et al. 2019, arXiv:1909.05858).
+
+    Down is towards minus infinity, so positive logits are divided and negative ones multiplied.
+    """
+    return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+
+
+def temperature(logits: Tensor, value: float) -> Tensor:
+    """Divide by `value`; 0 is the limit, where only the first of the most probable tokens remains.
+
+    Subtracting the largest logit first leaves the probabilities as they are, and lets even the
+    smallest temperature overflow to -inf only.
+    """
+    if value == 0:
+        best = logits.argmax(dim=-1, keepdim=True)
+        return torch.full_like(logits, -math.inf).scatter(-1, best, 0.0)
+    return (logits - logits.amax(dim=-1, keepdim=True)) / value
+
+
+def top_k(logits: Tensor, k: int) -> Tensor:
+    """Cut all but the k most probable tokens; ties with the last of them stay too."""
+    return logits.masked_fill(logits < logits.topk(k).values[..., -1:], -math.inf)
+
+
+def top_p(logits: Tensor, p: float) -> Tensor:
+    """Cut the least probable tokens, as many as together have at most 1 - p.
+
+    What is left is the "nucleus" of Holtzman et al. 2019, arXiv:1904.09751.
+    """
+    ordered, ids = logits.sort(dim=-1)  # least probable first
+    cut = ordered.softmax(dim=-1).cumsum(dim=-1) <= 1 - p
+    cut[..., -1] = False  # rounding must not cut the most probable one
+    return logits.masked_fill(cut.scatter(-1, ids, cut), -math.inf)
+
+
+def min_p(logits: Tensor, p: float) -> Tensor:
+    """Cut tokens less probable than p times the best one (Nguyen et al. 2024, arXiv:2407.01082)."""
+    chance = logits.softmax(dim=-1)
+    return logits.masked_fill(chance < p * chance.amax(dim=-1, keepdim=True), -math.inf)
+
+
+def filtered(logits: Tensor, seen: Tensor, s: Sampling) -> Iterator[tuple[str, Tensor]]:
+    """Each filter that is switched on, by name, and the logits after it; transformers' order."""
+    if s.repetition_penalty != 1:
+        logits = repetition_penalty(logits, seen, s.repetition_penalty)
+        yield "repetition_penalty", logits
+    logits = temperature(logits, s.temperature)
+    yield "temperature", logits
+    if s.top_k is not None:
+        logits = top_k(logits, s.top_k)
+        yield "top_k", logits
+    if s.top_p < 1:
+        logits = top_p(logits, s.top_p)
+        yield "top_p", logits
+    if s.min_p > 0:
+        yield "min_p", min_p(logits, s.min_p)
+
+
+def uniform(seed: int, sample: int, n: int) -> float:
+    """The random number in [0, 1) for token n of a sample: a function, without a stream to keep.
+
+    So a sample is the same text alone or among others.
+    """
+    bits = np.random.Philox(key=seed, counter=[n, sample, 0, 0]).random_raw() >> 11
+    return int(bits) * 2.0**-53
+
+
+def pick(probabilities: Tensor, u: float) -> int:
+    """The token in whose stretch of the line from 0 to 1 the number u falls; probabilities (V,).
+
+    The tokens lie side by side in the order of their ids, each as wide as its probability. One of
+    probability 0 has no width, so it is never picked.
+
+    >>> pick(torch.tensor([0.5, 0.0, 0.5]), 0.5)
+    2
+    """
+    ends = probabilities.cumsum(dim=0)  # token i owns ends[i - 1] <= x < ends[i]
+    return int(torch.searchsorted(ends, u * ends[-1], right=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Token:
+    """A token that was drawn, and what it was drawn from: tensors (n_vocab,) on the CPU."""
+
+    id: int
+    u: float  # the random number
+    logits: Tensor  # what the model predicted, float64
+    seen: Tensor  # which tokens the text already had
+    probabilities: Tensor  # what the filters made of the prediction, float64
+    forgotten: int  # how many tokens at the text's beginning the model could no longer see
+
+
+class Cache(Protocol):
+    """What is needed of a key-value cache; `minigen.model.KVCache` tells how one works."""
+
+    keys: Tensor  # (n_layer, B, Hk, capacity, D)
+    values: Tensor
+    lengths: Tensor  # (B,)
+
+    @property
+    def capacity(self) -> int: ...
+
+
+C = TypeVar("C", bound=Cache)
+
+
+def n_visible(n_tokens: int, block_size: int) -> int:
+    """How many of the latest tokens the model sees of a text of n_tokens: all, as long as they fit.
+
+    A text that outgrows block_size is cut to its latest half block and grows again, so that the
+    cache is rebuilt once in half a block instead of at every token. The cuts depend on the length
+    only: a long prompt is cut as if it had been written token by token.
+
+    >>> [n_visible(n, block_size=8) for n in range(7, 16)]
+    [7, 8, 4, 5, 6, 7, 8, 4, 5]
+    """
+    if n_tokens <= block_size:
+        return n_tokens
+    half = max(1, block_size // 2)
+    return half + (n_tokens - block_size - 1) % (block_size - half + 1)
+
+
+class Reader(Generic[C]):
+    """Predicts what follows each of several growing texts, computing only what is new in them."""
+
+    def __init__(
+        self, model: Callable[[Tensor, C, Tensor], Tensor], new_cache: Callable[[int], C]
+    ) -> None:
+        self.model, self.new_cache = model, new_cache
+        self.rows: list[int] = []  # which text each row of the cache belongs to
+        self.cache = new_cache(0)
+        self.block_size = self.cache.capacity
+
+    # Around this call only: around the loop in `generate`, the caller's code would lose gradients.
+    @torch.no_grad()
+    def read(self, texts: Mapping[int, Sequence[int]]) -> Tensor:
+        """The logits (B, V), float64 on the CPU, of the token after each text, {row: ids}.
+
+        One token's work if each text has grown by one since the last call; texts may leave, too.
+        """
+        _select(self.cache, [self.rows.index(row) for row in texts if row in self.rows])
+        self.rows = list(texts)
+        visible = [n_visible(len(text), self.block_size) for text in texts.values()]
+        if visible == (self.cache.lengths + 1).tolist():
+            return self._feed([text[-1:] for text in texts.values()])
+        contexts = [tuple(text[-n:]) for n, text in zip(visible, texts.values(), strict=True)]
+        distinct = list(dict.fromkeys(contexts))  # n samples of a prompt: read it once, then copy
+        self.cache = self.new_cache(len(distinct))
+        logits = self._feed(distinct)
+        copies = [distinct.index(context) for context in contexts]
+        _select(self.cache, copies)
+        return logits[copies]
+
+    def _feed(self, pieces: Sequence[Sequence[int]]) -> Tensor:
+        """Put the next tokens of each row into the cache; logits (B, V) after the last of them."""
+        T = max(len(piece) for piece in pieces)
+        ids = torch.tensor([[*piece, *[0] * (T - len(piece))] for piece in pieces])  # (B, T)
+        lengths = torch.tensor([len(piece) for piece in pieces]).to(self.cache.lengths.device)
+        logits = self.model(ids.to(lengths.device), self.cache, lengths - 1)  # (B, 1, V)
+        self.cache.lengths += lengths
+        return logits[:, 0].cpu().double()  # in this order: Apple's GPUs have no float64
+
+
+def _select(cache: Cache, rows: list[int]) -> None:
+    """Keep these rows of the cache, in this order; a row may come twice."""
+    if rows != list(range(len(cache.lengths))):
+        cache.keys, cache.values = cache.keys[:, rows], cache.values[:, rows]
+        cache.lengths = cache.lengths[rows]
+
+
+def generate(
+    model: Callable[[Tensor, C, Tensor], Tensor],
+    new_cache: Callable[[int], C],
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
+    n_vocab: int,
+    max_new_tokens: int,
+    end_of_text: int | None = None,
+    seed: int = 0,
+    samples: Sequence[int] | None = None,
+    finished: set[int] | None = None,
+) -> Iterator[list[Token | None]]:
+    """Write on behind each prompt. Yields each row's new token, step by step; None once it ended.
+
+    Args:
+        model: (ids (B, T), cache, at (B,)) -> logits (B, 1, V) of the token after index at[b];
+            a `GPT` in evaluation mode.
+        new_cache: makes an empty cache for so many rows; its capacity is the context's length.
+        prompts: ids, at least one a row. For n samples of one prompt, give it n times.
+        n_vocab: ids from here on only pad the model's vocabulary and are never drawn.
+        end_of_text: this id ends its row, after it was yielded. None: nothing does.
+        samples: row b draws the random numbers of sample samples[b]; by default, of sample b.
+        finished: rows that the caller adds to this set get no more tokens.
+
+    Raises `UserError`, at the first token, for settings that do not fit the model, and if the
+    model predicts NaN.
+
+    >>> empty = lambda rows: KVCache(gpt.config, rows, gpt.config.block_size)  # doctest: +SKIP
+    >>> facts = {"n_vocab": 50257, "max_new_tokens": 20}
+    >>> for [token] in generate(gpt, empty, [[50256]], Sampling(), **facts):  # doctest: +SKIP
+    ...     print(token.id)
+    """
+    if sampling.top_k is not None and sampling.top_k > n_vocab:
+        raise UserError(f"top_k is {sampling.top_k}; it must be at most {n_vocab}, all tokens")
+    if not 0 <= seed < 2**64:
+        raise UserError(f"seed is {seed}; it must be at least 0 and below 2^64")
+    if isinstance(model, nn.Module) and model.training:
+        raise ValueError("the model is in training mode, with dropout on; call model.eval()")
+    if not all(prompts):
+        raise ValueError("a prompt has no token; begin it with the end-of-text token")
+    samples = range(len(prompts)) if samples is None else samples
+    finished = set() if finished is None else finished
+    reader = Reader(model, new_cache)
+    texts = {row: list(prompt) for row, prompt in enumerate(prompts)}
+    seen = torch.zeros(len(texts), n_vocab, dtype=torch.bool)
+    for row, text in texts.items():
+        seen[row, text] = True
+
+    for n in range(max_new_tokens):
+        texts = {row: text for row, text in texts.items() if row not in finished}
+        if not texts:
+            return
+        logits = reader.read(texts)[:, :n_vocab]  # (B, n_vocab)
+        if not logits.isfinite().all():
+            raise UserError("the model predicts NaN: its weights are broken; use an earlier one")
+        *_, (_, last) = filtered(logits, seen[list(texts)], sampling)
+        step: list[Token | None] = [None] * len(prompts)
+        for b, (row, text) in enumerate(texts.items()):
+            probabilities, u = last[b].softmax(dim=-1), uniform(seed, samples[row], n)
+            id = pick(probabilities, u)
+            forgotten = len(text) - n_visible(len(text), reader.block_size)
+            step[row] = Token(id, u, logits[b], seen[row].clone(), probabilities, forgotten)
+            text.append(id)
+            seen[row, id] = True
+            if id == end_of_text:
+                finished.add(row)
+        yield step
+
+
+class StopStrings:
+    """Passes a stream of text through up to the first stop string, of which nothing comes out.
+
+    What might be the beginning of one is held back until it is clear, so the result does not
+    depend on the pieces in which the text comes.
+
+    >>> stop = StopStrings(["END"])
+    >>> stop.push("The E"), stop.push("agle has landed. EN"), stop.push("D of"), stop.stopped
+    ('The ', 'Eagle has landed. ', '', True)
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        if not all(stops):
+            raise UserError("a stop string is empty; give at least one character")
+        self.stops = sorted(stops, key=len, reverse=True)  # the longest of several that end at once
+        self.held = ""
+        self.stopped = False
+
+    def push(self, text: str) -> str:
+        """What is certain now; nothing after a stop string."""
+        certain = ""
+        for character in "" if self.stopped else text:
+            self.held += character
+            for stop in self.stops:
+                if self.held.endswith(stop):
+                    self.stopped = True
+                    return certain + self.held.removesuffix(stop)
+            # From the left, let go of what begins no stop string.
+            while self.held and not any(stop.startswith(self.held) for stop in self.stops):
+                certain, self.held = certain + self.held[0], self.held[1:]
+        return certain
+
+    def finish(self) -> str:
+        """The text has ended: what was held back was no stop string."""
+        return "" if self.stopped else self.held

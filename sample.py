@@ -1,0 +1,314 @@
+"""Write text with a trained model: `python sample.py --prompt "Once upon a time"`."""
+
+from __future__ import annotations
+
+import signal
+
+if __name__ == "__main__":
+    # Ctrl-C, and a reader like `head` that has seen enough, end this process without a word; set
+    # before the slow imports.
+    for name in {"SIGINT", "SIGPIPE"} & set(dir(signal)):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
+
+import itertools
+import math
+import sys
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from minigen import checkpoint
+from minigen.checkpoint import Checkpoint
+from minigen.command_line import parse
+from minigen.device import choose_device
+from minigen.errors import UserError, one_line_errors
+from minigen.model import KVCache
+from minigen.sampling import Sampling, StopStrings, Token, filtered, generate, pick
+from minigen.tokenizer import Tokenizer
+
+RULE = "-" * 60  # between samples
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """Write text with a trained model; by default with the best checkpoint of the newest run.
+
+    The text goes to standard output, all else to standard error.
+    """
+
+    # --- which model ---
+    out_dir: str = "out"  # where the runs are
+    run: str | None = None  # the run's name; none: the run that was saved last
+    checkpoint: str = "best"  # best (lowest validation loss), last, or a step-... folder's path
+    # --- what to write ---
+    prompt: str | None = None  # how the text begins; none: as documents do
+    prompt_file: str | None = None  # a file that holds the prompt; - is standard input
+    interactive: bool = False  # go on behind each line that you type; an empty one ends
+    num_samples: int = 1  # texts to write, each with random numbers of its own
+    max_new_tokens: int | None = None  # longest text; none: 500, or 20 with --show_probs
+    stop_strings: tuple[str, ...] = ()  # end the text before the first of these
+    ignore_end_of_text: bool = False  # go on with a new document where the model ends one
+    show_probs: bool = False  # show what each token was drawn from
+    # --- how to draw ---
+    temperature: float = 0.8  # below 1 is safer, above 1 bolder; 0 takes the most probable token
+    top_k: int | None = None  # draw from the k most probable tokens only
+    top_p: float = 1.0  # draw from the fewest tokens that together reach this probability
+    min_p: float = 0.1  # draw from tokens at least this fraction as probable as the best
+    repetition_penalty: float = 1.0  # above 1 makes tokens that are already there less probable
+    seed: int = 1337  # the same seed writes the same text
+    # --- where ---
+    device: str = "auto"  # cuda, mps, cpu, or auto
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of weights and arithmetic
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    config = parse(SampleConfig, argv)
+    prompt = read_prompt(config)
+    if config.num_samples < 1:
+        raise UserError(f"num_samples is {config.num_samples}; it must be 1 or more")
+    if config.max_new_tokens is not None and config.max_new_tokens < 1:
+        raise UserError(f"max_new_tokens is {config.max_new_tokens}; it must be 1 or more")
+    for stream in (sys.stdin, sys.stdout):
+        stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
+    loaded = find_checkpoint(config)
+    writer = Writer(config, loaded)
+    ids = writer.encode(prompt)
+    loss = loaded.state.get("val_loss")
+    known = "" if loss is None else f", validation loss {loss:.3f} nats/token"
+    print(f"{loaded.path}: step {loaded.step}{known}", file=sys.stderr)
+    if config.interactive:
+        converse(writer)
+    else:
+        writer.write(ids, prompt)
+
+
+def read_prompt(config: SampleConfig) -> str:
+    """The text to begin with, a file's with `\\n` at the ends of lines."""
+    given = [config.prompt is not None, config.prompt_file is not None, config.interactive]
+    if sum(given) > 1:
+        raise UserError("--prompt, --prompt_file and --interactive exclude each other; give one")
+    name = config.prompt_file
+    if name is None:
+        return config.prompt or ""
+    try:
+        content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
+    except OSError as error:
+        raise UserError(f"cannot read --prompt_file {name}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"--prompt_file {name} is not UTF-8: {error}") from None
+
+
+def find_checkpoint(config: SampleConfig) -> Checkpoint:
+    if config.checkpoint not in ("best", "last"):
+        if config.run is not None:
+            raise UserError("--run and the path of a --checkpoint exclude each other; give one")
+        return checkpoint.load(Path(config.checkpoint))
+    run = checkpoint.find_run(Path(config.out_dir), config.run)
+    return (checkpoint.load_best if config.checkpoint == "best" else checkpoint.load_newest)(run)
+
+
+class Writer:
+    """A loaded model, and the settings that it writes with."""
+
+    def __init__(self, config: SampleConfig, loaded: Checkpoint) -> None:
+        self.config, self.tokenizer = config, loaded.tokenizer
+        self.sampling = Sampling(
+            config.temperature, config.top_k, config.top_p, config.min_p, config.repetition_penalty
+        )
+        self.device, self.dtype = choose_device(config.device), getattr(torch, config.dtype)
+        self.model = loaded.model().to(self.device, self.dtype)
+
+    def encode(self, prompt: str) -> list[int]:
+        """In training, the end-of-text token stands before every document, so it does here."""
+        return [self.tokenizer.end_of_text, *self.tokenizer.encode(prompt)]
+
+    def new_cache(self, rows: int) -> KVCache:
+        shape = self.model.config
+        return KVCache(shape, rows, shape.block_size, self.device, self.dtype)
+
+    def write(self, ids: Sequence[int], prompt: str, first: int = 0) -> None:
+        """Print num_samples texts that begin with `prompt`, whose tokens are ids.
+
+        They grow together. The first that has not ended is shown as it grows, then the next.
+        Their random numbers are those of samples number `first` and on.
+        """
+        config, end_of_text = self.config, self.tokenizer.end_of_text
+        samples = [Sample(self, prompt, rule=n > 0) for n in range(config.num_samples)]
+        finished: set[int] = set()
+        noted = False
+        for step in generate(
+            self.model,
+            self.new_cache,
+            [ids] * len(samples),
+            self.sampling,
+            n_vocab=self.tokenizer.n_vocab,
+            max_new_tokens=config.max_new_tokens or (20 if config.show_probs else 500),
+            end_of_text=None if config.ignore_end_of_text else end_of_text,
+            seed=config.seed,
+            samples=range(first, first + len(samples)),
+            finished=finished,
+        ):
+            for row, token in enumerate(step):
+                if token is None:
+                    continue
+                if token.forgotten and not noted:
+                    noted = True
+                    note_forgetting(self.model.config.block_size)
+                samples[row].push(token)
+                if samples[row].ended:
+                    finished.add(row)
+            show(samples)
+        for sample in samples:
+            sample.end()
+        show(samples)
+
+
+class Sample:
+    """One text: tokens in, what is to be printed out."""
+
+    def __init__(self, writer: Writer, prompt: str, rule: bool) -> None:
+        self.tokenizer, self.config, self.sampling = (
+            writer.tokenizer,
+            writer.config,
+            writer.sampling,
+        )
+        self.decoder, self.stop = self.tokenizer.stream(), StopStrings(self.config.stop_strings)
+        self.text = ""
+        self.unprinted = RULE + "\n" if rule else ""
+        self.ended = False
+        self._add(prompt)
+
+    def push(self, token: Token) -> None:
+        if self.config.show_probs:
+            self.unprinted += explain(token, self.text, self.tokenizer, self.sampling) + "\n\n"
+        if token.id == self.tokenizer.end_of_text and not self.config.ignore_end_of_text:
+            self.end()
+            return
+        self._add(self.stop.push(self.decoder.push(token.id)))
+        if self.stop.stopped:
+            self.end()
+
+    def end(self) -> None:
+        """No more tokens come: what was held back in the hope of more is due."""
+        if not self.ended:
+            self._add(self.stop.push(self.decoder.finish()) + self.stop.finish())
+            self.unprinted += (self.text if self.config.show_probs else "") + "\n"
+            self.ended = True
+
+    def _add(self, text: str) -> None:
+        self.text += text
+        if not self.config.show_probs:  # between tables, it would be in pieces
+            self.unprinted += text
+
+
+def show(samples: Sequence[Sample]) -> None:
+    """Print what is new, up to the first sample that has not ended."""
+    for sample in samples:
+        print(sample.unprinted, end="", flush=True)
+        sample.unprinted = ""
+        if not sample.ended:
+            return
+
+
+def note_forgetting(block_size: int) -> None:
+    print(
+        f"\nnote: the text outgrows the {block_size} tokens that the model can see; "
+        f"it goes on from the latest {max(1, block_size // 2)} to {block_size}",
+        file=sys.stderr,
+    )
+
+
+def converse(writer: Writer) -> None:
+    """Go on behind each line typed. Ctrl-C ends one text; Ctrl-D or an empty line, the program."""
+    for turn in itertools.count():
+        try:
+            line = input("> " if sys.stdin.isatty() else "")
+        except EOFError:
+            return
+        if not line:
+            return
+        try:
+            ids = writer.encode(line)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            continue
+        previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:  # with other random numbers each turn, so that asking again helps
+            writer.write(ids, line, first=turn * writer.config.num_samples)
+        except KeyboardInterrupt:
+            print()
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+
+def explain(token: Token, text: str, tokenizer: Tokenizer, sampling: Sampling) -> str:
+    """How `token` came to follow `text`: what the model predicted, what was cut, what was drawn."""
+    predicted, left = token.logits.softmax(dim=-1), token.probabilities
+    shown = predicted.topk(min(8, len(predicted))).indices.tolist()
+    if token.id not in shown:
+        shown.append(token.id)
+    cut_by: dict[int, str] = {}
+    for name, logits in filtered(token.logits, token.seen, sampling):
+        for id in shown:
+            if logits[id] == -math.inf:
+                cut_by.setdefault(id, f"cut by {name}")
+
+    lines = [f"after {fit(repr(text[-40:]), 90)}".rstrip() if text else "at the very beginning"]
+    lines.append(f"{'':24}{'predicted':30}after temperature {sampling.temperature:g} and filters")
+    marks = dict(zip(shown, "abcdefghi", strict=False))
+    for id, mark in marks.items():
+        name, before, after = spelled(id, tokenizer), share(predicted[id]), share(left[id])
+        drawn = " <- drawn" if id == token.id else ""
+        lines.append(f" {mark}  {fit(name, 20)}{before:30}{cut_by.get(id, after)}{drawn}".rstrip())
+    others = torch.ones(len(predicted), dtype=torch.bool).scatter(0, torch.tensor(shown), False)
+    if others.any():
+        n, n_cut = int(others.sum()), int((left[others] == 0).sum())
+        name, before, after = f"{n:,} others", *(share(p[others].sum()) for p in (predicted, left))
+        after = "cut" if n_cut == n else f"{after} ({n_cut:,} cut)" if n_cut else after
+        lines.append(f" .  {fit(name, 20)}{before:30}{after}".rstrip())
+
+    # The line from 0 to 1, each cell marked with the token that its middle belongs to.
+    width = 72
+    line = [marks.get(pick(left, (cell + 0.5) / width), ".") for cell in range(width)]
+    at = int(token.u * width)
+    line[at] = marks[token.id]
+    lines.append(f"    0 |{''.join(line)}| 1")
+    lines.append(f"       {' ' * at}^ {token.u:.4f} was drawn, so {marks[token.id]}")
+    return "\n".join(lines)
+
+
+def share(probability: Tensor) -> str:
+    """As per cent, and as a bar of up to 20 columns."""
+    return f"{float(probability):6.1%} {'█' * round(20 * float(probability))}"
+
+
+def spelled(id: int, tokenizer: Tokenizer) -> str:
+    """A token in quotes; where its bytes are only part of a character, as bytes."""
+    if id == tokenizer.end_of_text:
+        return "(end of text)"
+    try:
+        return repr(tokenizer.token_bytes(id).decode("utf-8"))
+    except UnicodeDecodeError:
+        return repr(tokenizer.token_bytes(id))
+
+
+def fit(text: str, width: int) -> str:
+    """Cut or fill `text` to so many columns of a terminal, where East Asian characters take two."""
+    fitted = ""
+    for character in text:
+        columns = 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if columns > width:
+            break
+        fitted, width = fitted + character, width - columns
+    return fitted + " " * width
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()

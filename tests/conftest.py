@@ -1,0 +1,33 @@
+"""What several tests share: a small text, and a place where a run leaves nothing behind."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # the models of the tests are too small to share out
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """A file of 20,000 characters that a model can learn something from."""
+    words = "the sun and a moon rose over every hill while children sang of rain and bread".split()
+    draw = random.Random(0)
+    lines = [" ".join(draw.choices(words, k=9)).capitalize() + "." for _ in range(450)]
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """Put back the signal handlers that a run in this process has changed."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

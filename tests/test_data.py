@@ -1,0 +1,611 @@
+"""Text to tokens to batches: what is promised about files, streams, caches, windows, and memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from minigen import data
+from minigen.data import TokenFile, prepare, read_text
+from minigen.errors import UserError
+from minigen.tokenizer import END_OF_TEXT, Tokenizer, train_tokenizer
+
+BYTE = train_tokenizer("byte", [])
+BPE = train_tokenizer(
+    "bpe", ["the cat sat on the mat. the dog's bone\n\nit's 123 über\r\n"] * 9, 300
+)
+
+# Text that is hard to cut: all kinds of white space, wide characters, contractions, END_OF_TEXT.
+BLANKS = [" ", "  ", "\n", "\n\n", "\t", "\r", "\r\n", "\x85", "\xa0", "\u3000", "\ufeff"]
+WORDS = ["the", "cat", "it's", "dog's", "123", ".", "über", "漢字", "🙂", "e\u0301", END_OF_TEXT]
+HARD = st.lists(st.sampled_from([*BLANKS, *WORDS, "a", "n", "é", "_"]), max_size=60).map("".join)
+hard_text = given(text=HARD, chunk=st.integers(1, 40))
+many = settings(max_examples=200, deadline=None, database=None, derandomize=True)
+with_folder = settings(many, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@dataclass(frozen=True)
+class Files:
+    """The plainest source of text."""
+
+    train: tuple[Path, ...]
+    val: tuple[Path, ...] = ()
+    separator: str | None = None
+
+
+def newlines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def put(folder: Path, content: bytes | str, name: str = "text.txt") -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    return path
+
+
+def ids(file: TokenFile) -> list[int]:
+    loaded: list[int] = np.fromfile(file.path, file.dtype).tolist()
+    return loaded
+
+
+def made(
+    folder: Path, content: str, tokenizer: Tokenizer = BYTE, separator: str | None = None
+) -> TokenFile:
+    """The training stream of `content`; the validation text is another file."""
+    train, val = put(folder, content), put(folder, "held out", "val.txt")
+    source = Files((train,), (val,), separator)
+    return prepare(source, tokenizer, "none", 0, folder / "cache")[1]
+
+
+@pytest.fixture
+def stream(tmp_path: Path) -> TokenFile:
+    """103 tokens, each with another id: END_OF_TEXT and 102 characters."""
+    text = "".join(map(chr, range(0x4E00, 0x4E00 + 102)))
+    return made(tmp_path, text, train_tokenizer("char", [text + "held out"]))
+
+
+# ---- files to text ----
+
+
+@hard_text
+@with_folder
+def test_reading_in_chunks_is_reading_at_once(tmp_path: Path, text: str, chunk: int) -> None:
+    """Wherever chunks end, in a character, a CRLF or the byte order mark, the text is the same."""
+    path = put(tmp_path, "\ufeff" + text)
+    with mock.patch.object(data, "CHUNK", chunk):
+        assert "".join(read_text(path)) == newlines(text)
+
+
+def test_crlf_and_byte_order_mark_leave_no_trace(tmp_path: Path) -> None:
+    plain = made(tmp_path, "a\nb\n\nc\n")
+    windows = made(tmp_path, "\ufeffa\r\nb\r\n\r\nc\r")
+    assert windows == plain
+    assert ids(plain) == [256, *b"a\nb\n\nc\n"]
+
+
+@pytest.mark.parametrize("before", [0, 1, 5, 8, 1000])
+@pytest.mark.parametrize("bad", [b"\xff", b"\xc3(", b"\xe6\xbc", b"\xed\xa0\x80"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_invalid_utf8_is_named_with_its_byte(
+    tmp_path: Path, before: int, bad: bytes, mark: bytes
+) -> None:
+    path = put(tmp_path, mark + b"x" * before + bad)
+    with mock.patch.object(data, "CHUNK", 4), pytest.raises(UserError) as caught:
+        list(read_text(path))
+    assert str(path) in str(caught.value)
+    assert f"byte {len(mark) + before} " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"text\0text",
+        bytes(range(1, 9)) * 9,
+        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+        "utf-16".encode("utf-16"),
+    ],
+)
+def test_binary_files_are_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    path = put(tmp_path, content)
+    with pytest.raises(UserError, match=r"text\.txt is binary"):
+        list(read_text(path))
+
+
+def test_text_with_colours_and_form_feeds_is_text(tmp_path: Path) -> None:
+    """Nor does one sign of control make a file binary that ends a chunk later, as Ctrl-Z does."""
+    text = "\x1b[31mred\x1b[0m\f\ttab\x1a"
+    path = put(tmp_path, text)
+    with mock.patch.object(data, "CHUNK", len(text) - 1):
+        assert "".join(read_text(path)) == text
+
+
+@pytest.mark.parametrize("content", ["", "\ufeff", "x"])
+def test_too_little_text_is_said_in_one_line(tmp_path: Path, content: str) -> None:
+    path = put(tmp_path, content)
+    with pytest.raises(UserError, match=r"text\.txt") as caught:
+        prepare(Files((path,)), BYTE, "byte", 0, tmp_path / "cache")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_cannot_be_opened_is_said_in_one_line(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for path in (tmp_path, tmp_path / "missing", loop):
+        with pytest.raises(UserError, match="cannot read"):
+            list(read_text(path))
+
+
+def test_a_cache_folder_that_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> None:
+    occupied = put(tmp_path, "a file", "cache")
+    with pytest.raises(UserError, match="cannot write"):
+        prepare(Files((put(tmp_path, "some text"),)), BYTE, "byte", 0, occupied)
+
+
+# ---- documents ----
+
+
+@given(
+    text=st.text(alphabet="ab-\n", max_size=60),
+    separator=st.sampled_from(["\n\n", "-", "\n", "---", "\n--\n", "aba", "\n\n\n"]),
+    chunk=st.integers(1, 9),
+)
+@many
+def test_documents_are_those_of_the_whole_text(text: str, separator: str, chunk: int) -> None:
+    """Wherever chunks end, also in a separator: what split() gives, without newlines around it."""
+    chunks = [text[i : i + chunk] for i in range(0, len(text), chunk)]
+    documents: list[str] = []
+    for begins, piece in data.split_documents(chunks, separator):
+        assert piece
+        documents += [""] if begins else []
+        documents[-1] += piece
+    stripped = [document.strip("\n") for document in text.split(separator)]
+    assert documents == [document for document in stripped if document]
+
+
+def test_each_document_begins_with_end_of_text(tmp_path: Path) -> None:
+    """Files are documents; where a separator is given, so are the parts of a file."""
+    a, b = put(tmp_path, "one\n\n\n\ntwo\n", "a"), put(tmp_path, "\n\nthree\n\n", "b")
+    empty = put(tmp_path, "", "empty")
+
+    def stream(separator: str | None) -> tuple[TokenFile, bytes]:
+        source = Files((a, empty, b), (a,), separator)
+        file = prepare(source, BYTE, "byte", 0, tmp_path / "cache")[1]
+        return file, b"".join(b"|" if id == 256 else bytes([id]) for id in ids(file))
+
+    file, text = stream(None)
+    assert text == b"|one\n\n\n\ntwo\n|\n\nthree\n\n"
+    assert (file.n_documents, file.n_bytes, file.n_tokens) == (2, 20, 22)
+    file, text = stream("\n\n")
+    assert text == b"|one|two|three"
+    assert (file.n_documents, file.n_bytes, file.n_tokens) == (3, 11, 14)
+
+
+def test_end_of_text_written_in_a_file_is_plain_text(tmp_path: Path) -> None:
+    for tokenizer in (BYTE, BPE, train_tokenizer("char", [END_OF_TEXT + "held out"])):
+        stream = ids(made(tmp_path, END_OF_TEXT, tokenizer))
+        assert stream.count(tokenizer.end_of_text) == 1
+        assert tokenizer.decode(stream[1:]) == END_OF_TEXT
+
+
+def test_a_document_that_fills_its_chunk_exactly_does_not_swallow_the_next(tmp_path: Path) -> None:
+    with mock.patch.object(data, "CHUNK", 4):
+        stream = ids(made(tmp_path, "abcd\n\nefgh\n\nij", separator="\n\n"))
+    assert stream == [256, *b"abcd", 256, *b"efgh", 256, *b"ij"]
+
+
+# ---- the part that is held out ----
+
+
+@hard_text
+@with_folder
+def test_the_last_tenth_of_the_characters_is_held_out(
+    tmp_path: Path, text: str, chunk: int
+) -> None:
+    text = newlines("x" + text + "yz")  # so that neither part is empty, nor a byte order mark first
+    path = put(tmp_path, text)
+    with mock.patch.object(data, "CHUNK", chunk):
+        _, train, val = prepare(Files((path,)), BYTE, "byte", 0, tmp_path / "cache")
+    cut = int(0.9 * len(text))
+    assert BYTE.decode(ids(train)) == END_OF_TEXT + text[:cut]
+    assert BYTE.decode(ids(val)) == END_OF_TEXT + text[cut:]
+    for file, part in ((train, text[:cut]), (val, text[cut:])):
+        assert (file.n_chars, file.n_bytes) == (len(part), len(part.encode("utf-8")))
+
+
+def test_held_out_text_of_many_files_begins_in_the_midst_of_one(tmp_path: Path) -> None:
+    files = tuple(put(tmp_path, letter * 4, letter) for letter in "abcde")
+    _, train, val = prepare(Files(files), BYTE, "byte", 0, tmp_path / "cache", val_fraction=0.3)
+    assert ids(train) == [256, *b"aaaa", 256, *b"bbbb", 256, *b"cccc", 256, *b"dd"]
+    assert ids(val) == [256, *b"dd", 256, *b"eeee"]
+
+
+def test_a_corpus_with_validation_files_is_used_whole(tmp_path: Path) -> None:
+    source = Files((put(tmp_path, "train", "t"),), (put(tmp_path, "validate", "v"),))
+    _, train, val = prepare(source, BYTE, "byte", 0, tmp_path / "cache")
+    assert (ids(train), ids(val)) == ([256, *b"train"], [256, *b"validate"])
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -1.0, 2.0, float("nan")])
+def test_an_impossible_fraction_is_refused(tmp_path: Path, fraction: float) -> None:
+    with pytest.raises(UserError, match="val_fraction"):
+        prepare(Files((put(tmp_path, "text"),)), BYTE, "byte", 0, tmp_path / "cache", fraction)
+
+
+# ---- text to tokens ----
+
+
+@hard_text
+@with_folder
+def test_the_text_comes_back_from_its_tokens(tmp_path: Path, text: str, chunk: int) -> None:
+    text = newlines("x" + text)
+    with mock.patch.object(data, "CHUNK", chunk):
+        file = made(tmp_path, text, BPE)
+    assert BPE.decode(ids(file)[1:]) == text
+
+
+WORD = st.sampled_from(WORDS)
+BLANK = st.sampled_from([" ", "  ", "\n", "\n\n", "\n\t", " \n \n", "  \xa0", " \x1c"])
+
+
+@given(pairs=st.lists(st.tuples(WORD, BLANK), min_size=1, max_size=40), extra=st.integers(0, 30))
+@with_folder
+def test_tokens_of_chunks_are_tokens_of_the_whole(
+    tmp_path: Path, pairs: list[tuple[str, str]], extra: int
+) -> None:
+    """Chunks are cut where no token crosses, so nobody can tell from the tokens where they were.
+
+    The longest blank (4 characters), word (13) and the next blank's first always hold such a place.
+    """
+    text = "x" + "".join(word + blank for word, blank in pairs)
+    with mock.patch.object(data, "CHUNK", 18 + extra):
+        file = made(tmp_path, text, BPE)
+    assert ids(file) == [BPE.end_of_text, *BPE.encode(text)]
+
+
+def test_a_long_text_without_a_blank_is_tokenised(tmp_path: Path) -> None:
+    text = "漢字" * 5000
+    with mock.patch.object(data, "CHUNK", 1000):
+        assert BPE.decode(ids(made(tmp_path, text, BPE))[1:]) == text
+
+
+def test_ids_take_two_bytes_while_they_fit_and_four_beyond(tmp_path: Path) -> None:
+    """65,536 ids are 0..65535, which two bytes hold; one id more needs four."""
+    points = [point for point in range(0x100, 0x11000) if not 0xD800 <= point < 0xE000][:65536]
+    for n_chars, dtype in ((65535, "<u2"), (65536, "<u4")):
+        text = "".join(map(chr, points[:n_chars]))
+        tokenizer = Tokenizer("char", [*(c.encode("utf-8") for c in text), END_OF_TEXT.encode()])
+        source = Files((put(tmp_path, text),), (put(tmp_path, text[:9], "v"),))
+        _, file, _ = prepare(source, tokenizer, "char", 0, tmp_path / "cache")
+        assert file.dtype == dtype
+        assert ids(file) == [n_chars, *range(n_chars)]
+        x, y = next(file.sliding(100, 1))
+        assert x[0].tolist() == [n_chars, *range(99)]
+        assert y[0].tolist() == [*range(100)]
+
+
+# ---- the tokenizer ----
+
+
+def test_the_char_vocabulary_covers_the_validation_text(tmp_path: Path) -> None:
+    path = put(tmp_path, "a" * 90 + "€" * 10)
+    tokenizer, _, val = prepare(Files((path,)), None, "char", 0, tmp_path / "cache")
+    assert tokenizer.n_vocab == 3
+    assert tokenizer.decode(ids(val)[1:]) == "€" * 10
+
+
+def test_bpe_does_not_see_the_validation_text(tmp_path: Path) -> None:
+    """Else the tokens that the loss is counted in would be tuned on what it is to measure."""
+    train, val = put(tmp_path, "abc abc abc", "t"), put(tmp_path, "xyz xyz xyz", "v")
+    tokenizer, _, _ = prepare(Files((train,), (val,)), None, "bpe", 300, tmp_path / "cache")
+    assert len(tokenizer.encode("abc")) == 1
+    assert len(tokenizer.encode("xyz")) == 3
+
+
+def test_bpe_is_trained_on_chunks_from_all_over_a_long_text(tmp_path: Path) -> None:
+    """The sample is bounded, and its places are spread evenly: no tenth of the text is left out."""
+    lines = [f"{i:07d}\n" for i in range(200_000)]
+    text = data.scan([put(tmp_path, "".join(lines))], None)
+    with mock.patch.object(data, "BPE_SAMPLE", 800_000):
+        sample = [*data._sample(text)]
+    assert 800_000 <= sum(map(len, sample)) < 900_000
+    tenths = Counter(int(line) // 20_000 for chunk in sample for line in chunk.split())
+    assert min(tenths[tenth] for tenth in range(10)) > 5_000
+    assert "".join(data._sample(text)) == "".join(lines)
+
+
+def test_a_tokenizer_that_is_given_is_used(tmp_path: Path) -> None:
+    path = put(tmp_path, "the cat sat")
+    tokenizer, train, _ = prepare(Files((path,)), BPE, "char", 0, tmp_path / "cache")
+    assert tokenizer is BPE
+    assert ids(train) == [BPE.end_of_text, *BPE.encode("the cat s")]
+
+
+def test_a_given_char_tokenizer_names_what_it_does_not_know(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="€"):
+        made(tmp_path, "a€a", train_tokenizer("char", ["a held out"]))
+    assert not list((tmp_path / "cache").glob("*.part"))
+
+
+# ---- the cache ----
+
+
+def contents(cache: Path) -> dict[str, tuple[int, bytes]]:
+    return {path.name: (path.stat().st_ino, path.read_bytes()) for path in cache.iterdir()}
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe"])
+def test_a_text_is_tokenised_once(tmp_path: Path, kind: str) -> None:
+    """The second time nothing is trained, encoded or written; a copy elsewhere is the same text."""
+    cache = tmp_path / "cache"
+    first = prepare(Files((put(tmp_path, "the cat " * 99),)), None, kind, 280, cache)
+    before = contents(cache)
+    assert len(before) == 5  # a tokenizer, and two streams with their facts
+    copy = put(tmp_path, "the cat " * 99, "copy.txt")
+    with (
+        mock.patch.object(Tokenizer, "encode_array", side_effect=AssertionError),
+        mock.patch.object(data, "train_tokenizer", side_effect=AssertionError),
+    ):
+        again = prepare(Files((copy,)), None, kind, 280, cache)
+    assert contents(cache) == before
+    assert again[1:] == first[1:]
+    assert again[0].fingerprint == first[0].fingerprint
+
+
+def test_what_changes_the_stream_changes_the_file(tmp_path: Path) -> None:
+    """Another text, tokenizer, separator or split never finds the file of this one."""
+    text = "one two\n\nthree four\n\nfive"
+    path = put(tmp_path, text)
+    cache = tmp_path / "cache"
+    a_b = (put(tmp_path, "one tw", "a"), put(tmp_path, text[6:], "b"))
+    prepared = [
+        prepare(Files((path,)), BYTE, "byte", 0, cache),
+        prepare(Files((path,)), BPE, "byte", 0, cache),
+        prepare(Files((path,)), None, "char", 0, cache),
+        prepare(Files((path,), (), "\n\n"), BYTE, "byte", 0, cache),
+        prepare(Files((path,)), BYTE, "byte", 0, cache, val_fraction=0.5),
+        prepare(Files(a_b), BYTE, "byte", 0, cache),
+        prepare(Files((put(tmp_path, text.replace("one", "two"), "c"),)), BYTE, "byte", 0, cache),
+    ]
+    paths = {file.path for _, *files in prepared for file in files}
+    assert len(paths) == 2 * len(prepared)
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".json", ".tokenizer.json"])
+@pytest.mark.parametrize("damage", ["cut", "emptied", "removed", "changed"])
+def test_a_damaged_cache_is_made_again(tmp_path: Path, suffix: str, damage: str) -> None:
+    cache = tmp_path / "cache"
+    source = Files((put(tmp_path, "the cat sat " * 50),))
+    prepare(source, None, "bpe", 280, cache)
+    whole = {name: content for name, (_, content) in contents(cache).items()}
+    for path in cache.iterdir():
+        if path.name[path.name.index(".") :] == suffix:
+            content = path.read_bytes()
+            path.write_bytes(
+                {"cut": content[:-2], "emptied": b"", "changed": b"[7]" + content[3:]}.get(
+                    damage, b""
+                )
+            )
+            if damage == "removed":
+                path.unlink()
+    prepare(source, None, "bpe", 280, cache)
+    assert {name: content for name, (_, content) in contents(cache).items()} == whole
+
+
+def test_a_failure_leaves_nothing_that_could_be_taken_for_a_stream(tmp_path: Path) -> None:
+    with (
+        mock.patch.object(os, "fsync", side_effect=OSError(28, "No space left on device")),
+        pytest.raises(UserError, match="No space left on device"),
+    ):
+        made(tmp_path, "text")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_text_that_changes_while_it_is_read_is_not_kept(tmp_path: Path) -> None:
+    path = put(tmp_path, "a long text")
+    text = data.scan([path], None)
+    path.write_text("a text", encoding="utf-8")
+    with pytest.raises(UserError, match="changed"):
+        data.write_tokens(text, BYTE, tmp_path / "tokens")
+
+
+def test_two_processes_at_once_make_the_same_cache(tmp_path: Path) -> None:
+    path = put(tmp_path, "the cat sat on the mat\n" * 20_000)
+    code = (
+        "import sys; from pathlib import Path; from types import SimpleNamespace as Source\n"
+        "from minigen.data import prepare\n"
+        "text = Source(train=(Path(sys.argv[1]),), val=(), separator=None)\n"
+        "print(prepare(text, None, 'bpe', 280, Path(sys.argv[2]))[1:])\n"
+    )
+    command = [sys.executable, "-c", code, str(path), str(tmp_path / "cache")]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [process.communicate()[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0]
+    assert outputs[0] == outputs[1]
+    assert len(list((tmp_path / "cache").iterdir())) == 5
+    with mock.patch.object(data, "train_tokenizer", side_effect=AssertionError):
+        assert str(prepare(Files((path,)), None, "bpe", 280, tmp_path / "cache")[1:]) in outputs[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the peak")
+def test_memory_does_not_grow_with_the_text(tmp_path: Path) -> None:
+    """Eight times the text, in one line: at most 30 MB more at the peak."""
+    code = (
+        "import sys; from pathlib import Path; from types import SimpleNamespace as Source\n"
+        "from minigen.data import prepare\n"
+        "text = Source(train=(Path(sys.argv[1]),), val=(), separator=None)\n"
+        "prepare(text, None, 'char', 0, Path(sys.argv[2]))\n"
+        # Not getrusage: its peak includes that of the parent, which was copied before it ran this.
+        "status = Path('/proc/self/status').read_text()\n"
+        "print(status.partition('VmHWM:')[2].split()[0])\n"  # KiB
+    )
+    peaks = []
+    for megabytes in (4, 32):
+        path = put(
+            tmp_path, "the cat sat on the mat, 漢字! ".encode() * (megabytes << 15), "long.txt"
+        )
+        assert path.stat().st_size == megabytes << 20
+        command = [sys.executable, "-c", code, str(path), str(tmp_path / str(megabytes))]
+        peaks.append(int(subprocess.run(command, check=True, capture_output=True).stdout) // 1024)
+    assert peaks[1] - peaks[0] < 30
+
+
+# ---- batches ----
+
+
+@pytest.mark.parametrize("block_size", [1, 2, 10, 17, 51, 102])
+@pytest.mark.parametrize("epoch", [0, 1, 7])
+def test_an_epoch_covers_each_window_once(stream: TokenFile, block_size: int, epoch: int) -> None:
+    """Its windows follow one another on the circle; all but n_tokens % T tokens are inputs once."""
+    n = stream.n_windows(block_size)
+    assert n == 103 // block_size
+    x, y = stream.windows(3, range(epoch * n, (epoch + 1) * n), block_size)
+    assert x.dtype == y.dtype == torch.int64
+    assert x.shape == y.shape == (n, block_size)
+    seen = Counter(x.flatten().tolist())
+    assert set(seen.values()) == {1}
+    assert len(seen) == n * block_size
+    # Every window ends where another begins, except where what is left over lies between them.
+    begin = Counter(x[:, 0].tolist())
+    ends = Counter(y[:, -1].tolist())
+    assert (ends - begin).total() == (1 if 103 % block_size else 0)
+
+
+def test_windows_go_round_the_circle(stream: TokenFile) -> None:
+    """A target is the token after its input, and after the stream's last token comes the first."""
+    circle = ids(stream)
+    follows = dict(pairwise([*circle, circle[0]]))
+    x, y = stream.windows(0, range(200), 20)
+    inputs, targets = x.flatten().tolist(), y.flatten().tolist()
+    assert targets == [follows[id] for id in inputs]
+    assert torch.equal(x[:, 1:], y[:, :-1])
+    assert (circle[-1], circle[0]) in {*zip(inputs, targets, strict=True)}  # the seam
+    assert (circle[-2], circle[-1]) in {*zip(inputs, targets, strict=True)}  # the last is a target
+
+
+def test_a_batch_is_a_function_of_seed_and_step(stream: TokenFile) -> None:
+    """Whatever was drawn before, and in another process, seed and step alone decide."""
+    batch = stream.batch(5, 9, 4, 16)
+    for seed, step in ((5, 0), (1, 9), (5, 10), (5, 999)):
+        assert not torch.equal(stream.batch(seed, step, 4, 16)[0], batch[0])
+    torch.manual_seed(1)
+    np.random.seed(1)
+    data._epoch.cache_clear()
+    again = stream.batch(5, 9, 4, 16)
+    assert torch.equal(again[0], batch[0])
+    assert torch.equal(again[1], batch[1])
+    again[0].zero_()  # a batch is the caller's own
+    assert torch.equal(stream.batch(5, 9, 4, 16)[0], batch[0])
+
+
+def test_the_order_of_an_epoch_never_changes() -> None:
+    """A run that is resumed years later, with another numpy, must go on with the same windows."""
+    first, order = data._epoch(1337, 2, 1000, 8)
+    assert (first, order.tolist()) == (714, [3, 4, 1, 6, 5, 0, 2, 7])
+
+
+def test_epochs_and_seeds_are_shuffled_differently() -> None:
+    orders = {(s, e): data._epoch(s, e, 10_000, 50) for s in range(5) for e in range(5)}
+    assert len({tuple(order.tolist()) for _, order in orders.values()}) == 25
+    assert len({first for first, _ in orders.values()}) > 20
+    assert all(sorted(order.tolist()) == list(range(50)) for _, order in orders.values())
+
+
+def test_shares_of_a_batch_are_the_batch(stream: TokenFile) -> None:
+    """Two ranks with two micro-batches each see what one process sees, across epochs too."""
+    for step in range(6):  # 12 windows make 10 in an epoch
+        x, y = stream.batch(0, step, 12, 10)
+        sample = np.arange(step * 12, (step + 1) * 12)
+        shares = [
+            stream.windows(0, sample[rank::2][part], 10)
+            for rank in (0, 1)
+            for part in (slice(0, 3), slice(3, 6))
+        ]
+        order = [i for rank in (0, 1) for i in range(rank, 12, 2)]
+        assert torch.equal(torch.cat([share[0] for share in shares]), x[order])
+        assert torch.equal(torch.cat([share[1] for share in shares]), y[order])
+
+
+def test_a_text_shorter_than_a_block_is_refused_with_its_length(stream: TokenFile) -> None:
+    assert stream.n_windows(102) == 1
+    for draw in (
+        lambda: stream.n_windows(103),
+        lambda: stream.batch(0, 0, 1, 103),
+        lambda: next(stream.sliding(103, 1)),
+    ):
+        with pytest.raises(UserError, match=r"training text has only 103 tokens.* 104;.*smaller"):
+            draw()
+
+
+def test_a_stream_that_is_cut_short_in_use_is_said_in_one_line(stream: TokenFile) -> None:
+    """Never a bus error, which a memory map gives, nor tokens that were not there."""
+    stream.batch(0, 0, 8, 16)
+    os.truncate(stream.path, 101)
+    with pytest.raises(UserError, match="cut short"):
+        stream.windows(0, range(stream.n_windows(16)), 16)
+    with pytest.raises(UserError, match="cut short"):
+        list(stream.sliding(16, 4))
+    stream.path.unlink()
+    with pytest.raises(UserError, match="cannot read"):
+        stream.batch(0, 1, 8, 16)
+
+
+# ---- evaluation ----
+
+
+def scored(batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> list[tuple[int, list[int]]]:
+    """(target, the inputs that it is predicted from) of all that is to be scored, in order."""
+    return [
+        (int(target), x[row, : t + 1].tolist())
+        for x, y in batches
+        for row in range(len(x))
+        for t, target in enumerate(y[row])
+        if target != -1
+    ]
+
+
+@given(
+    block_size=st.integers(1, 102),
+    batch_size=st.integers(1, 9),
+    share=st.floats(0, 1),
+    limit=st.none() | st.integers(1, 150),
+)
+@settings(with_folder, max_examples=60)
+def test_sliding_scores_each_token_once_with_context(
+    stream: TokenFile, block_size: int, batch_size: int, share: float, limit: int | None
+) -> None:
+    stride = max(1, round(share * block_size))
+    tokens = ids(stream)
+    batches = [*stream.sliding(block_size, batch_size, stride, limit)]
+    assert all(x.shape == y.shape and x.shape[1] == block_size for x, y in batches)
+    assert {len(x) for x, _ in batches[:-1]} <= {batch_size}
+    predictions = scored(iter(batches))
+    n = 102 if limit is None else min(102, max(limit, block_size))
+    assert [target for target, _ in predictions] == tokens[1 : n + 1]
+    for place, (_, context) in enumerate(predictions, start=1):
+        assert context == tokens[place - len(context) : place]
+        assert len(context) >= min(place, block_size - stride)
+
+
+def test_sliding_keeps_half_a_window_of_context_if_not_told_otherwise(stream: TokenFile) -> None:
+    half = [y.tolist() for _, y in stream.sliding(16, 4)]
+    assert half == [y.tolist() for _, y in stream.sliding(16, 4, stride=8)]
+    assert min(len(context) for _, context in scored(stream.sliding(16, 4))[16:]) == 9
+
+
+@pytest.mark.parametrize("stride", [0, -1, 17])
+def test_a_stride_that_skips_tokens_is_an_error(stream: TokenFile, stride: int) -> None:
+    with pytest.raises(ValueError, match="stride"):
+        next(stream.sliding(16, 4, stride))

@@ -1,0 +1,204 @@
+"""The transformer's theorems: the future cannot change the past, and every fast way equals the plain one."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from minigen import model as model_module
+from minigen.errors import UserError
+from minigen.model import (
+    GPT,
+    GPTConfig,
+    KVCache,
+    RMSNorm,
+    fused_attention,
+    rotate,
+    rotation,
+    written_attention,
+)
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 97,
+    "block_size": 32,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_embd": 32,
+}
+CONFIGS = {
+    "gpt2": GPTConfig.gpt2(**SHAPE),
+    "modern": GPTConfig.modern(**SHAPE),
+    "grouped queries": GPTConfig.modern(**SHAPE, n_kv_head=2),
+    "head_dim unlike n_embd / n_head": GPTConfig.modern(**SHAPE, head_dim=16, tied_head=False),
+    "a mixture": GPTConfig.gpt2(**SHAPE, norm="rmsnorm", mlp="swiglu", bias=False, qk_norm=True),
+}
+
+
+def lively(config: GPTConfig, seed: int = 0) -> GPT:
+    """A model whose every weight matters: the zeros of a fresh one would hide mistakes."""
+    torch.manual_seed(seed)
+    model = GPT(config)
+    for p in model.parameters():
+        torch.nn.init.normal_(p, mean=1.0 if p.ndim == 1 else 0.0, std=0.2)
+    return model
+
+
+def some_ids(rows: int = 3, length: int = 20) -> torch.Tensor:
+    return torch.randint(97, (rows, length), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(params=CONFIGS, ids=str)
+def config(request: pytest.FixtureRequest) -> GPTConfig:
+    return CONFIGS[request.param]
+
+
+def test_gpt2_has_the_parameters_of_gpt2() -> None:
+    """The four published sizes, to the parameter."""
+    sizes = {(12, 12, 768): 124_439_808, (24, 16, 1024): 354_823_168,
+             (36, 20, 1280): 774_030_080, (48, 25, 1600): 1_557_611_200}  # fmt: skip
+    for (n_layer, n_head, n_embd), n_parameters in sizes.items():
+        with torch.device("meta"):
+            model = GPT(GPTConfig.gpt2(n_layer=n_layer, n_head=n_head, n_embd=n_embd))
+        assert model.n_parameters() == n_parameters
+
+
+def test_no_token_sees_the_future(config: GPTConfig) -> None:
+    """The gradient of the logits at t with respect to the embedding of any later token is exactly 0."""
+    model, ids, t = lively(config), some_ids(), 11
+    seen: list[torch.Tensor] = []
+    model.embedding.register_forward_hook(lambda *args: seen.append(args[2]))
+    logits = model(ids)
+    (gradient,) = torch.autograd.grad(logits[:, t].square().sum(), seen)  # (B, T, C)
+    assert (gradient[:, t + 1 :] == 0).all()
+    assert (gradient[:, : t + 1].abs().sum(-1) > 0).all()  # and every token of the past matters
+
+
+def test_every_parameter_matters(config: GPTConfig) -> None:
+    """No parameter is without effect on the loss."""
+    model, ids = lively(config), some_ids(length=32)
+    F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).backward()
+    for name, p in model.named_parameters():
+        assert p.grad is not None and p.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("T, S", [(1, 1), (7, 7), (64, 64), (1, 20), (5, 20)])
+def test_written_attention_is_fused_attention(T: int, S: int) -> None:
+    """The formula and the kernel agree, forwards and backwards, with as many keys or more."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, n, 16, requires_grad=True) for n in (T, S, S))
+    mask = torch.ones(T, S, dtype=torch.bool).tril(S - T)
+    results = []
+    for attend, argument in (
+        (written_attention, mask),
+        (fused_attention, None if T == S else mask),
+    ):
+        out = attend(q, k, v, argument)
+        results.append((out, *torch.autograd.grad(out.square().sum(), (q, k, v))))
+    for written, fused in zip(*results, strict=True):
+        torch.testing.assert_close(written, fused)
+
+
+def test_model_is_the_same_with_either_attention(
+    config: GPTConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which attention was chosen cannot be told from the logits."""
+    model, ids = lively(config), some_ids()
+    written = model(ids)
+    monkeypatch.setattr(model_module, "WRITTEN_UP_TO", 0)
+    torch.testing.assert_close(model(ids), written)
+
+
+def test_cached_is_uncached(config: GPTConfig) -> None:
+    """Rows of unequal length, read at once and then token by token, give the logits of one whole pass."""
+    model, ids, lengths = lively(config).eval(), some_ids(), torch.tensor([5, 9, 12])
+    rows = torch.arange(3)
+    with torch.no_grad():
+        whole = model(ids)  # (3, 20, V)
+        cache = KVCache(config, batch=3, capacity=32)
+        prompt = ids[:, :12].clone()
+        prompt[0, 5:] = 96  # padding behind a row's end may be anything
+        logits = model(prompt, cache, at=lengths - 1)
+        cache.lengths += lengths
+        for step in range(8):
+            torch.testing.assert_close(logits[:, 0], whole[rows, lengths + step - 1])
+            logits = model(ids[rows, lengths + step][:, None], cache)
+            cache.lengths += 1
+
+
+def test_a_fresh_model_finds_all_tokens_equally_likely(config: GPTConfig) -> None:
+    """The first loss is ln V within 2 %."""
+    torch.manual_seed(0)
+    model, ids = GPT(config), some_ids(16, 32)
+    loss = F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+    assert abs(loss.item() / math.log(97) - 1) < 0.02
+
+
+def test_rotary_scores_depend_on_distance_only() -> None:
+    """q.k after turning is the same for all pairs of positions that are equally far apart."""
+    config = GPTConfig.modern(**SHAPE)
+    torch.manual_seed(0)
+    q, k = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
+    positions = torch.arange(10)[None]
+    cos, sin = rotation(positions, config)  # (1, 1, 10, 8)
+    scores = (rotate(q, cos, sin) @ rotate(k, cos, sin).mT)[0, 0]  # (10, 10)
+    for distance in range(-9, 10):
+        diagonal = scores.diagonal(distance)
+        torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal))
+    assert scores[0].std() > 0.01
+
+
+def test_rms_norm_is_torch_s() -> None:
+    """Our RMSNorm is PyTorch's."""
+    ours, theirs, x = RMSNorm(24, 1e-6), torch.nn.RMSNorm(24, 1e-6), torch.randn(5, 24)
+    torch.nn.init.normal_(ours.weight)
+    theirs.weight = ours.weight
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_dropout_acts_in_training_only() -> None:
+    """In evaluation mode dropout does nothing; in training it does, everywhere that it should."""
+    model, ids = lively(GPTConfig.gpt2(**SHAPE, dropout=0.5)), some_ids()
+    plain = lively(GPTConfig.gpt2(**SHAPE))
+    assert not torch.equal(model(ids), model(ids))
+    torch.testing.assert_close(model.eval()(ids), plain.eval()(ids))
+
+
+def test_one_position_only(config: GPTConfig) -> None:
+    """`at` picks a position of each row."""
+    model, ids, at = lively(config), some_ids(), torch.tensor([0, 19, 7])
+    torch.testing.assert_close(model(ids, at=at)[:, 0], model(ids)[torch.arange(3), at])
+
+
+def test_too_long_a_sequence_is_refused(config: GPTConfig) -> None:
+    """block_size tokens fit, one more does not; with a cache, what is in it counts too."""
+    model = GPT(config)
+    model(some_ids(1, 32))
+    with pytest.raises(ValueError, match="33 tokens do not fit into 32"):
+        model(some_ids(1, 33))
+    cache = KVCache(config, batch=1, capacity=32)
+    cache.lengths += 30
+    with pytest.raises(ValueError, match="33 tokens do not fit into 32"):
+        model(some_ids(1, 3), cache)
+
+
+@pytest.mark.parametrize(
+    "change, complaint",
+    [
+        ({"n_embd": 30}, "n_embd 30 is not divisible by n_head 4"),
+        ({"n_head": 0}, "n_head"),
+        ({"n_layer": -1}, "n_layer is -1"),
+        ({"n_kv_head": 3}, "n_head 4 is not a multiple of n_kv_head 3"),
+        ({"head_dim": 7}, "head_dim 7 is odd"),
+        ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"vocab_size": 0}, "vocab_size is 0"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_named(change: dict[str, Any], complaint: str) -> None:
+    """A config that makes no model is refused in one line."""
+    with pytest.raises(UserError, match=complaint) as caught:
+        GPTConfig.modern(**{**SHAPE, **change})
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,129 @@
+"""The optimiser: the rate's course, AdamW as PyTorch's, Muon's steps as orthogonal matrices."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from minigen.errors import UserError
+from minigen.model import GPT, GPTConfig
+from minigen.optim import Optimizer, orthogonalise, rate_at
+
+
+def test_rate_is_a_trapezoid() -> None:
+    """Up over the warm-up, flat, down over the cooldown; never zero, never above one, highest reached."""
+    rates = [rate_at(s, max_steps=100, warmup_steps=10, cooldown=0.5) for s in range(100)]
+    assert rates[:10] == pytest.approx([(s + 1) / 10 for s in range(10)])
+    assert set(rates[9:51]) == {1.0}
+    assert rates[50:] == pytest.approx([(100 - s) / 50 for s in range(50, 100)])
+    assert min(rates) > 0
+
+
+def test_rate_before_the_number_of_steps_is_known() -> None:
+    """The first steps, taken while --minutes is measured, have the rate that they will turn out to have."""
+    for step in range(40):
+        known = rate_at(step, max_steps=100, warmup_steps=10, cooldown=0.6)
+        assert rate_at(step, max_steps=0, warmup_steps=10, cooldown=0.6) == known
+
+
+@pytest.mark.parametrize("steps, warmup, cooldown", [(1, 0, 0.0), (1, 20, 1.0), (5, 20, 0.6)])
+def test_rate_of_the_shortest_runs(steps: int, warmup: int, cooldown: float) -> None:
+    """Even a run of one step trains."""
+    assert all(0 < rate_at(s, steps, warmup, cooldown) <= 1 for s in range(steps))
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 48), (2, 48, 16)])
+def test_orthogonalise_sets_singular_values_to_about_one(shape: tuple[int, int, int]) -> None:
+    """All singular values come into [0.6, 1.3]; the directions stay; each matrix of a batch by itself."""
+    torch.manual_seed(0)
+    m = torch.randn(shape)
+    m = m * torch.tensor(0.01)
+    u, _, vh = torch.linalg.svd(m, full_matrices=False)
+    out = orthogonalise(m)
+    inside = u.mT @ out @ vh.mT  # diagonal, if the directions are the same
+    values = inside.diagonal(dim1=-2, dim2=-1)
+    assert 0.3 < values.min() and values.max() < 1.3
+    assert (inside - torch.diag_embed(values)).abs().max() < 1e-4
+    alone = torch.cat([orthogonalise(one[None]) for one in m])
+    torch.testing.assert_close(out, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_adamw_is_pytorch_s() -> None:
+    """The same weights as torch.optim.AdamW after 20 steps, with decay for matrices only."""
+    torch.manual_seed(0)
+    ours, theirs = (nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4)) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    optimizer = Optimizer(ours.named_parameters(), muon=False, weight_decay=0.1)
+    groups = [
+        {"params": [p for p in theirs.parameters() if p.ndim == 2], "weight_decay": 0.1},
+        {"params": [p for p in theirs.parameters() if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    reference = torch.optim.AdamW(groups, lr=0.01, betas=(0.9, 0.95), eps=1e-8)
+    for step in range(20):
+        x = torch.randn(8, 6)
+        for net in (ours, theirs):
+            net.zero_grad()
+            net(x).square().sum().backward()
+        optimizer.step(0.01 * (step + 1) / 20)
+        for group in reference.param_groups:
+            group["lr"] = 0.01 * (step + 1) / 20
+        reference.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def tiny() -> GPT:
+    torch.manual_seed(0)
+    return GPT(GPTConfig.modern(50, block_size=8, n_layer=2, n_head=2, n_embd=16))
+
+
+def descend(model: GPT, optimizer: Optimizer, steps: int) -> None:
+    generator = torch.Generator().manual_seed(optimizer.step_count)
+    for _ in range(steps):
+        ids = torch.randint(50, (4, 9), generator=generator)
+        nn.functional.cross_entropy(
+            model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()
+        ).backward()
+        optimizer.step(0.01)
+
+
+def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest() -> None:
+    """Each parameter has exactly one of the two, and a step of Muon has the size that it claims."""
+    model = tiny()
+    optimizer = Optimizer(model.named_parameters(), muon=True, weight_decay=0.0)
+    by_muon = {name for group in optimizer.muon.values() for name in group}
+    assert by_muon == {n for n, p in model.named_parameters() if p.ndim == 2 and "blocks" in n}
+    assert by_muon | set(optimizer.adamw) == {n for n, _ in model.named_parameters()}
+    assert not by_muon & set(optimizer.adamw)
+    for p in model.parameters():  # a fresh model's zeros would hold gradients back
+        nn.init.normal_(p, std=0.1)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    descend(model, optimizer, 1)
+    for name, p in model.named_parameters():
+        moved = (p - before[name]).norm() / p.numel() ** 0.5  # root mean square
+        if name in by_muon:
+            assert 0.001 < moved < 0.0026, name  # 0.2 of the rate, within the iteration's tolerance
+
+
+def test_state_moves_to_another_optimiser() -> None:
+    """Ten steps are four steps, save, load, six steps: bit for bit."""
+    whole, parts = tiny(), tiny()
+    straight = Optimizer(whole.named_parameters())
+    descend(whole, straight, 4)
+    first = Optimizer(parts.named_parameters())
+    descend(parts, first, 4)
+    second = Optimizer(parts.named_parameters())
+    second.load({name: t.clone() for name, t in first.state.items()}, first.step_count)
+    descend(whole, straight, 6)
+    descend(parts, second, 6)
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_state_of_another_model_is_refused() -> None:
+    """A state with other names or shapes cannot be loaded."""
+    model = tiny()
+    adamw, muon = (Optimizer(model.named_parameters(), muon=m) for m in (False, True))
+    with pytest.raises(UserError, match="not that of this model"):
+        muon.load(adamw.state, 1)

@@ -1,0 +1,60 @@
+"""What a run tells: its metrics survive a resume, its plot is a picture, its warning comes when it should."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from minigen.report import Report, memorising, plot_loss, read_metrics
+
+
+def make(run: Path, step: int = 0) -> Report:
+    return Report(run, step, 10, n_vocab=50, bits_per_byte=0.5, floor=0.3)
+
+
+def test_a_resumed_run_takes_steps_again_and_lists_them_once(tmp_path: Path) -> None:
+    """Lines of steps after the checkpoint are dropped, and a line cut short is no obstacle."""
+    report = make(tmp_path)
+    for step in range(1, 8):
+        report.step(step, loss=4.0 - step / 10, norm=1.0, rate=0.1, speed=100.0)
+    with open(tmp_path / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"step": 8, "train')
+    resumed = make(tmp_path, step=5)
+    resumed.step(6, loss=1.0, norm=1.0, rate=0.1, speed=100.0)
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    assert read_metrics(tmp_path)[-1]["train_loss"] == 1.0
+
+
+def test_a_new_run_starts_a_new_list(tmp_path: Path) -> None:
+    """Metrics that an earlier run left without a checkpoint are not mixed with the new ones."""
+    make(tmp_path).step(1, 1.0, 1.0, 1.0, 1.0)
+    make(tmp_path)
+    assert read_metrics(tmp_path) == []
+
+
+def test_the_plot_is_a_picture(tmp_path: Path) -> None:
+    """loss.png is a PNG, with points and without."""
+    report = make(tmp_path)
+    plot_loss(tmp_path, 50, 0.5, None)
+    report.step(1, 3.0, 1.0, 0.1, 100.0)
+    report.evaluation(1, 2.9, "once")
+    assert (tmp_path / "loss.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def history(*looks: tuple[float, float]) -> list[dict[str, Any]]:
+    """Metrics with ten training steps of the first loss before each evaluation with the second."""
+    lines: list[dict[str, Any]] = []
+    for i, (train, val) in enumerate(looks):
+        lines += [{"step": 10 * i + k + 1, "train_loss": train} for k in range(10)]
+        lines.append({"step": 10 * i + 10, "val_loss": val})
+    return lines
+
+
+def test_memorising_is_said_when_validation_rises_while_training_falls() -> None:
+    """Only then: not while both fall, not when both rise, not with too little to judge by."""
+    assert memorising([]) is None
+    assert memorising(history((3.0, 3.0))) is None
+    assert memorising(history((3.0, 3.0), (2.0, 2.5))) is None
+    assert memorising(history((3.0, 3.0), (4.0, 3.5))) is None
+    advice = memorising(history((3.0, 3.0), (2.0, 2.5), (1.0, 2.9), (0.5, 3.4)))
+    assert advice is not None and "step 20" in advice and "2.500 to 3.400" in advice

@@ -1,0 +1,422 @@
+"""sample.py and the flags, with real checkpoints; in real processes where that matters."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import sample
+from minigen import checkpoint
+from minigen.command_line import parse
+from minigen.errors import UserError
+from minigen.model import GPT, GPTConfig, KVCache
+from minigen.sampling import Sampling, generate
+from minigen.tokenizer import train_tokenizer
+
+SCRIPT = Path(sample.__file__)
+TEXT = "the cat sat on the mat. 나는 밥을 먹는다.\n"
+BLOCK = 32
+DEFAULT = Sampling(temperature=0.8, min_p=0.1)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run "char" with two checkpoints, of which the older is better, and a newer run "byte"."""
+    folder = tmp_path_factory.mktemp("sampling") / "out"
+    torch.manual_seed(0)
+    for kind, losses in (("char", (1.5, 1.75)), ("byte", (5.0,))):
+        tokenizer = train_tokenizer(kind, [TEXT])
+        for step, loss in enumerate(losses, start=1):
+            # The vocabulary is padded, and the random weights are large: so the text varies.
+            gpt = GPT(GPTConfig.modern(tokenizer.n_vocab + 7, BLOCK, 1, 2, 16))
+            with torch.no_grad():
+                for p in gpt.parameters():
+                    if p.ndim == 2:
+                        p.normal_(std=0.5)
+            checkpoint.save(folder / kind, gpt, tokenizer, {}, {"step": step, "val_loss": loss})
+    return folder
+
+
+@pytest.fixture
+def run(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., tuple[str, str]]]:
+    """run(flags..., stdin=b"") is sample.py in this process: what it prints, and what it notes."""
+
+    def call(*flags: str, stdin: bytes = b"", name: str = "char") -> tuple[str, str]:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        which = [] if "--checkpoint" in flags else ["--run", name]
+        sample.main(["--out_dir", str(out), *which, *flags])
+        return capsys.readouterr()
+
+    yield call
+
+
+def expected(
+    path: Path, prompt: str, n: int, number: int = 0, seed: int = 1337, s: Sampling = DEFAULT
+) -> tuple[str, list[int]]:
+    """One sample's text by the library alone, and its new ids; nothing ends it."""
+    loaded = checkpoint.load(path)
+    gpt, tokenizer = loaded.model(), loaded.tokenizer
+    steps = generate(
+        gpt,
+        lambda rows: KVCache(gpt.config, rows, BLOCK),
+        [[tokenizer.end_of_text, *tokenizer.encode(prompt)]],
+        s,
+        n_vocab=tokenizer.n_vocab,
+        max_new_tokens=n,
+        seed=seed,
+        samples=[number],
+    )
+    ids = [token.id for [token] in steps if token is not None]
+    return prompt + tokenizer.decode(ids), ids
+
+
+def until_end(text: str) -> str:
+    return text.split("<|endoftext|>")[0]
+
+
+# --- the text ---
+
+
+def test_the_text_is_the_prompt_and_what_generate_writes_behind_it(out: Path, run: Any) -> None:
+    """The best checkpoint by default; the header says which, and stands apart from the text."""
+    text, notes = run("--prompt", "the cat", "--max_new_tokens", "20")
+    assert text == until_end(expected(out / "char/step-000001", "the cat", 20)[0]) + "\n"
+    assert notes == f"{out / 'char/step-000001'}: step 1, validation loss 1.500 nats/token\n"
+    last = out / "char/step-000002"
+    text, notes = run("--checkpoint", "last", "--run", "char", "--max-new-tokens=20", "--seed=5")
+    assert text == until_end(expected(last, "", 20, seed=5)[0]) + "\n"
+    assert "step 2, validation loss 1.750" in notes
+    assert run("--checkpoint", str(last), "--max-new-tokens=20", "--seed=5")[0] == text
+
+
+def test_every_setting_reaches_the_draw(out: Path, run: Any) -> None:
+    s = Sampling(temperature=1.3, top_k=9, top_p=0.9, min_p=0.01, repetition_penalty=1.2)
+    flags = [f"--{name}={value}" for name, value in vars(s).items()]
+    text, _ = run(*flags, "--max_new_tokens=25", "--ignore_end_of_text", "--seed=8")
+    assert text == expected(out / "char/step-000001", "", 25, seed=8, s=s)[0] + "\n"
+    assert text != run("--max_new_tokens=25", "--ignore_end_of_text", "--seed=8")[0]
+
+
+def test_samples_written_together_are_the_samples_written_alone(out: Path, run: Any) -> None:
+    """Also where they end early, at different tokens, and with Korean in bytes."""
+    path = out / "byte/step-000001"
+    for flags in ([], ["--stop_strings", "\x00", "e", "9"]):
+        text, _ = run("--num_samples=4", "--prompt=밥", "--max_new_tokens=40", *flags, name="byte")
+        wanted = []
+        for number in range(4):
+            whole = until_end(expected(path, "밥", 40, number)[0])[1:]
+            ends = [whole.find(stop) for stop in flags[1:] if stop in whole]
+            wanted.append("밥" + whole[: min(ends, default=len(whole))])
+        assert text == f"\n{sample.RULE}\n".join(wanted) + "\n"
+        assert len({len(text) for text in wanted}) > 1
+
+
+def test_text_is_printed_as_it_comes(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After n tokens of a char model, n characters stand there, flushed."""
+    drawn, lags = 0, []
+
+    def counting(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        nonlocal drawn
+        for step in generate(*args, **kwargs):
+            drawn += 1
+            yield step
+
+    class Terminal(io.StringIO):
+        def flush(self) -> None:
+            lags.append(drawn - len(self.getvalue()))
+
+        def reconfigure(self, **how: str) -> None: ...
+
+    monkeypatch.setattr(sample, "generate", counting)
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    run("--max_new_tokens=15")
+    assert lags[:15] == [0] * 15 and drawn == 15
+
+
+def test_the_text_ends_before_a_stop_string_and_no_part_of_it_is_ever_printed(run: Any) -> None:
+    free, _ = run("--max_new_tokens=60", "--ignore_end_of_text")
+    stop = free[20:24]  # four tokens, as each is a character
+    assert stop not in free[:20]
+    text, _ = run("--max_new_tokens=60", "--ignore_end_of_text", "--stop_strings", "@@", stop)
+    assert text == free[:20] + "\n"
+    # A beginning of a stop string that comes to nothing is printed after all.
+    stop = free[57:60] + "!"
+    assert run("--max_new_tokens=60", "--ignore_end_of_text", "--stop_strings", stop)[0] == free
+
+
+def test_the_end_of_text_ends_the_text_unless_it_is_ignored(run: Any) -> None:
+    flags = ["--max_new_tokens=300", "--temperature=1.5", "--min_p=0"]
+    free, _ = run(*flags, "--ignore_end_of_text")
+    assert "<|endoftext|>" in free
+    assert run(*flags)[0] == until_end(free) + "\n"
+
+
+def test_a_text_longer_than_the_context_goes_on_with_one_notice(out: Path, run: Any) -> None:
+    note = f"note: the text outgrows the {BLOCK} tokens"
+    for prompt in ("the cat", TEXT * 30):
+        text, notes = run("--prompt", prompt, "--max_new_tokens=80", "--ignore_end_of_text")
+        assert text == expected(out / "char/step-000001", prompt, 80)[0] + "\n"
+        assert notes.count(note) == 1
+    assert note not in run("--prompt", "the cat", "--max_new_tokens=25", "--ignore_end_of_text")[1]
+
+
+def test_a_prompt_file_begins_the_text(out: Path, run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "prompt.txt"
+    file.write_bytes(b"\xef\xbb\xbfthe cat\r\nsat on\n")  # as Windows may save it
+    text, _ = run("--prompt_file", str(file), "--max_new_tokens=9")
+    assert text == until_end(expected(out / "char/step-000001", "the cat\nsat on\n", 9)[0]) + "\n"
+    assert run("--prompt_file=-", "--max_new_tokens=9", stdin=file.read_bytes())[0] == text
+
+
+def test_a_conversation_goes_on_behind_each_line(out: Path, run: Any) -> None:
+    """Each turn has its own random numbers; a line with unknown characters is no end."""
+    lines = "the cat\nthe cat\nsat 日 on\n밥\n\nmat\n".encode()
+    text, notes = run("--interactive", "--max_new_tokens=20", stdin=lines)
+    path, turns = out / "char/step-000001", ((0, "the cat"), (1, "the cat"), (3, "밥"))
+    wanted = [until_end(expected(path, line, 20, number)[0]) + "\n" for number, line in turns]
+    assert text == "".join(wanted)
+    assert wanted[0] != wanted[1]
+    assert "error: not among" in notes and "'日'" in notes
+    assert run("--interactive", stdin=b"")[0] == ""
+    assert "error" in run("--interactive", stdin=b"caf\xe9\n", name="byte")[1]
+
+
+# --- the table ---
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        [],
+        ["--temperature=2", "--min_p=0"],
+        ["--temperature=0"],
+        ["--top_k=5", "--top_p=0.9", "--repetition_penalty=1.3"],
+    ],
+    ids=["default", "wild", "greedy", "filtered"],
+)
+@pytest.mark.parametrize("name", ["char", "byte"])
+def test_the_table_shows_what_each_token_was_drawn_from(
+    flags: list[str], name: str, run: Any
+) -> None:
+    """Its shares add up, the arrow points at the drawn token's stretch, the text is the text."""
+    common = [*flags, "--prompt=the 밥", "--max_new_tokens=12", "--ignore_end_of_text"]
+    shown, _ = run(*common, "--show_probs", name=name)
+    *tables, text = shown.split("\n\n", maxsplit=12)
+    assert text == run(*common, name=name)[0]
+    assert len(tables) == 12
+    for table in tables:
+        lines = table.splitlines()
+        assert max(map(len, lines)) <= 100
+        assert lines[0].startswith("after 'the 밥")
+        rows = [line for line in lines[2:] if re.match(r" [a-i.]  ", line)]
+        drawn = [row for row in rows if row.endswith("<- drawn")]
+        assert len(drawn) == 1 and "cut by" not in drawn[0]
+        shares = [re.findall(r"([\d.]+)% ?█*(?: |$)", row) for row in rows]
+        assert sum(float(s[0]) for s in shares) == pytest.approx(100, abs=0.6)
+        assert sum(float(s[1]) for s in shares if len(s) > 1) == pytest.approx(100, abs=0.6)
+        line, arrow = lines[-2], lines[-1]
+        mark = line[arrow.index("^")]
+        assert drawn[0][1] == mark and arrow.endswith(f"was drawn, so {mark}")
+        u = float(arrow.split("^ ")[1].split()[0])
+        assert abs((arrow.index("^") - line.index("|") - 1) / 72 - u) <= 1 / 72
+    if flags == []:
+        assert "cut by min_p" in shown
+    if flags == ["--temperature=0"]:
+        assert "100.0%" in shown and "cut by temperature" in shown
+
+
+def test_columns_are_counted_as_terminals_show_them() -> None:
+    assert sample.fit("'밥'", 6) == "'밥'  "
+    assert sample.fit("밥밥밥", 5) == "밥밥 "
+
+
+def test_half_a_character_is_spelled_as_bytes() -> None:
+    tokenizer = train_tokenizer("byte", [])
+    assert sample.spelled(0xE2, tokenizer) == r"b'\xe2'"
+    assert sample.spelled(10, tokenizer) == r"'\n'"
+    assert sample.spelled(tokenizer.end_of_text, tokenizer) == "(end of text)"
+
+
+# --- what can be wrong ---
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--temperature", "-1"], "temperature is -1.0; it must be 0"),
+        (["--temperature", "nan"], "temperature is nan"),
+        (["--top_k", "0"], "top_k is 0; it must be 1 or more"),
+        (["--top_k", "1000"], "top_k is 1000; it must be at most"),
+        (["--num_samples", "0"], "num_samples is 0"),
+        (["--max_new_tokens", "-5"], "max_new_tokens is -5"),
+        (["--seed", "-1"], "seed is -1"),
+        (["--stop_strings", "a", ""], "stop string is empty"),
+        (["--prompt", "Łódź"], "'Ł' 'ź' 'ó'"),
+        (["--prompt", "caf\udce9"], "surrogate"),
+        (["--prompt", "a", "--prompt_file", "b"], "exclude each other"),
+        (["--prompt", "a", "--interactive"], "exclude each other"),
+        (["--prompt_file", "nowhere.txt"], "cannot read --prompt_file nowhere.txt"),
+        (["--run", "nowhere"], "no run 'nowhere'"),
+        (["--out_dir", "nowhere", "--run", "char"], "no run 'char'"),
+        (["--checkpoint", "nowhere"], "nowhere is not a checkpoint"),
+        (["--checkpoint", "nowhere", "--run", "char"], "exclude each other"),
+        (["--device", "toaster"], "toaster is not a device"),
+        (["--temprature", "1"], "unknown flag --temprature; did you mean --temperature?"),
+    ],
+)
+def test_what_a_user_does_wrong_is_said_in_one_line(
+    flags: list[str], message: str, run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError) as error:
+        run(*flags)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_damaged_checkpoint_is_refused_and_a_prompt_that_is_not_utf8(
+    out: Path, run: Any, tmp_path: Path
+) -> None:
+    whole = out / "byte/step-000001"
+    for file in whole.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(UserError, match="damaged"):
+        run("--checkpoint", str(tmp_path))
+    with pytest.raises(UserError, match="not UTF-8"):
+        run("--prompt_file=-", stdin=b"caf\xe9")
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What it is for."""
+
+    # --- a heading, which is no help text ---
+    out_dir: Path = Path("out")  # where things are
+    n_layer: int = 4
+    rate: float | None = None  # how fast
+    data: tuple[str, ...] = ("tales",)
+    sizes: tuple[int, ...] = ()
+    kind: Literal["bpe", "char"] = "bpe"
+    compile: bool = True
+
+
+def test_flags_become_the_fields_of_the_dataclass() -> None:
+    assert parse(Flags, []) == Flags()
+    given = ["--out-dir", "a b", "--n_layer=7", "--rate", "1e-3", "--no_compile", "--kind", "char"]
+    assert parse(Flags, [*given, "--data", "x", "y", "--sizes", "1", "2"]) == Flags(
+        Path("a b"), 7, 0.001, ("x", "y"), (1, 2), "char", False
+    )
+    assert parse(Flags, ["--rate", "-2"]).rate == -2
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--n-layers", "3"], "unknown flag --n-layers; did you mean --n_layer?"),
+        (["--nlayer=3"], "unknown flag --nlayer=3; did you mean --n_layer?"),
+        (["--xyz"], "unknown flag --xyz; --help lists all flags"),
+        (["-k"], "unknown flag -k; "),
+        (["file.txt"], "'file.txt' belongs to no flag"),
+        (["--compile=False"], "'False' belongs to no flag; a switch takes no value"),
+        (["--n_layer", "3.5"], "--n_layer: '3.5' is not a whole number; --help"),
+        (["--rate", "fast"], "--rate: 'fast' is not a number; --help"),
+        (["--rate"], "Missing value for argument '--rate'"),
+        (["--kind", "word"], "invalid choice 'word' for argument '--kind'. Expected one of ('bpe'"),
+        (["--sizes", "1", "x"], "--sizes: "),
+    ],
+)
+def test_a_wrong_flag_is_one_line_that_helps(flags: list[str], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse(Flags, flags)
+    assert str(error.value).startswith(message)
+    assert not re.search(r"[\n│╭─]", str(error.value))
+
+
+def test_help_tells_the_comments_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse(Flags, ["--help"])
+    assert stop.value.code in (None, 0)
+    text = capsys.readouterr().out
+    assert "What it is for." in text
+    assert re.search(r"--out_dir PATH +where things are \(default: out\)", text)
+    assert re.search(r"--rate FLOAT +how fast \(default: none\)", text)
+    assert "heading" not in text
+
+
+# --- in processes of their own ---
+
+
+def start(out: Path, *flags: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), "--out_dir", str(out), *flags],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"},
+    )
+
+
+def read_line(process: subprocess.Popen[bytes]) -> bytes:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+ENDLESS = ["--max_new_tokens=1000000", "--ignore_end_of_text"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_as_a_command(out: Path) -> None:
+    """UTF-8 whatever the terminal says; errors are one line; Ctrl-C and `head` end it quietly."""
+    plain = start(out, "--run=byte", "--max_new_tokens=20", "--prompt=밥", "--num_samples=2")
+    wrong = start(out, "--run=char", "--prompt=日")
+    endless = start(out, "--run=byte", *ENDLESS)
+    chat = start(out, "--run=byte", "--interactive", *ENDLESS)
+
+    text, notes = plain.communicate()
+    path = out / "byte/step-000001"
+    wanted = [until_end(expected(path, "밥", 20, number)[0]) for number in range(2)]
+    assert text.decode("utf-8") == f"\n{sample.RULE}\n".join(wanted) + "\n"
+    assert notes.decode().count("\n") == 1 and plain.returncode == 0
+
+    text, notes = wrong.communicate()
+    assert (wrong.returncode, text) == (2, b"")
+    assert notes.decode("unicode_escape").startswith("error: not among the ")
+    assert notes.count(b"\n") == 1
+
+    assert endless.stdout is not None and endless.stderr is not None
+    endless.stdout.read(100)
+    endless.stdout.close()
+    assert endless.wait() == -signal.SIGPIPE
+    assert b"Traceback" not in endless.stderr.read()
+
+    assert chat.stdin is not None and chat.stdout is not None
+    for line in (b"the cat", b"the mat"):
+        chat.stdin.write(line + b"\n")
+        chat.stdin.flush()
+        assert chat.stdout.read(len(line) + 50).startswith(line)
+        chat.send_signal(signal.SIGINT)  # ends this text only
+        rest = b""
+        os.set_blocking(chat.stdout.fileno(), True)
+        while not rest.endswith(b"\n"):
+            rest += chat.stdout.read(1)
+    chat.send_signal(signal.SIGINT)  # between texts, it ends the program
+    _, notes = chat.communicate()
+    assert chat.returncode == -signal.SIGINT  # which shells report as 130
+    assert b"Traceback" not in notes

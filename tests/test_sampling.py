@@ -1,0 +1,449 @@
+"""minigen.sampling: filters as in transformers, a fair draw, and a cache that changes nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from transformers.generation import logits_process as oracle
+
+from minigen.errors import UserError
+from minigen.model import GPT, GPTConfig, KVCache
+from minigen.sampling import (
+    Sampling,
+    StopStrings,
+    Token,
+    filtered,
+    generate,
+    min_p,
+    n_visible,
+    pick,
+    repetition_penalty,
+    temperature,
+    top_k,
+    top_p,
+    uniform,
+)
+
+N_VOCAB, PADDED, BLOCK = 17, 20, 12
+
+
+def make_gpt(kind: str) -> GPT:
+    """A small model whose weights are large enough that its predictions are decided and varied."""
+    torch.manual_seed(7)
+    make = GPTConfig.gpt2 if kind == "gpt2" else GPTConfig.modern
+    gpt = GPT(make(vocab_size=PADDED, block_size=BLOCK, n_layer=2, n_head=2, n_embd=16))
+    with torch.no_grad():
+        for p in gpt.parameters():
+            if p.ndim == 2:
+                p.normal_(std=0.5)
+    return gpt.eval()
+
+
+@pytest.fixture(scope="module", params=["gpt2", "modern"])
+def gpt(request: pytest.FixtureRequest) -> GPT:
+    return make_gpt(request.param)
+
+
+def caches(gpt: GPT) -> Callable[[int], KVCache]:
+    return lambda rows: KVCache(gpt.config, rows, gpt.config.block_size)
+
+
+def write(
+    gpt: GPT,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    n: int,
+    seed: int = 3,
+    samples: Sequence[int] | None = None,
+    end_of_text: int | None = None,
+) -> list[list[int]]:
+    """The new ids of each row."""
+    steps = generate(
+        gpt,
+        caches(gpt),
+        prompts,
+        sampling,
+        n_vocab=N_VOCAB,
+        max_new_tokens=n,
+        end_of_text=end_of_text,
+        seed=seed,
+        samples=samples,
+    )
+    rows: list[list[int]] = [[] for _ in prompts]
+    for step in steps:
+        for row, token in zip(rows, step, strict=True):
+            if token is not None:
+                row.append(token.id)
+    return rows
+
+
+def write_uncached(
+    gpt: GPT, prompt: Sequence[int], s: Sampling, n: int, sample: int, seed: int = 3
+) -> list[int]:
+    """The definition: a full pass over what is visible for each token; no cache, no batch.
+
+    What is visible is told here by its story: a full context is cut to its half, and grows again.
+    """
+    context: list[int] = []
+    ids = list(prompt)
+    for id in prompt:
+        context = [*(context if len(context) < BLOCK else context[-(BLOCK // 2 - 1) :]), id]
+    for i in range(n):
+        with torch.no_grad():
+            logits = gpt(torch.tensor([context]))[0, -1, :N_VOCAB].double()
+        seen = torch.zeros(N_VOCAB, dtype=torch.bool)
+        seen[ids] = True
+        *_, (_, logits) = filtered(logits, seen, s)
+        id = pick(logits.softmax(-1), uniform(seed, sample, i))
+        ids.append(id)
+        context = [*(context if len(context) < BLOCK else context[-(BLOCK // 2 - 1) :]), id]
+    return ids[len(prompt) :]
+
+
+SETTINGS = [
+    Sampling(temperature=0),
+    Sampling(),
+    Sampling(temperature=0.7, top_k=9, top_p=0.95, min_p=0.02, repetition_penalty=1.3),
+]
+
+# --- generation ---
+
+
+@pytest.mark.parametrize("s", SETTINGS, ids=["greedy", "plain", "filtered"])
+def test_cached_is_uncached_within_the_context_and_far_beyond_it(gpt: GPT, s: Sampling) -> None:
+    """Rows of unequal length in one batch, the cache rebuilt again and again: the same tokens."""
+    prompts = [[16], [1, 2, 3, 4, 5], list(range(12)), [i * 5 % 17 for i in range(31)]]
+    batch = write(gpt, prompts, s, n=40)
+    alone = [write_uncached(gpt, prompt, s, 40, sample=b) for b, prompt in enumerate(prompts)]
+    assert batch == alone
+    assert len({id for row in batch for id in row}) > 8  # or the model would be too dull a test
+
+
+def test_a_sample_is_the_same_alone_and_in_any_batch(gpt: GPT) -> None:
+    """With equal prompts, read once and copied, and with others in the batch that end early."""
+    s, prompt = Sampling(temperature=1.5), [16, 3, 5]
+    together = write(gpt, [prompt] * 5, s, n=30, end_of_text=16)
+    assert [
+        write(gpt, [prompt], s, 30, samples=[i], end_of_text=16)[0] for i in range(5)
+    ] == together
+    assert len({tuple(row) for row in together}) == 5
+    assert len({len(row) for row in together}) > 1, "no row has ended early"
+    assert write(gpt, [[4], prompt], s, 30, samples=[9, 2], end_of_text=16)[1] == together[2]
+
+
+def test_the_seed_decides_the_text(gpt: GPT) -> None:
+    texts = [write(gpt, [[16]], Sampling(), 20, seed=seed) for seed in (0, 0, 1, 2**64 - 1)]
+    assert texts[0] == texts[1]
+    assert len({tuple(text[0]) for text in texts}) == 3
+
+
+def test_a_row_ends_with_its_end_of_text_and_costs_nothing_after_it(gpt: GPT) -> None:
+    free = write(gpt, [[16]] * 4, Sampling(temperature=1.5), 40)
+    ended = write(gpt, [[16]] * 4, Sampling(temperature=1.5), 40, end_of_text=16)
+    for long, short in zip(free, ended, strict=True):
+        assert short == (long[: long.index(16) + 1] if 16 in long else long)
+
+    sizes = []
+
+    def model(ids: Tensor, cache: KVCache, at: Tensor) -> Tensor:
+        sizes.append(len(ids))
+        return gpt(ids, cache, at)
+
+    finished: set[int] = set()
+    steps = generate(
+        model, caches(gpt), [[1]] * 3, Sampling(), n_vocab=17, max_new_tokens=9, finished=finished
+    )
+    rows = []
+    for n, step in enumerate(steps):
+        rows.append([row for row, token in enumerate(step) if token is not None])
+        finished.update({1: {1}, 3: {0, 2}}.get(n, set()))  # the caller ends rows, too
+    assert rows == [[0, 1, 2]] * 2 + [[0, 2]] * 2
+    assert sizes == [1, 3, 2, 2], "equal prompts are read once; ended rows are not computed"
+
+
+def test_within_the_context_each_token_costs_one_row_and_beyond_it_one_rebuild_in_half_a_block(
+    gpt: GPT,
+) -> None:
+    fed = []
+
+    def model(ids: Tensor, cache: KVCache, at: Tensor) -> Tensor:
+        fed.append(ids.shape[1])
+        return gpt(ids, cache, at)
+
+    forgotten = [
+        step[0].forgotten
+        for step in generate(
+            model, caches(gpt), [[1, 2, 3]], Sampling(), n_vocab=17, max_new_tokens=18
+        )
+        if step[0] is not None
+    ]
+    assert fed == [3, *[1] * 9, 6, *[1] * 6, 6]
+    assert forgotten == [*[0] * 10, *[7] * 7, 14]
+
+
+@settings(deadline=None)
+@given(n=st.integers(1, 300), block_size=st.integers(1, 40))
+def test_what_is_visible_is_what_cutting_a_full_context_in_half_leaves(
+    n: int, block_size: int
+) -> None:
+    context = 0
+    for _ in range(n):
+        context = context + 1 if context < block_size else max(1, block_size // 2)
+    assert n_visible(n, block_size) == context
+
+
+def test_a_block_of_one_token_works() -> None:
+    torch.manual_seed(0)
+    gpt = GPT(GPTConfig.modern(vocab_size=17, block_size=1, n_layer=1, n_head=1, n_embd=8)).eval()
+    assert len(write(gpt, [[1, 2], [3]], Sampling(), 5)[1]) == 5
+
+
+def test_padding_of_the_vocabulary_is_never_drawn() -> None:
+    """Even where the model is sure of a padded id."""
+
+    def model(ids: Tensor, cache: KVCache, at: Tensor) -> Tensor:
+        return torch.arange(PADDED).float().expand(len(ids), 1, PADDED) * 9
+
+    gpt = make_gpt("modern")
+    for s in SETTINGS:
+        steps = generate(
+            model, caches(gpt), [[0]] * 9, s, n_vocab=N_VOCAB, max_new_tokens=8, seed=1
+        )
+        tokens = [token for step in steps for token in step if token is not None]
+        assert max(token.id for token in tokens) == N_VOCAB - 1
+        assert all(len(token.probabilities) == N_VOCAB for token in tokens)
+
+
+def test_generation_leaves_the_callers_gradients_alone(gpt: GPT) -> None:
+    for _ in generate(gpt, caches(gpt), [[1]], Sampling(), n_vocab=17, max_new_tokens=3):
+        assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+        assert gpt(torch.tensor([[1, 2]])).requires_grad
+    with torch.no_grad():
+        for _ in generate(gpt, caches(gpt), [[1]], Sampling(), n_vocab=17, max_new_tokens=3):
+            assert not torch.is_grad_enabled()
+
+
+def test_a_token_tells_what_it_was_drawn_from(gpt: GPT) -> None:
+    s = SETTINGS[2]
+    text = [16, 2]
+    for step in generate(gpt, caches(gpt), [text], s, n_vocab=17, max_new_tokens=9, seed=4):
+        token = step[0]
+        assert isinstance(token, Token)
+        assert token.seen.nonzero()[:, 0].tolist() == sorted({*text})
+        *_, (_, last) = filtered(token.logits, token.seen, s)
+        assert torch.equal(last.softmax(-1), token.probabilities)
+        assert token.u == uniform(4, 0, len(text) - 2)
+        assert token.id == pick(token.probabilities, token.u)
+        text = [*text, token.id]
+
+
+def test_what_cannot_be_served_is_refused(gpt: GPT) -> None:
+    with pytest.raises(UserError, match="top_k is 18; it must be at most 17"):
+        write(gpt, [[1]], Sampling(top_k=18), 1)
+    assert len(write(gpt, [[1]], Sampling(top_k=17), 1)[0]) == 1
+    with pytest.raises(UserError, match="seed is -1"):
+        write(gpt, [[1]], Sampling(), 1, seed=-1)
+    with pytest.raises(ValueError, match="no token"):
+        write(gpt, [[1], []], Sampling(), 1)
+    with pytest.raises(ValueError, match=r"model\.eval"):
+        write(GPT(gpt.config), [[1]], Sampling(), 1)
+    broken = make_gpt("modern")
+    with torch.no_grad():
+        broken.norm.weight[0] = math.nan
+    with pytest.raises(UserError, match="NaN"):
+        write(broken, [[1]], Sampling(), 1)
+
+
+# --- filters ---
+
+
+def logits_of(seed: int, ties: bool) -> Tensor:
+    """(4, 50) float32: usual, all equal, widely spread, and with huge values."""
+    rows = torch.randn(4, 50, generator=torch.Generator().manual_seed(seed))
+    rows = (rows * 2).round() if ties else rows
+    return rows * torch.tensor([[2.0], [0.0], [40.0], [1e4]])
+
+
+@pytest.mark.parametrize("ties", [False, True], ids=["distinct", "ties"])
+@pytest.mark.parametrize("seed", range(5))
+def test_each_filter_is_transformers(seed: int, ties: bool) -> None:
+    """Bit for bit; temperature, which here subtracts the largest logit first, as probabilities."""
+    x = logits_of(seed, ties)
+    ids = torch.randint(50, (4, 20), generator=torch.Generator().manual_seed(seed))
+    seen = torch.zeros(4, 50, dtype=torch.bool).scatter(1, ids, True)
+    for penalty in (0.5, 1.2, 5.0):
+        theirs = oracle.RepetitionPenaltyLogitsProcessor(penalty)(ids, x)
+        assert torch.equal(repetition_penalty(x, seen, penalty), theirs)
+    for value in (0.1, 0.8, 3.0):
+        theirs = oracle.TemperatureLogitsWarper(value)(ids, x)
+        torch.testing.assert_close(temperature(x, value).softmax(-1), theirs.softmax(-1))
+    for k in (1, 2, 17, 50):
+        assert torch.equal(top_k(x, k), oracle.TopKLogitsWarper(k)(ids, x))
+    for p in (1e-6, 0.3, 0.5, 0.9, 0.9999):
+        assert torch.equal(top_p(x, p), oracle.TopPLogitsWarper(p)(ids, x))
+    for p in (1e-6, 0.1, 0.5, 1.0):
+        assert torch.equal(min_p(x, p), oracle.MinPLogitsWarper(p)(ids, x))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_all_filters_together_are_transformers_in_its_order(seed: int) -> None:
+    x = logits_of(seed, ties=False).double()
+    ids = torch.randint(50, (4, 20), generator=torch.Generator().manual_seed(seed))
+    seen = torch.zeros(4, 50, dtype=torch.bool).scatter(1, ids, True)
+    names, ours = zip(*filtered(x, seen, Sampling(1.7, 30, 0.8, 0.05, 1.5)), strict=True)
+    assert names == ("repetition_penalty", "temperature", "top_k", "top_p", "min_p")
+    theirs = x
+    for processor in (
+        oracle.RepetitionPenaltyLogitsProcessor(1.5),
+        oracle.TemperatureLogitsWarper(1.7),
+        oracle.TopKLogitsWarper(30),
+        oracle.TopPLogitsWarper(0.8),
+        oracle.MinPLogitsWarper(0.05),
+    ):
+        theirs = processor(ids, theirs)
+    assert torch.equal(ours[-1].isinf(), theirs.isinf())
+    torch.testing.assert_close(ours[-1].softmax(-1), theirs.softmax(-1))
+
+
+def test_temperature_zero_takes_the_first_of_the_most_probable_tokens() -> None:
+    x = torch.tensor([[1.0, 5.0, 5.0], [-7.0, -8.0, -9.0]]).double()
+    assert temperature(x, 0).softmax(-1).tolist() == [[0, 1, 0], [1, 0, 0]]
+    assert temperature(x, 5e-324).softmax(-1).tolist() == [[0, 0.5, 0.5], [1, 0, 0]]
+
+
+numbers = st.floats() | st.floats(-1, 3) | st.sampled_from([0.0, 1.0, 5e-324, 1e308, -0.0])
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    t=numbers, k=st.none() | st.integers(-2, 60), p=numbers, m=numbers, r=numbers, u=st.floats(0, 1)
+)
+@example(t=5e-324, k=50, p=5e-324, m=1.0, r=100.0, u=1.0)
+def test_any_setting_gives_probabilities_or_one_line(
+    t: float, k: int | None, p: float, m: float, r: float, u: float
+) -> None:
+    try:
+        s = Sampling(t, k, p, m, r)
+    except UserError as error:
+        assert "\n" not in str(error)
+        return
+    x = logits_of(0, ties=False).double()
+    *_, (_, last) = filtered(x, x > 0, s if k is None or k <= 50 else Sampling(t, 50, p, m, r))
+    for probabilities in last.softmax(-1):
+        assert probabilities.sum().item() == pytest.approx(1)
+        assert probabilities[pick(probabilities, min(u, 1 - 2**-53))] > 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": -1.0},
+        {"temperature": math.nan},
+        {"temperature": math.inf},
+        {"top_k": 0},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+        {"top_p": math.nan},
+        {"min_p": -0.1},
+        {"min_p": 1.1},
+        {"repetition_penalty": 0.0},
+        {"repetition_penalty": math.nan},
+    ],
+    ids=str,
+)
+def test_a_setting_out_of_range_is_named(wrong: dict[str, float]) -> None:
+    (name,) = wrong
+    with pytest.raises(UserError, match=f"{name} is {wrong[name]}; it must be "):
+        Sampling(**wrong)  # type: ignore[arg-type]
+
+
+# --- the draw ---
+
+
+def test_random_numbers_are_even_and_independent() -> None:
+    """50,000 of them: each pair of tenths in neighbours comes as often as it should."""
+    rows = [[uniform(5, sample, n) for n in range(250)] for sample in range(200)]
+    u = torch.tensor(rows, dtype=torch.float64)
+    assert u.min() >= 0 and u.max() < 1
+    assert len(u.unique()) == u.numel()
+    for a, b in ((u[:, :-1], u[:, 1:]), (u[:-1], u[1:])):  # next tokens, next samples
+        cells = torch.bincount(((a * 10).long() * 10 + (b * 10).long()).flatten(), minlength=100)
+        expected = a.numel() / 100
+        # chi-squared with 99 degrees of freedom lies above 150 once in 2000 times
+        assert ((cells - expected) ** 2 / expected).sum() < 150
+
+
+def test_a_random_number_depends_on_all_its_arguments_and_never_changes() -> None:
+    """The value is part of what a seed promises: a new version must write the same text."""
+    assert uniform(1337, 0, 0) == uniform(1337, 0, 0)
+    assert len({uniform(s, i, n) for s in range(4) for i in range(4) for n in range(4)}) == 64
+    assert uniform(0, 0, 0) == 0.011546754286331562
+
+
+def test_tokens_are_drawn_as_often_as_they_are_probable() -> None:
+    probabilities = torch.tensor([0.5, 0.0, 0.2, 0.05, 0.25], dtype=torch.float64)
+    picks = torch.tensor([pick(probabilities, uniform(2, 0, n)) for n in range(20_000)])
+    counts = torch.bincount(picks, minlength=5).double()
+    expected = probabilities * 20_000
+    assert counts[1] == 0
+    # chi-squared with 3 degrees of freedom lies above 16.3 once in 1000 times
+    assert ((counts - expected) ** 2 / expected.clamp(min=1)).sum() < 16.3
+
+
+@settings(deadline=None)
+@given(
+    weights=st.lists(st.floats(0, 1) | st.just(0.0) | st.just(1e-300), min_size=1, max_size=40),
+    u=st.floats(0, 1, exclude_max=True) | st.sampled_from([0.0, 1 - 2**-53, 5e-324]),
+)
+def test_the_pick_owns_the_number_and_is_never_impossible(weights: list[float], u: float) -> None:
+    """Also where rounding makes the probabilities add up to less or more than 1."""
+    p = torch.tensor([*weights, 1.0, 0.0], dtype=torch.float64)
+    p = p / p.sum()
+    id = pick(p, u)
+    assert p[id] > 0
+    below, upto = float(p[:id].sum()), float(p[: id + 1].sum())
+    assert below - 1e-12 <= u <= upto + 1e-12
+
+
+# --- stop strings ---
+
+
+def push_all(stops: Sequence[str], pieces: Sequence[str]) -> tuple[list[str], bool]:
+    stop = StopStrings(stops)
+    out = [stop.push(piece) for piece in pieces]
+    return [*out, stop.finish()], stop.stopped
+
+
+def test_a_stop_string_over_several_tokens_never_shows_a_part_of_itself() -> None:
+    assert push_all(["STOP"], ["aS", "T", "O", "Px", "y"]) == (["a", "", "", "", "", ""], True)
+    assert push_all(["STOP"], ["aS", "T", "O", "x"]) == (["a", "", "", "STOx", ""], False)
+    assert push_all(["STOP"], ["aST"]) == (["a", "ST"], False)
+    assert push_all(["aab"], ["aaa", "a", "b"]) == (["a", "a", "", ""], True)
+    with pytest.raises(UserError, match="empty"):
+        StopStrings(["a", ""])
+
+
+@settings(deadline=None)
+@given(
+    stops=st.lists(st.text("ab", min_size=1, max_size=4), max_size=3),
+    pieces=st.lists(st.text("abc", max_size=3), max_size=12),
+)
+def test_the_text_ends_exactly_before_the_stop_string_that_is_complete_first(
+    stops: list[str], pieces: list[str]
+) -> None:
+    text = "".join(pieces)
+    ends = [(text.find(stop) + len(stop), -len(stop)) for stop in stops if stop in text]
+    kept = text[: sum(min(ends))] if ends else text
+    out, stopped = push_all(stops, pieces)
+    assert "".join(out) == kept
+    assert stopped == bool(ends)
+    # As soon as it is certain: what is held back could all begin a stop string.
+    for n in range(len(pieces)):
+        held = "".join(pieces[: n + 1])[len("".join(out[: n + 1])) :]
+        assert stopped or not held or any(stop.startswith(held) for stop in stops)

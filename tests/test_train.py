@@ -1,0 +1,345 @@
+"""Training's theorems: a stopped run goes on as if nothing had been, and every number told is true."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import train
+from minigen import checkpoint, corpora
+from minigen.data import TokenFile, prepare
+from minigen.errors import UserError
+from minigen.model import GPT, GPTConfig
+from minigen.report import read_metrics
+from minigen.tokenizer import Tokenizer
+from train import TrainConfig, evaluate, gradients, gradients_that_fit, steps_that_fit
+
+pytestmark = pytest.mark.usefixtures("signals")
+ROOT = Path(train.__file__).parent
+
+SMALL = "--n_layer 1 --n_head 2 --n_embd 16 --block_size 16 --batch_size 8 --vocab_size 270 --device cpu"
+SMALL += " --dropout 0.1 --eval_tokens 200 --compile no --dtype float32"
+
+Run = Callable[..., Path]
+
+
+@pytest.fixture
+def run(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Train in this process with the flags given, and return the run's folder."""
+    monkeypatch.setattr(train, "DATA", tmp_path / "data")
+
+    def start(flags: str, name: str = "run", code: int = 0, small: str = SMALL) -> Path:
+        out_dir = tmp_path / "out"
+        place = ["--out_dir", str(out_dir), "--name", name, "--data", str(text)]
+        assert train.main([*place, *small.split(), *flags.split()]) == code
+        return out_dir / name
+
+    return start
+
+
+def files_of(run: Path) -> dict[str, bytes]:
+    """Weights, optimiser and state of a run's newest checkpoint."""
+    newest = checkpoint.steps(run)[-1]
+    return {
+        name: (newest / name).read_bytes()
+        for name in ("model.safetensors", "optimizer.safetensors")
+    }
+
+
+@pytest.fixture
+def parts(text: Path, tmp_path: Path) -> tuple[GPT, Tokenizer, TokenFile, TokenFile, TrainConfig]:
+    """A model, its text, and the configuration that goes with them."""
+    corpus = corpora.find([str(text)], tmp_path)
+    tokenizer, train_tokens, val_tokens = prepare(corpus, None, "bpe", 270, tmp_path / "cache")
+    config = TrainConfig(
+        n_layer=1, n_head=2, n_embd=16, block_size=16, batch_size=12, device="cpu"
+    ).resolved()
+    torch.manual_seed(0)
+    model = GPT(GPTConfig.modern(tokenizer.n_vocab, 16, 1, 2, 16))
+    for p in model.parameters():
+        torch.nn.init.normal_(p, mean=float(p.ndim == 1), std=0.2)
+    return model, tokenizer, train_tokens, val_tokens, config
+
+
+def test_parts_of_a_batch_add_up_to_the_whole(parts: Any) -> None:
+    """Loss and gradient do not depend on how a batch is cut, also where the parts are unequal."""
+    model, _, tokens, _, config = parts
+    results = []
+    for n_parts in (1, 3, 5, 12):
+        model.zero_grad()
+        cut = dataclasses.replace(config, gradient_accumulation_steps=n_parts)
+        loss = gradients(model, tokens, cut, step=3)
+        results.append([loss, *(p.grad.clone() for p in model.parameters())])
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_logged_loss_is_the_true_mean(parts: Any) -> None:
+    """The loss that is told is the mean over all tokens of the step's batch, computed by itself."""
+    model, _, tokens, _, config = parts
+    config = dataclasses.replace(config, gradient_accumulation_steps=5)
+    x, y = tokens.windows(config.seed, range(24, 36), 16)
+    expected = F.cross_entropy(model(x).flatten(0, 1), y.flatten())
+    torch.testing.assert_close(gradients(model, tokens, config, step=2), expected.detach())
+
+
+def test_validation_loss_is_the_mean_over_every_token(parts: Any) -> None:
+    """Computed one token at a time."""
+    model, _, _, val_tokens, config = parts
+    losses = []
+    with torch.no_grad():
+        for x, y in val_tokens.sliding(16, 4):
+            for row_x, row_y in zip(x, y, strict=True):
+                logits = model(row_x[None])[0]
+                losses += [
+                    F.cross_entropy(logits[t], row_y[t]).item() for t in range(16) if row_y[t] >= 0
+                ]
+    assert len(losses) == val_tokens.n_tokens - 1
+    assert evaluate(model, val_tokens, config) == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+    assert model.training
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(run: Run, text: Path) -> None:
+    """300 steps are 137 steps and 163 more, over the borders of epochs, with dropout."""
+    whole = run("--max_steps 300 --eval_interval 100", "whole")
+    losses = {
+        line["step"]: line["train_loss"] for line in read_metrics(whole) if "train_loss" in line
+    }
+
+    # Stop as Ctrl-C does: a signal that arrives in the middle of step 137.
+    original, calls = train.gradients, 0
+
+    def interrupted(*args: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 137:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(*args)
+
+    train.gradients = interrupted
+    try:
+        half = run("--max_steps 300 --eval_interval 100", "half", code=130)
+    finally:
+        train.gradients = original
+    assert checkpoint.steps(half)[-1].name == "step-000137"
+    assert 137 * 8 * 16 > 12_371  # tokens of the text: an epoch had ended
+    resumed = run("--init_from resume", "half", small="")
+    assert files_of(resumed) == files_of(whole)
+    again = {
+        line["step"]: line["train_loss"] for line in read_metrics(resumed) if "train_loss" in line
+    }
+    assert again == losses
+
+
+def test_looking_changes_nothing(run: Run) -> None:
+    """How often a run is evaluated has no effect on what it learns; neither has the batch's cut."""
+    seldom = files_of(run("--max_steps 12", "seldom"))
+    assert seldom == files_of(run("--max_steps 12 --eval_interval 2 --eval_tokens 100", "often"))
+    assert seldom != files_of(run("--max_steps 12 --seed 1", "other seed"))
+
+
+def test_minutes_become_a_number_of_steps_once(run: Run) -> None:
+    """--minutes fixes the number of steps, which is recorded, and the same number gives the same run."""
+    began = time.perf_counter()
+    train.START = began  # as if the process had just begun
+    timed = run("--minutes 0.2", "timed")
+    assert time.perf_counter() - began < 30
+    steps = checkpoint.load_newest(timed).state["config"]["max_steps"]
+    assert steps == checkpoint.load_newest(timed).step > 10
+    assert files_of(run(f"--max_steps {steps}", "counted")) == files_of(timed)
+
+
+def test_steps_that_fit() -> None:
+    """So many steps that with the evaluations and the end they take what --minutes leaves."""
+    train.START = time.perf_counter() - 20
+    config = TrainConfig(minutes=2)
+    assert steps_that_fit(config, [9.0, 1.0], 2.0, 5.0) == 0  # too few to tell
+    steps = steps_that_fit(config, [9.0] + [0.5] * 20, 2.0, 5.0)
+    assert steps == pytest.approx((120 * 0.98 - 20 - 5 - train.CLOSING - 5 * 2.0) / 0.5, abs=2)
+    often = dataclasses.replace(config, eval_interval=10)
+    assert steps_that_fit(often, [9.0] + [0.5] * 20, 5.0, 5.0) == pytest.approx(84.6, abs=4)
+
+
+def test_learning_happens(run: Run) -> None:
+    """The loss falls well below that of knowing nothing, in training and on new text."""
+    metrics = read_metrics(run("--max_steps 150 --dropout 0"))
+    assert metrics[0]["val_loss"] == pytest.approx(math.log(270), rel=0.02)
+    assert metrics[-1]["final_val_loss"] < 0.7 * math.log(270)
+    train_losses = [line["train_loss"] for line in metrics if "train_loss" in line]
+    assert sum(train_losses[-10:]) < 0.7 * sum(train_losses[:10])
+
+
+def test_adamw_and_gpt2_learn_too(run: Run) -> None:
+    """The other optimiser with the other architecture."""
+    flags = "--max_steps 150 --dropout 0 --optimizer adamw --architecture gpt2 --tokenizer char"
+    metrics = read_metrics(run(flags))
+    assert metrics[-1]["final_val_loss"] < 0.8 * metrics[0]["val_loss"]
+
+
+def test_out_of_memory_halves_the_parts(parts: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where only three sequences fit, a batch of twelve is taken in four parts, with the same gradient."""
+    model, _, tokens, _, config = parts
+    expected = gradients(model, tokens, config, step=0)
+    wanted = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+
+    def crowded(module: torch.nn.Module, args: tuple[torch.Tensor]) -> None:
+        if len(args[0]) > 3:
+            raise torch.OutOfMemoryError("out of memory")
+
+    handle = model.register_forward_pre_hook(crowded)
+    loss, fitted = gradients_that_fit(model, tokens, config, step=0)
+    assert fitted.gradient_accumulation_steps == 4
+    torch.testing.assert_close(loss, expected)
+    for p, gradient in zip(model.parameters(), wanted, strict=True):
+        torch.testing.assert_close(p.grad, gradient, rtol=1e-4, atol=1e-6)
+    assert "--gradient_accumulation_steps 4" in capsys.readouterr().err
+    handle.remove()
+
+    def full(module: torch.nn.Module, args: tuple[torch.Tensor]) -> None:
+        raise RuntimeError(
+            "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        )
+
+    model.register_forward_pre_hook(full)
+    with pytest.raises(UserError, match="not one sequence fits"):
+        gradients_that_fit(model, tokens, config, step=0)
+
+
+def test_a_loss_that_is_no_number_stops_before_the_weights_are_spoilt(run: Run) -> None:
+    """Exit code 3, and the newest checkpoint is finite."""
+    original = train.gradients
+
+    def poisoned(model: GPT, tokens: TokenFile, config: TrainConfig, step: int) -> torch.Tensor:
+        loss = original(model, tokens, config, step)
+        if step == 7:  # in a gradient only; the loss looks well
+            grad = model.blocks[0].mlp.down.weight.grad
+            assert grad is not None
+            grad[0, 0] = math.nan
+        return loss
+
+    train.gradients = poisoned
+    try:
+        folder = run("--max_steps 12 --eval_interval 3", code=3)
+    finally:
+        train.gradients = original
+    last = checkpoint.load_newest(folder)
+    assert last.step == 6
+    assert all(t.isfinite().all() for t in [*last.weights.values(), *last.optimizer.values()])
+
+
+def test_no_run_is_overwritten(run: Run, tmp_path: Path) -> None:
+    """A second run of the same name goes into a folder of its own."""
+    first = files_of(run("--max_steps 2"))
+    run("--max_steps 3")
+    assert files_of(tmp_path / "out" / "run") == first
+    assert checkpoint.load_newest(tmp_path / "out" / "run-2").step == 3
+
+
+def test_resume_refuses_what_would_not_be_the_same_run(run: Run, text: Path) -> None:
+    """Another config or another text is refused in one line; more steps are welcome."""
+    run("--max_steps 2")
+    for flags, complaint in (
+        ("--n_embd 32", r"--n_embd 32, but this run began with 16"),
+        ("--optimizer adamw", r"--optimizer adamw, but this run began with muon"),
+        ("--seed 5", r"--seed 5, but this run began with 0"),
+    ):
+        with pytest.raises(UserError, match=complaint):
+            run(f"--init_from resume {flags}", small="")
+    assert checkpoint.load_newest(run("--init_from resume --max_steps 5", small="")).step == 5
+    text.write_text(text.read_text() + "One more line.")
+    with pytest.raises(UserError, match="trained on another text"):
+        run("--init_from resume --max_steps 6", small="")
+
+
+@pytest.mark.parametrize(
+    "flags, complaint",
+    [
+        ("--n_embd 30 --n_head 4", "n_embd 30 is not divisible by n_head 4"),
+        ("--size huge", "size"),
+        ("--lerning_rate 1", "did you mean --learning_rate"),
+        ("--batch_size -1", "--batch_size is -1"),
+        ("--minutes 0", "--minutes is 0"),
+        ("--minutes nan", "--minutes is nan"),
+        ("--cooldown 2", "--cooldown is 2"),
+        ("--device quantum", "--device quantum"),
+        ("--block_size 100000", "--block_size"),
+        ("--gradient_accumulation_steps 9", "--gradient_accumulation_steps is 9"),
+        ("--max_steps few", "few"),
+        ("--init_from resume --name nothing", "no run 'nothing'"),
+        ("--data missing.txt", "missing.txt"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(run: Run, flags: str, complaint: str) -> None:
+    """Each says what is wrong; none is a traceback."""
+    with pytest.raises(UserError, match=re.escape(complaint)) as caught:
+        run(flags)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_compiled_run_saves_what_a_plain_one_loads(run: Run) -> None:
+    """Compiled training has the same names, and nearly the same numbers, as plain training."""
+    plain = checkpoint.load_newest(run("--max_steps 6 --dropout 0", "plain"))
+    small = SMALL.replace("--compile no", "--compile yes").replace("--dropout 0.1", "--dropout 0")
+    compiled = checkpoint.load_newest(run("--max_steps 6", "compiled", small=small))
+    assert compiled.state["config"]["compile"] == "yes"
+    assert plain.weights.keys() == compiled.weights.keys()
+    ids = torch.arange(16)[None]
+    torch.testing.assert_close(plain.model()(ids), compiled.model()(ids), rtol=1e-3, atol=1e-3)
+
+
+def test_a_compiler_that_fails_is_one_warning(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run goes on without it, to the same end."""
+
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("no compiler today\nand many lines more")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", broken)
+    compiled = run("--max_steps 3", "broken", small=SMALL.replace("--compile no", "--compile yes"))
+    said = capsys.readouterr().err
+    assert said.count("torch.compile failed") == 1 and "many lines more" not in said
+    assert files_of(compiled) == files_of(run("--max_steps 3", "plain"))
+
+
+def test_ctrl_c_from_a_terminal(text: Path, tmp_path: Path) -> None:
+    """The real command: SIGINT saves at a step's end, says how to go on, and exits with 130."""
+    out_dir = tmp_path / "out"
+    command = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        "--data",
+        str(text),
+        "--out_dir",
+        str(out_dir),
+    ]
+    process = subprocess.Popen(
+        [*command, *SMALL.split(), "--max_steps", "100000"], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("step 0"):
+            break
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    newest = checkpoint.steps(out_dir / "text")[-1]
+    assert re.search(r"stopped and saved at step (\d+)", said), said
+    assert "python train.py --init_from resume" in said
+    assert checkpoint.load(newest).step > 0

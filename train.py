@@ -1,0 +1,412 @@
+"""Train a transformer on a text: `python train.py`, or `python train.py --data my.txt`."""
+
+from __future__ import annotations
+
+import time
+
+START = time.perf_counter()  # --minutes counts the whole command, the slow imports too
+
+import dataclasses
+import math
+import signal
+import statistics
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minigen import checkpoint, corpora
+from minigen.command_line import parse
+from minigen.data import TokenFile, prepare
+from minigen.device import (
+    arithmetic,
+    choose_device,
+    choose_dtype,
+    compile_blocks,
+    compiling_pays,
+    is_out_of_memory,
+)
+from minigen.errors import UserError, one_line_errors
+from minigen.model import GPT, GPTConfig, KVCache
+from minigen.optim import Optimizer, rate_at
+from minigen.report import Report
+from minigen.sampling import Sampling, generate
+from minigen.tokenizer import Tokenizer
+
+DATA = Path(__file__).resolve().parent / "data"
+
+# What --size stands for; each of these can also be given by itself.
+SIZES: dict[str, dict[str, int | float]] = {
+    "tiny": {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 128, "batch_size": 16,
+             "learning_rate": 6e-3},
+    "small": {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "batch_size": 64,
+              "learning_rate": 3e-3},
+    "gpt2": {"n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024, "batch_size": 128,
+             "learning_rate": 1e-3},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a transformer on a text. `python train.py` alone trains on short tales."""
+
+    # --- the text ---
+    data: tuple[str, ...] = ("tales",)  # files, folders, globs, or a corpus: tales, shakespeare
+    separator: str | None = None  # stands between documents in a file; none: a file is a document
+    tokenizer: Literal["bpe", "char", "byte", "gpt2"] = "bpe"  # how text is cut into tokens
+    vocab_size: int = 1024  # the most tokens that bpe may make
+    # --- the model ---
+    size: Literal["tiny", "small", "gpt2"] = "tiny"  # about 1, 11 or 124 million parameters
+    architecture: Literal["modern", "gpt2"] = "modern"  # the arithmetic of Qwen3 or of GPT-2
+    n_layer: int = 0  # blocks on top of each other; 0, here and below: as --size says
+    n_head: int = 0  # attention heads in each block
+    n_embd: int = 0  # width of the residual stream
+    block_size: int = 0  # tokens that the model can look back on
+    dropout: float = 0.0  # 0.1 to 0.2 helps when a small text is read many times
+    # --- how long ---
+    minutes: float = (
+        2.0  # for the whole command: the first steps are timed, then their number fixed
+    )
+    max_steps: int = 0  # the number of steps; 0: as many as fit into --minutes
+    # --- how ---
+    batch_size: int = 0  # sequences in a step
+    gradient_accumulation_steps: int = 1  # parts that a batch is cut into, to save memory
+    optimizer: Literal["muon", "adamw"] = "muon"  # what turns gradients into steps
+    learning_rate: float = 0.0  # the highest, after warm-up
+    warmup_steps: int = 20  # steps until the learning rate is at its highest
+    cooldown: float = 0.6  # share of the steps, at the end, over which it falls to zero
+    weight_decay: float = 0.1  # pull of the weights towards zero
+    grad_clip: float = 1.0  # longest gradient that is believed; 0: no limit
+    # --- where, and what it tells ---
+    out_dir: str = "out"  # runs are kept in out_dir/name
+    name: str | None = None  # of the run; none: after the data. No run is ever overwritten
+    init_from: Literal["scratch", "resume"] = (
+        "scratch"  # resume: go on with the last run, or --name
+    )
+    eval_interval: int = 0  # steps between evaluations, each with a checkpoint; 0: five in a run
+    eval_tokens: int = 8192  # of the validation text, scored each time; after the last step all are
+    sample_prompt: str = ""  # how the sample begins that each evaluation shows
+    seed: int = 0  # everything random follows from it
+    device: str = "auto"  # cuda, mps or cpu; auto: the fastest here
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of products; weights stay float32
+    compile: Literal["auto", "yes", "no"] = "auto"  # auto: if the run is long enough to repay it
+
+    def resolved(self) -> TrainConfig:
+        """The same with nothing left open: sizes filled in, device and dtype chosen, all checked."""
+        sizes = {k: v for k, v in SIZES[self.size].items() if not getattr(self, k)}
+        config = dataclasses.replace(self, **sizes)  # type: ignore[arg-type]
+        for name, least, most in (
+            ("vocab_size", 1, math.inf), ("batch_size", 1, math.inf), ("eval_tokens", 1, math.inf),
+            ("gradient_accumulation_steps", 1, config.batch_size), ("max_steps", 0, math.inf),
+            ("eval_interval", 0, math.inf), ("warmup_steps", 0, math.inf), ("cooldown", 0, 0.9),
+            ("weight_decay", 0, 10), ("grad_clip", 0, 1e9), ("minutes", 1e-9, 1e9),
+            ("learning_rate", 1e-9, 1e9), ("seed", 0, 2**63 - 1),
+        ):  # fmt: skip
+            if not least <= getattr(config, name) <= most:
+                limits = f"from {least:g} to {most:g}" if most < math.inf else f"{least:g} or more"
+                raise UserError(f"--{name} is {getattr(config, name)}; give {limits}")
+        device = choose_device(config.device)
+        dtype: Any = choose_dtype(config.dtype, device)
+        return dataclasses.replace(config, device=str(device), dtype=dtype)
+
+
+# ---- what a step and an evaluation are ----
+
+
+def gradients(model: GPT, tokens: TokenFile, config: TrainConfig, step: int) -> Tensor:
+    """Leave the gradient of the batch's mean loss in the parameters; return that loss, a scalar.
+
+    The batch is taken in parts whose gradients add up, so memory does not bound its size. All that
+    is random follows from (seed, step, part): the windows of text and, through `manual_seed`, dropout.
+    """
+    samples = np.arange(step * config.batch_size, (step + 1) * config.batch_size)
+    total = torch.zeros((), device=config.device)
+    for part, ids in enumerate(np.array_split(samples, config.gradient_accumulation_steps)):
+        key = np.random.SeedSequence((config.seed, step, part)).generate_state(1)[0]
+        torch.manual_seed(int(key))
+        x, y = tokens.windows(config.seed, ids, config.block_size)  # (b, T) each
+        with arithmetic(config.device, config.dtype):
+            logits = model(x.to(config.device))  # (b, T, V)
+        n_targets = config.batch_size * config.block_size
+        loss = next_token_loss(logits, y.to(config.device)) / n_targets
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.detach()
+    return total
+
+
+def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Sum of -ln p(target) over logits (B, T, V) and targets (B, T), of which -1 does not count."""
+    return F.cross_entropy(
+        logits.float().flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="sum"
+    )
+
+
+@torch.no_grad()
+def evaluate(model: GPT, tokens: TokenFile, config: TrainConfig, limit: int | None = None) -> float:
+    """Mean loss in nats/token over the whole text, or over its first `limit` tokens.
+
+    A window slides over the text by half its length, so that each token has half a block of context.
+    """
+    model.eval()
+    total, count = 0.0, 0
+    for x, y in tokens.sliding(config.block_size, config.batch_size, limit=limit):  # (B, T) each
+        with arithmetic(config.device, config.dtype), torch.compiler.set_stance("force_eager"):
+            logits = model(x.to(config.device))  # (B, T, V)
+        total += next_token_loss(logits, y.to(config.device)).item()
+        count += int((y >= 0).sum())
+    model.train()
+    return total / count
+
+
+def live_sample(model: GPT, tokenizer: Tokenizer, config: TrainConfig, limit: int = 60) -> str:
+    """How the model goes on from --sample_prompt; the random numbers are the same at each call."""
+
+    def new_cache(rows: int) -> KVCache:
+        return KVCache(model.config, rows, config.block_size, config.device)
+
+    model.eval()
+    with torch.compiler.set_stance("force_eager"):
+        steps = generate(
+            model,
+            new_cache,
+            [[tokenizer.end_of_text, *tokenizer.encode(config.sample_prompt)]],
+            Sampling(temperature=0.8, min_p=0.1),
+            n_vocab=tokenizer.n_vocab,
+            max_new_tokens=limit,
+            end_of_text=tokenizer.end_of_text,
+            seed=config.seed,
+        )
+        ids = [token.id for (token,) in steps if token and token.id != tokenizer.end_of_text]
+    model.train()
+    return config.sample_prompt + tokenizer.decode(ids)
+
+
+# ---- around the loop ----
+
+
+class StopSignal:
+    """Ctrl-C and SIGTERM leave a note, so that no step is cut in two; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.note)
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        signal.signal(number, signal.SIG_DFL)
+
+
+def new_run(out_dir: Path, name: str) -> Path:
+    """A folder for a new run: out_dir/name, or name-2, name-3, ... where there are checkpoints."""
+    run, n = out_dir / name, 1
+    while checkpoint.steps(run):
+        n += 1
+        run = out_dir / f"{name}-{n}"
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make {run}: {error.strerror}; give another --out_dir") from None
+    return run
+
+
+def resumed(given: TrainConfig, saved: dict[str, Any]) -> TrainConfig:
+    """What a run goes on with: what it began with. Flags may change how long and where, not what."""
+    began = TrainConfig(**saved | {"data": tuple(saved["data"])})
+    free = {"data", "minutes", "max_steps", "out_dir", "name", "init_from", "device"}
+    free |= {"eval_interval", "eval_tokens", "sample_prompt"}
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(TrainConfig):
+        value, was = getattr(given, field.name), getattr(began, field.name)
+        if value in (field.default, was):
+            continue
+        if field.name not in free:
+            raise UserError(
+                f"--{field.name} {value}, but this run began with {was}; "
+                "leave the flag out, or start a new run"
+            )
+        changes[field.name] = value
+    return dataclasses.replace(began, **changes)
+
+
+def gradients_that_fit(
+    model: GPT, tokens: TokenFile, config: TrainConfig, step: int
+) -> tuple[Tensor, TrainConfig]:
+    """`gradients`, but where memory runs out the batch is cut into twice as many parts from now on."""
+    while True:
+        try:
+            return gradients(model, tokens, config, step), config
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        model.zero_grad(set_to_none=True)
+        parts = 2 * config.gradient_accumulation_steps
+        if parts > config.batch_size:
+            raise UserError(
+                "not one sequence fits into memory; give a smaller --block_size or --size"
+            )
+        config = dataclasses.replace(config, gradient_accumulation_steps=parts)
+        print(
+            f"out of memory: going on with --gradient_accumulation_steps {parts}, the same batch",
+            file=sys.stderr,
+        )
+
+
+def settle_compile(model: GPT, tokens: TokenFile, config: TrainConfig) -> TrainConfig:
+    """Decide once whether the run is compiled, and compile; a resumed run then does the same."""
+    if config.compile == "auto":
+        seconds = 60 * config.minutes
+        if config.max_steps:  # how long that will be, only a trial can tell
+            began = time.perf_counter()
+            _, config = gradients_that_fit(model, tokens, config, step=0)
+            model.zero_grad(set_to_none=True)
+            seconds = config.max_steps * (time.perf_counter() - began)
+        pays = compiling_pays(config.device, seconds)
+        config = dataclasses.replace(config, compile="yes" if pays else "no")
+    if config.compile == "yes":
+        n_rows = config.batch_size // config.gradient_accumulation_steps
+        x, _ = tokens.windows(config.seed, np.arange(n_rows), config.block_size)
+        if not compile_blocks(model, x.to(config.device), config.dtype):
+            config = dataclasses.replace(config, compile="no")
+    return config
+
+
+EVALUATIONS = 5  # in a run, where --eval_interval does not say otherwise
+CLOSING = 4.0  # seconds to draw loss.png, save, and leave
+
+
+def steps_that_fit(
+    config: TrainConfig, step_seconds: list[float], look_seconds: float, final_seconds: float
+) -> int:
+    """How many steps more --minutes leaves time for, or 0 while too few were timed to tell.
+
+    Never so few that the cooldown should have begun already: then the same number of steps, given as
+    --max_steps, is the same run.
+    """
+    budget, taken = 60 * config.minutes, len(step_seconds)
+    if taken < 10 and not (taken > 2 and sum(step_seconds) > 0.1 * budget):
+        return 0
+    left = 0.98 * budget - (time.perf_counter() - START) - final_seconds - CLOSING
+    each = statistics.median(step_seconds[1:])
+    if config.eval_interval:
+        each += look_seconds / config.eval_interval
+    else:
+        left -= EVALUATIONS * look_seconds
+    return max(int(left / each), math.ceil(taken / (1 - config.cooldown)) - taken)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train. Returns the exit code: 0, 3 if the loss is no number, 128 + n if signal n ended it."""
+    config, stop, last = parse(TrainConfig, argv), StopSignal(), None
+
+    # The run: a new one, or one that goes on.
+    if config.init_from == "resume":
+        run = checkpoint.find_run(Path(config.out_dir), config.name)
+        last = checkpoint.load_newest(run)
+        config = resumed(config, last.state["config"])
+    config = config.resolved()
+
+    # The text, as tokens.
+    corpus = corpora.find(config.data, DATA, config.separator)
+    known = last.tokenizer if last else None
+    tokenizer, train_tokens, val_tokens = prepare(
+        corpus, known, config.tokenizer, config.vocab_size, DATA / "cache"
+    )
+    content = [train_tokens.path.stem, val_tokens.path.stem]  # made of the text and the tokenizer
+    if last is None:
+        run = new_run(Path(config.out_dir), config.name or corpus.name)
+    elif last.state["content"] != content:
+        raise UserError(f"{run} was trained on another text; give its --data, or start a new run")
+    bits_per_byte = (val_tokens.n_tokens - 1) / val_tokens.n_bytes / math.log(2)  # of 1 nat/token
+
+    # The model and its optimiser.
+    if last is None:
+        torch.manual_seed(config.seed)
+        architecture = GPTConfig.modern if config.architecture == "modern" else GPTConfig.gpt2
+        shape = (config.block_size, config.n_layer, config.n_head, config.n_embd)
+        model = GPT(architecture(tokenizer.n_vocab, *shape, dropout=config.dropout))
+    else:
+        model = last.model()
+    model.to(config.device).train()
+    muon = config.optimizer == "muon"
+    optimizer = Optimizer(model.named_parameters(), muon, config.weight_decay)
+    if last is not None:
+        optimizer.load(last.optimizer, last.step)
+    config = settle_compile(model, train_tokens, config)
+
+    step = last.step if last else 0
+    report = Report(run, step, config.max_steps, tokenizer.n_vocab, bits_per_byte, corpus.floor)
+    report.say(
+        f"{run}: {model.n_parameters():,} parameters, {train_tokens.n_tokens:,} tokens of text, "
+        f"{tokenizer.n_vocab} different ones; {config.device}, {config.dtype}"
+    )
+
+    def look() -> float:
+        """Measure on text that was never trained on, and show what the model writes by now."""
+        val_loss = evaluate(model, val_tokens, config, config.eval_tokens)
+        report.evaluation(step, val_loss, live_sample(model, tokenizer, config))
+        return val_loss
+
+    def save(**losses: float) -> None:
+        facts = {"step": step, "config": dataclasses.asdict(config), "content": content, **losses}
+        checkpoint.save(run, model, tokenizer, optimizer.state, facts)
+        checkpoint.prune(run)
+
+    began = time.perf_counter()
+    if step == 0:
+        look()
+    look_seconds = time.perf_counter() - began
+    final_seconds = (
+        look_seconds * val_tokens.n_tokens / min(val_tokens.n_tokens, config.eval_tokens)
+    )
+
+    step_seconds: list[float] = []
+    while not config.max_steps or step < config.max_steps:
+        began = time.perf_counter()
+        share = rate_at(step, config.max_steps, config.warmup_steps, config.cooldown)
+        loss, config = gradients_that_fit(model, train_tokens, config, step)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf)
+        if not math.isfinite(loss.item() + norm.item()):  # stop before the weights are spoilt
+            report.say(f"error: the loss is not a number at step {step}; lower --learning_rate")
+            return 3
+        optimizer.step(share * config.learning_rate)
+        step += 1
+        step_seconds.append(time.perf_counter() - began)
+        speed = config.batch_size * config.block_size / step_seconds[-1]
+        report.step(step, loss.item(), norm.item(), share * config.learning_rate, speed)
+
+        if not config.max_steps:
+            more = steps_that_fit(config, step_seconds, look_seconds, final_seconds)
+            config = dataclasses.replace(config, max_steps=step + more if more else 0)
+            report.plan(config.max_steps)
+        interval = config.eval_interval or math.ceil(config.max_steps / EVALUATIONS)
+        done = step == config.max_steps
+        if done or (interval and step % interval == 0):
+            save(val_loss=look())
+        elif stop.number:
+            save()
+        if stop.number and not done:
+            report.say(
+                f"stopped and saved at step {step}. To go on: python train.py --init_from resume --name {run.name}"
+            )
+            return 128 + stop.number
+
+    # The model to keep is the one that did best; its loss on all of the validation text is the result.
+    best = checkpoint.load_best(run)
+    final_loss = evaluate(best.model().to(config.device), val_tokens, config)
+    report.final(best.step, final_loss)
+    report.say(
+        f"done: {best.path} and {run / 'loss.png'}. To see it write: python sample.py --run {run.name}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        sys.exit(main())
