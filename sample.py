@@ -10,6 +10,7 @@ if __name__ == "__main__":
     for name in {"SIGINT", "SIGPIPE"} & set(dir(signal)):
         signal.signal(getattr(signal, name), signal.SIG_DFL)
 
+import io
 import itertools
 import math
 import sys
@@ -73,10 +74,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"num_samples is {config.num_samples}; it must be 1 or more")
     if config.max_new_tokens is not None and config.max_new_tokens < 1:
         raise UserError(f"max_new_tokens is {config.max_new_tokens}; it must be 1 or more")
+    sampling = Sampling(
+        config.temperature, config.top_k, config.top_p, config.min_p, config.repetition_penalty
+    )
     for stream in (sys.stdin, sys.stdout):
-        stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     loaded = find_checkpoint(config)
-    writer = Writer(config, loaded)
+    writer = Writer(config, sampling, loaded)
     ids = writer.encode(prompt)
     loss = loaded.state.get("val_loss")
     known = "" if loss is None else f", validation loss {loss:.3f} nats/token"
@@ -116,11 +121,8 @@ def find_checkpoint(config: SampleConfig) -> Checkpoint:
 class Writer:
     """A loaded model, and the settings that it writes with."""
 
-    def __init__(self, config: SampleConfig, loaded: Checkpoint) -> None:
-        self.config, self.tokenizer = config, loaded.tokenizer
-        self.sampling = Sampling(
-            config.temperature, config.top_k, config.top_p, config.min_p, config.repetition_penalty
-        )
+    def __init__(self, config: SampleConfig, sampling: Sampling, loaded: Checkpoint) -> None:
+        self.config, self.sampling, self.tokenizer = config, sampling, loaded.tokenizer
         self.device, self.dtype = choose_device(config.device), getattr(torch, config.dtype)
         self.model = loaded.model().to(self.device, self.dtype)
 
@@ -173,12 +175,9 @@ class Sample:
     """One text: tokens in, what is to be printed out."""
 
     def __init__(self, writer: Writer, prompt: str, rule: bool) -> None:
-        self.tokenizer, self.config, self.sampling = (
-            writer.tokenizer,
-            writer.config,
-            writer.sampling,
-        )
-        self.decoder, self.stop = self.tokenizer.stream(), StopStrings(self.config.stop_strings)
+        self.config, self.sampling = writer.config, writer.sampling
+        self.tokenizer, self.decoder = writer.tokenizer, writer.tokenizer.stream()
+        self.stop = StopStrings(writer.config.stop_strings)
         self.text = ""
         self.unprinted = RULE + "\n" if rule else ""
         self.ended = False
@@ -238,13 +237,10 @@ def converse(writer: Writer) -> None:
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             continue
-        previous = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:  # with other random numbers each turn, so that asking again helps
             writer.write(ids, line, first=turn * writer.config.num_samples)
         except KeyboardInterrupt:
             print()
-        finally:
-            signal.signal(signal.SIGINT, previous)
 
 
 def explain(token: Token, text: str, tokenizer: Tokenizer, sampling: Sampling) -> str:
@@ -310,5 +306,9 @@ def fit(text: str, width: int) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on, KeyboardInterrupt
     with one_line_errors():
-        main()
+        try:
+            main()
+        except KeyboardInterrupt:
+            sys.exit(130)

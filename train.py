@@ -98,7 +98,7 @@ class TrainConfig:
     compile: Literal["auto", "yes", "no"] = "auto"  # auto: if the run is long enough to repay it
 
     def resolved(self) -> TrainConfig:
-        """The same with nothing left open: sizes filled in, device and dtype chosen, all checked."""
+        """The same with nothing left open: sizes filled in, device and dtype chosen, checked."""
         sizes = {k: v for k, v in SIZES[self.size].items() if not getattr(self, k)}
         config = dataclasses.replace(self, **sizes)  # type: ignore[arg-type]
         for name, least, most in (
@@ -123,7 +123,8 @@ def gradients(model: GPT, tokens: TokenFile, config: TrainConfig, step: int) -> 
     """Leave the gradient of the batch's mean loss in the parameters; return that loss, a scalar.
 
     The batch is taken in parts whose gradients add up, so memory does not bound its size. All that
-    is random follows from (seed, step, part): the windows of text and, through `manual_seed`, dropout.
+    is random follows from (seed, step, part): the windows of text and, through `manual_seed`,
+    dropout.
     """
     samples = np.arange(step * config.batch_size, (step + 1) * config.batch_size)
     total = torch.zeros((), device=config.device)
@@ -151,7 +152,8 @@ def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
 def evaluate(model: GPT, tokens: TokenFile, config: TrainConfig, limit: int | None = None) -> float:
     """Mean loss in nats/token over the whole text, or over its first `limit` tokens.
 
-    A window slides over the text by half its length, so that each token has half a block of context.
+    A window slides over the text by half its length, so that each token has half a block of
+    context.
     """
     model.eval()
     total, count = 0.0, 0
@@ -217,7 +219,7 @@ def new_run(out_dir: Path, name: str) -> Path:
 
 
 def resumed(given: TrainConfig, saved: dict[str, Any]) -> TrainConfig:
-    """What a run goes on with: what it began with. Flags may change how long and where, not what."""
+    """What a run goes on with: what it began with. Flags may change how long, but not what."""
     began = TrainConfig(**saved | {"data": tuple(saved["data"])})
     free = {"data", "minutes", "max_steps", "out_dir", "name", "init_from", "device"}
     free |= {"eval_interval", "eval_tokens", "sample_prompt"}
@@ -238,7 +240,7 @@ def resumed(given: TrainConfig, saved: dict[str, Any]) -> TrainConfig:
 def gradients_that_fit(
     model: GPT, tokens: TokenFile, config: TrainConfig, step: int
 ) -> tuple[Tensor, TrainConfig]:
-    """`gradients`, but where memory runs out the batch is cut into twice as many parts from now on."""
+    """`gradients`; but where memory runs out, the batch is cut finer from now on."""
     while True:
         try:
             return gradients(model, tokens, config, step), config
@@ -286,8 +288,8 @@ def steps_that_fit(
 ) -> int:
     """How many steps more --minutes leaves time for, or 0 while too few were timed to tell.
 
-    Never so few that the cooldown should have begun already: then the same number of steps, given as
-    --max_steps, is the same run.
+    Never so few that the cooldown should have begun already: then the same number of steps, given
+    as --max_steps, is the same run.
     """
     budget, taken = 60 * config.minutes, len(step_seconds)
     if taken < 10 and not (taken > 2 and sum(step_seconds) > 0.1 * budget):
@@ -330,7 +332,8 @@ def main(argv: list[str] | None = None) -> int:
         torch.manual_seed(config.seed)
         architecture = GPTConfig.modern if config.architecture == "modern" else GPTConfig.gpt2
         shape = (config.block_size, config.n_layer, config.n_head, config.n_embd)
-        model = GPT(architecture(tokenizer.n_vocab, *shape, dropout=config.dropout))
+        tied = config.architecture == "gpt2"  # as GPT-2 has it; the modern one learns faster untied
+        model = GPT(architecture(tokenizer.n_vocab, *shape, dropout=config.dropout, tied_head=tied))
     else:
         model = last.model()
     model.to(config.device).train()
@@ -392,18 +395,16 @@ def main(argv: list[str] | None = None) -> int:
         elif stop.number:
             save()
         if stop.number and not done:
-            report.say(
-                f"stopped and saved at step {step}. To go on: python train.py --init_from resume --name {run.name}"
-            )
+            command = f"python train.py --init_from resume --name {run.name}"
+            report.say(f"stopped and saved at step {step}. To go on: {command}")
             return 128 + stop.number
 
-    # The model to keep is the one that did best; its loss on all of the validation text is the result.
+    # The result is the model that did best, and its loss on all of the validation text.
     best = checkpoint.load_best(run)
     final_loss = evaluate(best.model().to(config.device), val_tokens, config)
     report.final(best.step, final_loss)
-    report.say(
-        f"done: {best.path} and {run / 'loss.png'}. To see it write: python sample.py --run {run.name}"
-    )
+    report.say(f"done: {best.path}, {run / 'loss.png'}. Now: python sample.py --run {run.name}")
+    report.close()
     return 0
 
 

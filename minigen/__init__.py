@@ -1,4 +1,4 @@
-"""minigen: a transformer that you can read in an afternoon, train in two minutes on a laptop, and trust."""
+"""minigen: a transformer to read in an afternoon, train in two minutes, and trust."""
 
 from minigen.errors import UserError
 from minigen.model import GPT, GPTConfig, KVCache

@@ -9,9 +9,9 @@
             state.json            step, losses, and the training configuration
             MANIFEST.json         size and sha256 of each file above
 
-A checkpoint is never changed once it has its name: it is written into a hidden folder beside it, flushed to the
-disk, and renamed. So whatever ends the process, each `step-` folder is complete. Nothing in it is ever executed:
-JSON and safetensors hold data only.
+A checkpoint is never changed once it has its name: it is written into a hidden folder beside it,
+flushed to the disk, and renamed. So whatever ends the process, each `step-` folder is complete.
+Nothing in it is ever executed: JSON and safetensors hold data only.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from minigen.errors import UserError
 from minigen.model import GPT, GPTConfig
@@ -63,9 +64,7 @@ class Checkpoint:
 
     def model(self) -> GPT:
         """The model with its weights, in evaluation mode."""
-        with torch.device(
-            "meta"
-        ):  # shapes only: no memory, no random start that would be thrown away
+        with torch.device("meta"), _NoStart():  # shapes only, no memory
             model = GPT(self.config)
         expected = {name: p.shape for name, p in model.state_dict().items()}
         for name in sorted(expected.keys() | self.weights.keys()):
@@ -75,7 +74,8 @@ class Checkpoint:
                 or expected[name] != self.weights[name].shape
             ):
                 raise UserError(
-                    f"{self.path / 'model.safetensors'}: {name} does not fit config.json; the files are not of one model"
+                    f"{self.path / 'model.safetensors'}: {name} does not fit config.json; "
+                    "the files are not of one model"
                 )
         model.load_state_dict(dict(self.weights), assign=True)
         return model.requires_grad_(True).eval()
@@ -88,7 +88,7 @@ def save(
     optimizer: Mapping[str, Tensor],
     state: Mapping[str, Any],
 ) -> Path:
-    """Commit a checkpoint of `state["step"]` into the folder `run` and return its path. `UserError` if it can't be."""
+    """Commit the checkpoint of `state["step"]` into the folder `run`, or raise `UserError`."""
     target = run / f"step-{state['step']:06d}"
     folder = run / f".tmp-{target.name}"
     contents = {
@@ -125,7 +125,7 @@ def save(
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint; the bytes that are checked are the bytes that are used. `UserError` if anything is wrong."""
+    """Read a checkpoint, using the very bytes that were checked. `UserError` if one is wrong."""
     if not (path / "MANIFEST.json").is_file():
         raise UserError(
             f"{path} is not a checkpoint: it has no MANIFEST.json; name a step-… folder"
@@ -140,7 +140,7 @@ def load(path: Path) -> Checkpoint:
         content, fact = _read(path / name), manifest.get("files", {}).get(name)
         if fact != {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}:
             raise UserError(
-                f"{path / name} is damaged: it is not what MANIFEST.json says; use another checkpoint"
+                f"{path / name} is damaged: not what MANIFEST.json says; use another checkpoint"
             )
         contents[name] = content
     try:
@@ -159,7 +159,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def load_newest(run: Path) -> Checkpoint:
-    """The newest checkpoint of a run that is whole; a damaged one is named on stderr and passed over."""
+    """The newest whole checkpoint of a run; a damaged one is named on stderr and passed over."""
     for path in reversed(steps(run)):
         try:
             return load(path)
@@ -169,7 +169,7 @@ def load_newest(run: Path) -> Checkpoint:
 
 
 def load_best(run: Path) -> Checkpoint:
-    """The checkpoint of a run with the lowest validation loss, or the newest if none has one or it is damaged."""
+    """A run's checkpoint with the lowest validation loss; the newest if that is not to be had."""
     losses = {path: _val_loss(path) for path in steps(run)}
     if losses and min(losses.values()) < float("inf"):
         try:
@@ -216,6 +216,20 @@ def find_run(out_dir: Path, name: str | None = None) -> Path:
     return max(runs, key=lambda path: steps(path)[-1].stat().st_mtime)
 
 
+class _NoStart(TorchFunctionMode):
+    """Leaves out the random start of a model whose weights are loaded anyway."""
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        starts = getattr(func, "__module__", None) == "torch.nn.init"
+        return None if starts else func(*args, **(kwargs or {}))
+
+
 def _val_loss(path: Path) -> float:
     try:
         loss = json.loads((path / "state.json").read_text(encoding="utf-8")).get("val_loss")
@@ -250,7 +264,7 @@ def _read(path: Path) -> bytes:
 
 
 def _sync(folder: Path) -> None:
-    """Flush a folder's list of names to the disk, so that a rename survives a power cut (not possible on Windows)."""
+    """Flush a folder's list of names to the disk, so that a rename survives a power cut."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -73,7 +73,7 @@ def _about(word: str, config_class: type[Any]) -> str:
         return f"{word!r} belongs to no flag; a switch takes no value: --name is on, --no_name off"
     if not word.startswith("-"):
         return f"{word!r} belongs to no flag; put a value that has spaces in quotes"
-    name = word.split("=")[0].strip("-").replace("-", "_")
+    name = word.split("=")[0].strip("-")
     near = difflib.get_close_matches(name, names, n=1)
     return f"unknown flag {word}; " + (
         f"did you mean --{near[0]}?" if near else "--help lists all flags"

@@ -34,11 +34,11 @@ from tqdm import tqdm
 from minigen.errors import UserError
 from minigen.tokenizer import Tokenizer, train_tokenizer
 
-FORMAT = (
-    1  # raise it when the same text and tokenizer give another stream, so old caches are not used
-)
+FORMAT = 1  # raise it when the same text would give other tokens, so that old caches are not used
 CHUNK = 1 << 20  # bytes to read, characters to encode at once: memory is a small multiple of it
-BPE_SAMPLE = 10_000_000  # characters to train a tokenizer on; more hardly change its tokens
+# Characters to train a tokenizer on. Five times as many, of 100 MB of source code, made 1 to 2 %
+# fewer tokens and took more than twice as long.
+BPE_SAMPLE = 2_000_000
 
 CONTROL_BYTES = bytes({*range(32), 127} - set(b"\t\n\f\r\x1b"))
 
@@ -167,15 +167,13 @@ class Text:
 
     def pieces(self) -> Iterator[Piece]:
         """The documents in pieces of at most some MB. One cut by `start` begins there."""
-        position, begins = 0, True
-        for piece in _pieces(self.files, self.separator):
+        position = 0
+        for begins, text in _pieces(self.files, self.separator):
             if position >= self.stop:
                 return
-            begins |= piece.begins
-            if text := piece.text[max(0, self.start - position) : self.stop - position]:
-                yield Piece(begins, text)
-                begins = False
-            position += len(piece.text)
+            if part := text[max(0, self.start - position) : self.stop - position]:
+                yield Piece(begins or position <= self.start, part)
+            position += len(text)
 
 
 def _pieces(files: Iterable[Path], separator: str | None) -> Iterator[Piece]:

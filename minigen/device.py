@@ -14,7 +14,7 @@ from minigen.model import GPT
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The named device, or the fastest that this machine has. `UserError` if the named one is not here."""
+    """The named device, or the fastest here. `UserError` if the named one is not here."""
     found = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
@@ -33,7 +33,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> str:
-    """bfloat16 where the hardware multiplies it (elsewhere it is emulated, and slow); or as named."""
+    """bfloat16 where the hardware multiplies it (elsewhere it is slow), or as named."""
     if name != "auto":
         return name
     if device.type == "cuda":
@@ -60,7 +60,7 @@ def compiling_pays(device: str, seconds: float) -> bool:
 
 
 def compile_blocks(model: GPT, ids: Tensor, dtype: str) -> bool:
-    """Compile the model block by block (all blocks share one piece of code) and try it on ids (B, T).
+    """Compile the model block by block (all share one piece of code) and try it on ids (B, T).
 
     A failure is one warning, and the model is as before.
     """
@@ -74,8 +74,9 @@ def compile_blocks(model: GPT, ids: Tensor, dtype: str) -> bool:
     except Exception as error:  # whatever a compiler can do wrong: the run goes on without it
         for block in model.blocks:
             block._compiled_call_impl = None
+        reason = str(error).splitlines()[0]
         print(
-            f"warning: torch.compile failed ({str(error).splitlines()[0][:100]}); going on without it",
+            f"warning: torch.compile failed ({reason[:100]}); going on without it",
             file=sys.stderr,
         )
         return False

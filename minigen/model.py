@@ -1,13 +1,13 @@
 """The transformer: token ids in, logits of the next token out.
 
-One skeleton with five switches (norm, position, mlp, bias, qk_norm) spans the way from GPT-2 (2019) to
-Qwen3 (2025): `GPTConfig.gpt2()` and `GPTConfig.modern()` name the two ends. The model is plain PyTorch and
-knows nothing of text, files, optimisers or losses.
+One skeleton with five switches (norm, position, mlp, bias, qk_norm) spans the way from GPT-2 (2019)
+to Qwen3 (2025): `GPTConfig.gpt2()` and `GPTConfig.modern()` name the two ends. The model is plain
+PyTorch and knows nothing of text, files, optimisers or losses.
 
 Shapes, everywhere in this file:
-    B  sequences in the batch        V  vocab_size            H   n_head       (query heads)
-    T  tokens of each sequence       C  n_embd                Hk  n_kv_head    (key and value heads, H % Hk == 0)
-    S  positions that can be seen    D  head_dim              M   n_hidden     (inner width of the MLP)
+    B  sequences in the batch        V  vocab_size            H   n_head     (query heads)
+    T  tokens of each sequence       C  n_embd                Hk  n_kv_head  (key and value heads)
+    S  positions that can be seen    D  head_dim              M   n_hidden   (inside the MLP)
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from minigen.errors import UserError
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """Everything that fixes the model's shape and arithmetic. `UserError` if the numbers do not fit together.
+    """What fixes the model's shape and arithmetic. `UserError` if the numbers do not fit together.
 
     >>> GPTConfig.gpt2(vocab_size=50257).n_hidden
     3072
@@ -83,8 +83,9 @@ class GPTConfig:
     ) -> GPTConfig:
         """GPT-2 to the letter; the defaults are the 124M model."""
         base: dict[str, Any] = {
-            "n_kv_head": n_head, "head_dim": _head_dim(n_embd, n_head), "n_hidden": 4 * n_embd, "norm": "layernorm",
-            "position": "learned", "mlp": "gelu", "bias": True, "qk_norm": False, "norm_eps": 1e-5,
+            "n_kv_head": n_head, "head_dim": _head_dim(n_embd, n_head), "n_hidden": 4 * n_embd,
+            "norm": "layernorm", "position": "learned", "mlp": "gelu", "bias": True, 
+            "qk_norm": False, "norm_eps": 1e-5,
         }  # fmt: skip
         return cls(vocab_size, block_size, n_layer, n_head, n_embd=n_embd, **{**base, **switches})
 
@@ -100,8 +101,9 @@ class GPTConfig:
     ) -> GPTConfig:
         """Qwen3's arithmetic: RMSNorm, rotary positions, QK-norm, SwiGLU, no biases."""
         base: dict[str, Any] = {
-            "n_kv_head": n_head, "head_dim": _head_dim(n_embd, n_head), "n_hidden": 3 * n_embd, "norm": "rmsnorm",
-            "position": "rotary", "mlp": "swiglu", "bias": False, "qk_norm": True,
+            "n_kv_head": n_head, "head_dim": _head_dim(n_embd, n_head), "n_hidden": 3 * n_embd,
+            "norm": "rmsnorm", "position": "rotary", "mlp": "swiglu", "bias": False,
+            "qk_norm": True,
         }  # fmt: skip
         return cls(vocab_size, block_size, n_layer, n_head, n_embd=n_embd, **{**base, **switches})
 
@@ -113,16 +115,23 @@ def _head_dim(n_embd: int, n_head: int) -> int:
 
 
 class KVCache:
-    """The keys and values of the tokens seen so far, so that each new token costs one row, not a whole pass.
+    """Keys and values of the tokens so far: with them a new token costs one row, not a whole pass.
 
-    Row b holds `lengths[b]` tokens. `GPT.forward` writes the T tokens that it is given behind them, at positions
-    lengths[b] ... lengths[b] + T - 1, and lets each look at the positions up to its own; the caller then adds to
-    `lengths` how many of the T were real. So rows of unequal length are padded on the right with any id: what
-    padding writes lies behind the row's end, is never looked at, and is overwritten by the row's next tokens.
+    Row b holds `lengths[b]` tokens. `GPT.forward` writes the T tokens that it is given behind them,
+    at positions lengths[b] ... lengths[b] + T - 1, and lets each look at the positions up to its
+    own; the caller then adds to `lengths` how many of the T were real. So rows of unequal length
+    are padded on the right with any id: what padding writes lies behind the row's end, is never
+    looked at, and is overwritten by the row's next tokens.
     """
 
-    def __init__(self, config: GPTConfig, batch: int, capacity: int, device: torch.device | str = "cpu",
-                 dtype: torch.dtype = torch.float32) -> None:  # fmt: skip
+    def __init__(
+        self,
+        config: GPTConfig,
+        batch: int,
+        capacity: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         shape = (config.n_layer, batch, config.n_kv_head, capacity, config.head_dim)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)  # (n_layer, B, Hk, capacity, D)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
@@ -135,7 +144,7 @@ class KVCache:
     def write(
         self, layer: int, positions: Tensor, k: Tensor, v: Tensor, end: int
     ) -> tuple[Tensor, Tensor]:
-        """Put k, v (B, Hk, T, D) at `positions` (B, T); return all keys and values up to `end`, (B, Hk, end, D)."""
+        """Put k, v (B, Hk, T, D) at `positions` (B, T); return all up to `end`, (B, Hk, end, D)."""
         where = positions[:, None, :, None].expand_as(k)  # (B, Hk, T, D)
         self.keys[layer].scatter_(2, where, k.to(self.keys.dtype))
         self.values[layer].scatter_(2, where, v.to(self.values.dtype))
@@ -143,7 +152,7 @@ class KVCache:
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * gain over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467), in float32 as Qwen3 does."""
+    """x / rms(x) * gain over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467)."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -165,8 +174,8 @@ def make_norm(config: GPTConfig) -> nn.Module:
 def rotation(positions: Tensor, config: GPTConfig) -> tuple[Tensor, Tensor]:
     """Cosine and sine of rotary position embedding (Su et al. 2021, arXiv:2104.09864).
 
-    Dimension pair i of a head at position p is turned by the angle p * theta^(-2i/D): fast clocks for near
-    tokens, slow ones for far. positions (B, T) -> two tensors (B, 1, T, D).
+    Dimension pair i of a head at position p is turned by the angle p * theta^(-2i/D): fast clocks
+    for near tokens, slow ones for far. positions (B, T) -> two tensors (B, 1, T, D).
     """
     frequency = config.rope_theta ** (
         -torch.arange(0, config.head_dim, 2, device=positions.device).float() / config.head_dim
@@ -177,7 +186,7 @@ def rotation(positions: Tensor, config: GPTConfig) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pairs (x[i], x[i + D/2]) of x (B, H, T, D): after it, q.k depends on the distance of their positions."""
+    """Turn the pairs (x[i], x[i + D/2]) of x (B, H, T, D); then q.k depends on distance only."""
     left, right = x.chunk(2, dim=-1)
     return (x * cos + torch.cat((-right, left), dim=-1) * sin).to(x.dtype)
 
@@ -187,7 +196,8 @@ def written_attention(
 ) -> Tensor:
     """softmax(q k^T / sqrt(D)) v, as a formula (Vaswani et al. 2017, arXiv:1706.03762).
 
-    q (B, H, T, D), k and v (B, H, S, D), mask (..., T, S) with True where a query may look -> (B, H, T, D).
+    q (B, H, T, D), k and v (B, H, S, D), mask (..., T, S), True where a query may look
+    -> (B, H, T, D).
     """
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, H, T, S)
     weights = scores.masked_fill(~mask, -math.inf).softmax(dim=-1)
@@ -197,16 +207,16 @@ def written_attention(
 def fused_attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float = 0.0
 ) -> Tensor:
-    """The same as one kernel that never stores the (T, S) weights. No mask: each token sees those up to itself."""
+    """The same in one kernel that never stores the (T, S) weights. No mask: no future."""
     return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, is_causal=mask is None)
 
 
-# On CPUs the backward pass of the fused kernel is slow: written out, attention trains faster up to about this length.
+# On CPUs the fused kernel's backward pass is slow: written out, attention trains faster up to here.
 WRITTEN_UP_TO = 512
 
 
 class Attention(nn.Module):
-    """Every token asks (query), every earlier token answers (key) with what it has to give (value)."""
+    """Each token asks (query), all up to it answer (key) with what they have to give (value)."""
 
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
@@ -244,7 +254,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Each token by itself: widen, bend, narrow. SwiGLU (Shazeer 2020, arXiv:2002.05202) adds a gate."""
+    """Each token alone: widen, bend, narrow. SwiGLU (Shazeer 2020, arXiv:2002.05202) has a gate."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -272,7 +282,7 @@ class View:
 
 
 class Block(nn.Module):
-    """Attention moves information between tokens, the MLP works on it; both add to the residual stream x."""
+    """Attention moves information between tokens, the MLP works on it; both add to the stream x."""
 
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
@@ -287,7 +297,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """ids (B, T) -> logits (B, T, V): entry [b, t] scores every possible token t + 1 of sequence b."""
+    """ids (B, T) -> logits (B, T, V): [b, t] scores each possible token t + 1 of sequence b."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -306,26 +316,29 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Small random weights; zeros where a block adds to the stream, so that the fresh model is the identity.
+        """Small random weights; zeros where a block adds to the stream: at first it adds nothing.
 
-        Then every token starts out about equally likely (first loss = ln V), and gradients reach all layers
-        from the first step on. The draw follows `torch.manual_seed`.
+        Then every token starts out about equally likely (first loss = ln V), and gradients reach
+        all layers from the first step on. The draw follows `torch.manual_seed`.
+
+        A tied embedding is the output matrix too, so it must start small. An untied one starts
+        ten times larger: the token itself is then the loudest thing in the stream, which is what
+        attention needs to find out early that it can look back and copy.
         """
         for name, p in self.named_parameters():
             if name.endswith(("output.weight", "down.weight", "bias")):
                 nn.init.zeros_(p)
+            elif name == "embedding.weight" and self.head is not None:
+                nn.init.normal_(p, std=0.2)
+            elif name in ("embedding.weight", "position.weight", "head.weight"):
+                nn.init.normal_(p, std=0.02)
             elif p.ndim == 2:
-                width = (
-                    0.02
-                    if "embedding" in name or "position" in name or "head" in name
-                    else 0.5 / math.sqrt(p.shape[1])
-                )
-                nn.init.normal_(p, std=width)
+                nn.init.normal_(p, std=0.5 / math.sqrt(p.shape[1]))
 
     def forward(
         self, ids: Tensor, cache: KVCache | None = None, at: Tensor | None = None
     ) -> Tensor:
-        """Logits of ids (B, T) at every position (B, T, V), or with `at` (B,) only at index at[b] of row b: (B, 1, V).
+        """Logits (B, T, V) of ids (B, T); with `at` (B,) only those at index at[b]: (B, 1, V).
 
         With a cache, ids are the tokens that follow those in it; see `KVCache`.
         `ValueError` when a sequence does not fit into block_size.
@@ -343,7 +356,7 @@ class GPT(nn.Module):
         return F.linear(self.norm(x), head.weight)
 
     def look(self, ids: Tensor, cache: KVCache | None) -> View:
-        """Where each token stands, and how far back it may look: to every position up to its own."""
+        """Where each token stands, and where it may look: at every position up to its own."""
         (_, T), config = ids.shape, self.config
         start = (
             torch.zeros(1, dtype=torch.long, device=ids.device) if cache is None else cache.lengths

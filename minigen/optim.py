@@ -1,4 +1,4 @@
-"""How gradients become new weights: the learning rate's course, AdamW, and Muon for the matrices."""
+"""How gradients become new weights: the learning rate's course, AdamW, and Muon for matrices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minigen.errors import UserError
 
 
 def rate_at(step: int, max_steps: int, warmup_steps: int, cooldown: float) -> float:
-    """The share of the full learning rate at `step`: up, flat, and down over the last `cooldown` of all steps.
+    """The share of the full learning rate at `step`: up, flat, and down over the last `cooldown`.
 
     Steps count from 0. The first step already trains, and the last one is not wasted at zero:
 
@@ -27,15 +27,16 @@ def rate_at(step: int, max_steps: int, warmup_steps: int, cooldown: float) -> fl
 
 
 def orthogonalise(m: Tensor, steps: int = 5) -> Tensor:
-    """The nearest matrix whose singular values are all about 1, for each of a batch of matrices (n, rows, columns).
+    """Matrices (n, rows, columns) with the same singular vectors but all singular values about 1.
 
-    A Newton-Schulz iteration pushes every singular value s through a s + b s^3 + c s^5 until it lies in about
-    [0.7, 1.2]; the three numbers trade exactness for speed (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon).
+    A Newton-Schulz iteration pushes every singular value s through a s + b s^3 + c s^5 until it
+    lies in about [0.7, 1.2]; the three numbers trade exactness for speed (Jordan et al. 2024,
+    https://kellerjordan.github.io/posts/muon).
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     wide = m.shape[-2] <= m.shape[-1]
     x = m if wide else m.mT  # products below are rows x rows, so make rows the short side
-    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    x = x / (x.square().sum(dim=(-2, -1), keepdim=True).sqrt() + 1e-7)
     for _ in range(steps):
         s2 = x @ x.mT  # (n, rows, rows)
         x = a * x + (b * s2 + c * s2 @ s2) @ x
@@ -45,19 +46,26 @@ def orthogonalise(m: Tensor, steps: int = 5) -> Tensor:
 class Optimizer:
     """One step of Muon for the matrices inside the blocks, and of AdamW for all the rest.
 
-    AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101) scales each weight's step by how noisy its own gradient is.
-    Muon looks at a matrix as a whole: it moves along the momentum with all singular values set to one, so that
-    rare directions learn as fast as common ones. Its step is scaled to the size of AdamW's (Liu et al. 2025,
-    arXiv:2502.16982), which is why one learning rate serves both.
+    AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101) scales each weight's step by how noisy its
+    own gradient is. Muon looks at a matrix as a whole: it moves along the momentum with all
+    singular values set to one, so that rare directions learn as fast as common ones. Its step is
+    scaled to the size of AdamW's (Liu et al. 2025, arXiv:2502.16982), which is why one learning
+    rate serves both.
 
     Args:
         parameters: (name, parameter) pairs, as `model.named_parameters()` gives them.
         muon: False trains everything with AdamW.
-        weight_decay: pull towards zero of matrices, per unit of learning rate; gains and biases are left alone.
+        weight_decay: pull of matrices towards zero, per unit of learning rate.
     """
 
-    def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], muon: bool = True, weight_decay: float = 0.1,
-                 betas: tuple[float, float] = (0.9, 0.95), momentum: float = 0.95) -> None:  # fmt: skip
+    def __init__(
+        self,
+        parameters: Iterable[tuple[str, nn.Parameter]],
+        muon: bool = True,
+        weight_decay: float = 0.1,
+        betas: tuple[float, float] = (0.9, 0.95),
+        momentum: float = 0.95,
+    ) -> None:
         self.weight_decay, self.betas, self.momentum = weight_decay, betas, momentum
         self.step_count = 0
         self.adamw: dict[str, nn.Parameter] = {}
@@ -75,7 +83,7 @@ class Optimizer:
                 self.state[f"{name}.square"] = torch.zeros_like(p)
 
     def load(self, state: Mapping[str, Tensor], step_count: int) -> None:
-        """Go on from the `state` that another optimiser of the same parameters had after `step_count` steps."""
+        """Go on from what `state` was after `step_count` steps, for the same parameters."""
         shapes = {name: t.shape for name, t in self.state.items()}
         if shapes != {name: t.shape for name, t in state.items()}:
             raise UserError("the optimiser's state is not that of this model and --optimizer")
@@ -120,7 +128,7 @@ class Optimizer:
             momentum.lerp_(p.grad, 1 - self.momentum)
             directions.append(p.grad.lerp(momentum, self.momentum))  # Nesterov: look one step ahead
         stacked = orthogonalise(torch.stack(directions))  # (n, rows, columns)
-        # An orthogonal matrix has entries of size 1 / sqrt(longer side); AdamW's steps are about 0.2.
+        # Such a matrix has entries of about 1 / sqrt(longer side); AdamW's steps are about 0.2.
         scale = 0.2 * max(stacked.shape[-2:]) ** 0.5
         for p, direction in zip(group.values(), stacked, strict=True):
             p.mul_(1 - rate * self.weight_decay)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 
 class Report:
-    """The bar on the terminal, a line in `metrics.jsonl` for each step and evaluation, and `loss.png`.
+    """The bar on the terminal, a line in `metrics.jsonl` for each step, and `loss.png`.
 
     Args:
         run: the run's folder. A resumed run drops the lines of steps that it takes again.
@@ -93,7 +93,7 @@ class Report:
 
 
 def memorising(metrics: list[dict[str, Any]]) -> str | None:
-    """What to say when the model learns its text by heart: validation rises while training falls; else None."""
+    """What to say when validation loss rises while training loss falls; else None."""
     looks = [line for line in metrics if "val_loss" in line]
     best = min(looks, key=lambda line: float(line["val_loss"]), default=None)
     if best is None or len(looks) < 2 or looks[-1]["val_loss"] < 1.005 * best["val_loss"]:
@@ -105,8 +105,8 @@ def memorising(metrics: list[dict[str, Any]]) -> str | None:
         return None
     return (
         f"since step {best['step']} the loss on new text has risen from {best['val_loss']:.3f} to "
-        f"{looks[-1]['val_loss']:.3f}, while it falls in training: the model is memorising. The checkpoint "
-        "of that step is kept. More text, --dropout 0.2, fewer steps or a smaller model would help"
+        f"{looks[-1]['val_loss']:.3f}, while it falls in training: the model is memorising. The "
+        "checkpoint of that step is kept. More text, --dropout 0.2 or fewer steps would help"
     )
 
 
@@ -124,10 +124,11 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def plot_loss(run: Path, n_vocab: int, bits_per_byte: float, floor: float | None) -> None:
-    """Draw `loss.png` from `metrics.jsonl`: training and validation loss between the two lines that bound them.
+    """Draw `loss.png` from `metrics.jsonl`: both losses, between the two lines that bound them.
 
-    Above, ln V: the loss of a model that knows nothing and finds each of the V tokens equally likely. Below, where
-    the corpus knows it, the floor: the entropy of the text itself, which no model can beat.
+    Above, ln V: the loss of a model that knows nothing and finds each of the V tokens equally
+    likely. Below, where the corpus knows it, the floor: the entropy of the text itself, which no
+    model can beat.
 
     Args:
         bits_per_byte: how many bits/byte one nat/token is, for this text and tokenizer.

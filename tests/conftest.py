@@ -16,7 +16,8 @@ torch.set_num_threads(1)  # the models of the tests are too small to share out
 @pytest.fixture
 def text(tmp_path: Path) -> Path:
     """A file of 20,000 characters that a model can learn something from."""
-    words = "the sun and a moon rose over every hill while children sang of rain and bread".split()
+    text = "the sun and a moon rose over every hill while children sang of rain and bread"
+    words = text.split(" ")
     draw = random.Random(0)
     lines = [" ".join(draw.choices(words, k=9)).capitalize() + "." for _ in range(450)]
     path = tmp_path / "text.txt"

@@ -52,7 +52,7 @@ def test_nothing_unfinished_has_a_name(tmp_path: Path) -> None:
     make(tmp_path, 1)
     (tmp_path / "step-000002").mkdir()
     (tmp_path / "step-000002" / "something").touch()  # renaming onto this cannot work
-    with pytest.raises(UserError, match="cannot save .*step-000002"):
+    with pytest.raises(UserError, match=r"cannot save .*step-000002"):
         make(tmp_path, 2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000001", "step-000002"]
     assert checkpoint.load_newest(tmp_path).step == 1
@@ -63,7 +63,7 @@ def test_nothing_unfinished_has_a_name(tmp_path: Path) -> None:
 def test_damage_is_named_and_passed_over(
     tmp_path: Path, name: str, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever happens to a file of the newest checkpoint: one line says which, and the one before is used."""
+    """Whatever happens to a file of the newest checkpoint: one line says which."""
     make(tmp_path, 1)
     make(tmp_path, 2)
     path = tmp_path / "step-000002" / name
@@ -126,7 +126,7 @@ def test_weights_of_another_shape_are_named(tmp_path: Path) -> None:
         wrong = checkpoint.Checkpoint(
             loaded.path, config, loaded.weights, loaded.optimizer, loaded.tokenizer, loaded.state
         )
-        with pytest.raises(UserError, match="does not fit config.json"):
+        with pytest.raises(UserError, match="does not fit config"):
             wrong.model()
 
 
@@ -153,15 +153,15 @@ def test_best_without_any_validation_loss_is_the_newest(tmp_path: Path) -> None:
 
 
 def test_runs_are_found_by_name_or_as_the_last(tmp_path: Path) -> None:
-    """The run that was saved last, or the named one; a missing one is answered with those that exist."""
-    with pytest.raises(UserError, match="python train.py"):
+    """The run that was saved last, or the named one; for a missing one, those that exist."""
+    with pytest.raises(UserError, match="python train"):
         checkpoint.find_run(tmp_path / "none")
     make(tmp_path / "old", 9)
     make(tmp_path / "new", 1)
     os.utime(tmp_path / "old" / "step-000009", (1, 1))
     assert checkpoint.find_run(tmp_path) == tmp_path / "new"
     assert checkpoint.find_run(tmp_path, "old") == tmp_path / "old"
-    with pytest.raises(UserError, match="no run 'odl'.*new, old"):
+    with pytest.raises(UserError, match=r"no run 'odl'.*new, old"):
         checkpoint.find_run(tmp_path, "odl")
 
 

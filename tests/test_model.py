@@ -1,4 +1,4 @@
-"""The transformer's theorems: the future cannot change the past, and every fast way equals the plain one."""
+"""The transformer's theorems: no future in the past, and every fast way equals the plain one."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_gpt2_has_the_parameters_of_gpt2() -> None:
 
 
 def test_no_token_sees_the_future(config: GPTConfig) -> None:
-    """The gradient of the logits at t with respect to the embedding of any later token is exactly 0."""
+    """The gradient of the logits at t is exactly 0 for the embedding of any later token."""
     model, ids, t = lively(config), some_ids(), 11
     seen: list[torch.Tensor] = []
     model.embedding.register_forward_hook(lambda *args: seen.append(args[2]))
@@ -113,7 +113,7 @@ def test_model_is_the_same_with_either_attention(
 
 
 def test_cached_is_uncached(config: GPTConfig) -> None:
-    """Rows of unequal length, read at once and then token by token, give the logits of one whole pass."""
+    """Rows of unequal length, then token by token, give the logits of one whole pass."""
     model, ids, lengths = lively(config).eval(), some_ids(), torch.tensor([5, 9, 12])
     rows = torch.arange(3)
     with torch.no_grad():

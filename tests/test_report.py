@@ -1,4 +1,4 @@
-"""What a run tells: its metrics survive a resume, its plot is a picture, its warning comes when it should."""
+"""What a run tells: metrics that survive a resume, a plot, and a warning in time."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -118,9 +119,9 @@ SETTINGS = [
 @pytest.mark.parametrize("s", SETTINGS, ids=["greedy", "plain", "filtered"])
 def test_cached_is_uncached_within_the_context_and_far_beyond_it(gpt: GPT, s: Sampling) -> None:
     """Rows of unequal length in one batch, the cache rebuilt again and again: the same tokens."""
-    prompts = [[16], [1, 2, 3, 4, 5], list(range(12)), [i * 5 % 17 for i in range(31)]]
-    batch = write(gpt, prompts, s, n=40)
-    alone = [write_uncached(gpt, prompt, s, 40, sample=b) for b, prompt in enumerate(prompts)]
+    prompts = [[16], [16], [1, 2, 3, 4, 5], list(range(12)), [i * 5 % 17 for i in range(31)]]
+    batch = write(gpt, prompts, s, n=32)
+    alone = [write_uncached(gpt, prompt, s, 32, sample=b) for b, prompt in enumerate(prompts)]
     assert batch == alone
     assert len({id for row in batch for id in row}) > 8  # or the model would be too dull a test
 
@@ -153,7 +154,7 @@ def test_a_row_ends_with_its_end_of_text_and_costs_nothing_after_it(gpt: GPT) ->
 
     def model(ids: Tensor, cache: KVCache, at: Tensor) -> Tensor:
         sizes.append(len(ids))
-        return gpt(ids, cache, at)
+        return gpt.forward(ids, cache, at)
 
     finished: set[int] = set()
     steps = generate(
@@ -174,7 +175,7 @@ def test_within_the_context_each_token_costs_one_row_and_beyond_it_one_rebuild_i
 
     def model(ids: Tensor, cache: KVCache, at: Tensor) -> Tensor:
         fed.append(ids.shape[1])
-        return gpt(ids, cache, at)
+        return gpt.forward(ids, cache, at)
 
     forgotten = [
         step[0].forgotten
@@ -221,7 +222,8 @@ def test_padding_of_the_vocabulary_is_never_drawn() -> None:
 
 
 def test_generation_leaves_the_callers_gradients_alone(gpt: GPT) -> None:
-    for _ in generate(gpt, caches(gpt), [[1]], Sampling(), n_vocab=17, max_new_tokens=3):
+    for [token] in generate(gpt, caches(gpt), [[1]], Sampling(), n_vocab=17, max_new_tokens=3):
+        assert token is not None and not token.logits.requires_grad  # itself it needs none
         assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
         assert gpt(torch.tensor([[1, 2]])).requires_grad
     with torch.no_grad():
@@ -255,7 +257,7 @@ def test_what_cannot_be_served_is_refused(gpt: GPT) -> None:
         write(GPT(gpt.config), [[1]], Sampling(), 1)
     broken = make_gpt("modern")
     with torch.no_grad():
-        broken.norm.weight[0] = math.nan
+        broken.embedding.weight[0] = math.nan
     with pytest.raises(UserError, match="NaN"):
         write(broken, [[1]], Sampling(), 1)
 
@@ -275,7 +277,7 @@ def logits_of(seed: int, ties: bool) -> Tensor:
 def test_each_filter_is_transformers(seed: int, ties: bool) -> None:
     """Bit for bit; temperature, which here subtracts the largest logit first, as probabilities."""
     x = logits_of(seed, ties)
-    ids = torch.randint(50, (4, 20), generator=torch.Generator().manual_seed(seed))
+    ids: Any = torch.randint(50, (4, 20), generator=torch.Generator().manual_seed(seed))
     seen = torch.zeros(4, 50, dtype=torch.bool).scatter(1, ids, True)
     for penalty in (0.5, 1.2, 5.0):
         theirs = oracle.RepetitionPenaltyLogitsProcessor(penalty)(ids, x)
@@ -294,7 +296,7 @@ def test_each_filter_is_transformers(seed: int, ties: bool) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_all_filters_together_are_transformers_in_its_order(seed: int) -> None:
     x = logits_of(seed, ties=False).double()
-    ids = torch.randint(50, (4, 20), generator=torch.Generator().manual_seed(seed))
+    ids: Any = torch.randint(50, (4, 20), generator=torch.Generator().manual_seed(seed))
     seen = torch.zeros(4, 50, dtype=torch.bool).scatter(1, ids, True)
     names, ours = zip(*filtered(x, seen, Sampling(1.7, 30, 0.8, 0.05, 1.5)), strict=True)
     assert names == ("repetition_penalty", "temperature", "top_k", "top_p", "min_p")
@@ -320,7 +322,7 @@ def test_temperature_zero_takes_the_first_of_the_most_probable_tokens() -> None:
 numbers = st.floats() | st.floats(-1, 3) | st.sampled_from([0.0, 1.0, 5e-324, 1e308, -0.0])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     t=numbers, k=st.none() | st.integers(-2, 60), p=numbers, m=numbers, r=numbers, u=st.floats(0, 1)
 )
@@ -367,11 +369,11 @@ def test_a_setting_out_of_range_is_named(wrong: dict[str, float]) -> None:
 
 
 def test_random_numbers_are_even_and_independent() -> None:
-    """50,000 of them: each pair of tenths in neighbours comes as often as it should."""
-    rows = [[uniform(5, sample, n) for n in range(250)] for sample in range(200)]
+    """20,000 of them: each pair of tenths in neighbours comes as often as it should."""
+    rows = [[uniform(5, sample, n) for n in range(200)] for sample in range(100)]
     u = torch.tensor(rows, dtype=torch.float64)
     assert u.min() >= 0 and u.max() < 1
-    assert len(u.unique()) == u.numel()
+    assert len(set(u.flatten().tolist())) == u.numel()
     for a, b in ((u[:, :-1], u[:, 1:]), (u[:-1], u[1:])):  # next tokens, next samples
         cells = torch.bincount(((a * 10).long() * 10 + (b * 10).long()).flatten(), minlength=100)
         expected = a.numel() / 100
@@ -388,9 +390,9 @@ def test_a_random_number_depends_on_all_its_arguments_and_never_changes() -> Non
 
 def test_tokens_are_drawn_as_often_as_they_are_probable() -> None:
     probabilities = torch.tensor([0.5, 0.0, 0.2, 0.05, 0.25], dtype=torch.float64)
-    picks = torch.tensor([pick(probabilities, uniform(2, 0, n)) for n in range(20_000)])
+    picks = torch.tensor([pick(probabilities, uniform(2, 0, n)) for n in range(8_000)])
     counts = torch.bincount(picks, minlength=5).double()
-    expected = probabilities * 20_000
+    expected = probabilities * 8_000
     assert counts[1] == 0
     # chi-squared with 3 degrees of freedom lies above 16.3 once in 1000 times
     assert ((counts - expected) ** 2 / expected.clamp(min=1)).sum() < 16.3
@@ -411,6 +413,12 @@ def test_the_pick_owns_the_number_and_is_never_impossible(weights: list[float], 
     assert below - 1e-12 <= u <= upto + 1e-12
 
 
+def test_a_number_next_to_one_picks_where_rounding_leaves_the_sum_below_one() -> None:
+    probabilities = torch.tensor([0.1] * 10 + [0.0], dtype=torch.float64)
+    assert probabilities.cumsum(0)[-1] < 1
+    assert pick(probabilities, 1 - 2**-53) == 9
+
+
 # --- stop strings ---
 
 
@@ -425,6 +433,7 @@ def test_a_stop_string_over_several_tokens_never_shows_a_part_of_itself() -> Non
     assert push_all(["STOP"], ["aS", "T", "O", "x"]) == (["a", "", "", "STOx", ""], False)
     assert push_all(["STOP"], ["aST"]) == (["a", "ST"], False)
     assert push_all(["aab"], ["aaa", "a", "b"]) == (["a", "a", "", ""], True)
+    assert push_all(["b", "ab"], ["cab"]) == (["c", ""], True)  # of two that end here, the longer
     with pytest.raises(UserError, match="empty"):
         StopStrings(["a", ""])
 

@@ -428,7 +428,7 @@ def test_load_inverts_save_without_a_network(case: Case, offline: None, tmp_path
 
 
 def test_a_different_tokenizer_has_a_different_fingerprint(bpe: Tokenizer, gpt2: Tokenizer) -> None:
-    others = [train("byte", []), train("char", ["ab"]), train("char", ["abc"])]
+    others = [train("byte", []), train("bpe", []), train("char", ["ab"]), train("char", ["abc"])]
     others += [train("bpe", TEXTS, vocab_size=299), gpt2]
     tokens = tokens_of(bpe)
     others += [Tokenizer("bpe", [*tokens[:256], tokens[257], tokens[256], *tokens[258:]])]

@@ -1,4 +1,4 @@
-"""Training's theorems: a stopped run goes on as if nothing had been, and every number told is true."""
+"""Training's theorems: a stopped run goes on as if nothing had been, and numbers are true."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from train import TrainConfig, evaluate, gradients, gradients_that_fit, steps_th
 pytestmark = pytest.mark.usefixtures("signals")
 ROOT = Path(train.__file__).parent
 
-SMALL = "--n_layer 1 --n_head 2 --n_embd 16 --block_size 16 --batch_size 8 --vocab_size 270 --device cpu"
-SMALL += " --dropout 0.1 --eval_tokens 200 --compile no --dtype float32"
+SMALL = "--n_layer 1 --n_head 2 --n_embd 16 --block_size 16 --batch_size 8 --vocab_size 270"
+SMALL += " --device cpu --dropout 0.1 --eval_tokens 200 --compile no --dtype float32"
 
 Run = Callable[..., Path]
 
@@ -153,7 +153,7 @@ def test_looking_changes_nothing(run: Run) -> None:
 
 
 def test_minutes_become_a_number_of_steps_once(run: Run) -> None:
-    """--minutes fixes the number of steps, which is recorded, and the same number gives the same run."""
+    """--minutes fixes the number of steps and records it; that number gives the same run."""
     began = time.perf_counter()
     train.START = began  # as if the process had just begun
     timed = run("--minutes 0.2", "timed")
@@ -191,7 +191,7 @@ def test_adamw_and_gpt2_learn_too(run: Run) -> None:
 
 
 def test_out_of_memory_halves_the_parts(parts: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where only three sequences fit, a batch of twelve is taken in four parts, with the same gradient."""
+    """Where three sequences fit, a batch of twelve is taken in four parts: same gradient."""
     model, _, tokens, _, config = parts
     expected = gradients(model, tokens, config, step=0)
     wanted = [p.grad.clone() for p in model.parameters()]

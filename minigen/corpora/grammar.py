@@ -1,30 +1,32 @@
 """Probabilistic grammars whose every text has an exactly known probability.
 
 A grammar is a table of rules. A rule is a list of templates, one of which is drawn, each with the
-same chance; a template is text with `{slots}` that name other rules:
+same chance; a template is text with `{slots}` that name other rules. As a table for `parse_rules`:
 
-    rules = {
-        "animal": ("fox", "owl"),
-        "size": ("big", "old", "tiny"),
-        "start": ("{A size} {animal} ran.", "The {animal} slept, and {a size} {animal} sang."),
-    }
+    animal: fox owl
+    size: big old tiny
+    sound by animal:
+      fox: barked | yelped
+      owl: hooted
+    start:
+      {A size} {animal} {sound}.
+      The {animal} slept, and {a size} moon shone.
 
 - `{size}` writes what rule `size` draws; every mention draws anew, unless `size` is remembered.
 - A *remembered* rule is drawn once, before anything is written, and all its mentions repeat that
-  word: were `animal` remembered, then the one that slept and the one that sang were the same.
-- `By("animal", {"fox": (...), "owl": (...)})` draws from the templates for the remembered animal.
+  word. Here `animal` must be remembered, because
+- `sound by animal` has other templates for each remembered animal. In code: `By("animal", {...})`.
 - `{a size}` puts "a" or "an" before the word; `{Size}` and `{A size}` begin with a capital. These
   are for rules that are plain lists of words.
 
 All draws being uniform, a text that exactly one sequence of draws can write has probability
-1 / (product of the numbers of options), an exact fraction. A `Grammar` draws texts, reads them back,
-counts them, and knows their entropy without sampling.
+1 / (product of the numbers of options), an exact fraction. A `Grammar` draws texts, reads them
+back, counts them, and knows their entropy without sampling.
 """
 
 from __future__ import annotations
 
 import math
-import os.path
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -87,9 +89,36 @@ class WordList:
     meaning: Mapping[str, tuple[int, tuple[tuple[str, str], ...]]]  # word: ways, (name, value)...
 
 
+ReadableTemplate = tuple[str | Slot | WordList, ...]
+
+
 def article(word: str) -> str:
     """ "an" before a vowel letter, else "a"; so keep "hour" and "unicorn" out of the lists."""
     return "an" if word[0].lower() in "aeiou" else "a"
+
+
+def parse_rules(table: str) -> dict[str, Rule]:
+    """Read a table such as the one above. Lines that belong to the rule above them are indented.
+
+    >>> parse_rules("size: big old\\ngreeting:\\n  good day\\n  hello, {a size} fox")
+    {'size': ('big', 'old'), 'greeting': ('good day', 'hello, {a size} fox')}
+    """
+    rules: dict[str, Rule] = {}
+    for block in re.split(r"\n(?=\S)", table.strip("\n")):
+        head, *lines = block.splitlines()
+        name, _, words = head.partition(":")
+        name, _, key = name.partition(" by ")
+        if key:
+            cases: dict[str, tuple[str, ...]] = {}
+            for line in lines:
+                value, _, templates = line.strip().partition(": ")
+                cases[value] = (*cases.get(value, ()), *templates.split(" | "))
+            rules[name] = By(key, cases)
+        elif words:
+            rules[name] = tuple(" ".join([words, *lines]).split())
+        else:
+            rules[name] = tuple(line.strip() for line in lines)
+    return rules
 
 
 def parse_template(template: str) -> Template:
@@ -110,9 +139,10 @@ def parse_template(template: str) -> Template:
 class Grammar:
     """`rules`; the names of the `remembered` ones, in the order in which they are drawn; a start.
 
-    A remembered rule is a plain list, or `By` an earlier one with as many words in each case. In a
-    plain list no word begins another, so that a text has at most one of them at a place. Breaking
-    these is a `ValueError`, and so is a slot that names no rule.
+    A remembered rule is a plain list of words, or `By` an earlier one with as many words in each
+    case. `By` looks at a remembered plain list and has a case for each of its words. In a plain
+    list no word begins another, so that a text has at most one of them at a place. A `ValueError`
+    says which of these does not hold, or which slot names no rule.
     """
 
     def __init__(
@@ -120,24 +150,42 @@ class Grammar:
     ) -> None:
         self.remembered = tuple(remembered)
         self.start = start
-        self._key: dict[str, str | None] = {}  # the word that a rule's `By` looks at
-        self._cases: dict[str, dict[str, tuple[Template, ...]]] = {}
+        self.by_key: dict[str, str | None] = {}  # the word that a rule's `By` looks at
+        self.cases: dict[str, dict[str, tuple[Template, ...]]] = {}
         for name, rule in rules.items():
-            self._key[name] = rule.key if isinstance(rule, By) else None
+            self.by_key[name] = rule.key if isinstance(rule, By) else None
             cases = rule.cases if isinstance(rule, By) else {"": rule}
-            self._cases[name] = {v: tuple(map(parse_template, ts)) for v, ts in cases.items()}
-        self._words: dict[Slot, WordList] = {}
+            self.cases[name] = {v: tuple(map(parse_template, ts)) for v, ts in cases.items()}
+        word_lists: dict[Slot, WordList] = {}
         for slot in {Slot(name, False, False) for name in rules} | set(self._all_slots()):
             if slot.name not in rules:
                 raise ValueError(f"{{{slot.name}}} names no rule")
             if self._is_plain(slot.name):
-                self._words[slot] = self._word_list(slot)
+                word_lists[slot] = self._word_list(slot)
             elif slot.article or slot.capital or slot.name in self.remembered:
                 raise ValueError(f"rule {slot.name} is not a plain list of words")
+        for name, key in self.by_key.items():
+            if key and (key not in self.remembered or self.by_key[key]):
+                raise ValueError(f"rule {name} is by {key}, which is not a remembered plain list")
+            if key and self.cases[name].keys() != {str(word) for (word,) in self.cases[key][""]}:
+                raise ValueError(f"rule {name} does not have one case for each {key}")
         for name in self.remembered:
-            if len({len(templates) for templates in self._cases[name].values()}) > 1:
+            if len({len(templates) for templates in self.cases[name].values()}) > 1:
                 raise ValueError(f"remembered rule {name} has cases that differ in size")
         self._keys = {name: self._find_keys(name) for name in rules}
+        # The same templates for the reader, with the word lists in place of their slots.
+        self.readable: dict[str, tuple[tuple[str, int, ReadableTemplate], ...]] = {
+            name: tuple(
+                (
+                    value,
+                    len(templates),
+                    tuple(word_lists.get(i, i) if isinstance(i, Slot) else i for i in t),
+                )
+                for value, templates in cases.items()
+                for t in templates
+            )
+            for name, cases in self.cases.items()
+        }
 
     # ---- writing -------------------------------------------------------------------------------
 
@@ -170,10 +218,6 @@ class Grammar:
 
     # ---- reading -------------------------------------------------------------------------------
 
-    def memory_ways(self, memory: Mapping[str, str]) -> int:
-        """The product of the numbers of options of the remembered words' own draws."""
-        return math.prod(len(self._templates(name, memory)) for name in self.remembered)
-
     def ways(self, text: str) -> int | None:
         """1 / the probability of a text that has one reading; None if the grammar cannot write it.
 
@@ -184,7 +228,7 @@ class Grammar:
             memory: dict[str, str] = {}
             agrees = all(memory.setdefault(m.name, m.value) == m.value for m in reading.mentions)
             if agrees and reading.end == len(text):
-                return reading.ways * self.memory_ways(memory)
+                return reading.ways * self._casts()
         return None
 
     # ---- measuring -----------------------------------------------------------------------------
@@ -192,57 +236,61 @@ class Grammar:
     def entropy(self) -> float:
         """Mean of -log2 p(text) in bits: for each draw, log2(number of options) x its chance.
 
-        H = -sum_x p(x) log2 p(x); the chain rule makes it a sum over draws (Shannon 1948, section 6).
+        H = -sum_x p(x) log2 p(x); by the chain rule it is a sum over draws (Shannon 1948, sec. 6).
         """
-        measures = [bits for _, bits in self._worlds()]
-        cast = math.log2(
-            math.prod(len(next(iter(self._cases[n].values()))) for n in self.remembered)
-        )
-        return cast + math.fsum(measures) / len(measures)
+        return math.log2(self._casts()) + self._mean_bits(self.start, {})
+
+    def _mean_bits(self, name: str, known: Mapping[str, str]) -> float:
+        """Mean bits of a rule's draws, if the remembered words are `known` or still random."""
+        key = self.by_key[name]
+        values = self.cases[name] if key and key not in known else None
+        if key and values:
+            bits = [self._mean_bits(name, {**known, key: value}) for value in values]
+            return math.fsum(bits) / len(bits)
+        templates = self._templates(name, known)
+        slots = [slot for template in templates for slot in self._draws(template)]
+        bits = [self._mean_bits(slot.name, known) for slot in slots]
+        return math.log2(len(templates)) + math.fsum(bits) / len(templates)
 
     def count(self) -> int:
         """The number of different texts, provided that each has one reading only."""
-        counts = [count for count, _ in self._worlds()]
-        casts = math.prod(len(next(iter(self._cases[n].values()))) for n in self.remembered)
-        return casts // len(counts) * sum(counts)
-
-    def _worlds(self) -> Iterator[tuple[int, float]]:
-        """Number of texts and entropy for each (equally likely) setting of the words used by `By`."""
         keys = self._keys[self.start]
-        measured: dict[tuple[str, ...], tuple[int, float]] = {}
-        words = [[str(template[0]) for template in self._cases[key][""]] for key in keys]
-        for setting in product(*words):
-            yield self._measure(self.start, dict(zip(keys, setting, strict=True)), measured)
+        words = [[str(template[0]) for template in self.cases[key][""]] for key in keys]
+        counted: dict[tuple[str, ...], int] = {}
+        counts = [
+            self._count(self.start, dict(zip(keys, setting, strict=True)), counted)
+            for setting in product(*words)
+        ]
+        return self._casts() // len(counts) * sum(counts)
 
-    def _measure(
-        self,
-        name: str,
-        world: Mapping[str, str],
-        measured: dict[tuple[str, ...], tuple[int, float]],
-    ) -> tuple[int, float]:
-        memo = (name, *(world[key] for key in self._keys[name]))
-        if memo not in measured:
-            count, bits = 0, 0.0
-            templates = self._templates(name, world)
-            for template in templates:
-                parts = [
-                    self._measure(slot.name, world, measured)
-                    for slot in template
-                    if isinstance(slot, Slot) and slot.name not in self.remembered
-                ]
-                count += math.prod(n for n, _ in parts)
-                bits += math.fsum(b for _, b in parts)
-            measured[memo] = count, math.log2(len(templates)) + bits / len(templates)
-        return measured[memo]
+    def _count(
+        self, name: str, memory: Mapping[str, str], counted: dict[tuple[str, ...], int]
+    ) -> int:
+        memo = (name, *(memory[key] for key in self._keys[name]))
+        if memo not in counted:
+            counted[memo] = sum(
+                math.prod(self._count(slot.name, memory, counted) for slot in self._draws(template))
+                for template in self._templates(name, memory)
+            )
+        return counted[memo]
+
+    def _casts(self) -> int:
+        """The number of ways to draw all remembered words; they are equally likely."""
+        return math.prod(len(next(iter(self.cases[name].values()))) for name in self.remembered)
+
+    def _draws(self, template: Template) -> list[Slot]:
+        """The slots that draw, rather than repeat a remembered word."""
+        slots = [item for item in template if isinstance(item, Slot)]
+        return [slot for slot in slots if slot.name not in self.remembered]
 
     # ---- the tables ----------------------------------------------------------------------------
 
     def _templates(self, name: str, memory: Mapping[str, str]) -> tuple[Template, ...]:
-        key = self._key[name]
-        return self._cases[name][memory[key] if key else ""]
+        key = self.by_key[name]
+        return self.cases[name][memory[key] if key else ""]
 
     def _all_slots(self) -> Iterator[Slot]:
-        for cases in self._cases.values():
+        for cases in self.cases.values():
             for templates in cases.values():
                 for template in templates:
                     yield from (item for item in template if isinstance(item, Slot))
@@ -250,19 +298,20 @@ class Grammar:
     def _is_plain(self, name: str) -> bool:
         return all(
             len(template) == 1 and isinstance(template[0], str)
-            for templates in self._cases[name].values()
+            for templates in self.cases[name].values()
             for template in templates
         )
 
     def _word_list(self, slot: Slot) -> WordList:
         meaning: dict[str, tuple[int, tuple[tuple[str, str], ...]]] = {}
-        key = self._key[slot.name]
-        for value, templates in self._cases[slot.name].items():
+        key = self.by_key[slot.name]
+        for value, templates in self.cases[slot.name].items():
             for template in templates:
                 word = str(template[0])
                 remembered = slot.name in self.remembered
-                said = ((key, value),) if key else ()
-                said += ((slot.name, word),) if remembered else ()
+                said: tuple[tuple[str, str], ...] = ((key, value),) if key else ()
+                if remembered:
+                    said = (*said, (slot.name, word))
                 if any(word.startswith(w) or w.startswith(word) for w in meaning):
                     raise ValueError(
                         f"{word!r} in list {slot.name} begins another word, or ends so"
@@ -273,13 +322,12 @@ class Grammar:
 
     def _find_keys(self, name: str) -> tuple[str, ...]:
         """The remembered words that the texts of a rule depend on by `By`, directly or below."""
-        key = self._key[name]
+        key = self.by_key[name]
         keys = {key} if key else set()
-        for templates in self._cases[name].values():
+        for templates in self.cases[name].values():
             for template in templates:
-                for item in template:
-                    if isinstance(item, Slot) and item.name not in self.remembered:
-                        keys.update(self._find_keys(item.name))
+                for slot in self._draws(template):
+                    keys.update(self._find_keys(slot.name))
         return tuple(sorted(keys))
 
 
@@ -300,41 +348,49 @@ class Reader:
         return self._read_rule(name, Reading(start, 1, ()))
 
     def _read_rule(self, name: str, before: Reading) -> Iterator[Reading]:
-        key = self.grammar._key[name]
-        for value, templates in self.grammar._cases[name].items():
-            for template in templates:
-                reading = Reading(before.end, before.ways * len(templates), before.mentions)
-                for after in self._read_items(template, 0, reading):
-                    if key:
-                        said = (Mention(key, value, before.end, after.end),)
-                        after = Reading(after.end, after.ways, after.mentions + said)
-                    yield after
+        key = self.grammar.by_key[name]
+        for value, n_templates, template in self.grammar.readable[name]:
+            first = template[0] if template else ""
+            if isinstance(first, str) and not self.text.startswith(first, before.end):
+                self._fail(first, before.end)  # most templates end here: it pays to ask first
+                continue
+            reading = Reading(before.end, before.ways * n_templates, before.mentions)
+            for after in self._read_items(template, 0, reading):
+                if key:
+                    said = (Mention(key, value, before.end, after.end),)
+                    after = Reading(after.end, after.ways, after.mentions + said)
+                yield after
 
-    def _read_items(self, template: Template, i: int, before: Reading) -> Iterator[Reading]:
+    def _read_items(self, template: ReadableTemplate, i: int, before: Reading) -> Iterator[Reading]:
+        """All ways to read `template[i:]` after what is read already."""
         end, ways, mentions = before.end, before.ways, before.mentions
-        for i in range(i, len(template)):
-            item = template[i]
+        for j in range(i, len(template)):
+            item = template[j]
             if isinstance(item, str):
                 if not self.text.startswith(item, end):
-                    if end + len(item) > self.furthest:
-                        rest = self.text[end : end + len(item)]
-                        came = end + len(os.path.commonprefix([item, rest]))
-                        self.furthest = max(self.furthest, came)
+                    self._fail(item, end)
                     return
                 end += len(item)
-            elif words := self.grammar._words.get(item):
-                found = words.pattern.match(self.text, end)
-                self.furthest = max(self.furthest, end)
+            elif isinstance(item, WordList):
+                found = item.pattern.match(self.text, end)
                 if not found:
+                    self._fail("", end)
                     return
-                n, said = words.meaning[found[0]]
+                n, said = item.meaning[found[0]]
                 ways *= n
                 if said:
                     mentions += tuple(Mention(k, v, end, found.end()) for k, v in said)
                 end = found.end()
             else:
                 for after in self._read_rule(item.name, Reading(end, ways, mentions)):
-                    yield from self._read_items(template, i + 1, after)
+                    yield from self._read_items(template, j + 1, after)
                 return
-        self.furthest = max(self.furthest, end)
+        self._fail("", end)  # perhaps the text goes on, though it should not
         yield Reading(end, ways, mentions)
+
+    def _fail(self, expected: str, end: int) -> None:
+        """Note that the text is fine up to `end` at least, and does not go on as `expected`."""
+        if end + len(expected) > self.furthest:
+            while expected and self.text[end : end + 1] == expected[0]:
+                end, expected = end + 1, expected[1:]
+            self.furthest = max(self.furthest, end)

@@ -1,9 +1,9 @@
 """Tales: a corpus of short stories from a grammar, so that the best possible loss is known exactly.
 
-A tale is a header line and a paragraph of 8 to 12 sentences:
+A tale is a header line and a paragraph of 7 to 11 sentences:
 
-    hero: fox, friend: owl, place: forest, object: lantern, mood: merry, moral: patience
-    Once upon a windy Tuesday, there lived in the forest a shy fox called Tilda, who ...
+    hero: Sir Fox, friend: little Owl, place: faraway forest, object: magic lantern, ...
+    One windy Friday, Sir Fox was counting red socks in the faraway forest. Along hopped ...
 
 Every word is drawn uniformly from a short list, so -log2 p(tale) is an exact number of bits; their
 mean, `entropy()`, is the floor under the loss of any model. The header says what the tale must be
@@ -30,422 +30,174 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minigen.corpora.grammar import By, Grammar, Mention, Reader, Rule, article
+from minigen.corpora.grammar import By, Grammar, Mention, Reader, article, parse_rules
 from minigen.errors import UserError, one_line_errors
 
-VERSION = 1  # of the text format: the same version and seed give the same bytes
+VERSION = 3  # of the text format: the same version and seed give the same bytes
 
-# ---- the tables ------------------------------------------------------------------------------------
+# ---- the tables ----------------------------------------------------------------------------------
 
-
-def words(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
-
-
-# What the header says, in its order. No word here stands anywhere else in the tables.
-FIELDS: dict[str, tuple[str, ...]] = {
-    "hero": words(
-        "fox bear rabbit hedgehog mouse badger otter squirrel "
-        "wolf donkey goat pig lamb elephant camel tiger"
-    ),
-    "friend": words(
-        "frog toad beaver mole turtle pony hamster lizard "
-        "monkey panda weasel raccoon iguana llama poodle owl"
-    ),
-    "place": words(
-        "forest meadow village valley garden orchard desert harbour market swamp castle jungle"
-    ),
-    "object": words("lantern rope whistle ladder umbrella mirror blanket kettle"),
-    "mood": words("merry sleepy silly spooky cosy proud dreamy grumpy"),
-    "moral": words("patience kindness courage sharing honesty teamwork curiosity forgiveness"),
+# What the header says, in its order. Every word has one role only, wherever it stands.
+FIELDS = {
+    field: tuple(rule)
+    for field, rule in parse_rules("""
+hero: Fox Bear Rabbit Hedgehog Mouse Badger Otter Squirrel Wolf Donkey Goat Pig Lamb Hare Camel
+  Tiger
+friend: Frog Toad Beaver Mole Turtle Pony Hamster Lizard Monkey Panda Weasel Parrot Duck Goose Owl
+  Crab
+place: forest meadow village valley garden orchard desert harbour market swamp castle jungle
+object: lantern rope whistle ladder umbrella mirror blanket kettle
+mood: merry sleepy silly spooky cosy proud dreamy grumpy
+moral: patience kindness courage sharing honesty teamwork curiosity forgiveness
+""").items()
+    if not isinstance(rule, By)
 }
 
 # Drawn once for a tale, besides the header's fields, and repeated from then on.
-CAST: dict[str, Rule] = {
-    "sex": ("he", "she"),
-    "name": By(
-        "sex",
-        {
-            "he": words("Bruno Hugo Oscar Felix Milo Rufus Barnaby Otto"),
-            "she": words("Tilda Greta Wilma Hazel Clara Nelly Matilda Poppy"),
-        },
-    ),
-    "pal": words("Pip Bo Fidget Juniper Dot Sprout Toffee Bramble Pickle Maple Clover Ziggy"),
-    "look": words(
-        "tiny shiny dusty crooked striped spotted golden silver purple enormous ancient battered"
-    ),
-}
+CAST = parse_rules("""
+sex: he she
+nick: Moonbeam Dumpling Thunder Biscuit Sunny Pepper Captain Noodle Lucky Snowball Whisper Twinkle
+foe: storm giant dragon flood witch ghost bull troll goblin crocodile blizzard monster
+""")
 
 # Short lists; every mention draws anew.
-LISTS: dict[str, Rule] = {
-    "he": By("sex", {"he": ("he",), "she": ("she",)}),
-    "his": By("sex", {"he": ("his",), "she": ("her",)}),
-    "him": By("sex", {"he": ("him",), "she": ("her",)}),
-    "weather": words("frosty misty windy sunny rainy chilly foggy snowy stormy cloudy breezy icy"),
-    "day": words("morning afternoon evening Monday Tuesday Thursday Friday Sunday"),
-    "trait": words(
-        "shy bossy clever clumsy cheerful polite nosy hungry "
-        "gentle stubborn lazy forgetful eager elderly anxious untidy"
-    ),
-    "doing": words(
-        "counting painting polishing juggling sorting stacking "
-        "hiding drawing burying collecting weighing admiring"
-    ),
-    "things": words(
-        "pebbles buttons acorns feathers teacups turnips candles marbles "
-        "socks shells pinecones walnuts ribbons mushrooms postcards pillows"
-    ),
-    "worn": words(
-        "mossy leaning crumbling broken haunted lonely muddy painted creaky old overgrown forgotten"
-    ),
-    "spot": words(
-        "well gate fence bench stump haystack fountain wall "
-        "hedge windmill tower barn cottage shed lamppost signpost"
-    ),
-    "tasty": words(
-        "warm sticky salty crispy buttery spicy squashed burnt juicy crunchy frozen sour"
-    ),
-    "foods": words(
-        "pancakes dumplings muffins plums carrots biscuits cherries waffles "
-        "noodles sandwiches pears pies berries tarts onions radishes"
-    ),
-    "number": words("two three four five six seven eight nine ten eleven twelve thirteen"),
-    "colour": words("red blue green yellow pink brown orange grey black white crimson turquoise"),
-    "clothes": words(
-        "scarf apron coat bonnet waistcoat cloak jacket hat shawl helmet kilt nightgown"
-    ),
-    "relative": words(
-        "aunt uncle cousin grandmother grandfather brother sister nephew niece butler neighbour teacher"
-    ),
-    "stranger": words(
-        "pirate baker wizard sailor postman princess clown plumber knight poet king tailor"
-    ),
-    "body": words("nose chin tail belly ear elbow knee paw"),
-    "moved": words(
-        "hopped hurried tiptoed marched wandered trotted skipped strolled danced limped crept raced"
-    ),
-    "said": words(
-        "said cried sighed sang shouted muttered announced giggled squeaked declared mumbled gasped"
-    ),
-    "big": words("huge gigantic terrible dreadful monstrous fearsome awful frightful"),
-    "suddenly": (
-        "Suddenly",
-        "All at once",
-        "Just then",
-        "Before long",
-        "Soon",
-        "But then",
-    ),
-    "moodly": By(
-        "mood",
-        {
-            "merry": words("cheerily gladly happily"),
-            "sleepy": words("drowsily wearily lazily"),
-            "silly": words("foolishly giddily oddly"),
-            "spooky": words("eerily darkly hollowly"),
-            "cosy": words("snugly softly sweetly"),
-            "proud": words("grandly boldly nobly"),
-            "dreamy": words("vaguely faintly wistfully"),
-            "grumpy": words("crossly gruffly bitterly"),
-        },
-    ),
-    "locals": By(
-        "place",
-        {
-            "forest": ("woodpeckers",),
-            "meadow": ("bumblebees",),
-            "village": ("children",),
-            "valley": ("shepherds",),
-            "garden": ("snails",),
-            "orchard": ("sparrows",),
-            "desert": ("scorpions",),
-            "harbour": ("seagulls",),
-            "market": ("merchants",),
-            "swamp": ("mosquitoes",),
-            "castle": ("servants",),
-            "jungle": ("parrots",),
-        },
-    ),
-}
+LISTS = parse_rules("""
+title by sex:
+  he: Sir
+  she: Lady
+he by sex:
+  he: he
+  she: she
+his by sex:
+  he: his
+  she: her
+weather: frosty misty windy rainy chilly foggy snowy stormy cloudy breezy icy warm
+day: morning evening night Monday Tuesday Wednesday Thursday Friday Saturday Sunday birthday holiday
+trait: shy bossy clever clumsy polite nosy hungry gentle lazy eager old noisy tired brave rude quiet
+doing: counting painting washing sorting hiding drawing burying selling mending finding eating
+  throwing cleaning hugging stacking planting
+things: pebbles buttons acorns feathers cups turnips candles marbles socks shells nuts ribbons
+  spoons letters pillows hats
+worn: mossy leaning broken haunted lonely muddy creaky painted narrow crooked empty dusty
+spot: well gate fence bench stump fountain wall hedge tower barn cottage shed bridge chimney tree
+  stable
+tasty: sticky salty crispy spicy burnt juicy crunchy frozen sour sweet soft raw
+foods: pancakes plums carrots cherries waffles pears pies berries tarts onions beans peas muffins
+  rolls figs lemons
+number: two three four five six seven eight nine ten eleven twelve thirteen
+colour: red blue green yellow pink brown orange grey black white purple silver
+clothes: scarf apron coat bonnet cloak jacket cap shawl helmet kilt gown sweater
+relative: aunt uncle cousin granny grandpa brother sister nephew niece butler neighbour teacher
+stranger: pirate baker wizard sailor postman princess clown plumber knight poet king tailor
+moved: hopped hurried marched wandered trotted skipped strolled danced crept raced rolled swam
+said: cried sighed sang shouted whispered giggled squeaked mumbled gasped growled laughed sniffed
+how: softly loudly sadly gladly slowly kindly oddly proudly crossly gently wisely boldly
+suddenly:
+  Suddenly
+  All at once
+  Just then
+  Before long
+  Soon
+  But then
+""")
 
-# What happens, part by part and one sentence each. "{name}" is the hero, "{pal}" the friend.
-PARTS: dict[str, Rule] = {
-    "opening": (
-        "One {weather} {day}, {a trait} {hero} named {name} was {doing} {colour} {things} "
-        "in the {place}.",
-        "Every {weather} {day}, {a trait} {hero} named {name} went {doing} {things} in the {place}.",
-        "In the {place} lived {name}, {a trait} {hero} who loved {doing} {colour} {things}.",
-        "{Name} was {a trait} {hero} who lived in the {place} behind {a worn} {spot}.",
-        "Nobody in the {place} had more {colour} {things} than {name}, {a trait} {hero} "
-        "in {a colour} {clothes}.",
-        "Once, in the {place}, {a trait} {hero} named {name} was {doing} {number} {colour} {things}.",
-    ),
-    "scene": (
-        "In {a worn} {spot}, {number} {trait} {locals} were {doing} {colour} {things}.",
-        "The {trait} {locals} there sold {number} {tasty} {foods}.",
-        "It smelled of {tasty} {foods}, {colour} {things} and {trait} {locals}.",
-    ),
-    "meeting": (
-        'Along came {a trait} {friend} named {pal}, who {said} {moodly}, "{greeting}"',
-        '"{greeting}" {said} {pal}, {a trait} {friend} in {a colour} {clothes}.',
-        '{A trait} {friend} named {pal} {moved} by and {said} {moodly}, "{greeting}"',
-        '{His} friend {pal}, {a trait} {friend}, {moved} over and {said}, "{greeting}"',
-    ),
-    "finding": (
-        "Under {a worn} {spot} they found {a look} {object} and {number} {colour} {things}.",
-        "{A trait} {relative} had sent {name} {a look} {object} and some {tasty} {foods}.",
-        "{A trait} {stranger} sold them {a look} {object} for {number} {tasty} {foods}.",
-        "Behind {a worn} {spot}, {a trait} {stranger} gave them {a look} {object}.",
-        "{Name} found {a look} {object}, {number} {colour} {things} and {a colour} {clothes}.",
-    ),
-    "chat": (
-        '"It looks like my {trait} {relative}," {said} {pal} {moodly}.',
-        '"I will hide it under my {colour} {clothes}," {said} {name} {moodly}.',
-        "They {moved} on, sharing {number} {tasty} {foods}.",
-        "{Pal} wanted {number} {tasty} {foods} for it.",
-        "On the road, {a trait} {stranger} was {doing} {colour} {things}.",
-    ),
-    "trouble": (
-        "{Suddenly}, {trouble_by_object}.",
-        "After {number} steps, {trouble_by_object}.",
-        "At {number} o'clock, {trouble_by_object}.",
-        "They were {doing} {things} when {trouble_by_object}.",
-    ),
-    "cry": (
-        '"Oh, my {colour} {clothes}!" {said} {pal} {moodly}.',
-        '"This is worse than {tasty} {foods}," {said} {name} {moodly}.',
-        '"We need {a trait} {stranger}!" {said} {name} {moodly}.',
-        "{Name} lost {number} {tasty} {foods} and {a colour} {clothes}.",
-    ),
-    "virtue": By(
-        "moral",
-        {
-            "patience": (
-                "{Name} sat on {a worn} {spot}, {doing} {number} {colour} {things}.",
-                "{Name} waited for {number} minutes, {doing} {colour} {things}.",
-            ),
-            "kindness": (
-                "{Name} gave {pal} {number} {colour} {things} and {a colour} {clothes}.",
-                '"Have my {colour} {clothes}, {pal}," {said} {name} {moodly}.',
-            ),
-            "courage": (
-                "{Name} took {number} brave steps in {a colour} {clothes}.",
-                '"I am as brave as {a trait} {stranger}," {said} {name} {moodly}.',
-            ),
-            "sharing": (
-                "{Name} gave {pal} half of {number} {tasty} {foods}.",
-                '"Half of my {colour} {things} are yours," {said} {name} {moodly}.',
-            ),
-            "honesty": (
-                '"It is my fault, I was {doing} {colour} {things}," {said} {name} {moodly}.',
-                "{Name} told {pal} the truth about {number} {tasty} {foods}.",
-            ),
-            "teamwork": (
-                "{Name} asked {number} {trait} {locals} for help.",
-                "{Name} asked {a trait} {relative} and {a trait} {stranger} for help.",
-            ),
-            "curiosity": (
-                "{Name} looked at the {object} for {number} minutes, {doing} {things}.",
-                '"Do all {locals} like {tasty} {foods}?" {said} {name} {moodly}.',
-            ),
-            "forgiveness": (
-                '"I forgive you, even for the {tasty} {foods}," {said} {name} {moodly}.',
-                "{Name} was angry for only {number} minutes, {doing} {things}.",
-            ),
-        },
-    ),
-    "solution": (
-        "Then {name} {moodly} {solved_by_object}.",
-        '"Aha!" {said} {name}, and {he} {moodly} {solved_by_object}.',
-        "Like {a trait} {stranger}, {name} {solved_by_object}.",
-        "Full of {tasty} {foods}, {name} {solved_by_object}.",
-        "Dressed in {a colour} {clothes}, {name} {solved_by_object}.",
-    ),
-    "thanks": (
-        '"What {a trait} {hero} you are!" {said} {pal} {moodly}.',
-        '"My {trait} {relative} can do that," {said} the {friend} {moodly}.',
-        "{Pal} gave the {hero} {number} {tasty} {foods} and {a colour} {clothes}.",
-        "Even {a trait} {stranger} danced {moodly} for the {hero}.",
-        "The whole {place} sent {name} {number} {colour} {things}.",
-    ),
-    "ending": By(
-        "mood",
-        {
-            "merry": (
-                "Then everybody danced around {a worn} {spot} with {colour} {things}.",
-                "They {moved} home, singing about {tasty} {foods}.",
-                "That night there was a party with {number} {tasty} {foods}.",
-            ),
-            "sleepy": (
-                "Soon they snored behind {a worn} {spot}, dreaming of {tasty} {foods}.",
-                "{Name} yawned {number} times and fell asleep in {a colour} {clothes}.",
-                "The whole {place} fell asleep, and even the {colour} {things} snored.",
-            ),
-            "silly": (
-                "They put {tasty} {foods} on their heads and {moved} home backwards.",
-                "The {friend} went home dressed as {a worn} {spot}.",
-                "That night {name} wore {number} {colour} {things} on {his} {body}.",
-            ),
-            "spooky": (
-                "But at midnight, {number} ghosts came and asked for {tasty} {foods}.",
-                "But in the dark, something went on {doing} {colour} {things}.",
-                "But {number} {colour} eyes watched them from {a worn} {spot}.",
-            ),
-            "cosy": (
-                "They sat by the fire with {a colour} cushion and {tasty} {foods}.",
-                "At home there was {a colour} cushion and {number} {tasty} {foods}.",
-                "They sat by the fire, {doing} {colour} {things}.",
-            ),
-            "proud": (
-                "{Name} got a medal as big as {a worn} {spot}.",
-                "A statue of {name} now stands behind {a worn} {spot}.",
-                "{Name} bowed {number} times with {his} {body} in the air.",
-            ),
-            "dreamy": (
-                "They watched clouds like {tasty} {foods} over the {place}.",
-                "{Name} looked at the moon and saw {number} {colour} {things}.",
-                "Stars came out over {a worn} {spot} like {colour} {things}.",
-            ),
-            "grumpy": (
-                "{Name} wanted {tasty} {foods} and kicked {a worn} {spot}.",
-                "The {friend} slammed {number} doors and kicked {a worn} {spot}.",
-                "{Name} {moved} home in {a colour} {clothes} and slammed {number} doors.",
-            ),
-        },
-    ),
-    "closing": (
-        "And so the {trait} {hero} learned that {lesson}.",
-        "As {a trait} {relative} once told {name}, {lesson}.",
-        "Ask {name}, and {he} will tell you that {lesson}.",
-        "They wrote on {a worn} {spot} in {colour} paint that {lesson}.",
-        '"You see," {said} {pal} {moodly}, "{lesson}."',
-    ),
-}
-DETOURS = ("scene", "chat", "cry", "thanks")  # told or skipped, so a tale has 8 to 12 sentences
+# What happens, part by part and one sentence each. What was said once comes back with the same word
+# before it: "Sir Fox", "little Owl", "faraway harbour", "magic kettle", "called Pepper", "terrible
+# storm", "so merry", "about patience". It is how people tell tales, and it lets a small model learn
+# in minutes to look back for it.
+PARTS = parse_rules("""
+opening:
+  One {day}, {title} {hero} and little {friend} were {doing} {things} in the faraway {place}.
+  Every {day} in the faraway {place}, {title} {hero} helped little {friend} with {doing} {things}.
+  {Title} {hero} and little {friend} of the faraway {place} loved {doing} {colour} {things}.
+  In the faraway {place}, behind {a worn} {spot}, lived {title} {hero} and little {friend}.
+  Nobody in the faraway {place} had more {colour} {things} than {title} {hero} and little {friend}.
+scene:
+  In the faraway {place}, {title} {hero} and little {friend} met {number} {trait} children.
+  The faraway {place} of {title} {hero} and little {friend} smelled of {tasty} {foods}.
+  It was {a weather} {day}, and {title} {hero} gave little {friend} {a colour} {clothes}.
+meeting:
+  "{greeting}" {said} little {friend} to {title} {hero} {how}.
+  "{greeting}" {said} {title} {hero} to little {friend} {how}.
+finding:
+  Under {a worn} {spot}, {title} {hero} and little {friend} found a magic {object} called {nick}.
+  {A trait} {relative} sent {title} {hero} and little {friend} a magic {object} called {nick}.
+  {A trait} {stranger} sold {title} {hero} and little {friend} a magic {object} called {nick}.
+chat:
+  "It looks like my {trait} {relative}," {said} little {friend} to {title} {hero} {how}.
+  "I will hide it under my {colour} {clothes}," {said} {title} {hero} to little {friend} {how}.
+  {Title} {hero} and little {friend} {moved} on, eating {number} {tasty} {foods}.
+  On the road, {title} {hero} and little {friend} met {a trait} {stranger} {doing} {things}.
+trouble:
+  {Suddenly}, a terrible {foe} {moved} up to {title} {hero} and little {friend} by {a worn} {spot}.
+  After {number} steps, {title} {hero} and little {friend} met a terrible {foe} in {a clothes}.
+  {Suddenly}, a terrible {foe} took {number} {things} from {title} {hero} and little {friend}.
+cry:
+  "Oh, my {colour} {clothes}!" {said} little {friend} to {title} {hero} {how}.
+  "This is worse than {tasty} {foods}," {said} {title} {hero} to little {friend} {how}.
+  "We need {a trait} {stranger}!" {said} {title} {hero} to little {friend} {how}.
+solution:
+  {Title} {hero} took the magic {object} called {nick}, {solved}, and the terrible {foe} {gave_up}.
+  Little {friend} took the magic {object} called {nick}, {solved}, and the terrible {foe} {gave_up}.
+thanks:
+  "What {a trait} {stranger} {he} is!" {said} little {friend} of {title} {hero} {how}.
+  "My {trait} {relative} can do that," {said} little {friend} to {title} {hero} {how}.
+  They gave the magic {object} called {nick} {number} {tasty} {foods} in the faraway {place}.
+ending:
+  In the end, {title} {hero} and little {friend} were so {mood} that they {felt}.
+  That {day}, all in the faraway {place} were so {mood} that they {felt}.
+closing:
+  And so, {title} {hero} and {his} little {friend} learned about {moral}: {lesson}.
+  {A trait} {relative} told {title} {hero} and little {friend} about {moral}: {lesson}.
+  "I know about {moral}," {said} little {friend} to {title} {hero} {how}, "{lesson}."
+""")
+DETOURS = ("scene", "chat", "cry", "thanks")  # told or skipped, so a tale has 7 to 11 sentences
 
 # What is said and done inside these sentences.
-PHRASES: dict[str, Rule] = {
-    "greeting": (
-        "Do you have {tasty} {foods}?",
-        "Where is my {colour} {clothes}?",
-        "I have lost {number} {colour} {things}!",
-        "My {trait} {relative} loves {tasty} {foods}!",
-        "Let us go {doing} {things}!",
-    ),
-    "trouble_by_object": By(
-        "object",
-        {
-            "lantern": (
-                "{a big} shadow fell over {a worn} {spot}",
-                "they got lost in {a big} cave full of {colour} {things}",
-            ),
-            "rope": (
-                "{pal} fell into {a big} hole behind {a worn} {spot}",
-                "{pal} got stuck in {a big} hole by the {body}",
-            ),
-            "whistle": (
-                "{pal} got lost in {a big} fog behind {a worn} {spot}",
-                "{pal} raced after {number} {colour} {things} and got lost",
-            ),
-            "ladder": (
-                "{pal} climbed {a worn} {spot} and got stuck",
-                "{pal} got stuck in {a big} tree full of {tasty} {foods}",
-            ),
-            "umbrella": (
-                "{a big} storm came over {a worn} {spot}",
-                "it rained {number} {tasty} {foods}",
-            ),
-            "mirror": (
-                "{a big} {stranger} came out from behind {a worn} {spot}",
-                "{a big} {stranger} took {pal} by the {body}",
-            ),
-            "blanket": (
-                "{a big} frost turned {pal} as {colour} as {things}",
-                "{pal} fell into {a big} pond behind {a worn} {spot}",
-            ),
-            "kettle": (
-                "{pal} caught {a big} cold and sneezed {number} times",
-                "{a big} {stranger} asked for {number} cups of tea",
-            ),
-        },
-    ),
-    "solved_by_object": By(
-        "object",
-        {
-            "lantern": (
-                "lit the {look} {object}, as bright as {number} {things}",
-                "lit the {look} {object} for {number} {trait} {locals}",
-            ),
-            "rope": (
-                "tied the {look} {object} to {a worn} {spot} and pulled",
-                "pulled {pal} out with the {look} {object} in {number} minutes",
-            ),
-            "whistle": (
-                "blew the {look} {object} {number} times, and {pal} came back",
-                "blew the {look} {object} until {pal} {moved} back",
-            ),
-            "ladder": (
-                "climbed the {look} {object} and carried {pal} down by the {body}",
-                "held up the {look} {object}, and {pal} took {number} steps down",
-            ),
-            "umbrella": (
-                "opened the {look} {object} over {number} {trait} heads",
-                "opened the {look} {object} from {body} to {body}",
-            ),
-            "mirror": (
-                "held up the {look} {object} and scared the villain with {a big} {body}",
-                "showed the villain {a big} {body} in the {look} {object}",
-            ),
-            "blanket": (
-                "wrapped the {look} {object} around {pal} {number} times",
-                "warmed {pal} in the {look} {object} from {body} to {body}",
-            ),
-            "kettle": (
-                "boiled the {look} {object} for tea with {tasty} {foods}",
-                "made {number} cups of tea in the {look} {object}",
-            ),
-        },
-    ),
-    "lesson": By(
-        "moral",
-        {
-            "patience": (
-                "good {foods} take time",
-                "even {a trait} {stranger} can wait",
-            ),
-            "kindness": (
-                "a kind word is worth {number} {things}",
-                "a smile is warmer than {a colour} {clothes}",
-            ),
-            "courage": (
-                "fear is only {a big} shadow",
-                "a brave {body} may shake {number} times",
-            ),
-            "sharing": (
-                "{tasty} {foods} taste better together",
-                "two can sit under {a colour} {clothes}",
-            ),
-            "honesty": (
-                "one lie needs {number} more",
-                "the truth is better than {tasty} {foods}",
-            ),
-            "teamwork": (
-                "many hands can lift {a worn} {spot}",
-                "two heads are better than {number} {things}",
-            ),
-            "curiosity": (
-                "every {worn} {spot} has a secret",
-                "those who ask will find {colour} {things}",
-            ),
-            "forgiveness": (
-                "anger is heavier than {a worn} {spot}",
-                "everybody deserves {number} chances",
-            ),
-        },
-    ),
-}
+PHRASES = parse_rules("""
+greeting:
+  Do you have {tasty} {foods}?
+  Where is my {colour} {clothes}?
+  I have lost {number} {colour} {things}!
+  My {trait} {relative} loves {tasty} {foods}!
+  Let us go {doing} {things}!
+gave_up:
+  {moved} away
+  asked for {tasty} {foods}
+  fell into {a worn} {spot}
+solved by object:
+  lantern: lit up {number} {things} | lit {a worn} {spot}
+  rope: tied up {number} {things} | tied it to {a worn} {spot}
+  whistle: blew it {number} times | blew at {a worn} {spot}
+  ladder: climbed {number} steps | climbed {a worn} {spot}
+  umbrella: opened it {number} times | opened it on {a worn} {spot}
+  mirror: showed it {number} {things} | showed it {a worn} {spot}
+  blanket: covered {number} {things} | covered {a worn} {spot}
+  kettle: boiled {number} {things} | boiled tea on {a worn} {spot}
+felt by mood:
+  merry: danced around {a worn} {spot} | sang {number} songs
+  sleepy: snored behind {a worn} {spot} | yawned {number} times
+  silly: kissed {a worn} {spot} | wore {number} {things}
+  spooky: hid behind {a worn} {spot} | saw {number} {colour} eyes
+  cosy: sat down by {a worn} {spot} | drank {number} cups of tea
+  proud: stood on top of {a worn} {spot} | bowed {number} times
+  dreamy: gazed at {a worn} {spot} | counted {number} clouds
+  grumpy: kicked {a worn} {spot} | slammed {number} doors
+lesson by moral:
+  patience: good {foods} take time | even {a trait} {stranger} can wait
+  kindness: a kind word is worth {number} {things} | a smile is warmer than {a colour} {clothes}
+  courage: fear is only a shadow on {a worn} {spot} | a hero may shake {number} times
+  sharing: {tasty} {foods} taste better together | two can sit under {a colour} {clothes}
+  honesty: one lie needs {number} more | the truth is better than {tasty} {foods}
+  teamwork: many hands can lift {a worn} {spot} | two heads are better than {number} {things}
+  curiosity: every {worn} {spot} has a secret | those who ask will find {colour} {things}
+  forgiveness: anger is heavier than {a worn} {spot} | all deserve {number} chances
+""")
 
-HEADER = ", ".join(f"{field}: {{{field}}}" for field in FIELDS)
+HEADER = (
+    "hero: {title} {hero}, friend: little {friend}, place: faraway {place},"
+    " object: magic {object}, mood: so {mood}, moral: about {moral}"
+)
 GRAMMAR = Grammar(
     {
         **FIELDS,
@@ -454,12 +206,11 @@ GRAMMAR = Grammar(
         **PARTS,
         **PHRASES,
         **{f"maybe_{part}": ("", f" {{{part}}}") for part in DETOURS},
+        "header": (HEADER,),
+        # A detour brings its own space.
         "tale": (
-            f"{HEADER}\n"
-            + " ".join(f"{{maybe_{p}}}" if p in DETOURS else f"{{{p}}}" for p in PARTS).replace(
-                " {maybe_",
-                "{maybe_",  # a detour brings its own space
-            ),
+            "{header}\n"
+            + "".join(f"{{maybe_{p}}}" if p in DETOURS else f" {{{p}}}" for p in PARTS).lstrip(),
         ),
     },
     remembered=[*FIELDS, *CAST],
@@ -467,7 +218,7 @@ GRAMMAR = Grammar(
 )
 
 
-# ---- writing tales ---------------------------------------------------------------------------------
+# ---- writing tales -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -519,13 +270,13 @@ def write(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for split, n_bytes in {"train": train_bytes, "val": val_bytes}.items():
-            texts, bits, size = [], [], 0
+            texts: list[str] = []
+            bits: list[float] = []
+            size = -1  # two newlines after each tale, but one after the last
             for one in tales(seed, split):
                 if one.text in seen and split == "val":
                     continue
-                size += len(one.text) + (
-                    2 if texts else 1
-                )  # blank line between, newline at the end
+                size += len(one.text) + 2
                 if size > n_bytes:
                     break
                 texts.append(one.text)
@@ -568,7 +319,7 @@ def _write_whole(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-# ---- checking tales --------------------------------------------------------------------------------
+# ---- checking tales ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -606,7 +357,8 @@ def check(text: str) -> Verdict:
 
     told, unreadable = _read_sentences(body)
     complaints += unreadable
-    denied, contradictions = _contradictions(told, conditions)
+    read = next(Reader(GRAMMAR, header).readings("header"), None)
+    denied, contradictions = _contradictions(read.mentions if read else (), told, conditions)
     complaints += contradictions
     complaints += _disorder(told)
     shown = {mention.name for sentence in told for mention in sentence.mentions}
@@ -626,7 +378,6 @@ class Sentence:
 
     number: int
     part: str | None
-    text: str
     mentions: tuple[Mention, ...]
 
 
@@ -634,7 +385,7 @@ def _check_header(header: str) -> tuple[list[str], dict[str, str]]:
     """Complaints, and the fields that have a value which they can have."""
     if not header:
         return ["no header: the first line must begin with hero: and a kind of hero"], {}
-    found = dict(re.findall(r"(\w+): ?(\w*)", header))
+    found = dict(re.findall(r"(\w+): (?:\w+ )??(\w+)(?=,|$)", header))
     complaints = []
     for field, values in FIELDS.items():
         if field not in found:
@@ -643,22 +394,20 @@ def _check_header(header: str) -> tuple[list[str], dict[str, str]]:
             complaints.append(
                 f"{field}: {found[field]} in the header is none of {', '.join(values)}"
             )
-    if not complaints and header != ", ".join(f"{field}: {found[field]}" for field in FIELDS):
+    readings = Reader(GRAMMAR, header).readings("header")
+    if not complaints and not any(reading.end == len(header) for reading in readings):
         complaints.append(f'the header is not of the form "{HEADER}"')
     known = {field: found[field] for field in FIELDS if found.get(field) in FIELDS[field]}
     return complaints, known
 
 
 SENTENCE_END = re.compile(r'[.!?]"?(?=\s+["A-Z]|\s*$)')
-WORD_ROLES = {
+WORD_ROLES = {  # words that tell, wherever they stand, what the text is about
     word: role
-    for role, words_of_role in {**FIELDS, **CAST}.items()
-    if role not in ("mood", "moral", "sex")
-    for word in (
-        itertools.chain(*words_of_role.cases.values())
-        if isinstance(words_of_role, By)
-        else words_of_role
-    )
+    for role in ("hero", "friend", "place", "object", "nick", "foe")
+    for templates in GRAMMAR.cases[role].values()
+    for (word,) in templates
+    if isinstance(word, str)
 }
 
 
@@ -683,13 +432,12 @@ def _read_sentences(body: str) -> tuple[list[Sentence], list[str]]:
             stop = SENTENCE_END.search(body, start)
             end = stop.end() if stop else len(body)
             complaints.append(_complain(body[start:end], number, reader.furthest - start))
-            # Words that have one role only still tell what the sentence is about.
             mentions = tuple(
                 Mention(WORD_ROLES[word[0]], word[0], word.start(), word.end())
                 for word in re.compile(r"\w+").finditer(body, start, end)
                 if word[0] in WORD_ROLES
             )
-        sentences.append(Sentence(number, part, body[start:end], mentions))
+        sentences.append(Sentence(number, part, mentions))
         start = end + 1
     return sentences, complaints
 
@@ -710,35 +458,36 @@ def _complain(sentence: str, number: int, furthest: int) -> str:
     )
 
 
-def _contradictions(told: list[Sentence], conditions: dict[str, str]) -> tuple[set[str], list[str]]:
+def _contradictions(
+    header: tuple[Mention, ...], told: list[Sentence], conditions: dict[str, str]
+) -> tuple[set[str], list[str]]:
     """Header fields that the tale denies; complaints about whatever changes within the text."""
-    first: dict[str, tuple[str, str]] = {k: (v, "in the header") for k, v in conditions.items()}
+    first = {mention.name: (mention.value, "in the header") for mention in header}
+    first |= {field: (value, "in the header") for field, value in conditions.items()}
     complaints: dict[tuple[str, str], str] = {}
     denied: set[str] = set()
     for sentence in told:
-        names = {mention.start for mention in sentence.mentions if mention.name == "name"}
         where = f"in sentence {sentence.number}"
         for mention in sentence.mentions:
             value, before = first.setdefault(mention.name, (mention.value, where))
-            if mention.value == value or (mention.name == "sex" and mention.start in names):
-                continue  # a wrong name is one fault, not also a wrong sex
+            if mention.value == value:
+                continue
             if mention.name in FIELDS:
                 denied.add(mention.name)
-            hero = first.get("name", ("the hero", ""))[0]
-            if mention.name == "sex":
-                text = f"{hero} is a {value} {before} but a {mention.value} {where}"
-            else:
-                what = {"name": "the hero's name", "pal": "the friend's name"}.get(mention.name)
-                if mention.name == "look":
-                    what = f"the {first['object'][0]}"
-                old, new = (
-                    f"{article(word)} {word}"
-                    if mention.name in ("hero", "friend", "object")
-                    else word
-                    for word in (value, mention.value)
-                )
-                text = f"{what or mention.name} is {old} {before} but {new} {where}"
-            complaints.setdefault((mention.name, mention.value), text)
+            what = {
+                "sex": "the hero",
+                "nick": f"the {first.get('object', ('object', ''))[0]}'s name",
+                "foe": "the trouble",
+            }.get(mention.name, mention.name)
+            old, new = (
+                f"{article(word)} {word}"
+                if mention.name in ("hero", "friend", "object", "sex", "foe")
+                else word
+                for word in (value, mention.value)
+            )
+            complaints.setdefault(
+                (mention.name, mention.value), f"{what} is {old} {before} but {new} {where}"
+            )
     return denied, list(complaints.values())
 
 
@@ -754,16 +503,16 @@ def _disorder(told: list[Sentence]) -> list[str]:
             if any(order.index(sentence.part) < order.index(part) for part in parts):
                 complaints.append(f"sentence {sentence.number} tells the {sentence.part} too late")
             parts.append(sentence.part)
-    if not told or told[-1].part:  # an unreadable end has its own complaint
-        if "closing" not in parts:
-            complaints.append("ends without a moral")
+    unfinished = not told or told[-1].part  # an unreadable end has its own complaint
+    if unfinished and "closing" not in parts:
+        complaints.append("ends without a moral")
     if all(sentence.part for sentence in told):  # else the missing part may be the unreadable one
         missing = [part for part in order if part not in (*parts, *DETOURS, "closing")]
         complaints += [f"the {part} is missing" for part in missing]
     return complaints
 
 
-# ---- command line ----------------------------------------------------------------------------------
+# ---- command line --------------------------------------------------------------------------------
 
 
 def main(arguments: list[str] | None = None) -> None:

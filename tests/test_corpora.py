@@ -1,0 +1,364 @@
+"""What --data may mean, and that corpora with names are whole or refused."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minigen import corpora
+from minigen.corpora import Corpus, tales
+from minigen.data import prepare
+from minigen.errors import UserError
+
+
+def put(path: Path, content: str = "some text") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+def find(*data: str | Path, separator: str | None = None) -> Corpus:
+    """`corpora.find` among files only: the folder of the corpora does not exist."""
+    return corpora.find([str(one) for one in data], Path("no such folder"), separator)
+
+
+# ---- files, folders, patterns, names ----
+
+
+def test_a_file_is_a_corpus_with_its_name(tmp_path: Path) -> None:
+    path = put(tmp_path / "moby.txt")
+    assert find(path) == Corpus("moby", (path,))
+
+
+def test_several_files_keep_their_order_and_none_comes_twice(tmp_path: Path) -> None:
+    b, a, c = (put(tmp_path / name) for name in ("b.txt", "a.txt", "c.txt"))
+    expected = Corpus("b+2", (b, a, c))
+    assert find(b, a, c) == expected
+    assert find(f"{b},{a}, {c},") == expected
+    assert find(b, tmp_path / "[ab].txt", b, c) == expected
+
+
+def test_a_folder_means_all_files_below_it_sorted(tmp_path: Path) -> None:
+    """Hidden files, and all in hidden folders, are no text of the user's; links to files are."""
+    folder = tmp_path / "books"
+    files = [put(folder / name) for name in ("a.txt", "b/a.md", "b/c/d", "z")]
+    for hidden in (".hidden", ".git/config", "b/.cache/x"):
+        put(folder / hidden)
+    os.mkfifo(folder / "fifo")
+    (folder / "broken").symlink_to("nothing")
+    (folder / "loop").symlink_to(folder)  # followed, it would go on for ever
+    (folder / "link").symlink_to(folder / "z")
+    assert find(folder) == Corpus("books", (*files[:3], folder / "link", files[3]))
+
+
+def test_a_folder_has_its_own_name_also_as_a_dot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "books" / "a.txt")
+    monkeypatch.chdir(tmp_path / "books")
+    assert find(".").name == "books"
+
+
+def test_a_pattern_means_what_it_matches(tmp_path: Path) -> None:
+    a, b, c = (put(tmp_path / name) for name in ("a.txt", "b.txt", "deep/c.txt"))
+    assert find(tmp_path / "*.txt") == Corpus("a+1", (a, b))
+    assert find(tmp_path / "**" / "*.txt").train == (a, b, c)
+    assert find(tmp_path / "a*") == Corpus("a", (a,))
+
+
+def test_what_exists_as_a_file_is_never_anything_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("tales", "a[1].txt", "one,two", "*"):
+        put(tmp_path / name)
+        assert find(name).train == (Path(name),)
+
+
+@pytest.mark.parametrize("name", ["Über uns", "../x", "a/b", "-rf", "?", "...", "x" * 200, "漢字"])
+def test_names_are_safe_as_folders(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / (name.replace("/", "\\") if name != "..." else "....")
+    put(folder / "text")
+    safe = find(folder).name
+    assert re.fullmatch(r"[\w+][\w+-]*", safe)
+    (tmp_path / "runs" / safe).mkdir(parents=True)
+    assert len(safe) <= 50
+
+
+def test_a_separator_may_be_typed_in_a_shell(tmp_path: Path) -> None:
+    path = put(tmp_path / "a")
+    assert find(path, separator=r"\n--\n").separator == "\n--\n"
+    assert find(path, separator="\n\n").separator == "\n\n"
+    with pytest.raises(UserError, match="separator is empty"):
+        find(path, separator="")
+
+
+# ---- what is wrong, in one line ----
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("shakespear", "shakespeare"), ("tails", "tales"), ("inptu.txt", "input.txt")],
+)
+def test_an_unknown_name_is_answered_with_the_known_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str, meant: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path / "input.txt")
+    with pytest.raises(UserError) as caught:
+        find(typed)
+    message = str(caught.value)
+    assert f"no such file or corpus: '{typed}'" in message
+    assert f"did you mean {meant}?" in message
+    assert all(name in message for name in corpora.NAMES)
+    assert "\n" not in message
+
+
+def test_a_typing_error_in_a_path_is_answered_with_the_file_beside_it(tmp_path: Path) -> None:
+    path = put(tmp_path / "input.txt")
+    with pytest.raises(UserError, match=re.escape(f"did you mean {path}?")):
+        find(tmp_path / "inptu.txt")
+    with pytest.raises(UserError) as caught:
+        find("qqqq")
+    assert "did you mean" not in str(caught.value)
+
+
+def test_what_is_no_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "broken").symlink_to(tmp_path / "nothing")
+    for name, complaint in {
+        "empty": "holds no files",
+        "fifo": "neither a file nor a folder",
+        "loop": "cannot read .*loop: .*symbolic links",
+        "broken": "cannot read .*broken: No such file",
+        "*.txt": "no such file or corpus",
+    }.items():
+        with pytest.raises(UserError, match=complaint) as caught:
+            find(tmp_path / name)
+        assert name in str(caught.value)
+        assert "\n" not in str(caught.value)
+    for nothing in ([], [","]):
+        with pytest.raises(UserError, match="--data is empty"):
+            find(*nothing)
+    with pytest.raises(UserError, match="no such file or corpus: ''"):
+        find("")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_may_not_be_read_is_not_skipped(tmp_path: Path) -> None:
+    put(tmp_path / "a.txt")
+    (tmp_path / "secret").mkdir(mode=0)
+    with pytest.raises(UserError, match=r"cannot read .*secret: Permission denied"):
+        find(tmp_path)
+
+
+# ---- tales ----
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder where tales have been written."""
+    folder = tmp_path_factory.mktemp("data")
+    corpora.find(["tales"], folder)
+    return folder
+
+
+def stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.iterdir()}
+
+
+def test_tales_are_written_once(home: Path) -> None:
+    before = stamps(home / "tales")
+    assert set(before) == {"train.txt", "val.txt", "facts.json"}
+    corpora.find(["tales"], home)
+    assert stamps(home / "tales") == before
+
+
+def test_damaged_or_old_tales_are_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = tales.write
+    monkeypatch.setattr(tales, "write", lambda folder: write(folder, 20_000, 5_000))  # faster
+    corpora.find(["tales"], tmp_path)
+    whole = {path: path.read_bytes() for path in (tmp_path / "tales").iterdir()}
+    facts = tmp_path / "tales" / "facts.json"
+    old = whole[facts].replace(f'"version": {tales.VERSION}'.encode(), b'"version": 0')
+    assert old != whole[facts]
+    for damaged, content in [
+        (facts, old),
+        (facts, b"{}"),
+        (facts, b"[1]"),
+        (facts, None),
+        (facts.with_name("train.txt"), whole[facts.with_name("train.txt")][:-9]),
+        (facts.with_name("val.txt"), None),
+    ]:
+        damaged.unlink()
+        if content is not None:
+            damaged.write_bytes(content)
+        corpora.find(["tales"], tmp_path)
+        assert {path: path.read_bytes() for path in (tmp_path / "tales").iterdir()} == whole
+
+
+def test_the_floor_counts_the_bytes_that_the_stream_counts(home: Path) -> None:
+    """Each tale is a document; and bits of each tale, over n_bytes, are the floor."""
+    corpus = corpora.find(["tales"], home)
+    tokenizer, train, val = prepare(corpus, None, "byte", 0, home / "cache")
+    stream = tokenizer.decode(np.fromfile(val.path, val.dtype).tolist())
+    documents = stream.split("<|endoftext|>")[1:]
+    assert val.n_documents == len(documents) > 100
+    assert train.n_documents > 1000
+    bits = [tales.check(document).bits for document in documents]
+    exact = sum(bit for bit in bits if bit is not None)
+    assert None not in bits
+    assert val.n_bytes == sum(len(document.encode("utf-8")) for document in documents)
+    assert corpus.floor == pytest.approx(exact / val.n_bytes, rel=1e-6)
+
+
+def test_tales_stand_alone(tmp_path: Path) -> None:
+    """Their validation text and their floor would be those of another text."""
+    path = put(tmp_path / "a")
+    for data, separator in (
+        (["tales", str(path)], None),
+        ([f"{path},tales"], None),
+        (["tales"], "#"),
+    ):
+        with pytest.raises(UserError, match="tales stands alone"):
+            corpora.find(data, tmp_path, separator)
+
+
+def test_the_module_of_tales_runs_without_a_warning() -> None:
+    """It would warn if the package had imported it before."""
+    command = [sys.executable, "-W", "error", "-m", "minigen.corpora.tales", "--count", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("hero: ")
+    assert done.stderr == ""
+
+
+# ---- downloads ----
+
+
+class Server(http.server.SimpleHTTPRequestHandler):
+    """Serves the text, a longer one, one cut short in transfer, or 404; counts what was asked."""
+
+    text = b"To be, or not to be\n" * 50
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        content = {
+            "/text": self.text,
+            "/longer": self.text + b"!",
+            "/changed": self.text[:-1] + b"?",
+            "/cut": self.text[:500],
+        }.get(self.path)
+        if content is None:
+            return self.send_error(404)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.text if self.path == "/cut" else content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    Server.asked = []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as running:
+        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_address[1]}"
+        running.shutdown()
+
+
+@pytest.fixture
+def published(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The server's text takes the place of tiny Shakespeare."""
+    monkeypatch.setattr(corpora, "SHAKESPEARE_URL", f"{server}/text")
+    monkeypatch.setattr(corpora, "SHAKESPEARE_BYTES", len(Server.text))
+    monkeypatch.setattr(corpora, "SHAKESPEARE_SHA256", hashlib.sha256(Server.text).hexdigest())
+    return server
+
+
+def test_shakespeare_is_downloaded_once(tmp_path: Path, published: str) -> None:
+    path = tmp_path / "shakespeare" / "tinyshakespeare.txt"
+    for _ in range(2):
+        assert corpora.find(["shakespeare"], tmp_path) == Corpus("shakespeare", (path,))
+        assert path.read_bytes() == Server.text
+    assert Server.asked == ["/text"]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_damaged_download_is_made_again(tmp_path: Path, published: str) -> None:
+    path = put(tmp_path / "shakespeare" / "tinyshakespeare.txt", "To be, or n")
+    corpora.find(["shakespeare"], tmp_path)
+    assert path.read_bytes() == Server.text
+
+
+def test_shakespeare_goes_with_other_files(tmp_path: Path, published: str) -> None:
+    path = put(tmp_path / "a.txt")
+    corpus = corpora.find([f"shakespeare,{path}"], tmp_path)
+    assert corpus.name == "tinyshakespeare+1"
+    assert corpus.train == (tmp_path / "shakespeare" / "tinyshakespeare.txt", path)
+
+
+@pytest.mark.parametrize(
+    ("page", "complaint"),
+    [
+        ("/longer", "does not hold"),
+        ("/changed", "does not hold"),
+        ("/cut", "does not hold|cannot download"),
+        ("/missing", "cannot download .*404"),
+    ],
+)
+def test_wrong_content_is_refused_and_nothing_is_left(
+    tmp_path: Path,
+    published: str,
+    monkeypatch: pytest.MonkeyPatch,
+    page: str,
+    complaint: str,
+) -> None:
+    monkeypatch.setattr(corpora, "SHAKESPEARE_URL", published + page)
+    by_hand = tmp_path / "shakespeare" / "tinyshakespeare.txt"
+    with pytest.raises(UserError, match=complaint) as caught:
+        corpora.find(["shakespeare"], tmp_path)
+    assert f"save it as {by_hand}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_offline_the_error_says_where_to_put_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpora, "SHAKESPEARE_URL", "http://127.0.0.1:9/text")  # nobody answers
+    with pytest.raises(UserError, match=r"go online, or .* save it as .*tinyshakespeare\.txt"):
+        corpora.find(["shakespeare"], tmp_path)
+
+
+def test_a_full_disk_leaves_nothing(
+    tmp_path: Path, published: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"cannot write .*No space left"):
+        corpora.find(["shakespeare"], tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.network
+def test_the_published_text_is_the_one_that_is_expected(tmp_path: Path) -> None:
+    assert corpora.find(["shakespeare"], tmp_path).train[0].stat().st_size == 1_115_394
