@@ -43,8 +43,8 @@ DATA = Path(__file__).resolve().parent / "data"
 
 # What --size stands for; each of these can also be given by itself.
 SIZES: dict[str, dict[str, int | float]] = {
-    "tiny": {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 128, "batch_size": 16,
-             "learning_rate": 6e-3},
+    "tiny": {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 256, "batch_size": 4,
+             "learning_rate": 1e-2},
     "small": {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "batch_size": 64,
               "learning_rate": 3e-3},
     "gpt2": {"n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024, "batch_size": 128,
@@ -60,9 +60,9 @@ class TrainConfig:
     data: tuple[str, ...] = ("tales",)  # files, folders, globs, or a corpus: tales, shakespeare
     separator: str | None = None  # stands between documents in a file; none: a file is a document
     tokenizer: Literal["bpe", "char", "byte", "gpt2"] = "bpe"  # how text is cut into tokens
-    vocab_size: int = 1024  # the most tokens that bpe may make
+    vocab_size: int = 2048  # the most tokens that bpe may make
     # --- the model ---
-    size: Literal["tiny", "small", "gpt2"] = "tiny"  # about 1, 11 or 124 million parameters
+    size: Literal["tiny", "small", "gpt2"] = "tiny"  # about 0.4, 12 or 124 million parameters
     architecture: Literal["modern", "gpt2"] = "modern"  # the arithmetic of Qwen3 or of GPT-2
     n_layer: int = 0  # blocks on top of each other; 0, here and below: as --size says
     n_head: int = 0  # attention heads in each block
@@ -70,9 +70,7 @@ class TrainConfig:
     block_size: int = 0  # tokens that the model can look back on
     dropout: float = 0.0  # 0.1 to 0.2 helps when a small text is read many times
     # --- how long ---
-    minutes: float = (
-        2.0  # for the whole command: the first steps are timed, then their number fixed
-    )
+    minutes: float = 2.0  # for the whole command; the first steps tell how many fit
     max_steps: int = 0  # the number of steps; 0: as many as fit into --minutes
     # --- how ---
     batch_size: int = 0  # sequences in a step
@@ -80,15 +78,13 @@ class TrainConfig:
     optimizer: Literal["muon", "adamw"] = "muon"  # what turns gradients into steps
     learning_rate: float = 0.0  # the highest, after warm-up
     warmup_steps: int = 20  # steps until the learning rate is at its highest
-    cooldown: float = 0.6  # share of the steps, at the end, over which it falls to zero
+    cooldown: float = 0.7  # share of the steps, at the end, over which it falls to zero
     weight_decay: float = 0.1  # pull of the weights towards zero
     grad_clip: float = 1.0  # longest gradient that is believed; 0: no limit
     # --- where, and what it tells ---
     out_dir: str = "out"  # runs are kept in out_dir/name
-    name: str | None = None  # of the run; none: after the data. No run is ever overwritten
-    init_from: Literal["scratch", "resume"] = (
-        "scratch"  # resume: go on with the last run, or --name
-    )
+    name: str | None = None  # of the run; none: after the data, or the last one to resume
+    init_from: Literal["scratch", "resume"] = "scratch"  # resume: go on with a run
     eval_interval: int = 0  # steps between evaluations, each with a checkpoint; 0: five in a run
     eval_tokens: int = 8192  # of the validation text, scored each time; after the last step all are
     sample_prompt: str = ""  # how the sample begins that each evaluation shows
@@ -280,7 +276,8 @@ def settle_compile(model: GPT, tokens: TokenFile, config: TrainConfig) -> TrainC
 
 
 EVALUATIONS = 5  # in a run, where --eval_interval does not say otherwise
-CLOSING = 4.0  # seconds to draw loss.png, save, and leave
+SHOWING = 1.0  # seconds that an evaluation takes besides: a sample, a plot, a checkpoint
+CLOSING = 3.0  # seconds to leave
 
 
 def steps_that_fit(
@@ -290,16 +287,20 @@ def steps_that_fit(
 
     Never so few that the cooldown should have begun already: then the same number of steps, given
     as --max_steps, is the same run.
+
+    Args:
+        step_seconds: what each step took so far.
+        look_seconds, final_seconds: what evaluating a part of the text takes, and all of it.
     """
     budget, taken = 60 * config.minutes, len(step_seconds)
-    if taken < 10 and not (taken > 2 and sum(step_seconds) > 0.1 * budget):
+    if sum(step_seconds) < 0.05 * budget or taken < 3:
         return 0
     left = 0.98 * budget - (time.perf_counter() - START) - final_seconds - CLOSING
-    each = statistics.median(step_seconds[1:])
+    each = statistics.median(step_seconds[taken // 2 :])  # the first steps are slower
     if config.eval_interval:
-        each += look_seconds / config.eval_interval
+        each += (look_seconds + SHOWING) / config.eval_interval
     else:
-        left -= EVALUATIONS * look_seconds
+        left -= EVALUATIONS * (look_seconds + SHOWING)
     return max(int(left / each), math.ceil(taken / (1 - config.cooldown)) - taken)
 
 
@@ -350,9 +351,15 @@ def main(argv: list[str] | None = None) -> int:
         f"{tokenizer.n_vocab} different ones; {config.device}, {config.dtype}"
     )
 
+    look_seconds = 0.0  # that the last evaluation took
+    step_seconds: list[float] = []  # that each step took
+
     def look() -> float:
         """Measure on text that was never trained on, and show what the model writes by now."""
+        nonlocal look_seconds
+        began = time.perf_counter()
         val_loss = evaluate(model, val_tokens, config, config.eval_tokens)
+        look_seconds = time.perf_counter() - began
         report.evaluation(step, val_loss, live_sample(model, tokenizer, config))
         return val_loss
 
@@ -361,15 +368,9 @@ def main(argv: list[str] | None = None) -> int:
         checkpoint.save(run, model, tokenizer, optimizer.state, facts)
         checkpoint.prune(run)
 
-    began = time.perf_counter()
     if step == 0:
         look()
-    look_seconds = time.perf_counter() - began
-    final_seconds = (
-        look_seconds * val_tokens.n_tokens / min(val_tokens.n_tokens, config.eval_tokens)
-    )
-
-    step_seconds: list[float] = []
+    whole = val_tokens.n_tokens / min(val_tokens.n_tokens, config.eval_tokens)
     while not config.max_steps or step < config.max_steps:
         began = time.perf_counter()
         share = rate_at(step, config.max_steps, config.warmup_steps, config.cooldown)
@@ -385,7 +386,7 @@ def main(argv: list[str] | None = None) -> int:
         report.step(step, loss.item(), norm.item(), share * config.learning_rate, speed)
 
         if not config.max_steps:
-            more = steps_that_fit(config, step_seconds, look_seconds, final_seconds)
+            more = steps_that_fit(config, step_seconds, look_seconds, whole * look_seconds)
             config = dataclasses.replace(config, max_steps=step + more if more else 0)
             report.plan(config.max_steps)
         interval = config.eval_interval or math.ceil(config.max_steps / EVALUATIONS)

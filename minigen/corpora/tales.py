@@ -343,7 +343,7 @@ class Verdict:
 def check(text: str) -> Verdict:
     """Read a text as a tale; blank lines before and after it do not count.
 
-    >>> check("hero: fox").complaints[0]
+    >>> check("hero: Sir Fox").complaints[0]
     'the header has no friend'
     """
     text = text.strip("\n")

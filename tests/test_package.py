@@ -1,0 +1,73 @@
+"""The package as a whole: who imports whom, what importing costs, nothing unsafe."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import minigen
+
+PACKAGE = Path(minigen.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+SCRIPTS = [PACKAGE.parent / "train.py", PACKAGE.parent / "sample.py"]
+
+# Beside errors, which all may import.
+ALLOWED = {
+    "checkpoint.py": {"minigen.model", "minigen.tokenizer"},
+    "data.py": {"minigen.tokenizer"},
+    "device.py": {"minigen.model"},
+    "__init__.py": {"minigen.model"},
+    "corpora/__init__.py": {"minigen.corpora"},
+    "corpora/tales.py": {"minigen.corpora.grammar"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of minigen that a file imports."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    found |= {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    return {name for name in found if name.startswith("minigen")}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.name)
+def test_imports_go_one_way(path: Path) -> None:
+    """Each file stands on few others, so that it can be read by itself."""
+    allowed = ALLOWED.get(path.relative_to(PACKAGE).as_posix(), set()) | {"minigen.errors"}
+    assert imports(path) <= allowed
+
+
+@pytest.mark.parametrize("path", [*MODULES, *SCRIPTS], ids=lambda p: p.name)
+def test_nothing_is_unpickled_or_executed(path: Path) -> None:
+    """No pickle, no torch.load, no exec, no eval of text, read off the syntax tree."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = {a.name for a in node.names} | {getattr(node, "module", "") or ""}
+            assert not names & {"pickle", "marshal", "shelve", "dill", "joblib"}
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in ("exec", "eval", "compile", "torch.load", "np.load", "__import__")
+
+
+@pytest.mark.parametrize(
+    "name", ["optim", "model", "tokenizer", "sampling", "data", "corpora.grammar", "corpora.tales"]
+)
+def test_examples_in_docstrings_are_true(name: str) -> None:
+    """Every >>> of a module gives what it says."""
+    result = doctest.testmod(importlib.import_module(f"minigen.{name}"))
+    assert result.failed == 0
+
+
+def test_importing_is_silent_and_brings_nothing_heavy() -> None:
+    """`import minigen` prints nothing and loads no plotting, no transformers."""
+    code = "import sys, minigen; print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
+    assert done.stderr == ""
+    loaded = set(ast.literal_eval(done.stdout))
+    assert not loaded & {"matplotlib", "transformers", "tyro", "tiktoken", "requests", "tokenizers"}

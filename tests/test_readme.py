@@ -1,0 +1,85 @@
+"""The README is true: every command in it runs, every file in its map exists, every flag is one."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import train
+from minigen.corpora import NAMES
+from sample import SampleConfig
+from train import TrainConfig
+
+ROOT = Path(train.__file__).parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```sh\n(.*?)```", README, flags=re.S)
+COMMANDS = [line for block in BLOCKS for line in block.strip().splitlines()]
+
+# So that a test trains a small model for a moment, and nothing else of the command is changed.
+BRIEF = ["--max_steps", "4", "--n_embd", "16", "--block_size", "64", "--eval_tokens", "200"]
+
+
+def test_two_commands_set_everything_up() -> None:
+    """One installs and trains, one installs and tests, just so."""
+    assert COMMANDS[0] == "pip install -e . && python train.py"
+    assert 'pip install -e ".[dev]" && pytest' in COMMANDS
+
+
+def test_every_command_runs(tmp_path: Path) -> None:
+    """One after the other in an empty folder, as a reader would."""
+    (tmp_path / "my.txt").write_text("It was a dark and stormy night, and rain fell.\n" * 60)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = 0
+    for line in COMMANDS:
+        for command in line.split(" && "):
+            words = shlex.split(command)
+            if words[0] != "python":
+                continue  # installing is what CI does
+            if words[1] in ("train.py", "sample.py"):
+                if words[1] == "train.py" and "--help" not in words:
+                    words += BRIEF
+                if words[1] == "sample.py" and "--max_new_tokens" not in words:
+                    words += ["--max_new_tokens", "5"]
+                words[1] = str(ROOT / words[1])
+            done = subprocess.run(
+                [sys.executable, *words[1:]],
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                encoding="utf-8",
+                timeout=240,
+            )
+            assert done.returncode == 0, f"{command}\n{done.stderr}"
+            ran += 1
+    assert ran >= 6
+
+
+def test_every_flag_is_one() -> None:
+    """Flags that the text mentions exist in one of the two commands or are pip's and pytest's."""
+    known = {*TrainConfig.__dataclass_fields__, *SampleConfig.__dataclass_fields__, "help"}
+    for flag in re.findall(r"(?<![\w-])--(\w+)", README):
+        assert flag in known, flag
+
+
+def test_every_file_of_the_map_exists() -> None:
+    """And each module of the package is in the map."""
+    named = set(re.findall(r"`((?:\w+/)*\w+(?:\.py|/))`", README))
+    assert {name for name in named if not (ROOT / name).exists()} <= {
+        "device.py",
+        "command_line.py",
+        "errors.py",
+    }
+    for path in (ROOT / "minigen").glob("*.py"):
+        assert path.name == "__init__.py" or path.name in README, path.name
+    assert all(name in README for name in NAMES)
+
+
+def test_the_picture_is_there() -> None:
+    """Pictures that are shown exist."""
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
+    assert pictures
+    assert all((ROOT / picture).is_file() for picture in pictures)
