@@ -43,7 +43,7 @@ DATA = Path(__file__).resolve().parent / "data"
 
 # What --size stands for; each of these can also be given by itself.
 SIZES: dict[str, dict[str, int | float]] = {
-    "tiny": {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 256, "batch_size": 4,
+    "tiny": {"n_layer": 3, "n_head": 4, "n_embd": 64, "block_size": 256, "batch_size": 4,
              "learning_rate": 1e-2},
     "small": {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "batch_size": 64,
               "learning_rate": 3e-3},
@@ -62,7 +62,7 @@ class TrainConfig:
     tokenizer: Literal["bpe", "char", "byte", "gpt2"] = "bpe"  # how text is cut into tokens
     vocab_size: int = 2048  # the most tokens that bpe may make
     # --- the model ---
-    size: Literal["tiny", "small", "gpt2"] = "tiny"  # about 0.4, 12 or 124 million parameters
+    size: Literal["tiny", "small", "gpt2"] = "tiny"  # about 0.35, 12 or 124 million parameters
     architecture: Literal["modern", "gpt2"] = "modern"  # the arithmetic of Qwen3 or of GPT-2
     n_layer: int = 0  # blocks on top of each other; 0, here and below: as --size says
     n_head: int = 0  # attention heads in each block
@@ -370,6 +370,8 @@ def main(argv: list[str] | None = None) -> int:
 
     if step == 0:
         look()
+    if not config.max_steps:
+        look()  # again, for its time: the first one was slow
     whole = val_tokens.n_tokens / min(val_tokens.n_tokens, config.eval_tokens)
     while not config.max_steps or step < config.max_steps:
         began = time.perf_counter()

@@ -192,8 +192,8 @@ def test_the_same_seed_gives_the_same_bytes_on_every_python() -> None:
     text = "\n\n".join(one.text for one in itertools.islice(tales.tales(seed=0), 100))
     digest = hashlib.sha256(text.encode("ascii")).hexdigest()
     assert (tales.VERSION, digest) == (
-        3,
-        "3985c91efa754d935945092160a68476d188381ccae2c2d3c8b9086549a5c22c",
+        5,
+        "34444645a467f4d0881181ecc6050653a331732470dff114a3294e67c501136c",
     )  # a change of the text needs a new VERSION
 
 
@@ -237,7 +237,7 @@ def test_vocabulary_is_rich_but_without_rare_words(sample: list[tales.Tale]) -> 
 
 def test_words_that_carry_a_condition_have_no_other_role() -> None:
     """So "copy the hero" is "find the one word of that class"."""
-    roles = ["hero", "friend", "place", "object", "nick", "foe", "mood", "moral"]
+    roles = ["hero", "friend", "place", "object", "mood", "moral"]
     words: dict[str, str] = {}
     for role, rule in {**tales.FIELDS, **tales.CAST}.items():
         options = [*itertools.chain(*rule.cases.values())] if isinstance(rule, By) else rule
@@ -375,18 +375,6 @@ for _field in ("hero", "friend", "place", "object"):
     FAULTS[f"swap_{_field}"] = field_swapper(_field)
 for _field in tales.FIELDS:
     FAULTS[f"header_{_field}"] = header_changer(_field)
-
-
-@fault
-def swap_nick(text: str, rng: random.Random) -> tuple[str, str] | None:
-    swapped = swap(text, "nick", rng, skip=1)
-    return swapped and (swapped[0], rf"the \w+'s name is {swapped[1]} .* but {swapped[2]} in ")
-
-
-@fault
-def swap_foe(text: str, rng: random.Random) -> tuple[str, str] | None:
-    swapped = swap(text, "foe", rng, skip=1)
-    return swapped and (swapped[0], rf"the trouble is an? {swapped[1]} .* but an? {swapped[2]} in ")
 
 
 @fault
@@ -546,7 +534,7 @@ def test_obeying_is_judged_apart_from_validity(kind: str, sample: list[tales.Tal
     disobeying = {f"swap_{f}" for f in ("hero", "friend", "place", "object", "ending", "closing")}
     disobeying |= {f"header_{field}" for field in tales.FIELDS}
     disobeying |= {"no_header", "field_missing", "unknown_value"}
-    obeying = {"swap_nick", "swap_foe", "swap_pronoun"}
+    obeying = {"swap_pronoun"}
     obeying |= {"duplicate_sentence", "swap_sentences"}
     if kind not in disobeying | obeying:
         return

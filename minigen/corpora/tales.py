@@ -33,7 +33,7 @@ from typing import Any
 from minigen.corpora.grammar import By, Grammar, Mention, Reader, article, parse_rules
 from minigen.errors import UserError, one_line_errors
 
-VERSION = 3  # of the text format: the same version and seed give the same bytes
+VERSION = 5  # of the text format: the same version and seed give the same bytes
 
 # ---- the tables ----------------------------------------------------------------------------------
 
@@ -56,8 +56,6 @@ moral: patience kindness courage sharing honesty teamwork curiosity forgiveness
 # Drawn once for a tale, besides the header's fields, and repeated from then on.
 CAST = parse_rules("""
 sex: he she
-nick: Moonbeam Dumpling Thunder Biscuit Sunny Pepper Captain Noodle Lucky Snowball Whisper Twinkle
-foe: storm giant dragon flood witch ghost bull troll goblin crocodile blizzard monster
 """)
 
 # Short lists; every mention draws anew.
@@ -71,6 +69,9 @@ he by sex:
 his by sex:
   he: his
   she: her
+nick: Moonbeam Dumpling Thunder Biscuit Sunny Pepper Captain Noodle Lucky Snowball Whisper Twinkle
+big: huge terrible awful gigantic dreadful scary wild angry
+foe: giant dragon witch ghost bull troll goblin crocodile monster shark lion vampire
 weather: frosty misty windy rainy chilly foggy snowy stormy cloudy breezy icy warm
 day: morning evening night Monday Tuesday Wednesday Thursday Friday Saturday Sunday birthday holiday
 trait: shy bossy clever clumsy polite nosy hungry gentle lazy eager old noisy tired brave rude quiet
@@ -101,48 +102,47 @@ suddenly:
   But then
 """)
 
-# What happens, part by part and one sentence each. What was said once comes back with the same word
-# before it: "Sir Fox", "little Owl", "faraway harbour", "magic kettle", "called Pepper", "terrible
-# storm", "so merry", "about patience". It is how people tell tales, and it lets a small model learn
-# in minutes to look back for it.
+# What happens, part by part and one sentence each. Whatever was said once comes back behind that
+# same word: "Sir Fox", "little Owl", "faraway harbour", "magic kettle", "so merry".
+# Tales are told like that, and it lets a small model learn within a minute to look back for it.
 PARTS = parse_rules("""
 opening:
   One {day}, {title} {hero} and little {friend} were {doing} {things} in the faraway {place}.
   Every {day} in the faraway {place}, {title} {hero} helped little {friend} with {doing} {things}.
   {Title} {hero} and little {friend} of the faraway {place} loved {doing} {colour} {things}.
   In the faraway {place}, behind {a worn} {spot}, lived {title} {hero} and little {friend}.
-  Nobody in the faraway {place} had more {colour} {things} than {title} {hero} and little {friend}.
+  Nobody in the faraway {place} had more {things} than {title} {hero} and little {friend}.
 scene:
   In the faraway {place}, {title} {hero} and little {friend} met {number} {trait} children.
   The faraway {place} of {title} {hero} and little {friend} smelled of {tasty} {foods}.
   It was {a weather} {day}, and {title} {hero} gave little {friend} {a colour} {clothes}.
 meeting:
-  "{greeting}" {said} little {friend} to {title} {hero} {how}.
-  "{greeting}" {said} {title} {hero} to little {friend} {how}.
+  "I feel so {mood}, {greeting}" {said} little {friend} to {title} {hero} {how}.
+  "I feel so {mood}, {greeting}" {said} {title} {hero} to little {friend} {how}.
 finding:
-  Under {a worn} {spot}, {title} {hero} and little {friend} found a magic {object} called {nick}.
-  {A trait} {relative} sent {title} {hero} and little {friend} a magic {object} called {nick}.
-  {A trait} {stranger} sold {title} {hero} and little {friend} a magic {object} called {nick}.
+  Under {a worn} {spot}, {title} {hero} and little {friend} found {gift}.
+  {A trait} {relative} sent {title} {hero} and little {friend} {gift}.
+  {A trait} {stranger} sold {title} {hero} and little {friend} {gift}.
 chat:
   "It looks like my {trait} {relative}," {said} little {friend} to {title} {hero} {how}.
   "I will hide it under my {colour} {clothes}," {said} {title} {hero} to little {friend} {how}.
   {Title} {hero} and little {friend} {moved} on, eating {number} {tasty} {foods}.
   On the road, {title} {hero} and little {friend} met {a trait} {stranger} {doing} {things}.
 trouble:
-  {Suddenly}, a terrible {foe} {moved} up to {title} {hero} and little {friend} by {a worn} {spot}.
-  After {number} steps, {title} {hero} and little {friend} met a terrible {foe} in {a clothes}.
-  {Suddenly}, a terrible {foe} took {number} {things} from {title} {hero} and little {friend}.
+  {Suddenly}, {a big} {foe} {moved} up to {title} {hero} and little {friend} by {a worn} {spot}.
+  After {number} steps, {title} {hero} and little {friend} met {a big} {foe} in {a clothes}.
+  {Suddenly}, {a big} {foe} took {number} {things} from {title} {hero} and little {friend}.
 cry:
   "Oh, my {colour} {clothes}!" {said} little {friend} to {title} {hero} {how}.
   "This is worse than {tasty} {foods}," {said} {title} {hero} to little {friend} {how}.
   "We need {a trait} {stranger}!" {said} {title} {hero} to little {friend} {how}.
 solution:
-  {Title} {hero} took the magic {object} called {nick}, {solved}, and the terrible {foe} {gave_up}.
-  Little {friend} took the magic {object} called {nick}, {solved}, and the terrible {foe} {gave_up}.
+  {Title} {hero} took the magic {object} and {solved}, and the poor thing {gave_up}.
+  Little {friend} took the magic {object} and {solved}, and the poor thing {gave_up}.
 thanks:
   "What {a trait} {stranger} {he} is!" {said} little {friend} of {title} {hero} {how}.
   "My {trait} {relative} can do that," {said} little {friend} to {title} {hero} {how}.
-  They gave the magic {object} called {nick} {number} {tasty} {foods} in the faraway {place}.
+  They gave the magic {object} {number} {tasty} {foods} in the faraway {place}.
 ending:
   In the end, {title} {hero} and little {friend} were so {mood} that they {felt}.
   That {day}, all in the faraway {place} were so {mood} that they {felt}.
@@ -156,11 +156,14 @@ DETOURS = ("scene", "chat", "cry", "thanks")  # told or skipped, so a tale has 7
 # What is said and done inside these sentences.
 PHRASES = parse_rules("""
 greeting:
-  Do you have {tasty} {foods}?
-  Where is my {colour} {clothes}?
-  I have lost {number} {colour} {things}!
-  My {trait} {relative} loves {tasty} {foods}!
-  Let us go {doing} {things}!
+  do you have {tasty} {foods}?
+  where is my {colour} {clothes}?
+  but I have lost {number} {colour} {things}!
+  just like my {trait} {relative} with {tasty} {foods}!
+  let us go {doing} {things}!
+gift:
+  a magic {object} called {nick} and a book about {moral}
+  a magic {object} and {number} songs about {moral}
 gave_up:
   {moved} away
   asked for {tasty} {foods}
@@ -404,7 +407,7 @@ def _check_header(header: str) -> tuple[list[str], dict[str, str]]:
 SENTENCE_END = re.compile(r'[.!?]"?(?=\s+["A-Z]|\s*$)')
 WORD_ROLES = {  # words that tell, wherever they stand, what the text is about
     word: role
-    for role in ("hero", "friend", "place", "object", "nick", "foe")
+    for role in ("hero", "friend", "place", "object")
     for templates in GRAMMAR.cases[role].values()
     for (word,) in templates
     if isinstance(word, str)
@@ -474,14 +477,10 @@ def _contradictions(
                 continue
             if mention.name in FIELDS:
                 denied.add(mention.name)
-            what = {
-                "sex": "the hero",
-                "nick": f"the {first.get('object', ('object', ''))[0]}'s name",
-                "foe": "the trouble",
-            }.get(mention.name, mention.name)
+            what = "the hero" if mention.name == "sex" else mention.name
             old, new = (
                 f"{article(word)} {word}"
-                if mention.name in ("hero", "friend", "object", "sex", "foe")
+                if mention.name in ("hero", "friend", "object", "sex")
                 else word
                 for word in (value, mention.value)
             )
