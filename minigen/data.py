@@ -407,6 +407,10 @@ class TokenFile:
         sample; the last n_tokens % T tokens are left over, others in each epoch. Sample id is the
         window number id % n_windows of the shuffled epoch id // n_windows.
 
+        A window that would begin inside a document of at most T tokens begins with that document
+        instead. What comes later in a short document is learnt far sooner if its beginning can be
+        seen, and if no other document is in the way.
+
         Returns x and y, int64 of shape (B, T): y[b, t] is the token that follows x[b, t].
         """
         n_windows = self.n_windows(block_size)
@@ -414,7 +418,9 @@ class TokenFile:
         for id in ids:
             epoch, place = divmod(int(id), n_windows)
             first, order = _epoch(seed, epoch, self.n_tokens, n_windows)
-            starts.append((first + int(order[place]) * block_size) % self.n_tokens)
+            start = (first + int(order[place]) * block_size) % self.n_tokens
+            begin, end = self._document(start)
+            starts.append(begin if end - begin <= block_size else start)
         return self._read(starts, block_size)
 
     def sliding(
@@ -422,9 +428,10 @@ class TokenFile:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Every token but the first as a target once, in order, with context before it.
 
-        Windows begin every `stride` (default T // 2) tokens, and the last one so that it ends with
-        the stream. A window scores the targets that no earlier one has, so each is predicted from
-        at least T - stride tokens if there are as many before it.
+        A window scores the targets that no earlier one has. The next begins `stride` (default
+        T // 2) tokens later, or where the document begins whose tokens it is to score, and the last
+        one so that it ends with the stream. So each token is predicted from its document's
+        beginning on, or from at least T - stride tokens.
 
         Args:
             limit: score only about so many: the beginning of the stream, one window at least.
@@ -438,15 +445,26 @@ class TokenFile:
         n_targets = self.n_tokens - 1
         if limit is not None:
             n_targets = min(n_targets, max(limit, block_size))
-        last = n_targets - block_size
-        starts = itertools.chain(range(0, last, stride), [last])
-        scored = 0  # targets so far
-        while group := list(itertools.islice(starts, batch_size)):
-            x, y = self._read(group, block_size)
-            for row, start in zip(y, group, strict=True):
-                row[: scored - start] = -1
-                scored = start + block_size
-            yield x, y
+        batch: list[tuple[int, int]] = []  # where a window begins, and the last target before it
+        scored = 0  # the place of the last target that has been scored
+        while scored < n_targets:
+            begin, _ = self._document(scored)  # a target's document began before it
+            start = max(begin, scored - (block_size - stride))
+            start = min(start, n_targets - block_size)
+            batch.append((start, scored))
+            scored = start + block_size
+            if len(batch) == batch_size or scored >= n_targets:
+                x, y = self._read([start for start, _ in batch], block_size)
+                for row, (start, before) in zip(y, batch, strict=True):
+                    row[: before - start] = -1
+                yield x, y
+                batch = []
+
+    def _document(self, place: int) -> tuple[int, int]:
+        """Where the document of the token at `place` begins, and where the next one does."""
+        begins = _documents(self.path, self.dtype, self.sha256)
+        i = int(np.searchsorted(begins, place, side="right"))
+        return int(begins[i - 1]), int(begins[i]) if i < len(begins) else self.n_tokens
 
     def _read(self, starts: Sequence[int], block_size: int) -> tuple[Tensor, Tensor]:
         """The windows that begin at `starts`; after the stream's last token comes its first."""
@@ -467,6 +485,21 @@ class TokenFile:
             raise UserError(f"cannot read {self.path}: {error.strerror}; start again") from None
         windows = torch.from_numpy(tokens)
         return windows[:, :-1].clone(), windows[:, 1:].clone()  # (B, T) and (B, T)
+
+
+@functools.lru_cache(maxsize=4)
+def _documents(path: Path, dtype: str, sha256: str) -> npt.NDArray[np.int64]:
+    """Where the documents of a stream begin: at each END_OF_TEXT, which is its first token."""
+    end_of_text, found, n_read = None, [], 0
+    try:
+        with path.open("rb") as file:
+            while len(tokens := np.fromfile(file, dtype, CHUNK)):
+                end_of_text = tokens[0] if end_of_text is None else end_of_text
+                found.append(np.flatnonzero(tokens == end_of_text) + n_read)
+                n_read += len(tokens)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; start again") from None
+    return np.concatenate(found)
 
 
 @functools.lru_cache(maxsize=2)  # a batch may span two epochs

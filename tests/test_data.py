@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from minigen import data
+from minigen.corpora import Corpus
 from minigen.data import TokenFile, prepare, read_text
 from minigen.errors import UserError
 from minigen.tokenizer import END_OF_TEXT, Tokenizer, train_tokenizer
@@ -617,3 +618,55 @@ def test_sliding_keeps_half_a_window_of_context_if_not_told_otherwise(stream: To
 def test_a_stride_that_skips_tokens_is_an_error(stream: TokenFile, stride: int) -> None:
     with pytest.raises(ValueError, match="stride"):
         next(stream.sliding(16, 4, stride))
+
+
+# ---- documents ----
+
+
+@pytest.fixture
+def tales(tmp_path: Path) -> TokenFile:
+    """Nine documents of 5 to 29 characters; no character comes twice."""
+    letters = iter(range(0x4E00, 0x9FFF))
+    lengths = (5, 29, 12, 7, 20, 9, 11, 6, 18)
+    documents = ["".join(chr(next(letters)) for _ in range(n)) for n in lengths]
+    path = put(tmp_path, "\n\n".join(documents), "tales.txt")
+    source = Corpus("tales", (path,), (path,), "\n\n")
+    return prepare(source, None, "char", 0, tmp_path / "cache")[1]
+
+
+def test_windows_of_short_documents_begin_with_them(tales: TokenFile) -> None:
+    """No window begins inside a document that it could hold; all documents begin one in time."""
+    tokens, end_of_text = ids(tales), ids(tales)[0]
+    begins = [i for i, id in enumerate(tokens) if id == end_of_text]
+    first_of = {tokens[begin + 1]: begin for begin in begins}
+    long = set(tokens[begins[1] : begins[2]])
+    seen = set()
+    for row in tales.windows(0, range(400), 21)[0].tolist():
+        assert row[0] == end_of_text or row[0] in long
+        if row[0] == end_of_text:
+            seen.add(first_of[row[1]])
+    assert seen == set(begins)
+
+
+@pytest.mark.parametrize("block_size", [8, 21, 31])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_sliding_predicts_from_the_beginning_of_a_document(
+    tales: TokenFile, block_size: int, batch_size: int
+) -> None:
+    """Each token once, from its document's beginning or from at least half a window."""
+    tokens, end_of_text = ids(tales), ids(tales)[0]
+    n_scored = 0
+    place = 1
+    for x, y in tales.sliding(block_size, batch_size):
+        for row_x, row_y in zip(x.tolist(), y.tolist(), strict=True):
+            for t, target in enumerate(row_y):
+                if target == -1:
+                    continue
+                assert target == tokens[place]
+                begun = max(i for i in range(place) if tokens[i] == end_of_text)
+                assert row_x[: t + 1][-(place - begun) :] == tokens[begun:place] or t + 1 >= (
+                    block_size - block_size // 2
+                )
+                place += 1
+                n_scored += 1
+    assert n_scored == len(tokens) - 1
