@@ -43,7 +43,7 @@ DATA = Path(__file__).resolve().parent / "data"
 
 # What --size stands for; each of these can also be given by itself.
 SIZES: dict[str, dict[str, int | float]] = {
-    "tiny": {"n_layer": 3, "n_head": 4, "n_embd": 64, "block_size": 256, "batch_size": 4,
+    "tiny": {"n_layer": 2, "n_head": 4, "n_embd": 64, "block_size": 256, "batch_size": 4,
              "learning_rate": 1e-2},
     "small": {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "batch_size": 64,
               "learning_rate": 3e-3},
@@ -62,7 +62,7 @@ class TrainConfig:
     tokenizer: Literal["bpe", "char", "byte", "gpt2"] = "bpe"  # how text is cut into tokens
     vocab_size: int = 2048  # the most tokens that bpe may make
     # --- the model ---
-    size: Literal["tiny", "small", "gpt2"] = "tiny"  # about 0.35, 12 or 124 million parameters
+    size: Literal["tiny", "small", "gpt2"] = "tiny"  # about 0.3, 12 or 124 million parameters
     architecture: Literal["modern", "gpt2"] = "modern"  # the arithmetic of Qwen3 or of GPT-2
     n_layer: int = 0  # blocks on top of each other; 0, here and below: as --size says
     n_head: int = 0  # attention heads in each block
@@ -295,7 +295,8 @@ def steps_that_fit(
     budget, taken = 60 * config.minutes, len(step_seconds)
     if sum(step_seconds) < 0.05 * budget or taken < 3:
         return 0
-    left = 0.98 * budget - (time.perf_counter() - START) - final_seconds - CLOSING
+    # A tenth is kept back: the machine may have other things to do later on.
+    left = 0.9 * budget - (time.perf_counter() - START) - final_seconds - CLOSING
     each = statistics.median(step_seconds[taken // 2 :])  # the first steps are slower
     if config.eval_interval:
         each += (look_seconds + SHOWING) / config.eval_interval
