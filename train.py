@@ -355,12 +355,17 @@ def main(argv: list[str] | None = None) -> int:
     look_seconds = 0.0  # that the last evaluation took
     step_seconds: list[float] = []  # that each step took
 
-    def look() -> float:
-        """Measure on text that was never trained on, and show what the model writes by now."""
+    def measure() -> float:
+        """The loss on text that was never trained on, and, by the way, the time that it took."""
         nonlocal look_seconds
         began = time.perf_counter()
         val_loss = evaluate(model, val_tokens, config, config.eval_tokens)
         look_seconds = time.perf_counter() - began
+        return val_loss
+
+    def look() -> float:
+        """Measure, and show what the model writes by now."""
+        val_loss = measure()
         report.evaluation(step, val_loss, live_sample(model, tokenizer, config))
         return val_loss
 
@@ -372,7 +377,7 @@ def main(argv: list[str] | None = None) -> int:
     if step == 0:
         look()
     if not config.max_steps:
-        look()  # again, for its time: the first one was slow
+        measure()  # for its time: the first one was slow
     whole = val_tokens.n_tokens / min(val_tokens.n_tokens, config.eval_tokens)
     while not config.max_steps or step < config.max_steps:
         began = time.perf_counter()
