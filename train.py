@@ -43,7 +43,7 @@ DATA = Path(__file__).resolve().parent / "data"
 
 # What --size stands for; each of these can also be given by itself.
 SIZES: dict[str, dict[str, int | float]] = {
-    "tiny": {"n_layer": 2, "n_head": 4, "n_embd": 64, "block_size": 256, "batch_size": 4,
+    "tiny": {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 256, "batch_size": 4,
              "learning_rate": 1e-2},
     "small": {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "batch_size": 64,
               "learning_rate": 3e-3},
@@ -313,6 +313,7 @@ def main(argv: list[str] | None = None) -> int:
     if config.init_from == "resume":
         run = checkpoint.find_run(Path(config.out_dir), config.name)
         last = checkpoint.load_newest(run)
+        checkpoint.set_aside(run, last.step)
         config = resumed(config, last.state["config"])
     config = config.resolved()
 

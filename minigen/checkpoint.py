@@ -160,7 +160,16 @@ def load(path: Path) -> Checkpoint:
 
 def load_newest(run: Path) -> Checkpoint:
     """The newest whole checkpoint of a run; a damaged one is named on stderr and passed over."""
-    for path in reversed(steps(run)):
+    return _load_first(run, sorted(steps(run), key=_step, reverse=True))
+
+
+def load_best(run: Path) -> Checkpoint:
+    """The whole checkpoint with the lowest validation loss; the newest of those without any."""
+    return _load_first(run, sorted(steps(run), key=lambda path: (_val_loss(path), -_step(path))))
+
+
+def _load_first(run: Path, paths: list[Path]) -> Checkpoint:
+    for path in paths:
         try:
             return load(path)
         except UserError as error:
@@ -168,15 +177,13 @@ def load_newest(run: Path) -> Checkpoint:
     raise UserError(f"{run} has no checkpoint that can be read")
 
 
-def load_best(run: Path) -> Checkpoint:
-    """A run's checkpoint with the lowest validation loss; the newest if that is not to be had."""
-    losses = {path: _val_loss(path) for path in steps(run)}
-    if losses and min(losses.values()) < float("inf"):
-        try:
-            return load(min(losses, key=losses.__getitem__))
-        except UserError as error:
-            print(f"warning: {error}", file=sys.stderr)
-    return load_newest(run)
+def set_aside(run: Path, step: int) -> None:
+    """Rename what comes after `step`, which could not be read: the run will get there again."""
+    for path in steps(run):
+        if _step(path) > step:
+            aside = path.with_name(f"damaged-{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
 
 
 def steps(run: Path) -> list[Path]:
@@ -186,7 +193,7 @@ def steps(run: Path) -> list[Path]:
         if run.is_dir()
         else []
     )
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted(found, key=_step)
 
 
 def prune(run: Path) -> None:
@@ -228,6 +235,10 @@ class _NoStart(TorchFunctionMode):
     ) -> Any:
         starts = getattr(func, "__module__", None) == "torch.nn.init"
         return None if starts else func(*args, **(kwargs or {}))
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _val_loss(path: Path) -> float:

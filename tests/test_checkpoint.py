@@ -93,6 +93,19 @@ def test_all_damaged_is_an_error_not_a_fresh_start(tmp_path: Path) -> None:
         checkpoint.load_newest(tmp_path)
 
 
+def test_what_is_damaged_does_not_stand_in_the_way(tmp_path: Path) -> None:
+    """Going on from the checkpoint before a damaged one, a run comes to that step again."""
+    make(tmp_path, 1)
+    for _ in range(2):
+        make(tmp_path, 2)
+        (tmp_path / "step-000002" / "state.json").write_bytes(b"?")
+        checkpoint.set_aside(tmp_path, checkpoint.load_newest(tmp_path).step)
+        assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-000001"]
+    make(tmp_path, 2)
+    assert checkpoint.load_newest(tmp_path).step == 2
+    assert (tmp_path / "damaged-step-000002" / "state.json").read_bytes() == b"?"
+
+
 def test_a_pickle_is_not_run(tmp_path: Path) -> None:
     """Code that hides in a checkpoint under any name is never executed."""
     make(tmp_path, 1)

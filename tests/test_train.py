@@ -65,7 +65,7 @@ def parts(text: Path, tmp_path: Path) -> tuple[GPT, Tokenizer, TokenFile, TokenF
     corpus = corpora.find([str(text)], tmp_path)
     tokenizer, train_tokens, val_tokens = prepare(corpus, None, "bpe", 270, tmp_path / "cache")
     config = TrainConfig(
-        n_layer=1, n_head=2, n_embd=16, block_size=16, batch_size=12, device="cpu"
+        n_layer=1, n_head=2, n_embd=16, block_size=16, batch_size=12, device="cpu", dtype="float32"
     ).resolved()
     torch.manual_seed(0)
     model = GPT(GPTConfig.modern(tokenizer.n_vocab, 16, 1, 2, 16))
@@ -113,9 +113,11 @@ def test_validation_loss_is_the_mean_over_every_token(parts: Any) -> None:
     assert model.training
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(run: Run, text: Path) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_stopped_run_goes_on_bit_for_bit(run: Run, dtype: str) -> None:
     """300 steps are 137 steps and 163 more, over the borders of epochs, with dropout."""
-    whole = run("--max_steps 300 --eval_interval 100", "whole")
+    small = SMALL.replace("float32", dtype)
+    whole = run("--max_steps 300 --eval_interval 100", "whole", small=small)
     losses = {
         line["step"]: line["train_loss"] for line in read_metrics(whole) if "train_loss" in line
     }
@@ -132,7 +134,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(run: Run, text: Path) -> None:
 
     train.gradients = interrupted
     try:
-        half = run("--max_steps 300 --eval_interval 100", "half", code=130)
+        half = run("--max_steps 300 --eval_interval 100", "half", code=130, small=small)
     finally:
         train.gradients = original
     assert checkpoint.steps(half)[-1].name == "step-000137"

@@ -33,7 +33,7 @@ from typing import Any
 from minigen.corpora.grammar import By, Grammar, Mention, Reader, article, parse_rules
 from minigen.errors import UserError, one_line_errors
 
-VERSION = 5  # of the text format: the same version and seed give the same bytes
+VERSION = 6  # of the text format: the same version and seed give the same bytes
 
 # ---- the tables ----------------------------------------------------------------------------------
 
@@ -114,8 +114,8 @@ opening:
   Nobody in the faraway {place} had more {things} than {title} {hero} and little {friend}.
 scene:
   In the faraway {place}, {title} {hero} and little {friend} met {number} {trait} children.
-  The faraway {place} of {title} {hero} and little {friend} smelled of {tasty} {foods}.
-  It was {a weather} {day}, and {title} {hero} gave little {friend} {a colour} {clothes}.
+  All songs in the faraway {place} of {title} {hero} and little {friend} were about {moral}.
+  It was {a weather} {day}, and {title} {hero} and little {friend} felt so {mood}.
 meeting:
   "I feel so {mood}, {greeting}" {said} little {friend} to {title} {hero} {how}.
   "I feel so {mood}, {greeting}" {said} {title} {hero} to little {friend} {how}.
@@ -124,24 +124,24 @@ finding:
   {A trait} {relative} sent {title} {hero} and little {friend} {gift}.
   {A trait} {stranger} sold {title} {hero} and little {friend} {gift}.
 chat:
-  "It looks like my {trait} {relative}," {said} little {friend} to {title} {hero} {how}.
-  "I will hide it under my {colour} {clothes}," {said} {title} {hero} to little {friend} {how}.
-  {Title} {hero} and little {friend} {moved} on, eating {number} {tasty} {foods}.
-  On the road, {title} {hero} and little {friend} met {a trait} {stranger} {doing} {things}.
+  "The magic {object} smells of {tasty} {foods}," {said} little {friend} to {title} {hero} {how}.
+  "Hide the magic {object} in my {clothes}," {said} {title} {hero} to little {friend} {how}.
+  {Title} {hero} and little {friend} {moved} on, so {mood} that they lost {number} {things}.
+  On the road, {title} {hero} and little {friend} met {a trait} {stranger} singing about {moral}.
 trouble:
   {Suddenly}, {a big} {foe} {moved} up to {title} {hero} and little {friend} by {a worn} {spot}.
   After {number} steps, {title} {hero} and little {friend} met {a big} {foe} in {a clothes}.
-  {Suddenly}, {a big} {foe} took {number} {things} from {title} {hero} and little {friend}.
+  {Suddenly}, {a big} {foe} wanted the magic {object} of {title} {hero} and little {friend}.
 cry:
-  "Oh, my {colour} {clothes}!" {said} little {friend} to {title} {hero} {how}.
-  "This is worse than {tasty} {foods}," {said} {title} {hero} to little {friend} {how}.
-  "We need {a trait} {stranger}!" {said} {title} {hero} to little {friend} {how}.
+  "Now I do not feel so {mood}!" {said} little {friend} to {title} {hero} {how}.
+  "It knows nothing about {moral}," {said} {title} {hero} to little {friend} {how}.
+  "We need the magic {object}!" {said} {title} {hero} to little {friend} {how}.
 solution:
   {Title} {hero} took the magic {object} and {solved}, and the poor thing {gave_up}.
   Little {friend} took the magic {object} and {solved}, and the poor thing {gave_up}.
 thanks:
   "What {a trait} {stranger} {he} is!" {said} little {friend} of {title} {hero} {how}.
-  "My {trait} {relative} can do that," {said} little {friend} to {title} {hero} {how}.
+  "Now I feel so {mood} again," {said} little {friend} to {title} {hero} {how}.
   They gave the magic {object} {number} {tasty} {foods} in the faraway {place}.
 ending:
   In the end, {title} {hero} and little {friend} were so {mood} that they {felt}.
@@ -156,10 +156,10 @@ DETOURS = ("scene", "chat", "cry", "thanks")  # told or skipped, so a tale has 7
 # What is said and done inside these sentences.
 PHRASES = parse_rules("""
 greeting:
-  do you have {tasty} {foods}?
-  where is my {colour} {clothes}?
+  do you know a song about {moral}?
+  where is the magic {object}?
   but I have lost {number} {colour} {things}!
-  just like my {trait} {relative} with {tasty} {foods}!
+  just like my {trait} {relative} in the faraway {place}!
   let us go {doing} {things}!
 gift:
   a magic {object} called {nick} and a book about {moral}
