@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     loaded = find_checkpoint(config)
     writer = Writer(config, sampling, loaded)
-    ids = writer.encode(prompt)
+    ids = writer.tokenizer.encode_prompt(prompt)
     loss = loaded.state.get("val_loss")
     known = "" if loss is None else f", validation loss {loss:.3f} nats/token"
     print(f"{loaded.path}: step {loaded.step}{known}", file=sys.stderr)
@@ -125,10 +125,6 @@ class Writer:
         self.config, self.sampling, self.tokenizer = config, sampling, loaded.tokenizer
         self.device, self.dtype = choose_device(config.device), getattr(torch, config.dtype)
         self.model = loaded.model().to(self.device, self.dtype)
-
-    def encode(self, prompt: str) -> list[int]:
-        """In training, the end-of-text token stands before every document, so it does here."""
-        return [self.tokenizer.end_of_text, *self.tokenizer.encode(prompt)]
 
     def new_cache(self, rows: int) -> KVCache:
         shape = self.model.config
@@ -233,7 +229,7 @@ def converse(writer: Writer) -> None:
         if not line:
             return
         try:
-            ids = writer.encode(line)
+            ids = writer.tokenizer.encode_prompt(line)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             continue

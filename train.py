@@ -173,7 +173,7 @@ def live_sample(model: GPT, tokenizer: Tokenizer, config: TrainConfig, limit: in
         steps = generate(
             model,
             new_cache,
-            [[tokenizer.end_of_text, *tokenizer.encode(config.sample_prompt)]],
+            [tokenizer.encode_prompt(config.sample_prompt)],
             Sampling(temperature=0.8, min_p=0.1),
             n_vocab=tokenizer.n_vocab,
             max_new_tokens=limit,

@@ -2,12 +2,16 @@
 
     out/tales/                    a run
         step-000400/              a checkpoint
-            config.json           the model's shape (GPTConfig)
+            config.json           the model's shape and arithmetic
             model.safetensors     its weights
-            optimizer.safetensors the optimiser's averages
             tokenizer.json        text <-> ids
+            tokenizer_config.json which tokens are special, for transformers
+            optimizer.safetensors the optimiser's averages
             state.json            step, losses, and the training configuration
             MANIFEST.json         size and sha256 of each file above
+
+The first four make it a model of Hugging Face's kind: `AutoModelForCausalLM.from_pretrained` and
+`pipeline` of transformers load a checkpoint as it is.
 
 A checkpoint is never changed once it has its name: it is written into a hidden folder beside it,
 flushed to the disk, and renamed. So whatever ends the process, each `step-` folder is complete.
@@ -23,26 +27,26 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
+from minigen import pretrained
 from minigen.errors import UserError
 from minigen.model import GPT, GPTConfig
 from minigen.tokenizer import Tokenizer
 
-FORMAT = 1
+FORMAT = 2
 FILES = (
     "config.json",
     "model.safetensors",
-    "optimizer.safetensors",
     "tokenizer.json",
+    "tokenizer_config.json",
+    "optimizer.safetensors",
     "state.json",
 )
 
@@ -64,21 +68,9 @@ class Checkpoint:
 
     def model(self) -> GPT:
         """The model with its weights, in evaluation mode."""
-        with torch.device("meta"), _NoStart():  # shapes only, no memory
-            model = GPT(self.config)
-        expected = {name: p.shape for name, p in model.state_dict().items()}
-        for name in sorted(expected.keys() | self.weights.keys()):
-            if (
-                name not in self.weights
-                or name not in expected
-                or expected[name] != self.weights[name].shape
-            ):
-                raise UserError(
-                    f"{self.path / 'model.safetensors'}: {name} does not fit config.json; "
-                    "the files are not of one model"
-                )
-        model.load_state_dict(dict(self.weights), assign=True)
-        return model.requires_grad_(True).eval()
+        shapes = {name: tuple(tensor.shape) for name, tensor in self.weights.items()}
+        weights = pretrained.Weights(shapes, self.weights.__getitem__)
+        return pretrained.build(self.config, weights, str(self.path))
 
 
 def save(
@@ -92,10 +84,17 @@ def save(
     target = run / f"step-{state['step']:06d}"
     folder = run / f".tmp-{target.name}"
     contents = {
-        "config.json": _json(asdict(model.config)),
-        "model.safetensors": safetensors.torch.save(_plain(model.state_dict())),
-        "optimizer.safetensors": safetensors.torch.save(_plain(optimizer)),
+        "config.json": _json(
+            pretrained.write_config(
+                model.config, tokenizer.end_of_text, next(model.parameters()).dtype
+            )
+        ),
+        "model.safetensors": safetensors.torch.save(
+            pretrained.to_theirs(model), metadata={"format": "pt"}
+        ),
         "tokenizer.json": tokenizer.to_json(),
+        "tokenizer_config.json": _json(pretrained.tokenizer_config(model.config.block_size)),
+        "optimizer.safetensors": safetensors.torch.save(_plain(optimizer)),
         "state.json": _json(state),
     }
     facts = {
@@ -146,7 +145,9 @@ def load(path: Path) -> Checkpoint:
     try:
         return Checkpoint(
             path=path,
-            config=GPTConfig(**_parse(path / "config.json", contents["config.json"])),
+            config=pretrained.read_config(
+                _parse(path / "config.json", contents["config.json"]), str(path / "config.json")
+            ),
             weights=safetensors.torch.load(contents["model.safetensors"]),
             optimizer=safetensors.torch.load(contents["optimizer.safetensors"]),
             tokenizer=Tokenizer.from_json(contents["tokenizer.json"]),
@@ -221,20 +222,6 @@ def find_run(out_dir: Path, name: str | None = None) -> Path:
     if not runs:
         raise UserError(f"no run in {out_dir} yet; train one: python train.py")
     return max(runs, key=lambda path: steps(path)[-1].stat().st_mtime)
-
-
-class _NoStart(TorchFunctionMode):
-    """Leaves out the random start of a model whose weights are loaded anyway."""
-
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        starts = getattr(func, "__module__", None) == "torch.nn.init"
-        return None if starts else func(*args, **(kwargs or {}))
 
 
 def _step(path: Path) -> int:

@@ -7,7 +7,10 @@
     gpt2   the 50,256 tokens that OpenAI published with GPT-2               any
 
 A tokenizer is two facts: its kind, and the bytes of each token in the order of the ids. The last id
-is always END_OF_TEXT, which parts documents; no text encodes to it.
+is always END_OF_TEXT, which parts documents; no text encodes to it. A third fact is how a model
+reads a text: with END_OF_TEXT before it, as in training, or bare, as other people's GPT-2.
+
+Tokenizers of other models are read by Hugging Face's library: `HubTokenizer`.
 
 >>> tokenizer = train_tokenizer("bpe", ["low lower lowest"], vocab_size=260)
 >>> tokenizer.encode("lower")
@@ -59,14 +62,16 @@ class Tokenizer:
     Args:
         kind: one of KINDS.
         tokens: the bytes of each id's token, END_OF_TEXT's last. Smaller ids are joined earlier.
+        bare: a model reads a text without END_OF_TEXT before it.
 
     Raises ValueError if these cannot be the tokens of that kind.
     """
 
-    def __init__(self, kind: str, tokens: Sequence[bytes]) -> None:
+    def __init__(self, kind: str, tokens: Sequence[bytes], bare: bool = False) -> None:
         self.kind = kind
         self.n_vocab = len(tokens)
         self.end_of_text = self.n_vocab - 1
+        self.bare = bare
         self._tokens = list(tokens)
         self._ids = {token: id for id, token in enumerate(tokens[:-1])}
         if (
@@ -115,6 +120,11 @@ class Tokenizer:
                 else:
                     ids += self.encode(part)
         return ids
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """The ids that a model reads to go on behind `text`; at least one."""
+        ids = self.encode(text)
+        return ids if self.bare and ids else [self.end_of_text, *ids]
 
     def encode_array(self, text: str) -> npt.NDArray[np.uint32]:
         """The ids of `text` as an array of shape (T,), for corpora of many MB; see `encode`."""
@@ -177,7 +187,7 @@ class Tokenizer:
         [[b'l', b'o', b'w'], [b'lo', b'w'], [b'low']]
         """
         ids = self.encode(word)
-        if self.kind == "char":
+        if self.kind in ("char", "hub"):
             return [[self.token_bytes(id) for id in ids]]
         steps = [[bytes([byte]) for byte in word.encode("utf-8")]]
         done = 0  # so many of the pieces are tokens of earlier chunks
@@ -205,24 +215,25 @@ class Tokenizer:
 
     def to_json(self) -> bytes:
         """A tokenizer.json, which Hugging Face's `tokenizers` and `transformers` load too."""
-        text = json.dumps(_hugging_face(self.kind, self._tokens), ensure_ascii=False)
-        return text.encode("utf-8")
+        content = _hugging_face(self.kind, self._tokens, self.bare)
+        return json.dumps(content, ensure_ascii=False).encode("utf-8")
 
     @classmethod
     def from_json(cls, content: bytes, name: str = "tokenizer.json") -> Tokenizer:
-        """Read what `to_json` wrote; raises UserError, naming `name`, if it is anything else."""
+        """Read what `to_json` wrote, or any byte-level tokenizer.json.
+
+        Raises UserError, naming `name`, if it is neither.
+        """
         try:
             saved = json.loads(content)
-            kind = next(kind for kind in KINDS if _CUTS[kind] == saved["pre_tokenizer"])
-            vocab = saved["model"]["vocab"]
-            tokens = [_token(kind, token) for token in sorted(vocab, key=vocab.__getitem__)]
-            # All of it must be what `to_json` writes for these tokens. So nothing is damaged, and
-            # nothing asks for what this class does not do.
-            if saved == _hugging_face(kind, tokens):
-                return cls(kind, tokens)
-        except (AttributeError, LookupError, RecursionError, StopIteration, TypeError, ValueError):
-            pass  # not even its shape is that of a file of ours
-        raise UserError(f"{name} is damaged or not a tokenizer that minigen saved; save it again")
+            ours = _read_ours(saved) or _read_gpt2(saved)
+            return ours or HubTokenizer(content)
+        except UserError:
+            raise
+        except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
+            raise UserError(
+                f"{name} is damaged or not a byte-level tokenizer with {END_OF_TEXT}; save it again"
+            ) from None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `to_json` to a file."""
@@ -238,6 +249,60 @@ class Tokenizer:
                 f"cannot read {path} as a tokenizer: {error.strerror}; save it again"
             ) from None
         return cls.from_json(content, str(path))
+
+
+class HubTokenizer(Tokenizer):
+    """Another model's tokenizer, as `tokenizers` reads its tokenizer.json; the file stays as it is.
+
+    Raises UserError if `tokenizers` is not installed, and ValueError if a text does not come back
+    from its tokens, or END_OF_TEXT is none of them.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        try:
+            import tokenizers
+        except ImportError:
+            raise UserError('to read this tokenizer, first: pip install -e ".[hf]"') from None
+        saved = json.loads(content)
+        probe = " Ab c\n\n12 é"
+        try:
+            self._theirs = tokenizers.Tokenizer.from_str(content.decode("utf-8"))
+            self._theirs.encode_special_tokens = (
+                True  # END_OF_TEXT that a user writes is plain text
+            )
+            self.bare = not self._theirs.encode("").ids
+            comes_back = self._theirs.decode(self._theirs.encode(probe).ids) == probe
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # even a damaged file's "panic" in Rust, no Exception
+            raise ValueError(str(error)) from None
+        added = {token["id"]: token["content"].encode() for token in saved["added_tokens"]}
+        vocab = self._theirs.get_vocab(with_added_tokens=True)
+        known = {id: added.get(id) or _token("hub", name) for name, id in vocab.items()}
+        whole = set(known.values()) >= set(BYTES) and END_OF_TEXT.encode() in added.values()
+        if not (comes_back and whole) or saved["model"].get("dropout"):
+            raise ValueError("not a byte-level tokenizer")
+        self.kind, self.n_vocab = "hub", max(vocab.values()) + 1
+        self.end_of_text = vocab[END_OF_TEXT]
+        self._tokens = [known.get(id, b"") for id in range(self.n_vocab)]
+        self._ids = {token: id for id, token in known.items()}
+        self._content = content
+
+    def encode_array(self, text: str) -> npt.NDArray[np.uint32]:
+        import numpy as np
+
+        try:
+            ids = self._theirs.encode(text, add_special_tokens=False).ids
+        except (TypeError, UnicodeEncodeError):
+            raise UserError("the text holds half of a surrogate pair; remove it") from None
+        return np.array(ids, dtype=np.uint32)
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(self._content).hexdigest()
+
+    def to_json(self) -> bytes:
+        return self._content
 
 
 class StreamDecoder:
@@ -412,7 +477,35 @@ def _token(kind: str, name: str) -> bytes:
     return name.encode() if kind == "char" else name.translate(_BYTE_OF_CHAR).encode("latin-1")
 
 
-def _hugging_face(kind: str, tokens: Sequence[bytes]) -> dict[str, Any]:
+# GPT-2's tokens, told by the fingerprint that they have with its way to cut.
+_GPT2 = "b4ef56d20c4773bacf9c3e8aa6d30e0c9188d4f8fb3b9e57981e2ec8c964256e"
+
+
+def _read_ours(saved: dict[str, Any]) -> Tokenizer | None:
+    """The tokenizer whose `to_json` gives all of `saved`; None if there is none."""
+    kind = next((kind for kind in KINDS if _CUTS[kind] == saved["pre_tokenizer"]), None)
+    if kind is None:
+        return None
+    vocab = saved["model"]["vocab"]
+    tokens = [_token(kind, token) for token in sorted(vocab, key=vocab.__getitem__)]
+    bare = saved["post_processor"] is None
+    # All of it must be what `to_json` writes for these tokens. So nothing is damaged, and nothing
+    # asks for what `Tokenizer` does not do.
+    return Tokenizer(kind, tokens, bare) if saved == _hugging_face(kind, tokens, bare) else None
+
+
+def _read_gpt2(saved: dict[str, Any]) -> Tokenizer | None:
+    """GPT-2's tokenizer, as others save it with the same content; None if it is another."""
+    cut, vocab = saved["pre_tokenizer"] or {}, saved["model"]["vocab"]
+    plain = (cut.get("type"), cut.get("add_prefix_space")) == ("ByteLevel", False)
+    if not plain or len(vocab) != 50257 or saved["normalizer"] is not None:
+        return None
+    names = sorted(vocab, key=vocab.__getitem__)
+    tokenizer = Tokenizer("gpt2", [_token("gpt2", name) for name in names], bare=True)
+    return tokenizer if tokenizer.fingerprint == _GPT2 else None
+
+
+def _hugging_face(kind: str, tokens: Sequence[bytes], bare: bool) -> dict[str, Any]:
     """The content of tokenizer.json."""
     names = {token: _name(kind, token) for token in tokens}
     model: dict[str, Any] = {"vocab": {name: id for id, name in enumerate(names.values())}}
@@ -435,9 +528,21 @@ def _hugging_face(kind: str, tokens: Sequence[bytes]) -> dict[str, Any]:
         ]
     end_of_text = {"id": len(tokens) - 1, "content": END_OF_TEXT, "special": True}
     end_of_text |= dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    name = {"id": END_OF_TEXT, "type_id": 0}
+    text = {"Sequence": {"id": "A", "type_id": 0}}
+    second = {"Sequence": {"id": "B", "type_id": 1}}
+    begin = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": name}, text],
+        "pair": [{"SpecialToken": name}, text, {"SpecialToken": name}, second],
+        "special_tokens": {
+            END_OF_TEXT: {"id": END_OF_TEXT, "ids": [len(tokens) - 1], "tokens": [END_OF_TEXT]}
+        },
+    }
     return {
         "version": "1.0",
-        **dict.fromkeys(("truncation", "padding", "normalizer", "post_processor")),
+        **dict.fromkeys(("truncation", "padding", "normalizer")),
+        "post_processor": None if bare else begin,
         "added_tokens": [end_of_text],
         "pre_tokenizer": _CUTS[kind],
         "model": model,

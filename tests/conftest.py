@@ -32,3 +32,12 @@ def signals() -> Iterator[None]:
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def gpt2_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GPT-2's vocabulary where tiktoken finds it without a network."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data" / "tiktoken_cache"
+    if not folder.is_dir():
+        pytest.skip("the folder with GPT-2's vocabulary, shared/data/tiktoken_cache, is not here")
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(folder))

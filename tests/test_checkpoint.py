@@ -139,7 +139,7 @@ def test_weights_of_another_shape_are_named(tmp_path: Path) -> None:
         wrong = checkpoint.Checkpoint(
             loaded.path, config, loaded.weights, loaded.optimizer, loaded.tokenizer, loaded.state
         )
-        with pytest.raises(UserError, match="does not fit config"):
+        with pytest.raises(UserError, match="do not fit config"):
             wrong.model()
 
 

@@ -1,0 +1,672 @@
+"""GPT-2's and Qwen3's weights in, ours out: what each tensor is called on either side.
+
+A folder as Hugging Face has them (config.json, model.safetensors, tokenizer.json) becomes a `GPT`,
+and a `GPT` becomes such a folder. One table of names per architecture serves both directions.
+
+    python -m minigen.pretrained check gpt2        # ours beside transformers': the same numbers?
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import json
+import math
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from minigen.errors import UserError, one_line_errors
+from minigen.model import GPT, GPTConfig, KVCache
+from minigen.sampling import Sampling, generate
+from minigen.tokenizer import END_OF_TEXT, Tokenizer
+
+# Theirs, ours; {} is the number of the block. Each stands for a .weight and, if there is one, a
+# .bias. Where ours are several, theirs has them stacked in one matrix. GPT-2 stores its matrices
+# transposed, (in, out), because it was written with a convolution ("^T").
+NAMES = {
+    "gpt2": """
+        transformer.wte                 embedding
+        transformer.wpe                 position
+        transformer.h.{}.ln_1           blocks.{}.attention_norm
+        transformer.h.{}.attn.c_attn^T  blocks.{}.attention.query .key .value
+        transformer.h.{}.attn.c_proj^T  blocks.{}.attention.output
+        transformer.h.{}.ln_2           blocks.{}.mlp_norm
+        transformer.h.{}.mlp.c_fc^T     blocks.{}.mlp.up
+        transformer.h.{}.mlp.c_proj^T   blocks.{}.mlp.down
+        transformer.ln_f                norm
+        lm_head                         head
+        """,
+    "qwen3": """
+        model.embed_tokens                         embedding
+        model.layers.{}.input_layernorm            blocks.{}.attention_norm
+        model.layers.{}.self_attn.q_proj           blocks.{}.attention.query
+        model.layers.{}.self_attn.k_proj           blocks.{}.attention.key
+        model.layers.{}.self_attn.v_proj           blocks.{}.attention.value
+        model.layers.{}.self_attn.o_proj           blocks.{}.attention.output
+        model.layers.{}.self_attn.q_norm           blocks.{}.attention.query_norm
+        model.layers.{}.self_attn.k_norm           blocks.{}.attention.key_norm
+        model.layers.{}.post_attention_layernorm   blocks.{}.mlp_norm
+        model.layers.{}.mlp.gate_proj              blocks.{}.mlp.gate
+        model.layers.{}.mlp.up_proj                blocks.{}.mlp.up
+        model.layers.{}.mlp.down_proj              blocks.{}.mlp.down
+        model.norm                                 norm
+        lm_head                                    head
+        """,
+}
+
+# Old files hold these too: the mask of the past, which is no parameter.
+BUFFERS = re.compile(r"\.attn\.(bias|masked_bias)$|\.rotary_emb\.inv_freq$")
+
+HUB_NAMES = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large")}
+HUB_NAMES["gpt2-xl"] = "openai-community/gpt2-xl"
+HUB_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json")
+
+# The largest plausible value of each; a config with more is damaged, and nothing is allocated.
+LIMITS = {
+    "vocab_size": 2**22, "block_size": 2**24, "n_layer": 1000, "n_head": 2**12, "n_kv_head": 2**12,
+    "n_embd": 2**17, "head_dim": 2**14, "n_hidden": 2**20,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What a folder holds; the tokenizer is None if the folder has none."""
+
+    path: Path
+    model: GPT
+    tokenizer: Tokenizer | None
+
+
+def load(source: str | Path) -> Pretrained:
+    """A model in evaluation mode, with the number format of its file, from a folder or the hub.
+
+    Args:
+        source: a folder with config.json and weights; or a name on huggingface.co such as `gpt2`
+            or `Qwen/Qwen3-0.6B`, which is downloaded once (needs the extra `hf`).
+
+    Raises `UserError` that names what is missing, wrong or not supported.
+    """
+    folder = fetch(source)
+    config = read_config(_json(folder / "config.json"), str(folder / "config.json"))
+    with contextlib.ExitStack() as stack:
+        tensors = open_weights(folder, stack)
+        model = build(config, tensors, str(folder))
+    return Pretrained(folder, model, read_tokenizer(folder))
+
+
+# ---- names ----
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One tensor of theirs: the tensors of ours that it stacks, and whether it is transposed."""
+
+    ours: tuple[str, ...]
+    transposed: bool
+
+
+def architecture(config: GPTConfig) -> str:
+    """Which of NAMES computes what `config` asks for. `UserError` if neither does."""
+    switches = (config.norm, config.position, config.mlp, config.qk_norm)
+    whole = config.n_head == config.n_kv_head and config.n_head * config.head_dim == config.n_embd
+    if switches == ("layernorm", "learned", "gelu", False) and whole:
+        return "gpt2"
+    if switches == ("rmsnorm", "rotary", "swiglu", True) and not config.bias:
+        return "qwen3"
+    raise UserError(
+        "this mixture of switches is neither GPT-2's nor Qwen3's, so no one else could load it; "
+        "use GPTConfig.gpt2(...) or GPTConfig.modern(...)"
+    )
+
+
+def rules(config: GPTConfig) -> dict[str, Rule]:
+    """Their name of each tensor of a model -> how it is made of ours."""
+    shapes = empty_model(config).state_dict()
+    found = {}
+    for line in NAMES[architecture(config)].strip().splitlines():
+        theirs, first, *more = line.split()
+        stem = first.rpartition(".")[0]
+        for block in map(str, range(config.n_layer if "{}" in theirs else 1)):
+            for kind in (".weight", ".bias"):
+                ours = [
+                    name.replace("{}", block) + kind for name in (first, *(stem + m for m in more))
+                ]
+                if ours[0] in shapes:
+                    name = theirs.removesuffix("^T").replace("{}", block) + kind
+                    found[name] = Rule(tuple(ours), theirs.endswith("^T"))
+    return found
+
+
+def to_theirs(model: GPT) -> dict[str, Tensor]:
+    """The model's weights under their names, on the CPU; a tied head is left out, as they do."""
+    state = model.state_dict()
+    theirs = {}
+    for name, rule in rules(model.config).items():
+        stacked = torch.cat([state[ours].detach().cpu() for ours in rule.ours])
+        theirs[name] = (stacked.t() if rule.transposed else stacked).contiguous()
+    if architecture(model.config) == "gpt2" and not model.config.bias:
+        theirs |= _zero_biases(model, theirs)
+    return theirs
+
+
+def _zero_biases(model: GPT, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """GPT-2's code always adds biases; a model without them is one whose biases are zero."""
+    return {
+        name.replace(".weight", ".bias"): weight.new_zeros(weight.shape[-1])
+        for name, weight in theirs.items()
+        if not name.startswith(("transformer.w", "lm_head"))
+    }
+
+
+class Weights:
+    """Tensors by their name, of which the shapes are known before anything is read."""
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]], read: Callable[[str], Tensor]) -> None:
+        self.shapes, self.read = shapes, read
+
+
+def build(config: GPTConfig, weights: Weights, where: str) -> GPT:
+    """A model made of `weights`; `UserError` that names each tensor that does not fit `config`.
+
+    The model is laid out without memory; then each tensor is read once and becomes a parameter, so
+    the peak is the weights themselves and the largest tensor besides.
+    """
+    model = empty_model(config)
+    shapes = {name: tuple(p.shape) for name, p in model.state_dict().items()}
+    wanted = rules(config)
+    # Some files leave out "transformer." or "model.", as they hold the model without its head.
+    actual = {_with_prefix(name, wanted): name for name in weights.shapes}
+    complaints = []
+    for name, rule in wanted.items():
+        whole = (sum(shapes[ours][0] for ours in rule.ours), *shapes[rule.ours[0]][1:])
+        whole = whole[::-1] if rule.transposed else whole
+        if name not in actual:
+            complaints.append(f"{name} is missing")
+        elif weights.shapes[actual[name]] != whole:
+            complaints.append(f"{name} is {weights.shapes[actual[name]]}, not {whole}")
+    for name in actual:
+        zero_bias = name.endswith(".bias") and not config.bias and "attn.masked" not in name
+        tied = name == "lm_head.weight" and config.tied_head
+        if name not in wanted and not (BUFFERS.search(name) or tied or zero_bias):
+            complaints.append(f"{name} is unexpected")
+    if complaints:
+        more = f"; and {len(complaints) - 5} more" if len(complaints) > 5 else ""
+        raise UserError(
+            f"{where}: the weights do not fit config.json: {'; '.join(complaints[:5])}{more}"
+        )
+    for name, rule in wanted.items():
+        tensor = weights.read(actual[name])
+        stacked = tensor.t() if rule.transposed else tensor
+        sizes = [shapes[ours][0] for ours in rule.ours]
+        for ours, part in zip(rule.ours, torch.split(stacked, sizes), strict=True):
+            module, _, kind = ours.rpartition(".")
+            parameter = torch.nn.Parameter(part.contiguous())
+            setattr(model.get_submodule(module), kind, parameter)
+    return model.eval()
+
+
+def _with_prefix(name: str, wanted: Mapping[str, Rule]) -> str:
+    for prefix in ("transformer.", "model."):
+        if prefix + name in wanted or (BUFFERS.search(name) and name.startswith(("h.", "layers."))):
+            return prefix + name
+    return name
+
+
+def empty_model(config: GPTConfig) -> GPT:
+    """A model whose parameters have shapes but no memory and no values."""
+    with torch.device("meta"), _NoStart():
+        return GPT(config)
+
+
+class _NoStart(TorchFunctionMode):
+    """Leaves out the random start of a model whose weights are loaded anyway."""
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        starts = getattr(func, "__module__", None) == "torch.nn.init"
+        return None if starts else func(*args, **(kwargs or {}))
+
+
+# ---- config.json ----
+
+
+def write_config(config: GPTConfig, end_of_text: int, dtype: torch.dtype) -> dict[str, Any]:
+    """The content of a config.json from which transformers builds the same model."""
+    shared = {
+        "model_type": architecture(config),
+        "vocab_size": config.vocab_size,
+        "tie_word_embeddings": config.tied_head,
+        "dtype": str(dtype).removeprefix("torch."),
+        "bos_token_id": end_of_text,
+        "eos_token_id": end_of_text,
+    }
+    if shared["model_type"] == "gpt2":
+        return shared | {
+            "architectures": ["GPT2LMHeadModel"],
+            "n_positions": config.block_size,
+            "n_layer": config.n_layer,
+            "n_head": config.n_head,
+            "n_embd": config.n_embd,
+            "n_inner": config.n_hidden,
+            "activation_function": "gelu_new",
+            "layer_norm_epsilon": config.norm_eps,
+            **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), config.dropout),
+            "bias": config.bias,  # ours: transformers' has biases always; then they are zero
+        }
+    return shared | {
+        "architectures": ["Qwen3ForCausalLM"],
+        "max_position_embeddings": config.block_size,
+        "num_hidden_layers": config.n_layer,
+        "num_attention_heads": config.n_head,
+        "num_key_value_heads": config.n_kv_head,
+        "hidden_size": config.n_embd,
+        "head_dim": config.head_dim,
+        "intermediate_size": config.n_hidden,
+        "hidden_act": "silu",
+        "rms_norm_eps": config.norm_eps,
+        "attention_bias": False,
+        "attention_dropout": config.dropout,
+        "rope_theta": config.rope_theta,  # where transformers 4 looks for it; and 5:
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+    }
+
+
+def read_config(theirs: Mapping[str, Any], where: str) -> GPTConfig:
+    """The `GPTConfig` that a config.json asks for.
+
+    `UserError` if it asks for what this model does not compute, and then says what.
+    """
+    kind = theirs.get("model_type")
+    if kind not in NAMES:
+        raise UserError(f"{where}: model_type is {kind!r}; minigen computes gpt2 and qwen3")
+    get = _checked(theirs, where)
+    try:
+        if kind == "gpt2":
+            get("activation_function", "gelu_new", only=("gelu_new", "gelu_pytorch_tanh"))
+            get("scale_attn_weights", True, only=(True,))
+            get("scale_attn_by_inverse_layer_idx", False, only=(False,))
+            get("add_cross_attention", False, only=(False,))
+            config = GPTConfig.gpt2(
+                vocab_size=get("vocab_size", 50257),
+                block_size=get("n_positions", 1024),
+                n_layer=get("n_layer", 12),
+                n_head=get("n_head", 12),
+                n_embd=get("n_embd", 768),
+                n_hidden=get("n_inner", None) or 4 * get("n_embd", 768),
+                norm_eps=get("layer_norm_epsilon", 1e-5),
+                tied_head=get("tie_word_embeddings", True),
+                dropout=get("resid_pdrop", 0.1),
+                bias=get("bias", True),
+            )
+        else:
+            rope = get("rope_parameters", None) or get("rope_scaling", None) or {}
+            rope_type = rope.get("rope_type", "default")
+            if rope_type != "default":
+                raise UserError(f"{where}: rope_type is {rope_type!r}; minigen computes 'default'")
+            get("hidden_act", "silu", only=("silu",))
+            get("attention_bias", False, only=(False,))
+            get("use_sliding_window", False, only=(False,))
+            n_head = get("num_attention_heads", 32)
+            config = GPTConfig.modern(
+                vocab_size=get("vocab_size", 151936),
+                block_size=get("max_position_embeddings", 32768),
+                n_layer=get("num_hidden_layers", 32),
+                n_head=n_head,
+                n_embd=get("hidden_size", 4096),
+                n_kv_head=get("num_key_value_heads", 32) or n_head,
+                head_dim=get("head_dim", 128),
+                n_hidden=get("intermediate_size", 22016),
+                norm_eps=get("rms_norm_eps", 1e-6),
+                rope_theta=rope.get("rope_theta") or get("rope_theta", 10_000.0),
+                tied_head=get("tie_word_embeddings", False),
+                dropout=get("attention_dropout", 0.0),
+            )
+    except (TypeError, AttributeError) as error:
+        raise UserError(f"{where} is damaged: {error}") from None
+    for name, limit in LIMITS.items():
+        value = getattr(config, name)
+        if type(value) is not int or value > limit:
+            raise UserError(f"{where}: {name} is {value!r}; that is no model (at most {limit:,})")
+    return config
+
+
+def _checked(theirs: Mapping[str, Any], where: str) -> Callable[..., Any]:
+    def get(key: str, default: Any, only: tuple[Any, ...] = ()) -> Any:
+        value = theirs.get(key, default)
+        if only and value not in only:
+            raise UserError(f"{where}: {key} is {value!r}; minigen computes {only[0]!r}")
+        return value
+
+    return get
+
+
+# ---- files ----
+
+
+def fetch(source: str | Path) -> Path:
+    """The folder that `source` names: itself, or its download from the hub, made once."""
+    folder, name = Path(source), str(source)
+    if folder.is_dir():
+        return folder
+    if name not in HUB_NAMES and not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
+        raise UserError(f"{name} is neither a folder nor a model's name such as gpt2 or owner/name")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise UserError(
+            f'to get {name} from huggingface.co, first: pip install -e ".[hf]"'
+        ) from None
+    repository = HUB_NAMES.get(name, name)
+    try:
+        folder = Path(snapshot_download(repository, allow_patterns=list(HUB_FILES)))
+        if not any(folder.glob("*.safetensors")):  # an old one
+            snapshot_download(repository, allow_patterns=["pytorch_model.bin"])
+    except Exception as error:  # no connection, no such model, no permission, no space ...
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"cannot get {repository} from huggingface.co ({reason[0][:120]}); "
+            "check the name, go online once, or give a folder"
+        ) from None
+    return folder
+
+
+def open_weights(folder: Path, stack: contextlib.ExitStack) -> Weights:
+    """The tensors of model.safetensors, of its shards, or of an old pytorch_model.bin."""
+    index, old = folder / "model.safetensors.index.json", folder / "pytorch_model.bin"
+    if (folder / "model.safetensors").is_file():
+        names = ["model.safetensors"]
+    elif index.is_file():
+        weight_map = _json(index).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise UserError(f"{index} is damaged: it has no weight_map; download it again")
+        names = sorted({Path(str(name)).name for name in weight_map.values()})
+    elif old.is_file():
+        return _open_pickle(old)
+    else:
+        raise UserError(f"{folder} has no weights: no model.safetensors, no pytorch_model.bin")
+    files = [TensorFile(folder / name, stack) for name in names]
+    home = {name: file for file in files for name in file.shapes}
+    shapes = {name: file.shapes[name] for name, file in home.items()}
+    return Weights(shapes, lambda name: home[name].read(name))
+
+
+# How a .safetensors file calls the formats of numbers.
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+
+
+class TensorFile:
+    """A .safetensors file: eight bytes that tell the length of a JSON header, the header, the data.
+
+    It is read by plain reads, a tensor at a time. Mapped into memory, its pages would count beside
+    the tensors that are made of them, and end the process if the file shrank.
+    https://github.com/huggingface/safetensors#format
+    """
+
+    def __init__(self, path: Path, stack: contextlib.ExitStack) -> None:
+        self.path = path
+        try:
+            self.file = stack.enter_context(path.open("rb"))
+            size = path.stat().st_size
+            n_header = int.from_bytes(self.file.read(8), "little")
+            if n_header > min(size - 8, 100_000_000):
+                raise ValueError("its header is longer than the file")
+            header = json.loads(self.file.read(n_header), object_pairs_hook=_no_duplicates)
+            self.header = {k: v for k, v in header.items() if k != "__metadata__"}
+            self.data = 8 + n_header
+            self.shapes = {name: tuple(fact["shape"]) for name, fact in self.header.items()}
+            end = 0
+            facts = sorted(self.header.items(), key=lambda item: item[1]["data_offsets"])
+            for name, fact in facts:
+                begin, stop = fact["data_offsets"]
+                n_bytes = math.prod(fact["shape"]) * DTYPES[fact["dtype"]].itemsize
+                if begin != end or stop - begin != n_bytes or min(fact["shape"], default=0) < 0:
+                    raise ValueError(f"the place of {name} is wrong")
+                end = stop
+            if self.data + end != size:
+                raise ValueError(f"it has {size} bytes, not {self.data + end}")
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}") from None
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise UserError(
+                f"{path} is damaged or no safetensors file: {str(error)[:100]}; get it again"
+            ) from None
+
+    def read(self, name: str) -> Tensor:
+        fact = self.header[name]
+        tensor = torch.empty(fact["shape"], dtype=DTYPES[fact["dtype"]])
+        if tensor.numel():
+            self.file.seek(self.data + fact["data_offsets"][0])
+            self.file.readinto(tensor.view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
+        return tensor
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise ValueError("a name occurs twice in its header")
+    return dict(pairs)
+
+
+def _open_pickle(path: Path) -> Weights:
+    """PyTorch's old format, read as tensors only: `weights_only` runs no code of the file."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        tensors = {name: t for name, t in state.items() if isinstance(t, Tensor)}
+    except Exception as error:  # of many kinds, and all mean the same
+        raise UserError(
+            f"{path} is damaged or holds more than tensors: {str(error).splitlines()[0][:100]}"
+        ) from None
+    shapes = {name: tuple(t.shape) for name, t in tensors.items()}
+    return Weights(shapes, lambda name: tensors[name].clone())
+
+
+def read_tokenizer(folder: Path) -> Tokenizer | None:
+    path = folder / "tokenizer.json"
+    return Tokenizer.load(path) if path.is_file() else None
+
+
+def tokenizer_config(block_size: int) -> dict[str, Any]:
+    """The content of the tokenizer_config.json beside a tokenizer.json of ours."""
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": END_OF_TEXT,
+        "eos_token": END_OF_TEXT,
+        "model_max_length": block_size,
+        "clean_up_tokenization_spaces": False,
+    }
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(
+            f"cannot read {path}: {error.strerror}; is this a model's folder?"
+        ) from None
+    except (ValueError, RecursionError):
+        raise UserError(f"{path} is damaged: it is not JSON; get it again") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is damaged: it is not a JSON object; get it again")
+    return value
+
+
+# ---- the check: ours beside transformers' ----
+
+TEXT = """The quick brown fox jumps over the lazy dog. It's 3.14, isn't it?
+def f(x):\n    return {"a": x ** 2}  # 한국어, 日本語, Ελληνικά, 🙂🇰🇷
+"""
+TOLERANCE = 1e-5  # in float32: of a logit, as a share of the largest; of the loss, in nats/token
+BF16_TOLERANCE = 1.5  # our rounding errors, compared with theirs
+N_GREEDY = 200  # tokens of the continuation that must be the same
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the table."""
+
+    what: str
+    ours: str
+    theirs: str
+    verdict: str
+    agrees: bool
+
+
+@torch.no_grad()
+def check(source: str | Path) -> list[Finding]:
+    """Compare the model of a folder, or of a name on the hub, with what transformers makes of it.
+
+    Each position of a full context is compared, up to 1,024 tokens. `UserError` if the folder
+    cannot be loaded or transformers is not installed.
+    """
+    transformers = _transformers()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    loaded = load(source)
+    ours, tokenizer = loaded.model.float(), loaded.tokenizer
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(loaded.path, dtype=torch.float32)
+    theirs.eval()
+    n_theirs = sum(p.numel() for p in theirs.parameters())
+
+    T = min(ours.config.block_size, 1024)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(ours.config.vocab_size, (1, T), generator=generator)
+    if tokenizer is not None and tokenizer.kind != "char":  # a text, over and over
+        text = tokenizer.encode(TEXT)
+        ids = torch.tensor([(text * (T // len(text) + 1))[:T]])
+
+    exact = theirs(ids).logits[0]  # (T, V)
+    found = [
+        _finding("parameters", f"{ours.n_parameters():,}", f"{n_theirs:,}"),
+        _compare_logits(ours(ids)[0], exact),
+        _compare_loss(ours(ids)[0], exact, ids[0]),
+        _compare_greedy(ours, theirs, ids[:, :16]),
+    ]
+    if tokenizer is not None:
+        found.append(_compare_tokenizers(tokenizer, loaded.path))
+    a, b = ours.bfloat16()(ids)[0], theirs.bfloat16()(ids).logits[0]
+    return [*found, _compare_errors(a, b, exact)]
+
+
+def _transformers() -> Any:
+    try:
+        return importlib.import_module("transformers")
+    except ImportError:
+        raise UserError('to compare with transformers, first: pip install -e ".[hf]"') from None
+
+
+def _compare_logits(ours: Tensor, theirs: Tensor) -> Finding:
+    difference = (ours - theirs).abs().amax(dim=-1)  # (T, V) -> (T,)
+    worst = (difference / theirs.abs().amax(dim=-1)).max().item()
+    return Finding(
+        f"float32: logits, {len(ours)} positions",
+        f"off by {difference.max().item():.1e}",
+        f"up to {theirs.abs().max().item():.1f}",
+        f"relative {worst:.1e}, at most {TOLERANCE:.0e}",
+        worst <= TOLERANCE,
+    )
+
+
+def _compare_loss(ours: Tensor, theirs: Tensor, ids: Tensor) -> Finding:
+    a, b = (F.cross_entropy(x[:-1].double(), ids[1:]).item() for x in (ours, theirs))
+    verdict = f"off by {abs(a - b):.1e}, at most {TOLERANCE:.0e}"
+    return Finding("nats/token", f"{a:.6f}", f"{b:.6f}", verdict, abs(a - b) <= TOLERANCE)
+
+
+def _compare_errors(ours: Tensor, theirs: Tensor, exact: Tensor) -> Finding:
+    """bfloat16 has three digits; two ways to compute may differ as much as each does from exact."""
+    a, b = (((x - exact).norm() / exact.norm()).item() for x in (ours.float(), theirs.float()))
+    verdict = f"against float32; ours at most {BF16_TOLERANCE:g} times theirs"
+    return Finding(
+        "bfloat16: error", f"{a:.1e}", f"{b:.1e}", verdict, a <= BF16_TOLERANCE * b + TOLERANCE
+    )
+
+
+def _finding(what: str, ours: str, theirs: str) -> Finding:
+    return Finding(what, ours, theirs, "same" if ours == theirs else "differ", ours == theirs)
+
+
+def _compare_greedy(ours: GPT, theirs: Any, prompt: Tensor) -> Finding:
+    """The most probable token, again and again, with the cache of each; prompt (1, T)."""
+    n = min(N_GREEDY, ours.config.block_size - prompt.shape[1])
+    tokens = generate(
+        ours,
+        lambda rows: KVCache(ours.config, rows, prompt.shape[1] + n, prompt.device),
+        prompt.tolist(),
+        Sampling(temperature=0),
+        n_vocab=ours.config.vocab_size,
+        max_new_tokens=n,
+    )
+    mine = [token.id for (token,) in tokens if token]
+    # Everything that `generate` would take from its own defaults, the model's or the pipeline's.
+    plain = _transformers().GenerationConfig(
+        do_sample=False, num_beams=1, max_new_tokens=n, min_new_tokens=n, use_cache=True,
+        temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0, no_repeat_ngram_size=0,
+        eos_token_id=None, pad_token_id=0, bos_token_id=None,
+    )  # fmt: skip
+    theirs.generation_config = plain
+    mask = torch.ones_like(prompt)
+    written = theirs.generate(prompt, attention_mask=mask, generation_config=plain)
+    yours = written[0, prompt.shape[1] :].tolist()
+    same = next((i for i, (a, b) in enumerate(zip(mine, yours, strict=True)) if a != b), n)
+    verdict = "same" if mine == yours else f"the same up to token {same}"
+    return Finding(f"greedy, {n} tokens", str(mine[-1]), str(yours[-1]), verdict, mine == yours)
+
+
+def _compare_tokenizers(ours: Tokenizer, folder: Path) -> Finding:
+    theirs = _transformers().AutoTokenizer.from_pretrained(folder)
+    lines = [*TEXT.splitlines(), TEXT, " \t  \n\n x   ", "'S 'll DON'T", "½ ² Ⅷ ١٢٣ e\u0301"]
+    same = 0
+    for line in lines:
+        try:
+            mine = ours.encode(line)
+        except UserError:  # a character that a char tokenizer has not
+            mine = None
+        try:
+            yours = theirs(line, add_special_tokens=False)["input_ids"]
+        except Exception:  # the same, as `tokenizers` puts it
+            yours = None
+        same += mine == yours
+    verdict = f"{same} of {len(lines)} texts agree"
+    sizes = f"{ours.n_vocab:,}", f"{len(theirs):,}"
+    return Finding("tokenizer, size", *sizes, verdict, same == len(lines))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m minigen.pretrained",
+        description="Compare a model, as minigen and as transformers compute it.",
+    )
+    parser.add_argument("command", choices=["check"])
+    parser.add_argument("model", help="a folder, or a name such as gpt2 or Qwen/Qwen3-0.6B")
+    options = parser.parse_args(argv)
+    found = check(options.model)
+    rows = [("", "minigen", "transformers", "")]
+    rows += [(f.what, f.ours, f.theirs, f.verdict + ("" if f.agrees else "  <-- !")) for f in found]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for row in rows:
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
+    return 0 if all(f.agrees for f in found) else 1
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        sys.exit(main())
