@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 
 from minigen import checkpoint
-from minigen.checkpoint import Checkpoint
 from minigen.command_line import parse
 from minigen.device import choose_device
 from minigen.errors import UserError, one_line_errors
+from minigen.interface import Loaded, from_checkpoint, load
 from minigen.model import KVCache
 from minigen.sampling import Sampling, StopStrings, Token, filtered, generate, pick
 from minigen.tokenizer import Tokenizer
@@ -45,7 +45,7 @@ class SampleConfig:
     # --- which model ---
     out_dir: str = "out"  # where the runs are
     run: str | None = None  # the run's name; none: the run that was saved last
-    checkpoint: str = "best"  # best (lowest validation loss), last, or a step-... folder's path
+    checkpoint: str = "best"  # best (lowest validation loss), last, or a model: a folder, or gpt2
     # --- what to write ---
     prompt: str | None = None  # how the text begins; none: as documents do
     prompt_file: str | None = None  # a file that holds the prompt; - is standard input
@@ -80,12 +80,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="surrogateescape")
-    loaded = find_checkpoint(config)
+    loaded = find_model(config)
     writer = Writer(config, sampling, loaded)
     ids = writer.tokenizer.encode_prompt(prompt)
     loss = loaded.state.get("val_loss")
     known = "" if loss is None else f", validation loss {loss:.3f} nats/token"
-    print(f"{loaded.path}: step {loaded.step}{known}", file=sys.stderr)
+    step = f"step {loaded.state['step']}" if loaded.state else "a model of others"
+    print(f"{loaded.path}: {step}{known}", file=sys.stderr)
     if config.interactive:
         converse(writer)
     else:
@@ -109,26 +110,23 @@ def read_prompt(config: SampleConfig) -> str:
         raise UserError(f"--prompt_file {name} is not UTF-8: {error}") from None
 
 
-def find_checkpoint(config: SampleConfig) -> Checkpoint:
+def find_model(config: SampleConfig) -> Loaded:
     if config.checkpoint not in ("best", "last"):
         if config.run is not None:
             raise UserError("--run and the path of a --checkpoint exclude each other; give one")
-        return checkpoint.load(Path(config.checkpoint))
+        return load(config.checkpoint)
     run = checkpoint.find_run(Path(config.out_dir), config.run)
-    return (checkpoint.load_best if config.checkpoint == "best" else checkpoint.load_newest)(run)
+    newest = config.checkpoint == "last"
+    return from_checkpoint((checkpoint.load_newest if newest else checkpoint.load_best)(run))
 
 
 class Writer:
     """A loaded model, and the settings that it writes with."""
 
-    def __init__(self, config: SampleConfig, sampling: Sampling, loaded: Checkpoint) -> None:
+    def __init__(self, config: SampleConfig, sampling: Sampling, loaded: Loaded) -> None:
         self.config, self.sampling, self.tokenizer = config, sampling, loaded.tokenizer
         self.device, self.dtype = choose_device(config.device), getattr(torch, config.dtype)
-        self.model = loaded.model().to(self.device, self.dtype)
-
-    def new_cache(self, rows: int) -> KVCache:
-        shape = self.model.config
-        return KVCache(shape, rows, shape.block_size, self.device, self.dtype)
+        self.model = loaded.model.to(self.device, self.dtype)
 
     def write(self, ids: Sequence[int], prompt: str, first: int = 0) -> None:
         """Print num_samples texts that begin with `prompt`, whose tokens are ids.
@@ -138,15 +136,18 @@ class Writer:
         """
         config, end_of_text = self.config, self.tokenizer.end_of_text
         samples = [Sample(self, prompt, rule=n > 0) for n in range(config.num_samples)]
+        limit = config.max_new_tokens or (20 if config.show_probs else 500)
+        shape = self.model.config
+        capacity = min(shape.block_size, len(ids) + limit)
         finished: set[int] = set()
         noted = False
         for step in generate(
             self.model,
-            self.new_cache,
+            lambda rows: KVCache(shape, rows, capacity, self.device, self.dtype),
             [ids] * len(samples),
             self.sampling,
-            n_vocab=self.tokenizer.n_vocab,
-            max_new_tokens=config.max_new_tokens or (20 if config.show_probs else 500),
+            n_vocab=min(self.tokenizer.n_vocab, shape.vocab_size),
+            max_new_tokens=limit,
             end_of_text=None if config.ignore_end_of_text else end_of_text,
             seed=config.seed,
             samples=range(first, first + len(samples)),

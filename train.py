@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minigen import checkpoint, corpora
+from minigen import checkpoint, corpora, lora
 from minigen.command_line import parse
 from minigen.data import TokenFile, prepare
 from minigen.device import (
@@ -33,6 +33,7 @@ from minigen.device import (
     is_out_of_memory,
 )
 from minigen.errors import UserError, one_line_errors
+from minigen.interface import Loaded, load
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.optim import Optimizer, rate_at
 from minigen.report import Report
@@ -64,6 +65,7 @@ class TrainConfig:
     # --- the model ---
     size: Literal["tiny", "small", "gpt2"] = "tiny"  # about 0.3, 12 or 124 million parameters
     architecture: Literal["modern", "gpt2"] = "modern"  # the arithmetic of Qwen3 or of GPT-2
+    bias: bool = True  # gpt2's matrices and norms have biases; the modern ones never
     n_layer: int = 0  # blocks on top of each other; 0, here and below: as --size says
     n_head: int = 0  # attention heads in each block
     n_embd: int = 0  # width of the residual stream
@@ -75,7 +77,8 @@ class TrainConfig:
     # --- how ---
     batch_size: int = 0  # sequences in a step
     gradient_accumulation_steps: int = 1  # parts that a batch is cut into, to save memory
-    optimizer: Literal["muon", "adamw"] = "muon"  # what turns gradients into steps
+    optimizer: Literal["auto", "muon", "adamw"] = "auto"  # auto: muon, or adamw to fine-tune
+    lora_rank: int = 0  # to fine-tune: train corrections of this rank only; 0: all weights
     learning_rate: float = 0.0  # the highest, after warm-up
     warmup_steps: int = 20  # steps until the learning rate is at its highest
     cooldown: float = 0.7  # share of the steps, at the end, over which it falls to zero
@@ -84,7 +87,8 @@ class TrainConfig:
     # --- where, and what it tells ---
     out_dir: str = "out"  # runs are kept in out_dir/name
     name: str | None = None  # of the run; none: after the data, or the last one to resume
-    init_from: Literal["scratch", "resume"] = "scratch"  # resume: go on with a run
+    init_from: str = "scratch"  # resume: go on with a run; a model's folder, or gpt2: fine-tune it
+    old_data: tuple[str, ...] = ()  # to fine-tune: a text to measure what the model forgets
     eval_interval: int = 0  # steps between evaluations, each with a checkpoint; 0: five in a run
     eval_tokens: int = 8192  # of the validation text, scored each time; after the last step all are
     sample_prompt: str = ""  # how the sample begins that each evaluation shows
@@ -93,16 +97,45 @@ class TrainConfig:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of products; weights stay float32
     compile: Literal["auto", "yes", "no"] = "auto"  # auto: if the run is long enough to repay it
 
+    def fitted_to(self, base: Loaded) -> TrainConfig:
+        """To fine-tune `base`: its shape and tokenizer are fixed, and the rest is careful.
+
+        The rate falls with the width, and is low enough not to wipe out what the model knows. A
+        correction, which starts from nothing, takes ten times more.
+        """
+        fresh, shape = TrainConfig(), base.model.config
+        for name in ("n_layer", "n_head", "n_embd", "size", "architecture", "bias", "tokenizer",
+                     "vocab_size"):  # fmt: skip
+            if getattr(self, name) != getattr(fresh, name):
+                raise UserError(f"--{name} is fixed by the model to fine-tune; leave it out")
+        if self.block_size > shape.block_size:
+            raise UserError(f"--block_size is {self.block_size}; the model sees {shape.block_size}")
+        return dataclasses.replace(
+            self,
+            n_layer=shape.n_layer,
+            n_head=shape.n_head,
+            n_embd=shape.n_embd,
+            block_size=self.block_size or min(shape.block_size, 256),
+            batch_size=self.batch_size or 8,
+            learning_rate=self.learning_rate or (0.8 if self.lora_rank else 0.08) / shape.n_embd,
+            optimizer="adamw" if self.optimizer == "auto" else self.optimizer,
+            old_data=self.old_data or tuple(base.state.get("config", {}).get("data", ("tales",))),
+        )
+
     def resolved(self) -> TrainConfig:
         """The same with nothing left open: sizes filled in, device and dtype chosen, checked."""
         sizes = {k: v for k, v in SIZES[self.size].items() if not getattr(self, k)}
         config = dataclasses.replace(self, **sizes)  # type: ignore[arg-type]
+        if config.init_from == "scratch" and (config.lora_rank or config.old_data):
+            raise UserError("--lora_rank and --old_data go with a trained model: give --init_from")
+        if config.optimizer == "auto":
+            config = dataclasses.replace(config, optimizer="muon")
         for name, least, most in (
             ("vocab_size", 1, math.inf), ("batch_size", 1, math.inf), ("eval_tokens", 1, math.inf),
             ("gradient_accumulation_steps", 1, config.batch_size), ("max_steps", 0, math.inf),
             ("eval_interval", 0, math.inf), ("warmup_steps", 0, math.inf), ("cooldown", 0, 0.9),
             ("weight_decay", 0, 10), ("grad_clip", 0, 1e9), ("minutes", 1e-9, 1e9),
-            ("learning_rate", 1e-9, 1e9), ("seed", 0, 2**63 - 1),
+            ("learning_rate", 1e-9, 1e9), ("lora_rank", 0, math.inf), ("seed", 0, 2**63 - 1),
         ):  # fmt: skip
             if not least <= getattr(config, name) <= most:
                 limits = f"from {least:g} to {most:g}" if most < math.inf else f"{least:g} or more"
@@ -185,7 +218,34 @@ def live_sample(model: GPT, tokenizer: Tokenizer, config: TrainConfig, limit: in
     return config.sample_prompt + tokenizer.decode(ids)
 
 
+def old_text(config: TrainConfig, tokenizer: Tokenizer) -> TokenFile:
+    """What --old_data holds out: text of the kind that a model knew before it was fine-tuned."""
+    try:
+        _, _, held_out = prepare(
+            corpora.find(config.old_data, DATA), tokenizer, "", 0, DATA / "cache"
+        )
+    except UserError as error:
+        raise UserError(f"the model's old text: {error}; --old_data names another") from None
+    return held_out
+
+
+def knowledge(
+    model: GPT, old_tokens: TokenFile, tokenizer: Tokenizer, config: TrainConfig
+) -> dict[str, Any]:
+    """What fine-tuning changes: how a model writes, and its loss on a text of before."""
+    old_loss = evaluate(model, old_tokens, config, config.eval_tokens)
+    return {"sample": live_sample(model, tokenizer, config), "old_loss": old_loss}
+
+
 # ---- around the loop ----
+
+
+def new_model(vocab_size: int, config: TrainConfig) -> GPT:
+    size = (vocab_size, config.block_size, config.n_layer, config.n_head, config.n_embd)
+    if config.architecture == "gpt2":
+        return GPT(GPTConfig.gpt2(*size, dropout=config.dropout, bias=config.bias))
+    # Qwen3's small models tie the head to the embedding; ours learn faster with one of their own.
+    return GPT(GPTConfig.modern(*size, dropout=config.dropout, tied_head=False))
 
 
 class StopSignal:
@@ -216,9 +276,10 @@ def new_run(out_dir: Path, name: str) -> Path:
 
 def resumed(given: TrainConfig, saved: dict[str, Any]) -> TrainConfig:
     """What a run goes on with: what it began with. Flags may change how long, but not what."""
-    began = TrainConfig(**saved | {"data": tuple(saved["data"])})
+    texts = {name: tuple(saved[name]) for name in ("data", "old_data")}
+    began = TrainConfig(**saved | texts)
     free = {"data", "minutes", "max_steps", "out_dir", "name", "init_from", "device"}
-    free |= {"eval_interval", "eval_tokens", "sample_prompt"}
+    free |= {"eval_interval", "eval_tokens", "sample_prompt", "old_data"}
     changes: dict[str, Any] = {}
     for field in dataclasses.fields(TrainConfig):
         value, was = getattr(given, field.name), getattr(began, field.name)
@@ -307,22 +368,31 @@ def steps_that_fit(
 
 def main(argv: list[str] | None = None) -> int:
     """Train. Returns the exit code: 0, 3 if the loss is no number, 128 + n if signal n ended it."""
-    config, stop, last = parse(TrainConfig, argv), StopSignal(), None
+    config, stop, last, base = parse(TrainConfig, argv), StopSignal(), None, None
 
-    # The run: a new one, or one that goes on.
+    # The run: a new one, one that goes on, or one that begins with a trained model.
     if config.init_from == "resume":
         run = checkpoint.find_run(Path(config.out_dir), config.name)
         last = checkpoint.load_newest(run)
         checkpoint.set_aside(run, last.step)
         config = resumed(config, last.state["config"])
+    elif config.init_from != "scratch":
+        base = load(config.init_from, config.dropout)
+        if config.lora_rank and (base.path / "adapter_config.json").exists():
+            raise UserError(
+                f"{base.path} is a correction already; first make it a part of its model: "
+                f"python -m minigen.checkpoint export {base.path} FOLDER"
+            )
+        config = config.fitted_to(base)
     config = config.resolved()
 
     # The text, as tokens.
     corpus = corpora.find(config.data, DATA, config.separator)
-    known = last.tokenizer if last else None
+    known = last.tokenizer if last else base.tokenizer if base else None
     tokenizer, train_tokens, val_tokens = prepare(
         corpus, known, config.tokenizer, config.vocab_size, DATA / "cache"
     )
+    old_tokens = old_text(config, tokenizer) if config.old_data else val_tokens
     content = [train_tokens.path.stem, val_tokens.path.stem]  # made of the text and the tokenizer
     if last is None:
         run = new_run(Path(config.out_dir), config.name or corpus.name)
@@ -331,26 +401,33 @@ def main(argv: list[str] | None = None) -> int:
     bits_per_byte = (val_tokens.n_tokens - 1) / val_tokens.n_bytes / math.log(2)  # of 1 nat/token
 
     # The model and its optimiser.
-    if last is None:
-        torch.manual_seed(config.seed)
-        architecture = GPTConfig.modern if config.architecture == "modern" else GPTConfig.gpt2
-        shape = (config.block_size, config.n_layer, config.n_head, config.n_embd)
-        tied = config.architecture == "gpt2"  # as GPT-2 has it; the modern one learns faster untied
-        model = GPT(architecture(tokenizer.n_vocab, *shape, dropout=config.dropout, tied_head=tied))
-    else:
+    torch.manual_seed(config.seed)
+    tuned = last.state.get("tuned") if last else None  # the model that is fine-tuned, if one is
+    if last is not None:
         model = last.model()
+    elif base is not None:
+        model = base.model.float()
+        is_name = not Path(config.init_from).exists()  # and loads everywhere, as no path does
+        source = config.init_from if is_name else str(base.path.resolve())
+        tuned = {"path": source, "sha256": lora.fingerprint(model)}
+        if config.lora_rank:
+            lora.add(model, config.lora_rank)
+    else:
+        model = new_model(tokenizer.n_vocab, config)
     model.to(config.device).train()
-    muon = config.optimizer == "muon"
-    optimizer = Optimizer(model.named_parameters(), muon, config.weight_decay)
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    optimizer = Optimizer(trained, config.optimizer == "muon", config.weight_decay)
     if last is not None:
         optimizer.load(last.optimizer, last.step)
     config = settle_compile(model, train_tokens, config)
 
     step = last.step if last else 0
     report = Report(run, step, config.max_steps, tokenizer.n_vocab, bits_per_byte, corpus.floor)
+    n_trained = sum(p.numel() for _, p in trained)
+    part = f", of which {n_trained:,} train" if config.lora_rank else ""
     report.say(
-        f"{run}: {model.n_parameters():,} parameters, {train_tokens.n_tokens:,} tokens of text, "
-        f"{tokenizer.n_vocab} different ones; {config.device}, {config.dtype}"
+        f"{run}: {model.n_parameters():,} parameters{part}, {train_tokens.n_tokens:,} tokens of "
+        f"text, {tokenizer.n_vocab} different ones; {config.device}, {config.dtype}"
     )
 
     look_seconds = 0.0  # that the last evaluation took
@@ -372,11 +449,14 @@ def main(argv: list[str] | None = None) -> int:
 
     def save(**losses: float) -> None:
         facts = {"step": step, "config": dataclasses.asdict(config), "content": content, **losses}
+        facts |= {"tuned": tuned} if tuned else {}
         checkpoint.save(run, model, tokenizer, optimizer.state, facts)
         checkpoint.prune(run)
 
     if step == 0:
         look()
+    if tuned and "before" not in tuned:
+        tuned["before"] = knowledge(model, old_tokens, tokenizer, config)
     if not config.max_steps:
         measure()  # for its time: the first one was slow
     whole = val_tokens.n_tokens / min(val_tokens.n_tokens, config.eval_tokens)
@@ -411,8 +491,11 @@ def main(argv: list[str] | None = None) -> int:
 
     # The result is the model that did best, and its loss on all of the validation text.
     best = checkpoint.load_best(run)
-    final_loss = evaluate(best.model().to(config.device), val_tokens, config)
-    report.final(best.step, final_loss)
+    model = best.model().to(config.device)
+    report.final(best.step, evaluate(model, val_tokens, config))
+    if tuned:
+        after = knowledge(model, old_tokens, tokenizer, config)
+        report.before_and_after(best.step, tuned["before"], after)
     report.say(f"done: {best.path}, {run / 'loss.png'}. Now: python sample.py --run {run.name}")
     report.close()
     return 0

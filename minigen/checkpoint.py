@@ -11,7 +11,10 @@
             MANIFEST.json         size and sha256 of each file above
 
 The first four make it a model of Hugging Face's kind: `AutoModelForCausalLM.from_pretrained` and
-`pipeline` of transformers load a checkpoint as it is.
+`pipeline` of transformers load a checkpoint as it is. Of a model with LoRA only the correction is
+kept, adapter_model.safetensors instead of model.safetensors, in the form of the library peft.
+
+    python -m minigen.checkpoint export out/tales my-model    # for others: only what they need
 
 A checkpoint is never changed once it has its name: it is written into a hidden folder beside it,
 flushed to the disk, and renamed. So whatever ends the process, each `step-` folder is complete.
@@ -20,6 +23,7 @@ Nothing in it is ever executed: JSON and safetensors hold data only.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -27,28 +31,24 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from minigen import pretrained
-from minigen.errors import UserError
+from minigen import lora, pretrained
+from minigen.errors import UserError, one_line_errors
 from minigen.model import GPT, GPTConfig
 from minigen.tokenizer import Tokenizer
 
 FORMAT = 2
-FILES = (
-    "config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "optimizer.safetensors",
-    "state.json",
-)
+WHOLE = ("config.json", "model.safetensors")
+LORA = ("base_config.json", "adapter_model.safetensors", "adapter_config.json")  # instead of those
+COMMON = ("tokenizer.json", "tokenizer_config.json", "optimizer.safetensors", "state.json")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Checkpoint:
 
     path: Path
     config: GPTConfig
-    weights: Mapping[str, Tensor]
+    weights: Mapping[str, Tensor]  # of a model with LoRA, only the correction
     optimizer: Mapping[str, Tensor]
     tokenizer: Tokenizer
     state: Mapping[str, Any]
@@ -66,11 +66,29 @@ class Checkpoint:
     def step(self) -> int:
         return int(self.state["step"])
 
-    def model(self) -> GPT:
-        """The model with its weights, in evaluation mode."""
+    def model(self, dropout: float | None = None) -> GPT:
+        """The model with its weights, in evaluation mode; LoRA stands beside them, not merged.
+
+        Args:
+            dropout: None: the same as before.
+        """
+        config = self.config if dropout is None else replace(self.config, dropout=dropout)
+        if any(".lora_A." in name for name in self.weights):
+            return self._corrected(config)
         shapes = {name: tuple(tensor.shape) for name, tensor in self.weights.items()}
         weights = pretrained.Weights(shapes, self.weights.__getitem__)
-        return pretrained.build(self.config, weights, str(self.path))
+        return pretrained.build(config, weights, str(self.path))
+
+    def _corrected(self, config: GPTConfig) -> GPT:
+        base = self.state["tuned"]
+        try:
+            model = pretrained.load(base["path"], config.dropout).model.float()
+        except UserError as error:
+            raise UserError(f"{self.path} only corrects another model: {error}") from None
+        if lora.fingerprint(model) != base["sha256"]:
+            raise UserError(f"{base['path']} is not what {self.path} corrects any more; restore it")
+        lora.from_peft(model, self.weights)
+        return model.eval()
 
 
 def save(
@@ -80,23 +98,26 @@ def save(
     optimizer: Mapping[str, Tensor],
     state: Mapping[str, Any],
 ) -> Path:
-    """Commit the checkpoint of `state["step"]` into the folder `run`, or raise `UserError`."""
+    """Commit the checkpoint of `state["step"]` into the folder `run`, or raise `UserError`.
+
+    Weights that are not numbers are refused: nobody could go on from there. Where the model has
+    LoRA, `state["tuned"]` has the path and the sha256 (`lora.fingerprint`) of what it corrects.
+    """
+    broken = [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]
+    if broken:
+        raise UserError(f"not saved: {broken[0]} is not finite; lower --learning_rate")
     target = run / f"step-{state['step']:06d}"
     folder = run / f".tmp-{target.name}"
-    contents = {
-        "config.json": _json(
-            pretrained.write_config(
-                model.config, tokenizer.end_of_text, next(model.parameters()).dtype
-            )
-        ),
-        "model.safetensors": safetensors.torch.save(
-            pretrained.to_theirs(model), metadata={"format": "pt"}
-        ),
-        "tokenizer.json": tokenizer.to_json(),
-        "tokenizer_config.json": _json(pretrained.tokenizer_config(model.config.block_size)),
-        "optimizer.safetensors": safetensors.torch.save(_plain(optimizer)),
-        "state.json": _json(state),
-    }
+    if lora.is_added(model):
+        adapter, weights = lora.to_peft(model, state["tuned"]["path"])
+        contents = {"base_config.json": _config(model, tokenizer)}
+        contents["adapter_config.json"] = _json(adapter)
+        contents["adapter_model.safetensors"] = safetensors.torch.save(weights)
+    else:
+        contents = _model_files(model, tokenizer)
+    contents |= _tokenizer_files(model, tokenizer)
+    contents["optimizer.safetensors"] = safetensors.torch.save(_plain(optimizer))
+    contents["state.json"] = _json(state)
     facts = {
         name: {"bytes": len(b), "sha256": hashlib.sha256(b).hexdigest()}
         for name, b in contents.items()
@@ -135,7 +156,9 @@ def load(path: Path) -> Checkpoint:
             f"{path} has format {manifest.get('format')!r}; this minigen reads format {FORMAT}"
         )
     contents = {}
-    for name in FILES:
+    kind = LORA if LORA[1] in manifest.get("files", {}) else WHOLE
+    config, weights = kind[:2]
+    for name in (*kind, *COMMON):
         content, fact = _read(path / name), manifest.get("files", {}).get(name)
         if fact != {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}:
             raise UserError(
@@ -146,9 +169,9 @@ def load(path: Path) -> Checkpoint:
         return Checkpoint(
             path=path,
             config=pretrained.read_config(
-                _parse(path / "config.json", contents["config.json"]), str(path / "config.json")
+                _parse(path / config, contents[config]), str(path / config)
             ),
-            weights=safetensors.torch.load(contents["model.safetensors"]),
+            weights=safetensors.torch.load(contents[weights]),
             optimizer=safetensors.torch.load(contents["optimizer.safetensors"]),
             tokenizer=Tokenizer.from_json(contents["tokenizer.json"]),
             state=_parse(path / "state.json", contents["state.json"]),
@@ -236,6 +259,42 @@ def _val_loss(path: Path) -> float:
         return float("inf")
 
 
+def export(source: Path, folder: Path, dtype: torch.dtype | None = None) -> Path:
+    """Write the model of a run or of a checkpoint as one for others, LoRA merged; its folder."""
+    found = load_best(source) if steps(source) else load(source)
+    model = found.model()
+    lora.merge(model)
+    model.to(dtype)
+    contents = _model_files(model, found.tokenizer) | _tokenizer_files(model, found.tokenizer)
+    try:
+        folder.mkdir(parents=True)
+        for name, content in contents.items():
+            (folder / name).write_bytes(content)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {folder}: {error.strerror}; name a folder that is not there yet"
+        ) from None
+    return folder
+
+
+def _model_files(model: GPT, tokenizer: Tokenizer) -> dict[str, bytes]:
+    weights = pretrained.to_theirs(model)
+    return {
+        "config.json": _config(model, tokenizer),
+        "model.safetensors": safetensors.torch.save(weights, {"format": "pt"}),
+    }
+
+
+def _config(model: GPT, tokenizer: Tokenizer) -> bytes:
+    dtype = next(model.parameters()).dtype
+    return _json(pretrained.write_config(model.config, tokenizer.end_of_text, dtype))
+
+
+def _tokenizer_files(model: GPT, tokenizer: Tokenizer) -> dict[str, bytes]:
+    config = pretrained.tokenizer_config(model.config.block_size)
+    return {"tokenizer.json": tokenizer.to_json(), "tokenizer_config.json": _json(config)}
+
+
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
 
@@ -269,3 +328,20 @@ def _sync(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m minigen.checkpoint")
+    commands = parser.add_subparsers(required=True)
+    command = commands.add_parser("export", help="write a model as a folder for transformers")
+    command.add_argument("source", type=Path, help="a run (its best checkpoint), or a checkpoint")
+    command.add_argument("folder", type=Path, help="the new folder")
+    command.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="of weights")
+    options = parser.parse_args(argv)
+    dtype = getattr(torch, options.dtype) if options.dtype else None
+    print(export(options.source, options.folder, dtype))
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()

@@ -16,7 +16,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,17 +87,20 @@ class Pretrained:
     tokenizer: Tokenizer | None
 
 
-def load(source: str | Path) -> Pretrained:
+def load(source: str | Path, dropout: float | None = None) -> Pretrained:
     """A model in evaluation mode, with the number format of its file, from a folder or the hub.
 
     Args:
         source: a folder with config.json and weights; or a name on huggingface.co such as `gpt2`
             or `Qwen/Qwen3-0.6B`, which is downloaded once (needs the extra `hf`).
+        dropout: for training; None: what config.json says.
 
     Raises `UserError` that names what is missing, wrong or not supported.
     """
     folder = fetch(source)
     config = read_config(_json(folder / "config.json"), str(folder / "config.json"))
+    if dropout is not None:
+        config = replace(config, dropout=dropout)
     with contextlib.ExitStack() as stack:
         tensors = open_weights(folder, stack)
         model = build(config, tensors, str(folder))

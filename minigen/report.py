@@ -68,6 +68,16 @@ class Report:
         )
         self.say(f"step {step} on all of the validation text: {self.in_words(loss)}")
 
+    def before_and_after(self, step: int, before: dict[str, Any], after: dict[str, Any]) -> None:
+        """What fine-tuning did: a sample of the same prompt and seed, and the loss on old text."""
+        self.say(f"before: {before['sample']!r}\nafter:  {after['sample']!r}")
+        was, now = before["old_loss"], after["old_loss"]
+        self.record(step=step, old_loss_before=was, old_loss_after=now)
+        more = "more" if now > was else "less"
+        self.say(
+            f"on the old text: {was:.4f} nats/token before, {now:.4f} after: {more} surprised by it"
+        )
+
     def in_words(self, loss: float) -> str:
         """A loss in both units, beside the two that bound it."""
         bits = loss * self.bits_per_byte

@@ -58,7 +58,7 @@ def test_nothing_unfinished_has_a_name(tmp_path: Path) -> None:
     assert checkpoint.load_newest(tmp_path).step == 1
 
 
-@pytest.mark.parametrize("name", [*checkpoint.FILES, "MANIFEST.json"])
+@pytest.mark.parametrize("name", [*(*checkpoint.WHOLE, *checkpoint.COMMON), "MANIFEST.json"])
 @pytest.mark.parametrize("damage", ["bit", "cut", "empty", "gone", "zeros"])
 def test_damage_is_named_and_passed_over(
     tmp_path: Path, name: str, damage: str, capsys: pytest.CaptureFixture[str]
@@ -111,7 +111,7 @@ def test_a_pickle_is_not_run(tmp_path: Path) -> None:
     make(tmp_path, 1)
     evil = pickle.dumps(_Touch(tmp_path / "was_here"))
     folder = tmp_path / "step-000001"
-    for name in (*checkpoint.FILES, "MANIFEST.json"):
+    for name in (*(*checkpoint.WHOLE, *checkpoint.COMMON), "MANIFEST.json"):
         original = (folder / name).read_bytes()
         (folder / name).write_bytes(evil)
         with pytest.raises(UserError):

@@ -19,11 +19,19 @@ SCRIPTS = [PACKAGE.parent / "train.py", PACKAGE.parent / "sample.py"]
 
 # Beside errors, which all may import.
 ALLOWED = {
-    "checkpoint.py": {"minigen", "minigen.model", "minigen.tokenizer"},  # pretrained
+    "checkpoint.py": {"minigen", "minigen.model", "minigen.tokenizer"},  # lora, pretrained
+    "lora.py": {"minigen", "minigen.model"},  # pretrained
     "pretrained.py": {"minigen.model", "minigen.tokenizer", "minigen.sampling"},
     "data.py": {"minigen.tokenizer"},
     "device.py": {"minigen.model"},
-    "__init__.py": {"minigen.model"},
+    "__init__.py": {"minigen", "minigen.model", "minigen.interface"},
+    "interface.py": {
+        "minigen",
+        "minigen.device",
+        "minigen.model",
+        "minigen.sampling",
+        "minigen.tokenizer",
+    },
     "corpora/__init__.py": {"minigen.corpora"},
     "corpora/tales.py": {"minigen.corpora.grammar"},
 }

@@ -286,7 +286,7 @@ def test_half_a_character_is_spelled_as_bytes() -> None:
         (["--prompt_file", "nowhere.txt"], "cannot read --prompt_file nowhere.txt"),
         (["--run", "nowhere"], "no run 'nowhere'"),
         (["--out_dir", "nowhere", "--run", "char"], "no run 'char'"),
-        (["--checkpoint", "nowhere"], "nowhere is not a checkpoint"),
+        (["--checkpoint", "nowhere"], "nowhere is neither a folder nor"),
         (["--checkpoint", "nowhere", "--run", "char"], "exclude each other"),
         (["--device", "toaster"], "toaster is not a device"),
         (["--temprature", "1"], "unknown flag --temprature; did you mean --temperature?"),

@@ -255,6 +255,77 @@ def test_no_run_is_overwritten(run: Run, tmp_path: Path) -> None:
     assert checkpoint.load_newest(tmp_path / "out" / "run-2").step == 3
 
 
+@pytest.mark.parametrize("flags", ["", "--lora_rank 2"])
+def test_fine_tuning(
+    run: Run, flags: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A trained model learns another text; what it forgets is told; a stop changes nothing."""
+    base = run("--max_steps 60 --dropout 0", "base")
+    new = tmp_path / "new.txt"
+    new.write_text("No, no: never again!\n" * 400)
+    begun = f"--init_from {base} --data {new} --device cpu --compile no --dtype float32 {flags}"
+    capsys.readouterr()
+    whole = run(f"{begun} --max_steps 30 --batch_size 4 --eval_interval 15", "tuned", small="")
+    said = capsys.readouterr().err
+
+    metrics = read_metrics(whole)
+    looks = [line["val_loss"] for line in metrics if "val_loss" in line]
+    assert looks[-1] < 0.9 * looks[0]
+    (told,) = (line for line in metrics if "old_loss_after" in line)
+    assert told["old_loss_after"] > told["old_loss_before"]
+    known = checkpoint.load_best(base).state["val_loss"]
+    assert told["old_loss_before"] == pytest.approx(known, rel=0.1)
+    before, after = re.findall(r"^(?:before|after): *(.*)$", said, flags=re.M)
+    assert before != after and "more surprised" in said
+    last = checkpoint.load_newest(whole)
+    assert last.tokenizer.fingerprint == checkpoint.load_best(base).tokenizer.fingerprint
+    n_trained = sum(t.numel() for name, t in last.optimizer.items() if name.endswith(".mean"))
+    assert (f"of which {n_trained:,} train" in said) == bool(flags)
+
+    flags = f"{begun} --batch_size 4 --cooldown 0"
+    half = run(f"{flags} --max_steps 15", "half", small="")
+    straight = run(f"{flags} --max_steps 30", "straight", small="")
+    run(f"--init_from resume --data {new} --max_steps 30", "half", small="")
+    assert tensors_of(half) == tensors_of(straight)
+
+
+def tensors_of(run: Path) -> dict[str, bytes]:
+    """The bytes of all tensors of a run's newest checkpoint."""
+    found = checkpoint.steps(run)[-1].glob("*.safetensors")
+    return {path.name: path.read_bytes() for path in found}
+
+
+def test_fine_tuning_refuses_what_the_model_fixes(run: Run, tmp_path: Path) -> None:
+    """The shape and the tokenizer are the model's; each refusal is one line."""
+    base = run("--max_steps 2", "base")
+    lora = run(f"--init_from {base} --lora_rank 1 --max_steps 2 --compile no", "lora", small="")
+    for flags, complaint in (
+        (f"--init_from {base} --n_embd 32", "--n_embd is fixed by the model"),
+        (f"--init_from {base} --tokenizer char", "--tokenizer is fixed"),
+        (f"--init_from {base} --block_size 99", "--block_size is 99; the model sees 16"),
+        (f"--init_from {base} --lora_rank 17", "--lora_rank is 17"),
+        (f"--init_from {base} --lora_rank -1", "--lora_rank is -1"),
+        (f"--init_from {base} --old_data nowhere.txt", "the model's old text: "),
+        (f"--init_from {lora} --lora_rank 1", "is a correction already"),
+        (f"--init_from {tmp_path}/nowhere", "neither a folder nor"),
+        ("--lora_rank 4", "give --init_from"),
+        ("--old_data tales", "give --init_from"),
+    ):
+        with pytest.raises(UserError, match=re.escape(complaint)) as caught:
+            run(flags, "refused", small="")
+        assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_no_numbers_are_not_saved(run: Run, tmp_path: Path) -> None:
+    """Whatever brought them about: a checkpoint that nobody could go on from is none."""
+    last = checkpoint.load_newest(run("--max_steps 2"))
+    model = last.model()
+    model.norm.weight.data[0] = math.inf
+    with pytest.raises(UserError, match=r"norm\.weight is not finite"):
+        checkpoint.save(tmp_path / "broken", model, last.tokenizer, {}, {"step": 1})
+    assert not (tmp_path / "broken").exists()
+
+
 def test_resume_refuses_what_would_not_be_the_same_run(run: Run, text: Path) -> None:
     """Another config or another text is refused in one line; more steps are welcome."""
     run("--max_steps 2")

@@ -11,7 +11,7 @@ about, and `check` reads any text (a model's sample) and says whether it is a ta
 obeys its header, and if not, why.
 
     python -m minigen.corpora.tales --count 3          # read some tales
-    python -m minigen.corpora.tales --check FILE       # check tales that blank lines separate
+    python -m minigen.corpora.tales --check FILE       # check tales between blank lines or rules
 """
 
 from __future__ import annotations
@@ -531,7 +531,7 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         raise UserError(f"cannot read {options.check}: {error.strerror}") from error
     lines = data.decode("utf-8", errors="replace").replace("\r\n", "\n")
-    texts = [text for text in re.split(r"\n{2,}", lines.strip("\n")) if text]
+    texts = [text for text in re.split(r"\n(?:-*\n)+", lines.strip("\n")) if text]
     verdicts = [check(text) for text in texts]
     for number, verdict in enumerate(verdicts, 1):
         for complaint in verdict.complaints:

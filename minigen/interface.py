@@ -1,0 +1,189 @@
+"""The three lines that everyone starts with: load a model by its name, and let it write.
+
+The words are those of transformers' `pipeline`, and so is the form of the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minigen import checkpoint, lora, pretrained
+from minigen.device import choose_device
+from minigen.errors import UserError
+from minigen.model import GPT, KVCache
+from minigen.sampling import Sampling, StopStrings, generate
+from minigen.tokenizer import Tokenizer
+
+Texts = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in evaluation mode, the tokenizer that belongs to it, and what is known of it."""
+
+    path: Path
+    model: GPT
+    tokenizer: Tokenizer
+    state: Mapping[str, Any]  # of a checkpoint: its step, its losses, how it was trained
+
+
+def load(source: str | Path, dropout: float | None = None) -> Loaded:
+    """A model, with LoRA merged into it, and its tokenizer.
+
+    Args:
+        source: a run of train.py (`out/tales`: its best checkpoint), one checkpoint of it, any
+            other folder that holds a GPT-2 or Qwen3 model, or a name such as `gpt2` on the hub.
+        dropout: for training; None: what the model's config.json says.
+
+    Raises `UserError` if there is no such model, or it is damaged.
+
+    >>> loaded = load("out/tales")                            # doctest: +SKIP
+    >>> loaded.tokenizer.encode_prompt("hero:")               # doctest: +SKIP
+    [1474, 263, 58]
+    """
+    folder = Path(source)
+    if checkpoint.steps(folder):
+        return from_checkpoint(checkpoint.load_best(folder), dropout)
+    if (folder / "MANIFEST.json").is_file():
+        return from_checkpoint(checkpoint.load(folder), dropout)
+    other = pretrained.load(source, dropout)
+    if other.tokenizer is None:
+        raise UserError(f"{other.path} has no tokenizer.json; save the model's tokenizer there")
+    return Loaded(other.path, other.model, other.tokenizer, {})
+
+
+def from_checkpoint(found: checkpoint.Checkpoint, dropout: float | None = None) -> Loaded:
+    """The same of a checkpoint that was read."""
+    model = found.model(dropout)
+    lora.merge(model)
+    return Loaded(found.path, model, found.tokenizer, found.state)
+
+
+def pipeline(
+    task: str = "text-generation", model: str | Path = "gpt2", device: str = "auto"
+) -> TextGeneration:
+    """A function from prompts to texts.
+
+    >>> write = pipeline("text-generation", model="gpt2")     # doctest: +SKIP
+    >>> write("Hello, I'm a language model,", max_new_tokens=20)  # doctest: +SKIP
+    [{'generated_text': "Hello, I'm a language model, ..."}]
+    """
+    if task != "text-generation":
+        raise UserError(f"the task is {task!r}; minigen has 'text-generation'")
+    return TextGeneration(load(model), device)
+
+
+class TextGeneration:
+    """Writes on behind prompts; see `__call__`."""
+
+    def __init__(self, loaded: Loaded, device: str = "auto") -> None:
+        self.device, self.tokenizer = choose_device(device), loaded.tokenizer
+        self.model = loaded.model.to(self.device)
+
+    def __call__(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        max_new_tokens: int | None = None,
+        max_length: int | None = None,
+        num_return_sequences: int = 1,
+        do_sample: bool = True,
+        temperature: float = 0.7,
+        top_k: int | None = 50,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        stop_strings: str | Sequence[str] = (),
+        return_full_text: bool = True,
+        seed: int = 0,
+    ) -> list[Any]:
+        """For a prompt, [{"generated_text": ...}]; for a list of prompts, one such list each.
+
+        The defaults are those of transformers' pipeline: it draws, at temperature 0.7, from the 50
+        most probable tokens. A text ends at the end-of-text token, and a stop string, which ends
+        it too, is part of it.
+
+        Args:
+            max_new_tokens: of each text; by default 256.
+            max_length: the same, with the tokens of the prompt counted in.
+            num_return_sequences: texts for each prompt.
+            do_sample: False takes the most probable token each time.
+            top_k: None or 0: all tokens.
+            return_full_text: False leaves the prompt out.
+            seed: the same seed gives the same texts, alone or among others.
+
+        Raises `UserError` for settings out of range.
+        """
+        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        ids = [self.tokenizer.encode_prompt(text) for text in texts]
+        stops = [stop_strings] if isinstance(stop_strings, str) else list(stop_strings)
+        if num_return_sequences < 1:
+            raise UserError(f"num_return_sequences is {num_return_sequences}; give 1 or more")
+        if not do_sample and num_return_sequences > 1:
+            raise UserError("without do_sample all texts are the same; ask for one")
+        limits = [256 if max_new_tokens is None else max_new_tokens] * len(ids)
+        if max_new_tokens is None and max_length is not None:
+            limits = [max_length - len(prompt) for prompt in ids]
+        if min(limits, default=1) < 1:
+            raise UserError("no room for a new token; give more max_new_tokens or max_length")
+        top_k = None if top_k is None else min(top_k, self.tokenizer.n_vocab) or None
+        sampling = Sampling(
+            temperature if do_sample else 0.0, top_k, top_p, min_p, repetition_penalty
+        )
+        rows = [n for n in range(len(ids)) for _ in range(num_return_sequences)]
+        new = self._write([ids[n] for n in rows], [limits[n] for n in rows], stops, sampling, seed)
+        results: list[Texts] = [[] for _ in texts]
+        for n, text in zip(rows, new, strict=True):
+            results[n].append({"generated_text": texts[n] + text if return_full_text else text})
+        return results[0] if isinstance(prompts, str) else results
+
+    def _write(
+        self,
+        prompts: list[list[int]],
+        limits: list[int],
+        stops: list[str],
+        sampling: Sampling,
+        seed: int,
+    ) -> list[str]:
+        """The new text behind each of the prompts, of at most so many tokens each."""
+        config, tokenizer = self.model.config, self.tokenizer
+        dtype = self.model.embedding.weight.dtype
+        longest = max((len(p) + n for p, n in zip(prompts, limits, strict=True)), default=1)
+        capacity = min(config.block_size, longest)
+        streams = [tokenizer.stream() for _ in prompts]
+        watches = [StopStrings(stops) for _ in prompts]
+        texts, finished = [""] * len(prompts), set[int]()
+        for n, step in enumerate(
+            generate(
+                self.model,
+                lambda n_rows: KVCache(config, n_rows, capacity, self.device, dtype),
+                prompts,
+                sampling,
+                n_vocab=min(tokenizer.n_vocab, config.vocab_size),
+                max_new_tokens=max(limits, default=0),
+                end_of_text=tokenizer.end_of_text,
+                seed=seed,
+                finished=finished,
+            ),
+            start=1,
+        ):
+            for row, token in enumerate(step):
+                if token is None or token.id == tokenizer.end_of_text:
+                    continue
+                piece = streams[row].push(token.id)
+                watches[row].push(piece)
+                texts[row] += piece
+                if n == limits[row] or watches[row].stopped:
+                    finished.add(row)
+        return [
+            _cut(text + stream.finish(), stops) for text, stream in zip(texts, streams, strict=True)
+        ]
+
+
+def _cut(text: str, stops: Sequence[str]) -> str:
+    """Up to the end of the first stop string."""
+    ends = [text.index(stop) + len(stop) for stop in stops if stop in text]
+    return text[: min(ends)] if ends else text

@@ -1,0 +1,168 @@
+"""LoRA: changes nothing at first, trains little, is kept small, and merges into the model."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+import transformers
+
+from minigen import checkpoint, lora, pretrained
+from minigen.errors import UserError
+from minigen.interface import load
+from minigen.model import GPT, GPTConfig
+from minigen.tokenizer import train_tokenizer
+
+TOKENIZER = train_tokenizer("byte", [])
+CONFIGS = {
+    "gpt2": GPTConfig.gpt2(257, 32, 2, 2, 16),
+    "modern": GPTConfig.modern(257, 32, 2, 4, 16, n_kv_head=2),
+}
+IDS = torch.randint(257, (2, 32), generator=torch.Generator().manual_seed(1))
+
+
+def base(kind: str, folder: Path) -> Path:
+    """A random model as a checkpoint."""
+    torch.manual_seed(0)
+    model = GPT(CONFIGS[kind])
+    for p in model.parameters():
+        torch.nn.init.normal_(p, mean=float(p.ndim == 1), std=0.3)
+    return checkpoint.save(folder, model, TOKENIZER, {}, {"step": 1})
+
+
+def corrected(path: Path, rank: int = 3) -> GPT:
+    """That model with a LoRA that does something."""
+    model = pretrained.load(path).model
+    lora.add(model, rank)
+    for matrix in lora.matrices(model):
+        torch.nn.init.normal_(lora.pair(matrix)[1], std=0.3)
+    return model
+
+
+@pytest.fixture(params=CONFIGS)
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return base(request.param, tmp_path / "base")
+
+
+def save(model: GPT, path: Path, run: Path) -> Path:
+    facts = {"path": str(path), "sha256": lora.fingerprint(model)}
+    return checkpoint.save(run, model, TOKENIZER, {}, {"step": 2, "tuned": facts})
+
+
+def test_at_first_nothing_changes(path: Path) -> None:
+    """B is zero, so the logits are the same to the bit."""
+    model = pretrained.load(path).model
+    before = model(IDS)
+    lora.add(model, 3)
+    assert torch.equal(model(IDS), before)
+
+
+def test_the_correction_is_b_a(path: Path) -> None:
+    """The same as a model whose matrices have B A added by hand; and merged, the same again."""
+    model, by_hand = corrected(path), pretrained.load(path).model
+    for matrix, plain in zip(lora.matrices(model), lora.matrices(by_hand), strict=True):
+        a, b = lora.pair(matrix)
+        with torch.no_grad():
+            plain.weight += b @ a
+    unmerged = model(IDS)
+    torch.testing.assert_close(unmerged, by_hand(IDS), rtol=1e-5, atol=1e-5)
+    lora.merge(model)
+    worst = (model(IDS) - unmerged).abs().max() / unmerged.abs().max()
+    assert worst.item() < 1e-5
+    assert not lora.is_added(model)
+    assert model.state_dict().keys() == by_hand.state_dict().keys()
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_only_the_correction_trains(path: Path) -> None:
+    """Gradients reach A and B of each matrix, and nothing else."""
+    model = corrected(path)
+    model(IDS).square().mean().backward()
+    for name, p in model.named_parameters():
+        trains = name.endswith(("lora_a", "lora_b"))
+        assert p.requires_grad == trains and (p.grad is not None) == trains, name
+        assert not trains or p.grad is None or p.grad.abs().max() > 0
+
+
+def test_less_than_a_hundredth_of_gpt2() -> None:
+    """Rank 8 on the 124M model."""
+    model = pretrained.empty_model(GPTConfig.gpt2())
+    whole = model.n_parameters()
+    lora.add(model, 8)
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) < 0.01 * whole
+
+
+def test_saved_small_and_loaded_again(path: Path, tmp_path: Path) -> None:
+    """Only A and B are in the files, and they come back bit for bit, unmerged or merged."""
+    model = corrected(path)
+    saved = save(model, path, tmp_path / "run")
+    assert not (saved / "model.safetensors").exists()
+    again = checkpoint.load(saved).model()
+    state = again.state_dict()
+    assert all(torch.equal(t, state[name]) for name, t in model.state_dict().items())
+    assert torch.equal(again(IDS), model(IDS))
+    torch.testing.assert_close(load(saved).model(IDS), model(IDS), rtol=1e-4, atol=1e-4)
+
+
+def test_peft_loads_it(path: Path, tmp_path: Path) -> None:
+    """transformers with peft makes the same logits of the folder, and of its export alone."""
+    model = corrected(path)
+    saved = save(model, path, tmp_path / "run")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(saved).eval()
+    with_peft = peft.PeftModel.from_pretrained(
+        transformers.AutoModelForCausalLM.from_pretrained(path), saved
+    ).eval()
+    exported = tmp_path / "whole"
+    checkpoint.main(["export", str(saved), str(exported)])
+    whole = transformers.AutoModelForCausalLM.from_pretrained(exported).eval()
+    with torch.no_grad():
+        ours = model(IDS)
+        for other in (theirs, with_peft, whole):
+            logits = other(IDS).logits
+            assert ((ours - logits).abs().max() / logits.abs().max()).item() < 1e-5
+    assert theirs.num_parameters() > whole.num_parameters()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(saved)
+    assert tokenizer("né")["input_ids"] == TOKENIZER.encode_prompt("né")
+
+
+def test_export_keeps_or_changes_the_format(path: Path, tmp_path: Path) -> None:
+    """float32 stays, bfloat16 can be had; an existing folder is left alone."""
+    for dtype in ("float32", "bfloat16"):
+        folder = checkpoint.export(path.parent, tmp_path / dtype, getattr(torch, dtype))
+        model = pretrained.load(folder).model
+        assert {str(p.dtype) for p in model.parameters()} == {f"torch.{dtype}"}
+    with pytest.raises(UserError, match="not there yet"):
+        checkpoint.export(path.parent, tmp_path / "bfloat16")
+
+
+def test_another_base_is_refused(path: Path, tmp_path: Path) -> None:
+    """A correction of weights that changed since, or are gone, would be nonsense: one line."""
+    saved = save(corrected(path), path, tmp_path / "run")
+    model = pretrained.load(path).model
+    with torch.no_grad():
+        model.embedding.weight[0, 0] += 1
+    checkpoint.save(path.parent, model, TOKENIZER, {}, {"step": 2})
+    path.rename(path.with_name("old"))
+    with pytest.raises(UserError, match="only corrects another model"):
+        checkpoint.load(saved).model()
+    (path.parent / "step-000002").rename(path)
+    with pytest.raises(UserError, match=r"is not what .* corrects any more"):
+        checkpoint.load(saved).model()
+
+
+def test_a_correction_of_another_shape_is_refused(tmp_path: Path) -> None:
+    path = base("gpt2", tmp_path / "base")
+    _, tensors = lora.to_peft(corrected(path), "")
+    model = GPT(GPTConfig.gpt2(257, 32, 1, 2, 16))
+    with pytest.raises(UserError, match="does not fit"):
+        lora.from_peft(model, tensors)
+
+
+@pytest.mark.parametrize("rank", [0, -1, 17, math.inf])
+def test_a_rank_that_cannot_be(rank: int, tmp_path: Path) -> None:
+    model = GPT(CONFIGS["gpt2"])
+    with pytest.raises(UserError, match=r"--lora_rank is .*; give 1 to 16"):
+        lora.add(model, rank)
