@@ -42,6 +42,9 @@ from minigen.tokenizer import Tokenizer
 
 DATA = Path(__file__).resolve().parent / "data"
 
+# The most that the logits of a part of a batch may take; more at once is no faster.
+LOGITS_BYTES = {"cpu": 2**28, "mps": 2**30, "cuda": 2**32}
+
 # What --size stands for; each of these can also be given by itself.
 SIZES: dict[str, dict[str, int | float]] = {
     "tiny": {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 256, "batch_size": 4,
@@ -76,7 +79,7 @@ class TrainConfig:
     max_steps: int = 0  # the number of steps; 0: as many as fit into --minutes
     # --- how ---
     batch_size: int = 0  # sequences in a step
-    gradient_accumulation_steps: int = 1  # parts that a batch is cut into, to save memory
+    gradient_accumulation_steps: int = 0  # parts that a batch is cut into; 0: as memory asks for
     optimizer: Literal["auto", "muon", "adamw"] = "auto"  # auto: muon, or adamw to fine-tune
     lora_rank: int = 0  # to fine-tune: train corrections of this rank only; 0: all weights
     learning_rate: float = 0.0  # the highest, after warm-up
@@ -132,7 +135,7 @@ class TrainConfig:
             config = dataclasses.replace(config, optimizer="muon")
         for name, least, most in (
             ("vocab_size", 1, math.inf), ("batch_size", 1, math.inf), ("eval_tokens", 1, math.inf),
-            ("gradient_accumulation_steps", 1, config.batch_size), ("max_steps", 0, math.inf),
+            ("gradient_accumulation_steps", 0, config.batch_size), ("max_steps", 0, math.inf),
             ("eval_interval", 0, math.inf), ("warmup_steps", 0, math.inf), ("cooldown", 0, 0.9),
             ("weight_decay", 0, 10), ("grad_clip", 0, 1e9), ("minutes", 1e-9, 1e9),
             ("learning_rate", 1e-9, 1e9), ("lora_rank", 0, math.inf), ("seed", 0, 2**63 - 1),
@@ -186,7 +189,8 @@ def evaluate(model: GPT, tokens: TokenFile, config: TrainConfig, limit: int | No
     """
     model.eval()
     total, count = 0.0, 0
-    for x, y in tokens.sliding(config.block_size, config.batch_size, limit=limit):  # (B, T) each
+    rows = max(1, config.batch_size // config.gradient_accumulation_steps)
+    for x, y in tokens.sliding(config.block_size, rows, limit=limit):  # (B, T) each
         with arithmetic(config.device, config.dtype), torch.compiler.set_stance("force_eager"):
             logits = model(x.to(config.device))  # (B, T, V)
         total += next_token_loss(logits, y.to(config.device)).item()
@@ -272,6 +276,16 @@ def new_run(out_dir: Path, name: str) -> Path:
     except OSError as error:
         raise UserError(f"cannot make {run}: {error.strerror}; give another --out_dir") from None
     return run
+
+
+def in_parts(config: TrainConfig, n_vocab: int) -> TrainConfig:
+    """The batch in so many parts that the logits of each, which can outgrow a model, stay small."""
+    if config.gradient_accumulation_steps:
+        return config
+    n_bytes = config.block_size * n_vocab * torch.float32.itemsize  # of one sequence
+    n_rows = max(1, LOGITS_BYTES[torch.device(config.device).type] // n_bytes)
+    parts = math.ceil(config.batch_size / n_rows)
+    return dataclasses.replace(config, gradient_accumulation_steps=parts)
 
 
 def resumed(given: TrainConfig, saved: dict[str, Any]) -> TrainConfig:
@@ -393,6 +407,7 @@ def main(argv: list[str] | None = None) -> int:
         corpus, known, config.tokenizer, config.vocab_size, DATA / "cache"
     )
     old_tokens = old_text(config, tokenizer) if config.old_data else val_tokens
+    config = in_parts(config, tokenizer.n_vocab)
     content = [train_tokens.path.stem, val_tokens.path.stem]  # made of the text and the tokenizer
     if last is None:
         run = new_run(Path(config.out_dir), config.name or corpus.name)

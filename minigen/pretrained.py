@@ -13,6 +13,7 @@ import contextlib
 import importlib
 import json
 import math
+import mmap
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -454,11 +455,15 @@ class TensorFile:
 
     def read(self, name: str) -> Tensor:
         fact = self.header[name]
-        tensor = torch.empty(fact["shape"], dtype=DTYPES[fact["dtype"]])
-        if tensor.numel():
-            self.file.seek(self.data + fact["data_offsets"][0])
-            self.file.readinto(tensor.view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
-        return tensor
+        begin, stop = fact["data_offsets"]
+        if begin == stop:
+            return torch.empty(fact["shape"], dtype=DTYPES[fact["dtype"]])
+        # Pages of its own, which go back to the system at once when a tensor was only needed to be
+        # transposed; between others on the heap, it would leave a hole.
+        memory = mmap.mmap(-1, stop - begin)
+        self.file.seek(self.data + begin)
+        self.file.readinto(memory)
+        return torch.frombuffer(memory, dtype=DTYPES[fact["dtype"]]).view(fact["shape"])
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from minigen.errors import UserError
 from minigen.model import GPT, GPTConfig
 from minigen.report import read_metrics
 from minigen.tokenizer import Tokenizer
-from train import TrainConfig, evaluate, gradients, gradients_that_fit, steps_that_fit
+from train import TrainConfig, evaluate, gradients, gradients_that_fit, in_parts, steps_that_fit
 
 pytestmark = pytest.mark.usefixtures("signals")
 ROOT = Path(train.__file__).parent
@@ -67,6 +67,7 @@ def parts(text: Path, tmp_path: Path) -> tuple[GPT, Tokenizer, TokenFile, TokenF
     config = TrainConfig(
         n_layer=1, n_head=2, n_embd=16, block_size=16, batch_size=12, device="cpu", dtype="float32"
     ).resolved()
+    config = in_parts(config, tokenizer.n_vocab)
     torch.manual_seed(0)
     model = GPT(GPTConfig.modern(tokenizer.n_vocab, 16, 1, 2, 16))
     for p in model.parameters():
@@ -223,6 +224,19 @@ def test_out_of_memory_halves_the_parts(parts: Any, capsys: pytest.CaptureFixtur
     model.register_forward_pre_hook(full)
     with pytest.raises(UserError, match="not one sequence fits"):
         gradients_that_fit(model, tokens, config, step=0)
+
+
+def test_large_logits_are_computed_in_parts() -> None:
+    """GPT-2's vocabulary: no part's logits outgrow the limit, and what was given is kept."""
+    config = TrainConfig(batch_size=32, block_size=512, device="cpu")
+    cut = in_parts(config, 50257)
+    rows = math.ceil(32 / cut.gradient_accumulation_steps)
+    assert rows * 512 * 50257 * 4 <= train.LOGITS_BYTES["cpu"] < (rows + 1) * 512 * 50257 * 4
+    assert in_parts(config, 256).gradient_accumulation_steps == 1
+    given = dataclasses.replace(config, gradient_accumulation_steps=3)
+    assert in_parts(given, 50257) == given
+    long = dataclasses.replace(config, block_size=2**20)
+    assert in_parts(long, 50257).gradient_accumulation_steps == 32
 
 
 def test_a_loss_that_is_no_number_stops_before_the_weights_are_spoilt(run: Run) -> None:
