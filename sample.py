@@ -15,7 +15,7 @@ import itertools
 import math
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -128,6 +128,12 @@ class Writer:
         self.device, self.dtype = choose_device(config.device), getattr(torch, config.dtype)
         self.model = loaded.model.to(self.device, self.dtype)
 
+    def cache_for(self, n_tokens: int) -> Callable[[int], KVCache]:
+        """What makes caches for texts of up to n_tokens, as far as the model can see."""
+        config = self.model.config
+        capacity = min(config.block_size, n_tokens)
+        return lambda rows: KVCache(config, rows, capacity, self.device, self.dtype)
+
     def write(self, ids: Sequence[int], prompt: str, first: int = 0) -> None:
         """Print num_samples texts that begin with `prompt`, whose tokens are ids.
 
@@ -137,16 +143,14 @@ class Writer:
         config, end_of_text = self.config, self.tokenizer.end_of_text
         samples = [Sample(self, prompt, rule=n > 0) for n in range(config.num_samples)]
         limit = config.max_new_tokens or (20 if config.show_probs else 500)
-        shape = self.model.config
-        capacity = min(shape.block_size, len(ids) + limit)
         finished: set[int] = set()
         noted = False
         for step in generate(
             self.model,
-            lambda rows: KVCache(shape, rows, capacity, self.device, self.dtype),
+            self.cache_for(len(ids) + limit),
             [ids] * len(samples),
             self.sampling,
-            n_vocab=min(self.tokenizer.n_vocab, shape.vocab_size),
+            n_vocab=min(self.tokenizer.n_vocab, self.model.config.vocab_size),
             max_new_tokens=limit,
             end_of_text=None if config.ignore_end_of_text else end_of_text,
             seed=config.seed,

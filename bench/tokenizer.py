@@ -1,0 +1,214 @@
+"""How fast text becomes tokens: learning the tokens, encoding, and files larger than memory.
+
+    python -m bench.tokenizer --text tinyshakespeare.txt
+    python -m bench.tokenizer --text tinyshakespeare.txt --scale 1 10 100 1000
+
+All encoders have the same vocabulary, which minigen learnt, and must give the same ids.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench.common import (
+    alternate,
+    options,
+    peer,
+    record,
+    run,
+    seconds_of,
+    serve,
+    start_workers,
+    table,
+)
+from minigen import corpora
+from minigen.data import prepare
+from minigen.tokenizer import PATTERN, Tokenizer, train_tokenizer
+
+VOCABULARY = 4096
+PARTS = 64  # that `tokenizers` encodes on several cores
+
+# What a contender does with its text: encode it, and learn tokens from it if it can.
+Abilities = tuple[Callable[[], Any], Callable[[], Any] | None]
+
+
+# ---- the contenders ----
+
+
+def minigen(text: str, path: Path) -> Abilities:
+    ours = Tokenizer.load(path)
+    return (
+        lambda: ours.encode_array(text),
+        lambda: train_tokenizer("bpe", [text], VOCABULARY),
+    )
+
+
+def tokenizers(text: str, path: Path) -> Abilities:
+    library = peer("tokenizers")
+    theirs = library.Tokenizer.from_file(str(path))
+    return (
+        lambda: theirs.encode(text, add_special_tokens=False).ids,
+        lambda: learn_with(library, text),
+    )
+
+
+def tokenizers_in_parts(text: str, path: Path) -> Abilities:
+    """As it is meant to be used for much text: the parts go to several cores."""
+    theirs, parts = peer("tokenizers").Tokenizer.from_file(str(path)), split(text)
+
+    def encode() -> list[int]:
+        found = theirs.encode_batch(parts, add_special_tokens=False)
+        return [id for part in found for id in part.ids]
+
+    return encode, None
+
+
+def tiktoken(text: str, path: Path) -> Abilities:
+    saved = Tokenizer.load(path)
+    ranks = {saved.token_bytes(id): id for id in range(saved.n_vocab - 1)}
+    theirs = peer("tiktoken").Encoding(
+        "theirs", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={}
+    )
+    return lambda: theirs.encode_ordinary(text), None
+
+
+CONTENDERS = {
+    "minigen": minigen,
+    "tokenizers": tokenizers,
+    f"tokenizers, {PARTS} parts": tokenizers_in_parts,
+    "tiktoken": tiktoken,
+}
+
+
+def load(name: str, given: argparse.Namespace) -> Callable[[Any], Any]:
+    """A worker: it tells its ids, or the seconds that it takes to encode or to learn."""
+    text = given.text.read_text(encoding="utf-8")
+    encode, learn = CONTENDERS[name](text, given.cache / "tokenizer.json")
+
+    def handle(request: str) -> Any:
+        if request == "ids":
+            return [int(id) for id in encode()]
+        if request == "learn":
+            return learn and seconds_of(learn)
+        return statistics.median(seconds_of(encode) for _ in range(5))
+
+    return handle
+
+
+def learn_with(tokenizers: Any, text: str) -> None:
+    """The same byte-pair encoding: GPT-2's chunks, joins of bytes, as many tokens."""
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=VOCABULARY, show_progress=False, special_tokens=["<|endoftext|>"],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    tokenizer.train_from_iterator(text.splitlines(keepends=True), trainer)
+
+
+def split(text: str) -> list[str]:
+    """PARTS pieces that end before a space and a letter, where a chunk ends too."""
+    parts, start = [], 0
+    for i in range(1, PARTS):
+        end = i * len(text) // PARTS
+        while not (text[end] == " " and text[end - 1].isalpha() and text[end + 1].isalpha()):
+            end += 1
+        parts.append(text[start:end])
+        start = end
+    return [*parts, text[start:]]
+
+
+def compare(given: argparse.Namespace) -> Any:
+    given.cache.mkdir(parents=True, exist_ok=True)
+    text = given.text.read_text(encoding="utf-8")
+    train_tokenizer("bpe", [text], VOCABULARY).save(given.cache / "tokenizer.json")
+    pythons = {n: sys.executable if n == "minigen" else given.peers_python for n in CONTENDERS}
+    flags = ["--text", str(given.text.resolve()), "--cache", str(given.cache.resolve())]
+    workers = start_workers(pythons, "bench.tokenizer", flags, given.threads)
+    ids = {name: worker.ask("ids") for name, worker in workers.items()}
+    calls = {
+        f"{name} {what}": functools.partial(worker.ask, what)
+        for name, worker in workers.items()
+        for what in ("learn", "encode")
+    }
+    found = alternate(calls, given.rounds)
+    for worker in workers.values():
+        worker.close()
+    megabytes = given.text.stat().st_size / 1e6
+    figures, rows = {}, []
+    for name in workers:
+        encode = megabytes / statistics.median(found[f"{name} encode"])
+        times = [t for t in found[f"{name} learn"] if t is not None]
+        learn = statistics.median(times) if times else None
+        same = "yes" if ids[name] == ids["minigen"] else "NO"
+        figures[name] = {"learn, s": learn, "encode, MB/s": encode, "same ids": same}
+        rows.append((name, f"{learn:.2f}" if learn else "-", f"{encode:.1f}", same))
+    table((f"{megabytes:.1f} MB, {VOCABULARY} tokens", "learn, s", "MB/s", "same ids"), rows)
+    return figures
+
+
+# ---- large files ----
+
+
+def scale(given: argparse.Namespace) -> Any:
+    """MB/s and peak memory of making token files of larger and larger texts."""
+    figures, rows = [], []
+    for megabytes in given.scale:
+        with tempfile.TemporaryDirectory(dir=given.cache) as folder:
+            text = Path(folder) / "text.txt"
+            repeat(given.text, text, int(megabytes * 1e6))
+            command = [sys.executable, "-m", "bench.tokenizer", "--prepare", str(text)]
+            answer = json.loads(run(command, given.threads)[1].splitlines()[-1])
+        speed = megabytes / answer["seconds"]
+        figures.append({"MB": megabytes, "MB/s": speed, "peak, MB": answer["peak"]})
+        rows.append((f"{megabytes:g} MB", f"{speed:.1f}", f"{answer['peak']:,.0f}"))
+    table(("text", "MB/s", "peak, MB"), rows)
+    return figures
+
+
+def repeat(source: Path, target: Path, n_bytes: int) -> None:
+    content = source.read_bytes()
+    with target.open("wb") as file:
+        while (left := n_bytes - file.tell()) > 0:
+            file.write(content[:left])
+
+
+def prepare_file(path: Path) -> None:
+    """Learn 4,096 tokens and write both token files, as train.py does; seconds and peak memory."""
+    import resource  # not on Windows
+
+    corpus = corpora.find([str(path)], path.parent)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds = seconds_of(lambda: prepare(corpus, None, "bpe", VOCABULARY, path.parent / "cache"))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    unit = 1e6 if sys.platform == "darwin" else 1e3  # to MB
+    print(json.dumps({"seconds": seconds, "peak": peak / unit, "imports": before / unit}))
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--text", type=Path, help="a text of about a megabyte")
+    parser.add_argument("--scale", type=float, nargs="+", help="megabytes of larger texts")
+    parser.add_argument("--worker", help="(a process of this benchmark)")
+    parser.add_argument("--prepare", type=Path, help="(a process of this benchmark)")
+    given = parser.parse_args()
+    if given.prepare:
+        return prepare_file(given.prepare)
+    if given.worker:
+        return serve(lambda: load(given.worker, given))
+    if given.text is None:
+        parser.error("give --text")
+    what = scale if given.scale else compare
+    record("tokenizer --scale" if given.scale else "tokenizer", what(given), given)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""How well a model does on text that it has not seen, after how many seconds: us and nanoGPT.
+
+    python -m bench.train --text tinyshakespeare.txt --nanogpt ../nanoGPT --minutes 0.25 0.5
+    python -m bench.train --text tinyshakespeare.txt --nanogpt ../nanoGPT --tokens
+    python -m bench.train --nanogpt ../nanoGPT --device cuda
+
+Seconds are those of the whole process, from launch to end. Each loss is the mean over the last
+tenth of the text, all of it, with half a block of context or more for each character, in nats per
+character, which compare across tokenizers; so the text must be ASCII.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import math
+import re
+import shutil
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import train
+from bench.common import alternate, median_seconds, options, peer, record, run, table
+from minigen import GPT, GPTConfig, checkpoint
+from minigen.device import arithmetic, compile_blocks
+from minigen.optim import Optimizer
+from minigen.report import read_metrics
+
+# What nanoGPT's README gives for a CPU; its eval_interval, 250, is in the configuration file.
+RECIPE = (
+    "config/train_shakespeare_char.py --device=cpu --compile=False --eval_iters=20 "
+    "--log_interval=1 --block_size=64 --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 "
+    "--max_iters=2000 --lr_decay_iters=2000 --dropout=0.0"
+)
+PEAK = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "L4": 121e12}  # bfloat16 FLOP/s, dense
+
+
+# ---- the contenders ----
+
+
+def minigen(given: argparse.Namespace, flags: str) -> tuple[float, Path]:
+    """Train as a user does; the seconds, and the folder of the run."""
+    out = given.cache / "minigen"
+    shutil.rmtree(out, ignore_errors=True)
+    command = [sys.executable, "train.py", "--data", str(given.text.resolve())]
+    command += ["--out_dir", str(out), "--name", "run", *flags.split()]
+    seconds, _ = run(command, given.threads)
+    return seconds, out / "run"
+
+
+def minigen_loss(given: argparse.Namespace, flags: str) -> tuple[float, float]:
+    """Seconds and loss; our own last line is the loss on all of the validation text."""
+    seconds, folder = minigen(given, flags)
+    return seconds, read_metrics(folder)[-1]["final_val_bits_per_byte"] * math.log(2)
+
+
+def nanogpt(given: argparse.Namespace, flags: str) -> tuple[float, str]:
+    """Train with nanoGPT's script; the seconds, and what it printed."""
+    command = [given.peers_python, "train.py", *flags.split()]
+    return run(command, given.threads, cwd=given.cache / "nanoGPT")
+
+
+def nanogpt_loss(given: argparse.Namespace, flags: str) -> tuple[float, float]:
+    seconds, _ = nanogpt(given, flags)
+    command = [given.peers_python, "-m", "bench.train", "--score", str(given.cache / "nanoGPT")]
+    return seconds, float(run(command, given.threads)[1].split()[-1])
+
+
+def tuned(given: argparse.Namespace, minutes: float) -> tuple[float, float]:
+    """nanoGPT in our shape and with our batch, in as many steps as fit into the time."""
+    ours = checkpoint.load_newest(given.cache / "minigen" / "run").state["config"]
+    shape = ("n_layer", "n_head", "n_embd", "block_size", "batch_size")
+    flags = "config/train_shakespeare_char.py --device=cpu --compile=False --dropout=0.0 "
+    flags += " ".join(f"--{name}={ours[name]}" for name in shape)
+    flags += f" --warmup_iters=50 --log_interval=1 --eval_iters=10 {given.peer_flags}"
+    trial, text = nanogpt(given, f"{flags} --max_iters=60 --eval_interval=60")
+    step = statistics.median(step_seconds(text))
+    rest = trial - 60 * step  # what it takes besides: launch, two evaluations, saving
+    n = max(100, int((60 * minutes - rest) / step))
+    return nanogpt_loss(given, f"{flags} --max_iters={n} --lr_decay_iters={n} --eval_interval={n}")
+
+
+def step_seconds(printed: str) -> list[float]:
+    """What each step took, as nanoGPT prints it; the first ones are slower."""
+    return [float(ms) / 1e3 for ms in re.findall(r"iter \d+: .*time ([\d.]+)ms", printed)][10:]
+
+
+def prepare_nanogpt(given: argparse.Namespace) -> None:
+    """A copy of the checkout, with the text where its script looks before it downloads one."""
+    copy = given.cache / "nanoGPT"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(given.nanogpt, copy, ignore=shutil.ignore_patterns(".git"))
+    folder = copy / "data" / "shakespeare_char"
+    shutil.copyfile(given.text, folder / "input.txt")
+    run([given.peers_python, "prepare.py"], given.threads, cwd=folder)
+
+
+@torch.no_grad()
+def score(folder: Path) -> float:
+    """The loss of nanoGPT's checkpoint, by the same sliding window as ours (train.evaluate)."""
+    sys.path.insert(0, str(folder))
+    module = peer("model")
+    saved = torch.load(folder / "out-shakespeare-char" / "ckpt.pt", map_location="cpu")
+    model = module.GPT(module.GPTConfig(**saved["model_args"])).eval()
+    model.load_state_dict(saved["model"])
+    data = peer("numpy").fromfile(folder / "data" / "shakespeare_char" / "val.bin", "uint16")
+    ids, T = torch.from_numpy(data.astype("int64")), saved["model_args"]["block_size"]
+    total, scored = 0.0, 0  # of the targets, ids[1:]
+    while scored < len(ids) - 1:
+        start = min(max(0, scored - T // 2), len(ids) - 1 - T)
+        x, y = ids[start : start + T], ids[start + 1 : start + T + 1]  # (T,)
+        logits, _ = model(x[None], y[None])  # (1, T, V)
+        new = scored - start
+        total += F.cross_entropy(logits[0, new:].float(), y[new:], reduction="sum").item()
+        scored = start + T
+    return float(total / scored)
+
+
+# ---- the comparisons ----
+
+
+def losses(given: argparse.Namespace) -> Any:
+    """Loss at a time, and the time to nanoGPT's loss."""
+    contenders: dict[str, Callable[[], tuple[float, float]]] = {}
+    if given.nanogpt:
+        contenders["nanoGPT, its recipe"] = functools.partial(nanogpt_loss, given, RECIPE)
+    for minutes in given.minutes:  # ours first: its shape is the tuned one's
+        call = functools.partial(minigen_loss, given, f"--minutes {minutes} {given.flags}")
+        contenders[f"minigen, {60 * minutes:g} s"] = call
+        if given.nanogpt:
+            contenders[f"nanoGPT tuned, {60 * minutes:g} s"] = functools.partial(
+                tuned, given, minutes
+            )
+    found = alternate(contenders, given.rounds)
+    figures = {
+        name: [statistics.median(column) for column in zip(*results, strict=True)]
+        for name, results in found.items()
+    }
+    rows = [(name, f"{s:.1f}", f"{loss:.4f}") for name, (s, loss) in figures.items()]
+    table(("run", "seconds", "nats/character"), rows)
+    if given.nanogpt:
+        theirs, target = figures["nanoGPT, its recipe"]
+        reached = [s for n, (s, loss) in figures.items() if "minigen" in n and loss <= target]
+        if reached:
+            print(f"to {target:.3f}: {min(reached):.0f} s, {theirs / min(reached):.1f} x as fast")
+    return figures
+
+
+def tokens(given: argparse.Namespace) -> Any:
+    """Training tokens per second of GPT-2's shape, 4 layers x 128 wide, on characters."""
+    figures = {}
+    for batch, block in ((12, 64), (32, 128)):
+        shape = f" --batch_size={batch} --block_size={block} --n_layer=4 --n_head=4 --n_embd=128"
+
+        def ours(flags: str, shape: str = shape) -> float:
+            flags += f"{shape} --architecture gpt2 --tokenizer char --max_steps 100"
+            lines = read_metrics(minigen(given, flags + " --eval_interval 100")[1])
+            speeds = [line["tokens_per_second"] for line in lines if "tokens_per_second" in line]
+            return float(statistics.median(speeds[20:]))
+
+        def theirs(shape: str = shape, n: int = batch * block) -> float:
+            flags = f"{RECIPE}{shape} --bias=True --max_iters=100 --eval_interval=100"
+            return n / statistics.median(step_seconds(nanogpt(given, flags)[1]))
+
+        plain = "--dtype float32 --compile no --optimizer adamw"
+        contenders: dict[str, Callable[[], float]] = {
+            "nanoGPT float32, eager": theirs,
+            "minigen float32, eager, AdamW": functools.partial(ours, plain),
+            "minigen bfloat16, eager": functools.partial(ours, "--dtype bfloat16 --compile no"),
+            "minigen bfloat16, compiled": functools.partial(ours, "--dtype bfloat16 --compile yes"),
+        }
+        if not given.nanogpt:
+            del contenders["nanoGPT float32, eager"]
+        found = alternate(contenders, given.rounds)
+        speeds = {name: statistics.median(values) for name, values in found.items()}
+        base = next(iter(speeds.values()))
+        rows = [(name, f"{speed:,.0f}", f"{speed / base:.2f}") for name, speed in speeds.items()]
+        table((f"batch {batch} x {block}", "tokens/s", "ratio"), rows)
+        figures[f"{batch} x {block}"] = speeds
+    return figures
+
+
+def train_step(model: GPT, optimizer: Optimizer, x: Tensor, y: Tensor, dtype: str) -> None:
+    """One step as in train.py, on ids x and targets y (B, T); done when it returns."""
+    with arithmetic(str(x.device), dtype):
+        loss = train.next_token_loss(model(x), y) / y.numel()
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step(1e-4)
+    loss.item()  # waits for the device
+
+
+def device_rate(given: argparse.Namespace) -> Any:
+    """Tokens per second and share of the device's peak: 124M, random tokens, bf16, compiled."""
+    device, batch, block = given.device, given.batch, 1024
+    torch.manual_seed(0)
+    model = GPT(GPTConfig.gpt2(vocab_size=50304, block_size=block)).to(device).train()
+    optimizer = Optimizer(model.named_parameters())
+    x, y = torch.randint(50257, (2, batch, block), device=device)
+    if not compile_blocks(model, x, "bfloat16"):
+        raise RuntimeError("torch.compile failed, so there is nothing to measure")
+
+    step = functools.partial(train_step, model, optimizer, x, y, "bfloat16")
+    speed = batch * block / median_seconds(step, times=20)
+    # 6 operations a weight and token (nanoGPT's count, of PaLM, arXiv:2204.02311), and attention.
+    flops = 6 * (model.n_parameters() - block * 768) + 12 * 12 * 768 * block
+    name = torch.cuda.get_device_name() if device == "cuda" else device
+    peak = next((rate for key, rate in PEAK.items() if key in name), math.nan)
+    figures = {"minigen": {"tokens/s": speed, "share": flops * speed / peak}}
+    if given.nanogpt and device == "cuda":
+        command = [given.peers_python, "bench.py", "--real_data=False", "--bias=True"]
+        command += [f"--batch_size={batch}", f"--block_size={block}"]
+        _, printed = run(command, given.threads, cwd=given.nanogpt)
+        (ms,) = re.findall(r"time per iteration: ([\d.]+)ms", printed)
+        theirs = batch * block / float(ms) * 1e3
+        figures["nanoGPT"] = {"tokens/s": theirs, "share": flops * theirs / peak}
+    rows = [(n, f"{f['tokens/s']:,.0f}", f"{f['share']:.1%}") for n, f in figures.items()]
+    table((f"{name}, batch {batch} x {block}", "tokens/s", "of peak"), rows)
+    return figures
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.set_defaults(rounds=1)
+    parser.add_argument("--text", type=Path, help="an ASCII text; tiny Shakespeare")
+    parser.add_argument("--nanogpt", type=Path, help="a checkout of nanoGPT")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[0.25, 0.5, 1, 2])
+    parser.add_argument("--flags", default="", help="more of train.py's flags, for us")
+    parser.add_argument(
+        "--peer-flags", default="--learning_rate=0.004 --min_lr=0.0002", help="nanoGPT's, tuned"
+    )
+    parser.add_argument("--tokens", action="store_true", help="measure speed, not loss")
+    parser.add_argument("--device", default="cpu", help="cuda: 124M there")
+    parser.add_argument("--batch", type=int, default=32, help="sequences, with --device cuda")
+    parser.add_argument("--score", type=Path, help="(a process of this benchmark)")
+    given = parser.parse_args()
+    if given.score:
+        return print(score(given.score))
+    if given.device != "cpu":
+        return record("train --device", device_rate(given), given)
+    if given.text is None:
+        parser.error("give --text")
+    given.cache = given.cache.resolve()
+    if given.nanogpt:
+        prepare_nanogpt(given)
+    else:
+        print("nanoGPT: skipped (give --nanogpt, a checkout of it)")
+    what = tokens if given.tokens else losses
+    record("train --tokens" if given.tokens else "train", what(given), given)
+
+
+if __name__ == "__main__":
+    main()
