@@ -26,11 +26,13 @@ from minigen.command_line import parse
 from minigen.data import TokenFile, prepare
 from minigen.device import (
     arithmetic,
+    as_written,
     choose_device,
     choose_dtype,
     compile_blocks,
     compiling_pays,
     is_out_of_memory,
+    keep_memory,
 )
 from minigen.errors import UserError, one_line_errors
 from minigen.interface import Loaded, load
@@ -191,7 +193,7 @@ def evaluate(model: GPT, tokens: TokenFile, config: TrainConfig, limit: int | No
     total, count = 0.0, 0
     rows = max(1, config.batch_size // config.gradient_accumulation_steps)
     for x, y in tokens.sliding(config.block_size, rows, limit=limit):  # (B, T) each
-        with arithmetic(config.device, config.dtype), torch.compiler.set_stance("force_eager"):
+        with arithmetic(config.device, config.dtype), as_written(config.compile):
             logits = model(x.to(config.device))  # (B, T, V)
         total += next_token_loss(logits, y.to(config.device)).item()
         count += int((y >= 0).sum())
@@ -206,7 +208,7 @@ def live_sample(model: GPT, tokenizer: Tokenizer, config: TrainConfig, limit: in
         return KVCache(model.config, rows, config.block_size, config.device)
 
     model.eval()
-    with torch.compiler.set_stance("force_eager"):
+    with as_written(config.compile):
         steps = generate(
             model,
             new_cache,
@@ -351,8 +353,8 @@ def settle_compile(model: GPT, tokens: TokenFile, config: TrainConfig) -> TrainC
 
 
 EVALUATIONS = 5  # in a run, where --eval_interval does not say otherwise
-SHOWING = 1.0  # seconds that an evaluation takes besides: a sample, a plot, a checkpoint
-CLOSING = 3.0  # seconds to leave
+SHOWING = 0.3  # seconds that an evaluation takes besides: a sample, a plot, a checkpoint
+CLOSING = 1.0  # seconds to leave
 
 
 def steps_that_fit(
@@ -383,6 +385,7 @@ def steps_that_fit(
 def main(argv: list[str] | None = None) -> int:
     """Train. Returns the exit code: 0, 3 if the loss is no number, 128 + n if signal n ended it."""
     config, stop, last, base = parse(TrainConfig, argv), StopSignal(), None, None
+    keep_memory()
 
     # The run: a new one, one that goes on, or one that begins with a trained model.
     if config.init_from == "resume":
@@ -483,7 +486,8 @@ def main(argv: list[str] | None = None) -> int:
         if not math.isfinite(loss.item() + norm.item()):  # stop before the weights are spoilt
             report.say(f"error: the loss is not a number at step {step}; lower --learning_rate")
             return 3
-        optimizer.step(share * config.learning_rate)
+        with arithmetic(config.device, config.dtype):  # Muon multiplies matrices too
+            optimizer.step(share * config.learning_rate)
         step += 1
         step_seconds.append(time.perf_counter() - began)
         speed = config.batch_size * config.block_size / step_seconds[-1]

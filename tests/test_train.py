@@ -177,7 +177,10 @@ def test_steps_that_fit() -> None:
         (108 - 20 - 5 - train.CLOSING - 5 * (2 + train.SHOWING)) / 0.5, abs=2
     )
     often = dataclasses.replace(config, eval_interval=10)
-    assert steps_that_fit(often, [9.0] + [0.5] * 20, 5.0, 5.0) == pytest.approx(72.7, abs=4)
+    each = 0.5 + (5 + train.SHOWING) / 10
+    assert steps_that_fit(often, [9.0] + [0.5] * 20, 5.0, 5.0) == pytest.approx(
+        (108 - 20 - 5 - train.CLOSING) / each, abs=2
+    )
 
 
 def test_learning_happens(run: Run) -> None:
