@@ -385,7 +385,6 @@ def steps_that_fit(
 def main(argv: list[str] | None = None) -> int:
     """Train. Returns the exit code: 0, 3 if the loss is no number, 128 + n if signal n ended it."""
     config, stop, last, base = parse(TrainConfig, argv), StopSignal(), None, None
-    keep_memory()
 
     # The run: a new one, one that goes on, or one that begins with a trained model.
     if config.init_from == "resume":
@@ -433,6 +432,8 @@ def main(argv: list[str] | None = None) -> int:
     else:
         model = new_model(tokenizer.n_vocab, config)
     model.to(config.device).train()
+    if model.n_parameters() < 2**22:  # of a large model, steps take long anyway, and much memory
+        keep_memory()
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     optimizer = Optimizer(trained, config.optimizer == "muon", config.weight_decay)
     if last is not None:
