@@ -15,7 +15,7 @@ import itertools
 import math
 import sys
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,10 +25,8 @@ from torch import Tensor
 
 from minigen import checkpoint
 from minigen.command_line import parse
-from minigen.device import choose_device
 from minigen.errors import UserError, one_line_errors
-from minigen.interface import Loaded, from_checkpoint, load
-from minigen.model import KVCache
+from minigen.interface import Loaded, for_writing, from_checkpoint, load
 from minigen.sampling import Sampling, StopStrings, Token, filtered, generate, pick
 from minigen.tokenizer import Tokenizer
 
@@ -64,7 +62,7 @@ class SampleConfig:
     seed: int = 1337  # the same seed writes the same text
     # --- where ---
     device: str = "auto"  # cuda, mps, cpu, or auto
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of weights and arithmetic
+    dtype: Literal["float32", "bfloat16", "int8"] = "float32"  # of the weights
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -125,14 +123,7 @@ class Writer:
 
     def __init__(self, config: SampleConfig, sampling: Sampling, loaded: Loaded) -> None:
         self.config, self.sampling, self.tokenizer = config, sampling, loaded.tokenizer
-        self.device, self.dtype = choose_device(config.device), getattr(torch, config.dtype)
-        self.model = loaded.model.to(self.device, self.dtype)
-
-    def cache_for(self, n_tokens: int) -> Callable[[int], KVCache]:
-        """What makes caches for texts of up to n_tokens, as far as the model can see."""
-        config = self.model.config
-        capacity = min(config.block_size, n_tokens)
-        return lambda rows: KVCache(config, rows, capacity, self.device, self.dtype)
+        self.model, self.cache_for = for_writing(loaded.model, config.device, config.dtype)
 
     def write(self, ids: Sequence[int], prompt: str, first: int = 0) -> None:
         """Print num_samples texts that begin with `prompt`, whose tokens are ids.

@@ -5,12 +5,15 @@ The words are those of transformers' `pipeline`, and so is the form of the resul
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from minigen import checkpoint, lora, pretrained
+from minigen.decoder import Decoder
 from minigen.device import choose_device
 from minigen.errors import UserError
 from minigen.model import GPT, KVCache
@@ -76,12 +79,35 @@ def pipeline(
     return TextGeneration(load(model), device)
 
 
+def for_writing(
+    model: GPT, device: str = "auto", dtype: str = "float32"
+) -> tuple[Decoder | GPT, Callable[[int], Callable[[int], KVCache]]]:
+    """What writes fastest on the device, with weights of this format: two arguments of `generate`.
+
+    Returns the model as `generate` takes it, and a function: given the tokens of the longest text,
+    what makes its caches. `UserError` for a device that is not here, or int8 on a GPU.
+    """
+    where, config = choose_device(device), model.config
+    if where.type != "cpu" and dtype == "int8":
+        raise UserError(f"--dtype int8 is for CPUs; on {where}, take bfloat16")
+    number = torch.float32 if where.type == "cpu" else getattr(torch, dtype)
+
+    def caches(n_tokens: int) -> Callable[[int], KVCache]:
+        capacity = min(config.block_size, n_tokens)
+        return lambda rows: KVCache(config, rows, capacity, where, number)
+
+    writer = Decoder(model, dtype) if where.type == "cpu" else model.to(where, number)
+    return writer, caches
+
+
 class TextGeneration:
     """Writes on behind prompts; see `__call__`."""
 
     def __init__(self, loaded: Loaded, device: str = "auto") -> None:
-        self.device, self.tokenizer = choose_device(device), loaded.tokenizer
-        self.model = loaded.model.to(self.device)
+        self.tokenizer = loaded.tokenizer
+        half = loaded.model.embedding.weight.dtype == torch.bfloat16
+        dtype = "bfloat16" if half else "float32"
+        self.model, self.cache_for = for_writing(loaded.model, device, dtype)
 
     def __call__(
         self,
@@ -150,16 +176,14 @@ class TextGeneration:
     ) -> list[str]:
         """The new text behind each of the prompts, of at most so many tokens each."""
         config, tokenizer = self.model.config, self.tokenizer
-        dtype = self.model.embedding.weight.dtype
         longest = max((len(p) + n for p, n in zip(prompts, limits, strict=True)), default=1)
-        capacity = min(config.block_size, longest)
         streams = [tokenizer.stream() for _ in prompts]
         watches = [StopStrings(stops) for _ in prompts]
         texts, finished = [""] * len(prompts), set[int]()
         for n, step in enumerate(
             generate(
                 self.model,
-                lambda n_rows: KVCache(config, n_rows, capacity, self.device, dtype),
+                self.cache_for(longest),
                 prompts,
                 sampling,
                 n_vocab=min(tokenizer.n_vocab, config.vocab_size),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -114,8 +115,14 @@ def uniform(seed: int, sample: int, n: int) -> float:
 
     So a sample is the same text alone or among others.
     """
-    bits = np.random.Philox(key=seed, counter=[n, sample, 0, 0]).random_raw() >> 11
-    return int(bits) * 2.0**-53
+    return _uniforms(seed, sample, n // 64)[n % 64]
+
+
+@lru_cache(maxsize=1024)
+def _uniforms(seed: int, sample: int, n: int) -> list[float]:
+    """For tokens 64 n and on. Philox makes four numbers of each count; the first is the token's."""
+    bits = np.random.Philox(key=seed, counter=[64 * n, sample, 0, 0]).random_raw(4 * 64)[::4] >> 11
+    return [int(number) * 2.0**-53 for number in bits]
 
 
 def pick(probabilities: Tensor, u: float) -> int:
@@ -275,7 +282,7 @@ def generate(
         if not texts:
             return
         logits = reader.read(texts)[:, :n_vocab]  # (B, n_vocab)
-        if not logits.isfinite().all():
+        if not logits.sum().isfinite():
             raise UserError("the model predicts NaN: its weights are broken; use an earlier one")
         *_, (_, last) = filtered(logits, seen[list(texts)], sampling)
         step: list[Token | None] = [None] * len(prompts)

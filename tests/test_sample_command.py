@@ -103,6 +103,15 @@ def test_the_text_is_the_prompt_and_what_generate_writes_behind_it(out: Path, ru
     assert run("--checkpoint", str(last), "--max-new-tokens=20", "--seed=5")[0] == text
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_weights_of_fewer_bytes_write_too(run: Any, dtype: str) -> None:
+    """Not to the letter the same, but as long, and the same again."""
+    flags = ("--prompt", "the cat", "--max_new_tokens", "20", "--ignore_end_of_text")
+    text, _ = run(*flags, "--dtype", dtype)
+    assert len(text) == len(run(*flags)[0])
+    assert run(*flags, "--dtype", dtype)[0] == text
+
+
 def test_every_setting_reaches_the_draw(out: Path, run: Any) -> None:
     s = Sampling(temperature=1.3, top_k=9, top_p=0.9, min_p=0.01, repetition_penalty=1.2)
     flags = [f"--{name}={value}" for name, value in vars(s).items()]
