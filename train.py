@@ -47,9 +47,12 @@ DATA = Path(__file__).resolve().parent / "data"
 # The most that the logits of a part of a batch may take; more at once is no faster.
 LOGITS_BYTES = {"cpu": 2**28, "mps": 2**30, "cuda": 2**32}
 
-# What --size stands for; each of these can also be given by itself.
+# What --size stands for: about 0.3, 1.4, 12 and 124 million parameters. Each of these can also be
+# given by itself.
 SIZES: dict[str, dict[str, int | float]] = {
     "tiny": {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 256, "batch_size": 4,
+             "learning_rate": 1e-2},
+    "mini": {"n_layer": 4, "n_head": 2, "n_embd": 128, "block_size": 256, "batch_size": 4,
              "learning_rate": 1e-2},
     "small": {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "batch_size": 64,
               "learning_rate": 3e-3},
@@ -68,14 +71,14 @@ class TrainConfig:
     tokenizer: Literal["bpe", "char", "byte", "gpt2"] = "bpe"  # how text is cut into tokens
     vocab_size: int = 2048  # the most tokens that bpe may make
     # --- the model ---
-    size: Literal["tiny", "small", "gpt2"] = "tiny"  # about 0.3, 12 or 124 million parameters
+    size: Literal["auto", "tiny", "mini", "small", "gpt2"] = "auto"  # auto: mini; for tales, tiny
     architecture: Literal["modern", "gpt2"] = "modern"  # the arithmetic of Qwen3 or of GPT-2
     bias: bool = True  # gpt2's matrices and norms have biases; the modern ones never
     n_layer: int = 0  # blocks on top of each other; 0, here and below: as --size says
     n_head: int = 0  # attention heads in each block
     n_embd: int = 0  # width of the residual stream
     block_size: int = 0  # tokens that the model can look back on
-    dropout: float = 0.0  # 0.1 to 0.2 helps when a small text is read many times
+    dropout: float | None = None  # none: 0.1 for a short text, except in a tiny model, or 0
     # --- how long ---
     minutes: float = 2.0  # for the whole command; the first steps tell how many fit
     max_steps: int = 0  # the number of steps; 0: as many as fit into --minutes
@@ -129,8 +132,10 @@ class TrainConfig:
 
     def resolved(self) -> TrainConfig:
         """The same with nothing left open: sizes filled in, device and dtype chosen, checked."""
-        sizes = {k: v for k, v in SIZES[self.size].items() if not getattr(self, k)}
-        config = dataclasses.replace(self, **sizes)  # type: ignore[arg-type]
+        fitting = "tiny" if self.data == ("tales",) else "mini"
+        size = fitting if self.size == "auto" else self.size
+        sizes = {k: v for k, v in SIZES[size].items() if not getattr(self, k)}
+        config = dataclasses.replace(self, size=size, **sizes)  # type: ignore[arg-type]
         if config.init_from == "scratch" and (config.lora_rank or config.old_data):
             raise UserError("--lora_rank and --old_data go with a trained model: give --init_from")
         if config.optimizer == "auto":
@@ -249,9 +254,9 @@ def knowledge(
 def new_model(vocab_size: int, config: TrainConfig) -> GPT:
     size = (vocab_size, config.block_size, config.n_layer, config.n_head, config.n_embd)
     if config.architecture == "gpt2":
-        return GPT(GPTConfig.gpt2(*size, dropout=config.dropout, bias=config.bias))
+        return GPT(GPTConfig.gpt2(*size, dropout=config.dropout or 0.0, bias=config.bias))
     # Qwen3's small models tie the head to the embedding; ours learn faster with one of their own.
-    return GPT(GPTConfig.modern(*size, dropout=config.dropout, tied_head=False))
+    return GPT(GPTConfig.modern(*size, dropout=config.dropout or 0.0, tied_head=False))
 
 
 class StopSignal:
@@ -393,7 +398,7 @@ def main(argv: list[str] | None = None) -> int:
         checkpoint.set_aside(run, last.step)
         config = resumed(config, last.state["config"])
     elif config.init_from != "scratch":
-        base = load(config.init_from, config.dropout)
+        base = load(config.init_from, config.dropout or 0.0)
         if config.lora_rank and (base.path / "adapter_config.json").exists():
             raise UserError(
                 f"{base.path} is a correction already; first make it a part of its model: "
@@ -410,6 +415,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     old_tokens = old_text(config, tokenizer) if config.old_data else val_tokens
     config = in_parts(config, tokenizer.n_vocab)
+    if config.dropout is None:  # a short text is read often; keep it from being learnt by heart
+        often = base is None and config.size != "tiny" and train_tokens.n_tokens < 1_000_000
+        config = dataclasses.replace(config, dropout=0.1 if often else 0.0)
     content = [train_tokens.path.stem, val_tokens.path.stem]  # made of the text and the tokenizer
     if last is None:
         run = new_run(Path(config.out_dir), config.name or corpus.name)
