@@ -71,7 +71,7 @@ class TrainConfig:
     tokenizer: Literal["bpe", "char", "byte", "gpt2"] = "bpe"  # how text is cut into tokens
     vocab_size: int = 2048  # the most tokens that bpe may make
     # --- the model ---
-    size: Literal["auto", "tiny", "mini", "small", "gpt2"] = "auto"  # auto: mini; for tales, tiny
+    size: Literal["auto", "tiny", "mini", "small", "gpt2"] = "auto"  # auto: mini, or tiny
     architecture: Literal["modern", "gpt2"] = "modern"  # the arithmetic of Qwen3 or of GPT-2
     bias: bool = True  # gpt2's matrices and norms have biases; the modern ones never
     n_layer: int = 0  # blocks on top of each other; 0, here and below: as --size says
@@ -132,7 +132,8 @@ class TrainConfig:
 
     def resolved(self) -> TrainConfig:
         """The same with nothing left open: sizes filled in, device and dtype chosen, checked."""
-        fitting = "tiny" if self.data == ("tales",) else "mini"
+        # Tales are simple, and in less time than that, more steps are worth more than more weights.
+        fitting = "tiny" if self.data == ("tales",) or self.minutes < 2 else "mini"
         size = fitting if self.size == "auto" else self.size
         sizes = {k: v for k, v in SIZES[size].items() if not getattr(self, k)}
         config = dataclasses.replace(self, size=size, **sizes)  # type: ignore[arg-type]
