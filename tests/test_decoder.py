@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from minigen import decoder as decoder_module
 from minigen.decoder import Decoder, pack, quantise
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.optim import Optimizer
@@ -213,7 +212,3 @@ def test_it_writes_what_the_model_writes(trained: tuple[GPT, Tensor]) -> None:
         return [[token.id for token in step if token is not None] for step in steps]
 
     assert text(Decoder(model, "float32")) == text(model)
-
-
-def test_the_switch_between_kernels_is_inside_the_range_tested() -> None:
-    assert decoder_module.FEW_ROWS == 32
