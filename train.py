@@ -298,7 +298,7 @@ def in_parts(config: TrainConfig, n_vocab: int) -> TrainConfig:
 
 def resumed(given: TrainConfig, saved: dict[str, Any]) -> TrainConfig:
     """What a run goes on with: what it began with. Flags may change how long, but not what."""
-    texts = {name: tuple(saved[name]) for name in ("data", "old_data")}
+    texts = {name: tuple(saved.get(name, ())) for name in ("data", "old_data")}
     began = TrainConfig(**saved | texts)
     free = {"data", "minutes", "max_steps", "out_dir", "name", "init_from", "device"}
     free |= {"eval_interval", "eval_tokens", "sample_prompt", "old_data"}
