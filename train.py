@@ -378,8 +378,8 @@ def steps_that_fit(
     budget, taken = 60 * config.minutes, len(step_seconds)
     if sum(step_seconds) < 0.05 * budget or taken < 3:
         return 0
-    # A tenth is kept back: the machine may have other things to do later on.
-    left = 0.9 * budget - (time.perf_counter() - START) - final_seconds - CLOSING
+    # Some is kept back: the machine may have other things to do later on.
+    left = 0.85 * budget - (time.perf_counter() - START) - final_seconds - CLOSING
     each = statistics.median(step_seconds[taken // 2 :])  # the first steps are slower
     if config.eval_interval:
         each += (look_seconds + SHOWING) / config.eval_interval
