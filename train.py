@@ -379,7 +379,7 @@ def steps_that_fit(
     if sum(step_seconds) < 0.05 * budget or taken < 3:
         return 0
     # Some is kept back: the machine may have other things to do later on.
-    left = 0.85 * budget - (time.perf_counter() - START) - final_seconds - CLOSING
+    left = 0.8 * budget - (time.perf_counter() - START) - final_seconds - CLOSING
     each = statistics.median(step_seconds[taken // 2 :])  # the first steps are slower
     if config.eval_interval:
         each += (look_seconds + SHOWING) / config.eval_interval

@@ -174,12 +174,12 @@ def test_steps_that_fit() -> None:
     assert steps_that_fit(config, [0.5] * 11, 2.0, 5.0) == 0  # too short a time
     steps = steps_that_fit(config, [9.0] + [0.5] * 20, 2.0, 5.0)
     assert steps == pytest.approx(
-        (102 - 20 - 5 - train.CLOSING - 5 * (2 + train.SHOWING)) / 0.5, abs=2
+        (96 - 20 - 5 - train.CLOSING - 5 * (2 + train.SHOWING)) / 0.5, abs=2
     )
     often = dataclasses.replace(config, eval_interval=10)
     each = 0.5 + (5 + train.SHOWING) / 10
     assert steps_that_fit(often, [9.0] + [0.5] * 20, 5.0, 5.0) == pytest.approx(
-        (102 - 20 - 5 - train.CLOSING) / each, abs=2
+        (96 - 20 - 5 - train.CLOSING) / each, abs=2
     )
 
 
