@@ -54,6 +54,7 @@ def pair(matrix: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def is_added(model: GPT) -> bool:
+    """Whether the model has LoRA beside its matrices, not merged."""
     return any(hasattr(matrix, "lora_a") for matrix in matrices(model))
 
 
