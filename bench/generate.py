@@ -2,6 +2,7 @@
 
     python -m bench.generate --nanogpt ../nanoGPT
     python -m bench.generate --sweep            # milliseconds per token, context by context
+    python -m bench.generate --weights FOLDER   # another model, beside transformers only
 
 The weights are random, so no download is needed; the time does not depend on them. Each contender
 is a process of its own. All write greedily, one text at a time, and at float32 the same tokens.
@@ -36,7 +37,6 @@ CONTENDERS = {  # and the bytes of a weight
     "llama.cpp f32": 4, "llama.cpp f16": 2, "llama.cpp Q8_0": 34 / 32,
 }  # fmt: skip
 PROMPT = list(range(1000, 1016))
-N_READ = 123_653_376  # weights read for a token: all but the positions'
 LONG = 1024 - len(PROMPT)  # tokens, in a sweep
 
 # Takes a prompt and a number of tokens; the ids, and after how many seconds each was there.
@@ -240,7 +240,7 @@ def load(name: str, given: Any) -> Callable[[Any], Any]:
         "minigen": minigen, "transformers": transformers, "nanoGPT": nanogpt,
         "CTranslate2": ctranslate2, "llama.cpp": llama,
     }  # fmt: skip
-    write = loaders[program](given.cache.resolve() / "gpt2", kind, given)
+    write = loaders[program](given.weights.resolve(), kind, given)
     write(PROMPT, 4)  # what is compiled or allocated on first use is not timed
     return lambda n: write(PROMPT, n)
 
@@ -248,6 +248,7 @@ def load(name: str, given: Any) -> Callable[[Any], Any]:
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--nanogpt", type=Path, help="a checkout of it")
+    parser.add_argument("--weights", type=Path, help="a model's folder; by default, a random GPT-2")
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--sweep", action="store_true", help="write until the context is full")
     parser.add_argument("--only", default="", help="contenders whose names contain this")
@@ -255,10 +256,13 @@ def main() -> None:
     given = parser.parse_args()
     if given.worker:
         return serve(lambda: load(given.worker, given))
-    make_weights(given.cache)
-    flags = ["--cache", str(given.cache), "--threads", str(given.threads)]
-    flags += ["--nanogpt", str(given.nanogpt)] if given.nanogpt else []
     names = [name for name in CONTENDERS if given.only in name]
+    if given.weights:  # the others want them in formats of their own
+        names = [name for name in names if name.startswith(("minigen", "transformers"))]
+    given.weights = given.weights or make_weights(given.cache)
+    flags = ["--cache", str(given.cache), "--threads", str(given.threads)]
+    flags += ["--weights", str(given.weights)]
+    flags += ["--nanogpt", str(given.nanogpt)] if given.nanogpt else []
     if given.sweep:  # without a cache it would take minutes
         names = [name for name in names if "no cache" not in name]
     pythons = {n: sys.executable if "minigen" in n else given.peers_python for n in names}
@@ -271,11 +275,22 @@ def main() -> None:
     bandwidth = max(results.pop("memory"))
     for worker in workers.values():
         worker.close()
-    figures = report_sweep(results) if given.sweep else report(results, bandwidth)
+    n_read = weights_read(given.weights)
+    figures = report_sweep(results) if given.sweep else report(results, bandwidth, n_read)
     record("generate --sweep" if given.sweep else "generate", figures, given)
 
 
-def report(results: dict[str, list[Any]], bandwidth: float) -> dict[str, Any]:
+def weights_read(folder: Path) -> int:
+    """How many weights are read for a token: all matrices but those of which it reads one row."""
+    model = interface.load(folder).model
+    tables = [] if model.position is None else [model.position.weight]
+    tables += [] if model.head is None else [model.embedding.weight]
+    return sum(p.numel() for p in model.parameters() if p.ndim == 2) - sum(
+        p.numel() for p in tables
+    )
+
+
+def report(results: dict[str, list[Any]], bandwidth: float, n_read: int) -> dict[str, Any]:
     """Tokens per second, of the whole text with its prompt; the weights' bytes read a second."""
     speeds = {
         name: statistics.median(len(times) / times[-1] for _, times in found)
@@ -284,7 +299,7 @@ def report(results: dict[str, list[Any]], bandwidth: float) -> dict[str, Any]:
     (reference,) = [found[0][0] for name, found in results.items()][:1]
     figures, rows = {}, []
     for name, speed in speeds.items():
-        read = speed * CONTENDERS[name] * N_READ
+        read = speed * CONTENDERS[name] * n_read
         ids = results[name][0][0]
         same = next(
             (i for i, (a, b) in enumerate(zip(ids, reference, strict=True)) if a != b), len(ids)

@@ -9,6 +9,7 @@ the cache stay float32: they are small. What is computed stands in `minigen.mode
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
@@ -97,19 +98,64 @@ def norm_function(norm: nn.Module) -> Function:
     return partial(F.layer_norm, normalized_shape=shape, weight=weight, bias=bias, eps=norm.eps)
 
 
+@dataclass
+class Place:
+    """Where the new tokens stand, and what they see; the same for every block."""
+
+    positions: Tensor  # (B, T)
+    start: int  # of the longest row
+    end: int
+    even: bool  # all rows are as long as that
+    mask: Tensor | None  # (B, 1, T, S); a single token of even rows sees all before it
+    turn: tuple[Tensor, Tensor] | None
+
+
 class PackedBlock:
-    """The functions that a `Block` is made of."""
+    """A `Block`: x (N, C), the layer's cache (B, 2 Hk, capacity, D) -> x, changed in place."""
 
     def __init__(self, block: Block, dtype: str) -> None:
         attention, mlp = block.attention, block.mlp
+        self.config = attention.config
         self.attention_norm = norm_function(block.attention_norm)
         self.query_key_value = pack([attention.query, attention.key, attention.value], dtype)
-        self.query_norm = norm_function(attention.query_norm) if attention.config.qk_norm else None
-        self.key_norm = norm_function(attention.key_norm) if attention.config.qk_norm else None
+        self.query_norm = norm_function(attention.query_norm) if self.config.qk_norm else None
+        self.key_norm = norm_function(attention.key_norm) if self.config.qk_norm else None
         self.output = pack([attention.output], dtype)
         self.mlp_norm = norm_function(block.mlp_norm)
         self.up_gate = pack([mlp.up, mlp.gate], dtype)
         self.down = pack([mlp.down], dtype)
+
+    def __call__(self, x: Tensor, kv: Tensor, place: Place) -> Tensor:
+        x += self.output(self.attention(self.query_key_value(self.attention_norm(x)), kv, place))
+        y = self.up_gate(self.mlp_norm(x))
+        if self.config.mlp == "swiglu":
+            up, gate = y.chunk(2, dim=-1)
+            y = F.silu(gate) * up
+        else:
+            y = F.gelu(y, approximate="tanh")
+        x += self.down(y)
+        return x
+
+    def attention(self, y: Tensor, kv: Tensor, place: Place) -> Tensor:
+        """y (N, (H + 2 Hk) D), queries, keys and values -> what the heads found, (N, H D)."""
+        (B, T), c = place.positions.shape, self.config
+        y = y.float().view(B, T, c.n_head + 2 * c.n_kv_head, c.head_dim).transpose(1, 2)
+        if self.query_norm is not None or place.turn is not None:
+            q, k, v = torch.split(y, [c.n_head, c.n_kv_head, c.n_kv_head], dim=1)
+            if self.query_norm is not None and self.key_norm is not None:
+                q, k = self.query_norm(q), self.key_norm(k)
+            if place.turn is not None:
+                q, k = rotate(q, *place.turn), rotate(k, *place.turn)
+            y = torch.cat((q, k, v), dim=1)
+        q, new = y[:, : c.n_head], y[:, c.n_head :]  # (B, H, T, D) and (B, 2 Hk, T, D)
+        if place.even:  # what `KVCache.write` does, but faster
+            kv[:, :, place.start : place.end] = new
+        else:
+            kv[torch.arange(B)[:, None], :, place.positions] = new.transpose(1, 2)
+        keys, values = kv[:, :, : place.end].chunk(2, dim=1)  # (B, Hk, S, D) each
+        shared = c.n_kv_head < c.n_head
+        mixed = F.scaled_dot_product_attention(q, keys, values, place.mask, enable_gqa=shared)
+        return mixed.transpose(1, 2).reshape(B * T, c.n_head * c.head_dim)
 
 
 class Decoder:
@@ -129,45 +175,24 @@ class Decoder:
 
     @torch.no_grad()
     def __call__(self, ids: Tensor, cache: KVCache, at: Tensor) -> Tensor:
-        (B, T), c = ids.shape, self.config
-        sizes = [c.n_head, c.n_kv_head, c.n_kv_head]
-        lengths = cache.lengths.tolist()
-        start, end = max(lengths), max(lengths) + T
-        even = min(lengths) == start
-        positions = cache.lengths[:, None] + torch.arange(T)  # (B, T)
-        mask = None  # a single token sees all before it
-        if T > 1 or not even:
-            mask = torch.arange(end) <= positions[:, None, :, None]  # (B, 1, T, S)
-        turn = rotation(positions, c) if c.position == "rotary" else None
-
+        B, T = ids.shape
+        place = self.look(cache.lengths, T)
         x = self.embedding[ids.flatten()].float()  # (N, C), N = B * T
         if self.position is not None:
-            x += self.position[positions.flatten()]
-        for block, keys, values in zip(self.blocks, cache.keys, cache.values, strict=True):
-            y = block.query_key_value(block.attention_norm(x)).float()
-            y = y.view(B, T, sum(sizes), c.head_dim).transpose(1, 2)
-            q, k, v = torch.split(y, sizes, dim=1)  # (B, H, T, D) and twice (B, Hk, T, D)
-            if block.query_norm is not None and block.key_norm is not None:
-                q, k = block.query_norm(q), block.key_norm(k)
-            if turn is not None:
-                q, k = rotate(q, *turn), rotate(k, *turn)
-            if even:  # what `KVCache.write` does, but faster
-                keys[:, :, start:end], values[:, :, start:end] = k, v
-            else:
-                rows = torch.arange(B)[:, None]
-                keys[rows, :, positions] = k.transpose(1, 2)
-                values[rows, :, positions] = v.transpose(1, 2)
-            mixed = F.scaled_dot_product_attention(
-                q, keys[:, :, :end], values[:, :, :end], mask, enable_gqa=c.n_kv_head < c.n_head
-            )
-            x += block.output(mixed.transpose(1, 2).reshape(B * T, c.n_head * c.head_dim))
-            y = block.up_gate(block.mlp_norm(x))
-            if c.mlp == "swiglu":
-                up, gate = y.chunk(2, dim=-1)
-                y = F.silu(gate) * up
-            else:
-                y = F.gelu(y, approximate="tanh")
-            x += block.down(y)
+            x += self.position[place.positions.flatten()]
+        for block, kv in zip(self.blocks, cache.kv, strict=True):
+            x = block(x, kv, place)
         if T > 1:
             x = x.view(B, T, -1)[torch.arange(B), at]
         return self.head(self.norm(x))[:, None]
+
+    def look(self, lengths: Tensor, T: int) -> Place:
+        """`GPT.look`, for T tokens behind rows of these lengths (B,)."""
+        lowest, highest = lengths.aminmax()
+        start, even = int(highest), bool(lowest == highest)
+        positions = lengths[:, None] + torch.arange(T)
+        mask = None
+        if T > 1 or not even:
+            mask = torch.arange(start + T) <= positions[:, None, :, None]
+        turn = rotation(positions, self.config) if self.config.position == "rotary" else None
+        return Place(positions, start, start + T, even, mask, turn)

@@ -136,23 +136,23 @@ class KVCache:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        shape = (config.n_layer, batch, config.n_kv_head, capacity, config.head_dim)
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)  # (n_layer, B, Hk, capacity, D)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        # Keys, and behind them values: written at once, in one tensor (n_layer, B, 2 Hk, capacity, D)
+        shape = (config.n_layer, batch, 2 * config.n_kv_head, capacity, config.head_dim)
+        self.kv = torch.zeros(shape, device=device, dtype=dtype)
         self.lengths = torch.zeros(batch, dtype=torch.long, device=device)  # (B,)
 
     @property
     def capacity(self) -> int:
-        return self.keys.shape[3]
+        return self.kv.shape[3]
 
     def write(
         self, layer: int, positions: Tensor, k: Tensor, v: Tensor, end: int
     ) -> tuple[Tensor, Tensor]:
         """Put k, v (B, Hk, T, D) at `positions` (B, T); return all up to `end`, (B, Hk, end, D)."""
-        where = positions[:, None, :, None].expand_as(k)  # (B, Hk, T, D)
-        self.keys[layer].scatter_(2, where, k.to(self.keys.dtype))
-        self.values[layer].scatter_(2, where, v.to(self.values.dtype))
-        return self.keys[layer, :, :, :end].to(k.dtype), self.values[layer, :, :, :end].to(v.dtype)
+        new = torch.cat((k, v), dim=1).to(self.kv.dtype)  # (B, 2 Hk, T, D)
+        self.kv[layer].scatter_(2, positions[:, None, :, None].expand_as(new), new)
+        keys, values = self.kv[layer, :, :, :end].to(k.dtype).chunk(2, dim=1)
+        return keys, values
 
 
 class RMSNorm(nn.Module):

@@ -153,8 +153,7 @@ class Token:
 class Cache(Protocol):
     """What is needed of a key-value cache; `minigen.model.KVCache` tells how one works."""
 
-    keys: Tensor  # (n_layer, B, Hk, capacity, D)
-    values: Tensor
+    kv: Tensor  # (n_layer, B, 2 Hk, capacity, D)
     lengths: Tensor  # (B,)
 
     @property
@@ -224,8 +223,7 @@ class Reader(Generic[C]):
 def _select(cache: Cache, rows: list[int]) -> None:
     """Keep these rows of the cache, in this order; a row may come twice."""
     if rows != list(range(len(cache.lengths))):
-        cache.keys, cache.values = cache.keys[:, rows], cache.values[:, rows]
-        cache.lengths = cache.lengths[rows]
+        cache.kv, cache.lengths = cache.kv[:, rows], cache.lengths[rows]
 
 
 def generate(
