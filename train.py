@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minigen import checkpoint, corpora, lora
+from minigen import checkpoint, corpora, distributed, lora
 from minigen.command_line import parse
 from minigen.data import TokenFile, prepare
 from minigen.device import (
@@ -103,6 +103,7 @@ class TrainConfig:
     seed: int = 0  # everything random follows from it
     device: str = "auto"  # cuda, mps or cpu; auto: the fastest here
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of products; weights stay float32
+    fsdp: bool = False  # with torchrun: share out the model too, where it is too large for one GPU
     compile: Literal["auto", "yes", "no"] = "auto"  # auto: if the run is long enough to repay it
 
     def fitted_to(self, base: Loaded) -> TrainConfig:
@@ -159,26 +160,29 @@ class TrainConfig:
 # ---- what a step and an evaluation are ----
 
 
-def gradients(model: GPT, tokens: TokenFile, config: TrainConfig, step: int) -> Tensor:
+def gradients(model: nn.Module, tokens: TokenFile, config: TrainConfig, step: int) -> Tensor:
     """Leave the gradient of the batch's mean loss in the parameters; return that loss, a scalar.
 
-    The batch is taken in parts whose gradients add up, so memory does not bound its size. All that
-    is random follows from (seed, step, part): the windows of text and, through `manual_seed`,
-    dropout.
+    The batch is taken in parts whose gradients add up, so memory does not bound its size, and
+    several processes can share it. All that is random follows from (seed, step, part): the windows
+    of text and, through `manual_seed`, dropout.
     """
     samples = np.arange(step * config.batch_size, (step + 1) * config.batch_size)
     total = torch.zeros((), device=config.device)
-    for part, ids in enumerate(np.array_split(samples, config.gradient_accumulation_steps)):
+    parts = list(enumerate(np.array_split(samples, config.gradient_accumulation_steps)))
+    last, _ = distributed.share(parts)[-1]
+    for part, ids in distributed.share(parts):
         key = np.random.SeedSequence((config.seed, step, part)).generate_state(1)[0]
         torch.manual_seed(int(key))
         x, y = tokens.windows(config.seed, ids, config.block_size)  # (b, T) each
-        with arithmetic(config.device, config.dtype):
+        with arithmetic(config.device, config.dtype), distributed.adding_up(model, part == last):
             logits = model(x.to(config.device))  # (b, T, V)
         n_targets = config.batch_size * config.block_size
         loss = next_token_loss(logits, y.to(config.device)) / n_targets
-        loss.backward()  # type: ignore[no-untyped-call]
+        # Over processes gradients become their mean, but here it is their sum that is meant.
+        (loss * distributed.size()).backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
-    return total
+    return distributed.total(total)
 
 
 def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -198,13 +202,15 @@ def evaluate(model: GPT, tokens: TokenFile, config: TrainConfig, limit: int | No
     model.eval()
     total, count = 0.0, 0
     rows = max(1, config.batch_size // config.gradient_accumulation_steps)
-    for x, y in tokens.sliding(config.block_size, rows, limit=limit):  # (B, T) each
+    batches = tokens.sliding(config.block_size, rows, limit=limit)
+    for x, y in distributed.shared(batches):  # (B, T) each
         with arithmetic(config.device, config.dtype), as_written(config.compile):
             logits = model(x.to(config.device))  # (B, T, V)
         total += next_token_loss(logits, y.to(config.device)).item()
         count += int((y >= 0).sum())
     model.train()
-    return total / count
+    sums = distributed.total(torch.tensor((total, count), dtype=torch.float64))
+    return float(sums[0] / sums[1])
 
 
 def live_sample(model: GPT, tokenizer: Tokenizer, config: TrainConfig, limit: int = 60) -> str:
@@ -214,7 +220,8 @@ def live_sample(model: GPT, tokenizer: Tokenizer, config: TrainConfig, limit: in
         return KVCache(model.config, rows, config.block_size, config.device)
 
     model.eval()
-    with as_written(config.compile):
+    dtype = config.dtype if config.fsdp else "float32"  # FSDP gathers weights for its products
+    with as_written(config.compile), arithmetic(config.device, dtype):
         steps = generate(
             model,
             new_cache,
@@ -270,7 +277,8 @@ class StopSignal:
 
     def note(self, number: int, frame: FrameType | None) -> None:
         self.number = number
-        signal.signal(number, signal.SIG_DFL)
+        if distributed.size() == 1:  # torchrun may pass on a signal that came here by itself, too
+            signal.signal(number, signal.SIG_DFL)
 
 
 def new_run(out_dir: Path, name: str) -> Path:
@@ -287,12 +295,21 @@ def new_run(out_dir: Path, name: str) -> Path:
 
 
 def in_parts(config: TrainConfig, n_vocab: int) -> TrainConfig:
-    """The batch in so many parts that the logits of each, which can outgrow a model, stay small."""
-    if config.gradient_accumulation_steps:
-        return config
-    n_bytes = config.block_size * n_vocab * torch.float32.itemsize  # of one sequence
-    n_rows = max(1, LOGITS_BYTES[torch.device(config.device).type] // n_bytes)
-    parts = math.ceil(config.batch_size / n_rows)
+    """The batch in so many parts that the logits of each, which can outgrow a model, stay small.
+
+    Each process gets as many; so the number of parts, given or not, becomes a multiple of theirs.
+    """
+    parts, n_processes = config.gradient_accumulation_steps, distributed.size()
+    if not parts:
+        n_bytes = config.block_size * n_vocab * torch.float32.itemsize  # of one sequence
+        n_rows = max(1, LOGITS_BYTES[torch.device(config.device).type] // n_bytes)
+        parts = math.ceil(config.batch_size / n_rows)
+    parts = math.ceil(parts / n_processes) * n_processes
+    if parts > config.batch_size:
+        raise UserError(
+            f"--batch_size {config.batch_size} is too small for {parts} parts, as many for each of "
+            f"{n_processes} processes; give a larger one, or start fewer"
+        )
     return dataclasses.replace(config, gradient_accumulation_steps=parts)
 
 
@@ -301,8 +318,8 @@ def resumed(given: TrainConfig, saved: dict[str, Any]) -> TrainConfig:
     texts = {name: tuple(saved.get(name, ())) for name in ("data", "old_data")}
     began = TrainConfig(**saved | texts)
     free = {"data", "minutes", "max_steps", "out_dir", "name", "init_from", "device"}
-    free |= {"eval_interval", "eval_tokens", "sample_prompt", "old_data"}
-    changes: dict[str, Any] = {}
+    free |= {"eval_interval", "eval_tokens", "sample_prompt", "old_data", "fsdp"}
+    changes: dict[str, Any] = {"fsdp": given.fsdp}  # a run may go on without it
     for field in dataclasses.fields(TrainConfig):
         value, was = getattr(given, field.name), getattr(began, field.name)
         if value in (field.default, was):
@@ -317,7 +334,7 @@ def resumed(given: TrainConfig, saved: dict[str, Any]) -> TrainConfig:
 
 
 def gradients_that_fit(
-    model: GPT, tokens: TokenFile, config: TrainConfig, step: int
+    model: nn.Module, tokens: TokenFile, config: TrainConfig, step: int
 ) -> tuple[Tensor, TrainConfig]:
     """`gradients`; but where memory runs out, the batch is cut finer from now on."""
     while True:
@@ -328,6 +345,8 @@ def gradients_that_fit(
                 raise
         model.zero_grad(set_to_none=True)
         parts = 2 * config.gradient_accumulation_steps
+        if distributed.size() > 1:  # the others wait for this part already
+            raise UserError(f"out of memory; give --gradient_accumulation_steps {parts}")
         if parts > config.batch_size:
             raise UserError(
                 "not one sequence fits into memory; give a smaller --block_size or --size"
@@ -348,7 +367,7 @@ def settle_compile(model: GPT, tokens: TokenFile, config: TrainConfig) -> TrainC
             _, config = gradients_that_fit(model, tokens, config, step=0)
             model.zero_grad(set_to_none=True)
             seconds = config.max_steps * (time.perf_counter() - began)
-        pays = compiling_pays(config.device, seconds)
+        pays = distributed.from_first(compiling_pays(config.device, seconds))
         config = dataclasses.replace(config, compile="yes" if pays else "no")
     if config.compile == "yes":
         n_rows = config.batch_size // config.gradient_accumulation_steps
@@ -391,8 +410,17 @@ def steps_that_fit(
 def main(argv: list[str] | None = None) -> int:
     """Train. Returns the exit code: 0, 3 if the loss is no number, 128 + n if signal n ended it."""
     config, stop, last, base = parse(TrainConfig, argv), StopSignal(), None, None
+    distributed.join(config.device)
+    if not distributed.is_first():  # it makes the run's folder and the tokens; then they are there
+        distributed.wait()
 
     # The run: a new one, one that goes on, or one that begins with a trained model.
+    begun = distributed.begun(Path(config.out_dir))
+    if config.init_from != "resume" and begun and checkpoint.steps(begun):
+        print(f"{begun} was begun by this launch and goes on", file=sys.stderr)
+        config = TrainConfig(
+            out_dir=config.out_dir, name=begun.name, init_from="resume", fsdp=config.fsdp
+        )
     if config.init_from == "resume":
         run = checkpoint.find_run(Path(config.out_dir), config.name)
         last = checkpoint.load_newest(run)
@@ -422,8 +450,15 @@ def main(argv: list[str] | None = None) -> int:
     content = [train_tokens.path.stem, val_tokens.path.stem]  # made of the text and the tokenizer
     if last is None:
         run = new_run(Path(config.out_dir), config.name or corpus.name)
+        if distributed.is_first():
+            distributed.sign(run)
     elif last.state["content"] != content:
         raise UserError(f"{run} was trained on another text; give its --data, or start a new run")
+    if distributed.is_first():
+        distributed.wait()
+    step = last.step if last else 0
+    if distributed.from_first(step) != step:
+        raise UserError(f"not all processes see the same {run}; put --out_dir on a disk of all")
     bits_per_byte = (val_tokens.n_tokens - 1) / val_tokens.n_bytes / math.log(2)  # of 1 nat/token
 
     # The model and its optimiser.
@@ -440,17 +475,30 @@ def main(argv: list[str] | None = None) -> int:
             lora.add(model, config.lora_rank)
     else:
         model = new_model(tokenizer.n_vocab, config)
-    model.to(config.device).train()
+    model.train()
+    trainee = distributed.distribute(model, config.device, config.dtype, config.fsdp)
     if model.n_parameters() < 2**22:  # of a large model, steps take long anyway, and much memory
         keep_memory()
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    optimizer = Optimizer(trained, config.optimizer == "muon", config.weight_decay)
+    optimizer = Optimizer(
+        trained,
+        config.optimizer == "muon",
+        config.weight_decay,
+        orthogonalise=distributed.orthogonalise,
+    )
     if last is not None:
-        optimizer.load(last.optimizer, last.step)
+        optimizer.load(distributed.scatter(last.optimizer, optimizer.state), last.step)
     config = settle_compile(model, train_tokens, config)
 
-    step = last.step if last else 0
-    report = Report(run, step, config.max_steps, tokenizer.n_vocab, bits_per_byte, corpus.floor)
+    report = Report(
+        run,
+        step,
+        config.max_steps,
+        tokenizer.n_vocab,
+        bits_per_byte,
+        corpus.floor,
+        silent=not distributed.is_first(),
+    )
     n_trained = sum(p.numel() for _, p in trained)
     part = f", of which {n_trained:,} train" if config.lora_rank else ""
     report.say(
@@ -478,8 +526,11 @@ def main(argv: list[str] | None = None) -> int:
     def save(**losses: float) -> None:
         facts = {"step": step, "config": dataclasses.asdict(config), "content": content, **losses}
         facts |= {"tuned": tuned} if tuned else {}
-        checkpoint.save(run, model, tokenizer, optimizer.state, facts)
-        checkpoint.prune(run)
+        complete, state = distributed.gather(model, optimizer.state)
+        if distributed.is_first():
+            checkpoint.save(run, complete, tokenizer, state, facts)
+            checkpoint.prune(run)
+        distributed.wait()  # who leaves before it is saved makes torchrun end the first, too
 
     if step == 0:
         look()
@@ -491,8 +542,9 @@ def main(argv: list[str] | None = None) -> int:
     while not config.max_steps or step < config.max_steps:
         began = time.perf_counter()
         share = rate_at(step, config.max_steps, config.warmup_steps, config.cooldown)
-        loss, config = gradients_that_fit(model, train_tokens, config, step)
+        loss, config = gradients_that_fit(trainee, train_tokens, config, step)
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf)
+        norm = distributed.whole(norm)
         if not math.isfinite(loss.item() + norm.item()):  # stop before the weights are spoilt
             report.say(f"error: the loss is not a number at step {step}; lower --learning_rate")
             return 3
@@ -505,22 +557,25 @@ def main(argv: list[str] | None = None) -> int:
 
         if not config.max_steps:
             more = steps_that_fit(config, step_seconds, look_seconds, whole * look_seconds)
+            more = int(distributed.from_first(more))
             config = dataclasses.replace(config, max_steps=step + more if more else 0)
             report.plan(config.max_steps)
         interval = config.eval_interval or math.ceil(config.max_steps / EVALUATIONS)
         done = step == config.max_steps
+        stopped = distributed.highest(stop.number)  # by a signal that reached any of them
         if done or (interval and step % interval == 0):
             save(val_loss=look())
-        elif stop.number:
+        elif stopped:
             save()
-        if stop.number and not done:
+        if stopped and not done:
             command = f"python train.py --init_from resume --name {run.name}"
             report.say(f"stopped and saved at step {step}. To go on: {command}")
-            return 128 + stop.number
+            return 128 + stopped
 
     # The result is the model that did best, and its loss on all of the validation text.
     best = checkpoint.load_best(run)
-    model = best.model().to(config.device)
+    model = best.model()
+    distributed.distribute(model, config.device, config.dtype, config.fsdp)
     report.final(best.step, evaluate(model, val_tokens, config))
     if tuned:
         after = knowledge(model, old_tokens, tokenizer, config)
@@ -531,5 +586,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    with one_line_errors():
-        sys.exit(main())
+    with one_line_errors(), distributed.one_voice():
+        code = main()
+    sys.exit(code)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,7 @@ class Optimizer:
         parameters: (name, parameter) pairs, as `model.named_parameters()` gives them.
         muon: False trains everything with AdamW.
         weight_decay: pull of matrices towards zero, per unit of learning rate.
+        orthogonalise: what else makes matrices orthogonal, such as several processes together.
     """
 
     def __init__(
@@ -65,8 +66,10 @@ class Optimizer:
         weight_decay: float = 0.1,
         betas: tuple[float, float] = (0.9, 0.95),
         momentum: float = 0.95,
+        orthogonalise: Callable[[Tensor], Tensor] = orthogonalise,
     ) -> None:
         self.weight_decay, self.betas, self.momentum = weight_decay, betas, momentum
+        self.orthogonalise = orthogonalise
         self.step_count = 0
         self.adamw: dict[str, nn.Parameter] = {}
         self.muon: dict[tuple[int, int], dict[str, nn.Parameter]] = defaultdict(
@@ -127,7 +130,7 @@ class Optimizer:
             momentum = self.state[f"{name}.momentum"]
             momentum.lerp_(p.grad, 1 - self.momentum)
             directions.append(p.grad.lerp(momentum, self.momentum))  # Nesterov: look one step ahead
-        stacked = orthogonalise(torch.stack(directions))  # (n, rows, columns)
+        stacked = self.orthogonalise(torch.stack(directions))  # (n, rows, columns)
         # Such a matrix has entries of about 1 / sqrt(longer side); AdamW's steps are about 0.2.
         scale = 0.2 * max(stacked.shape[-2:]) ** 0.5
         for p, direction in zip(group.values(), stacked, strict=True):

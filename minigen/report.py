@@ -21,6 +21,7 @@ class Report:
         n_vocab: number of different tokens.
         bits_per_byte: what a loss of 1 nat/token is in bits/byte, for this text and tokenizer.
         floor: the entropy of the validation text in bits/byte, if it is known.
+        silent: tell and write nothing, as another process does.
     """
 
     def __init__(
@@ -31,14 +32,17 @@ class Report:
         n_vocab: int,
         bits_per_byte: float,
         floor: float | None,
+        silent: bool = False,
     ) -> None:
         self.run, self.n_vocab, self.bits_per_byte, self.floor = run, n_vocab, bits_per_byte, floor
-        kept = [line for line in read_metrics(run) if line["step"] <= step] if step else []
-        text = "".join(json.dumps(line) + "\n" for line in kept)
-        (run / "metrics.jsonl").write_text(text, encoding="utf-8")
+        self.silent = silent
+        if not silent:
+            kept = [line for line in read_metrics(run) if line["step"] <= step] if step else []
+            text = "".join(json.dumps(line) + "\n" for line in kept)
+            (run / "metrics.jsonl").write_text(text, encoding="utf-8")
         self.bar = tqdm(
-            initial=step, total=max_steps or None, unit=" steps", disable=not sys.stderr.isatty(),
-            dynamic_ncols=True, smoothing=0.1,
+            initial=step, total=max_steps or None, unit=" steps",
+            disable=silent or not sys.stderr.isatty(), dynamic_ncols=True, smoothing=0.1,
         )  # fmt: skip
 
     def plan(self, max_steps: int) -> None:
@@ -55,6 +59,8 @@ class Report:
 
     def evaluation(self, step: int, loss: float, sample: str) -> None:
         """The model was evaluated, and wrote `sample`."""
+        if self.silent:
+            return
         self.record(step=step, val_loss=loss, val_bits_per_byte=loss * self.bits_per_byte)
         self.say(f"step {step}: validation loss {self.in_words(loss)}. It writes: {sample!r}")
         if advice := memorising(read_metrics(self.run)):
@@ -88,11 +94,15 @@ class Report:
 
     def record(self, **values: float) -> None:
         """Append a line to metrics.jsonl."""
+        if self.silent:
+            return
         with open(self.run / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
+        if self.silent:
+            return
         self.bar.clear()
         print(text, file=sys.stderr, flush=True)
         self.bar.refresh()

@@ -13,16 +13,21 @@ import torch
 torch.set_num_threads(1)  # the models of the tests are too small to share out
 
 
-@pytest.fixture
-def text(tmp_path: Path) -> Path:
+def write_text(folder: Path) -> Path:
     """A file of 20,000 characters that a model can learn something from."""
     text = "the sun and a moon rose over every hill while children sang of rain and bread"
     words = text.split(" ")
     draw = random.Random(0)
     lines = [" ".join(draw.choices(words, k=9)).capitalize() + "." for _ in range(450)]
-    path = tmp_path / "text.txt"
+    path = folder / "text.txt"
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """`write_text` in a folder of the test's own."""
+    return write_text(tmp_path)
 
 
 @pytest.fixture

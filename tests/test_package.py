@@ -25,6 +25,7 @@ ALLOWED = {
     "data.py": {"minigen.tokenizer"},
     "decoder.py": {"minigen.model"},
     "device.py": {"minigen.model"},
+    "distributed.py": {"minigen", "minigen.device", "minigen.model"},  # lora, optim, pretrained
     "__init__.py": {"minigen", "minigen.model", "minigen.interface"},
     "interface.py": {
         "minigen",
