@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +35,15 @@ class Report:
         floor: float | None,
     ) -> None:
         self.run, self.n_vocab, self.bits_per_byte, self.floor = run, n_vocab, bits_per_byte, floor
-        kept = [line for line in read_metrics(run) if line["step"] <= step] if step else []
-        text = "".join(json.dumps(line) + "\n" for line in kept)
-        (run / "metrics.jsonl").write_text(text, encoding="utf-8")
+        self.warned = False
         self.bar = tqdm(
             initial=step, total=max_steps or None, unit=" steps", disable=not sys.stderr.isatty(),
             dynamic_ncols=True, smoothing=0.1,
         )  # fmt: skip
+        with self.optional():
+            kept = [line for line in read_metrics(run) if line["step"] <= step] if step else []
+            text = "".join(json.dumps(line) + "\n" for line in kept)
+            (run / "metrics.jsonl").write_text(text, encoding="utf-8")
 
     def plan(self, max_steps: int) -> None:
         """The number of steps is known now, so the bar can tell how long it will take."""
@@ -57,9 +61,10 @@ class Report:
         """The model was evaluated, and wrote `sample`."""
         self.record(step=step, val_loss=loss, val_bits_per_byte=loss * self.bits_per_byte)
         self.say(f"step {step}: validation loss {self.in_words(loss)}. It writes: {sample!r}")
-        if advice := memorising(read_metrics(self.run)):
-            self.say(f"warning: {advice}")
-        plot_loss(self.run, self.n_vocab, self.bits_per_byte, self.floor)
+        with self.optional():
+            if advice := memorising(read_metrics(self.run)):
+                self.say(f"warning: {advice}")
+            plot_loss(self.run, self.n_vocab, self.bits_per_byte, self.floor)
 
     def final(self, step: int, loss: float) -> None:
         """The loss over all of the validation text, of the model of `step`."""
@@ -88,8 +93,18 @@ class Report:
 
     def record(self, **values: float) -> None:
         """Append a line to metrics.jsonl."""
-        with open(self.run / "metrics.jsonl", "a", encoding="utf-8") as file:
+        with self.optional(), open(self.run / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
+
+    @contextlib.contextmanager
+    def optional(self) -> Iterator[None]:
+        """Something to write that training can do without: where the disk is full, warn once."""
+        try:
+            yield
+        except OSError as error:
+            if not self.warned:
+                self.warned = True
+                self.say(f"warning: cannot write {error.filename or self.run}: {error.strerror}")
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
@@ -121,14 +136,14 @@ def memorising(metrics: list[dict[str, Any]]) -> str | None:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The measurements of a run; a last line that was cut short is left out."""
+    """The measurements of a run, up to a line that was cut short or damaged."""
     path = run / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    metrics = []
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    metrics: list[dict[str, Any]] = []
     for line in lines:
         try:
-            metrics.append(json.loads(line))
-        except ValueError:
+            metrics.append({"step": int(json.loads(line)["step"]), **json.loads(line)})
+        except (ValueError, TypeError, KeyError):
             break
     return metrics
 
