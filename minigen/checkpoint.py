@@ -307,7 +307,7 @@ def steps(run: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
     found = (
         [path for path in run.glob("step-*") if re.fullmatch(STEP, path.name)]
-        if run.is_dir()
+        if os.path.isdir(run)
         else []
     )
     return sorted(found, key=_step)
@@ -335,7 +335,7 @@ def prune(run: Path) -> None:
 
 def find_run(out_dir: Path, name: str | None = None) -> Path:
     """The run folder `out_dir/name`, or the one saved last. `UserError` if there is none."""
-    runs = [path for path in out_dir.glob("*") if steps(path)] if out_dir.is_dir() else []
+    runs = [path for path in out_dir.glob("*") if steps(path)] if os.path.isdir(out_dir) else []
     if name is not None:
         if out_dir / name not in runs:
             known = (

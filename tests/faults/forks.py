@@ -102,6 +102,8 @@ class Server:
 def train_job(argv: list[str]) -> int:
     import train
 
+    for number in train.SIGNALS:  # as train.py does before it imports anything
+        signal.signal(number, lambda number, _: os._exit(128 + number))
     train.DATA = Path.cwd() / "data"
     train.START = time.perf_counter()
     train.report_module.plot_loss = lambda *_: None  # type: ignore[attr-defined]
@@ -131,6 +133,62 @@ def save_job(argv: list[str]) -> int:
     checkpoint.save(Path(run), *made, {"step": int(step), "val_loss": 9.0 - int(step)})
     checkpoint.prune(Path(run))
     return 0
+
+
+def samples_job(argv: list[str]) -> int:
+    """Run sample.py with each of the arguments, given as JSON, and print what came of it."""
+    import io
+
+    import sample
+    from minigen.errors import UserError
+
+    real = sys.stdout
+    for given in argv:
+        sys.stdout, said, wrong = io.StringIO(), "", ""
+        try:
+            sample.main(json.loads(given))
+        except UserError as error:
+            said = str(error)
+        except BaseException as error:
+            wrong = f"{type(error).__name__}: {error}"
+        text, sys.stdout = sys.stdout.getvalue(), real
+        result = json.dumps({"text": text, "said": said, "wrong": wrong})
+        os.write(1, f"{result}\n".encode())  # at once, as stderr goes to the same file
+    return 0
+
+
+FORBIDDEN = ("pickle.find_class", "os.system", "subprocess.Popen", "os.exec", "os.posix_spawn",
+             "os.fork", "socket.connect", "os.mkdir", "ctypes.dlopen")  # fmt: skip
+
+
+def open_job(argv: list[str]) -> int:
+    """Load each of the folders, and print what came of it, as JSON: a line for each."""
+    from minigen.errors import UserError
+    from minigen.interface import load
+
+    done: list[str] = []
+    sys.addaudithook(lambda name, _: done.append(name) if name in FORBIDDEN else None)
+    with contextlib.suppress(UserError):  # what is imported late is not to be counted
+        load(argv[0])
+    for folder in argv[1:]:
+        done.clear()
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak of memory
+        before, began, said = memory("VmRSS"), time.perf_counter(), ""
+        try:
+            load(folder)
+        except UserError as error:
+            said = str(error)
+        except BaseException as error:
+            done.append(f"{type(error).__name__}: {error}")
+        seconds, n_bytes = time.perf_counter() - began, memory("VmHWM") - before
+        print(json.dumps({"said": said, "done": done, "seconds": seconds, "bytes": n_bytes}))
+    return 0
+
+
+def memory(kind: str) -> int:
+    """Bytes of this process's memory, of a kind that Linux counts."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.partition(f"{kind}:")[2].split()[0])
 
 
 def model_and_optimizer(seed: int) -> Any:
@@ -217,7 +275,8 @@ def threads(n: int) -> None:
     torch.set_num_threads(n)
 
 
-JOBS = {"train": train_job, "sample": sample_job, "save": save_job}
+JOBS = {"train": train_job, "sample": sample_job, "samples": samples_job, "save": save_job,
+        "open": open_job}  # fmt: skip
 HOOKS = {f.__name__: f for f in (kill_inside_a_save, poison, slow_steps, largest_file, threads)}
 
 
