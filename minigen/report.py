@@ -107,10 +107,11 @@ class Report:
                 self.say(f"warning: cannot write {error.filename or self.run}: {error.strerror}")
 
     def say(self, text: str) -> None:
-        """Print a line above the bar."""
-        self.bar.clear()
-        print(text, file=sys.stderr, flush=True)
-        self.bar.refresh()
+        """Print a line above the bar; where that is a file on a full disk, nobody can be told."""
+        with contextlib.suppress(OSError):
+            self.bar.clear()
+            print(text, file=sys.stderr, flush=True)
+            self.bar.refresh()
 
     def close(self) -> None:
         """Leave the bar as it is and end its line."""

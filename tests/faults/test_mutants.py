@@ -27,7 +27,7 @@ MUTANTS = {
     ),
     "rename": (
         "minigen/checkpoint.py", 'folder = run / f".tmp-{target.name}"', "folder = target",
-        "test_kills.py::test_killed_inside_a_save",
+        "test_kills.py::test_order_of_flushes",
     ),
     "the optimiser's state": (
         "train.py", "        optimizer.load(last.optimizer, step - skipped)\n", "",
