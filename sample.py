@@ -114,8 +114,10 @@ def find_model(config: SampleConfig) -> Loaded:
             raise UserError("--run and the path of a --checkpoint exclude each other; give one")
         return load(config.checkpoint)
     run = checkpoint.find_run(Path(config.out_dir), config.run)
-    newest = config.checkpoint == "last"
-    return from_checkpoint((checkpoint.load_newest if newest else checkpoint.load_best)(run))
+    if config.checkpoint == "last":
+        return load(checkpoint.steps(run)[-1])
+    # A run that was named is taken as it is; without a name, a damaged checkpoint is passed over.
+    return load(run) if config.run else from_checkpoint(checkpoint.load_best(run))
 
 
 class Writer:

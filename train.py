@@ -6,9 +6,16 @@ import time
 
 START = time.perf_counter()  # --minutes counts the whole command, the slow imports too
 
+import os
+import signal
+
+if __name__ == "__main__":  # what ends the slow imports ends the process without a word
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: os._exit(128 + number))
+
+import contextlib
 import dataclasses
 import math
-import signal
 import statistics
 import sys
 from dataclasses import dataclass
@@ -92,6 +99,7 @@ class TrainConfig:
     cooldown: float = 0.7  # share of the steps, at the end, over which it falls to zero
     weight_decay: float = 0.1  # pull of the weights towards zero
     grad_clip: float = 1.0  # longest gradient that is believed; 0: no limit
+    on_nan: Literal["stop", "skip"] = "stop"  # a loss or gradient is no number; skip: up to 20
     # --- where, and what it tells ---
     out_dir: str = "out"  # runs are kept in out_dir/name
     name: str | None = None  # of the run; none: after the data, or the last one to resume
@@ -185,6 +193,14 @@ def gradients(model: nn.Module, tokens: TokenFile, config: TrainConfig, step: in
     return distributed.total(total)
 
 
+def is_finite(loss: Tensor, norm: Tensor) -> bool:
+    """Whether the loss and the norm of the gradient are numbers, so that a step may be taken.
+
+    Both are of the whole batch, so all processes give the same answer.
+    """
+    return bool((loss.isfinite() & norm.isfinite()).item())
+
+
 def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Sum of -ln p(target) over logits (B, T, V) and targets (B, T), of which -1 does not count."""
     return F.cross_entropy(
@@ -268,17 +284,25 @@ def new_model(vocab_size: int, config: TrainConfig) -> GPT:
 
 
 class StopSignal:
-    """Ctrl-C and SIGTERM leave a note, so that no step is cut in two; a second one ends at once."""
+    """Ctrl-C and SIGTERM: before and after the steps they end the run at once, as nothing is lost.
+
+    During them they leave a note, so that no step and no save is cut in two. A second one ends the
+    process wherever it is.
+    """
 
     def __init__(self) -> None:
         self.number = 0
-        for number in (signal.SIGINT, signal.SIGTERM):
+        self.waits = False
+        for number in SIGNALS:
             signal.signal(number, self.note)
 
     def note(self, number: int, frame: FrameType | None) -> None:
         self.number = number
         if distributed.size() == 1:  # torchrun may pass on a signal that came here by itself, too
-            signal.signal(number, signal.SIG_DFL)
+            for each in SIGNALS:
+                signal.signal(each, signal.SIG_DFL)
+        if not self.waits:
+            sys.exit(128 + number)
 
 
 def new_run(out_dir: Path, name: str) -> Path:
@@ -316,9 +340,14 @@ def in_parts(config: TrainConfig, n_vocab: int) -> TrainConfig:
 def resumed(given: TrainConfig, saved: dict[str, Any]) -> TrainConfig:
     """What a run goes on with: what it began with. Flags may change how long, but not what."""
     texts = {name: tuple(saved.get(name, ())) for name in ("data", "old_data")}
+    known = {field.name for field in dataclasses.fields(TrainConfig)}
+    if unknown := sorted(saved.keys() - known):
+        raise UserError(
+            f"this run was begun by a later minigen, with --{unknown[0]}; update this one"
+        )
     began = TrainConfig(**saved | texts)
     free = {"data", "minutes", "max_steps", "out_dir", "name", "init_from", "device"}
-    free |= {"eval_interval", "eval_tokens", "sample_prompt", "old_data", "fsdp"}
+    free |= {"eval_interval", "eval_tokens", "sample_prompt", "old_data", "on_nan", "fsdp"}
     changes: dict[str, Any] = {"fsdp": given.fsdp}  # a run may go on without it
     for field in dataclasses.fields(TrainConfig):
         value, was = getattr(given, field.name), getattr(began, field.name)
@@ -377,6 +406,8 @@ def settle_compile(model: GPT, tokens: TokenFile, config: TrainConfig) -> TrainC
     return config
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+MOST_SKIPPED = 20  # steps of a run without finite gradients, with --on_nan skip
 EVALUATIONS = 5  # in a run, where --eval_interval does not say otherwise
 SHOWING = 0.3  # seconds that an evaluation takes besides: a sample, a plot, a checkpoint
 CLOSING = 1.0  # seconds to leave
@@ -409,7 +440,13 @@ def steps_that_fit(
 
 def main(argv: list[str] | None = None) -> int:
     """Train. Returns the exit code: 0, 3 if the loss is no number, 128 + n if signal n ended it."""
-    config, stop, last, base = parse(TrainConfig, argv), StopSignal(), None, None
+    with contextlib.ExitStack() as held:
+        return train(parse(TrainConfig, argv), held)
+
+
+def train(config: TrainConfig, held: contextlib.ExitStack) -> int:
+    """The same for flags that were parsed; `held` holds the run's lock until it ends."""
+    stop, last, base = StopSignal(), None, None
     distributed.join(config.device)
     if not distributed.is_first():  # it makes the run's folder and the tokens; then they are there
         distributed.wait()
@@ -423,6 +460,8 @@ def main(argv: list[str] | None = None) -> int:
         )
     if config.init_from == "resume":
         run = checkpoint.find_run(Path(config.out_dir), config.name)
+        if distributed.is_first():
+            held.enter_context(checkpoint.lock(run))
         last = checkpoint.load_newest(run)
         checkpoint.set_aside(run, last.step)
         config = resumed(config, last.state["config"])
@@ -451,6 +490,7 @@ def main(argv: list[str] | None = None) -> int:
     if last is None:
         run = new_run(Path(config.out_dir), config.name or corpus.name)
         if distributed.is_first():
+            held.enter_context(checkpoint.lock(run))
             distributed.sign(run)
     elif last.state["content"] != content:
         raise UserError(f"{run} was trained on another text; give its --data, or start a new run")
@@ -486,8 +526,19 @@ def main(argv: list[str] | None = None) -> int:
         config.weight_decay,
         orthogonalise=distributed.orthogonalise,
     )
+    skipped = 0
     if last is not None:
-        optimizer.load(distributed.scatter(last.optimizer, optimizer.state), last.step)
+        skipped = last.state.get("skipped", 0)
+        optimizer.load(distributed.scatter(last.optimizer, optimizer.state), step - skipped)
+        last.weights.clear()  # the model and the optimiser have them now
+        last.optimizer.clear()
+        threads = last.state.get("threads", torch.get_num_threads())
+        if threads != torch.get_num_threads():  # sums in another order differ in their last digits
+            print(
+                f"warning: this run was saved with {threads} threads, and now has "
+                f"{torch.get_num_threads()}; for the same bits, set OMP_NUM_THREADS={threads}",
+                file=sys.stderr,
+            )
     config = settle_compile(model, train_tokens, config)
 
     report = Report(
@@ -524,12 +575,19 @@ def main(argv: list[str] | None = None) -> int:
         return val_loss
 
     def save(**losses: float) -> None:
+        """Commit a checkpoint. If the disk is full, but the run goes on, so does training."""
         facts = {"step": step, "config": dataclasses.asdict(config), "content": content, **losses}
+        facts |= {"skipped": skipped, "threads": torch.get_num_threads()}
         facts |= {"tuned": tuned} if tuned else {}
         complete, state = distributed.gather(model, optimizer.state)
-        if distributed.is_first():
-            checkpoint.save(run, complete, tokenizer, state, facts)
-            checkpoint.prune(run)
+        try:
+            if distributed.is_first():
+                checkpoint.save(run, complete, tokenizer, state, facts)
+                checkpoint.prune(run)
+        except checkpoint.NotSavedError as error:
+            if stopped or step == config.max_steps:
+                raise
+            report.say(f"warning: {error}; training goes on")
         distributed.wait()  # who leaves before it is saved makes torchrun end the first, too
 
     if step == 0:
@@ -539,21 +597,34 @@ def main(argv: list[str] | None = None) -> int:
     if not config.max_steps:
         measure()  # for its time: the first one was slow
     whole = val_tokens.n_tokens / min(val_tokens.n_tokens, config.eval_tokens)
+    stop.waits, stopped = True, 0
     while not config.max_steps or step < config.max_steps:
         began = time.perf_counter()
         share = rate_at(step, config.max_steps, config.warmup_steps, config.cooldown)
-        loss, config = gradients_that_fit(trainee, train_tokens, config, step)
+        try:
+            loss, config = gradients_that_fit(trainee, train_tokens, config, step)
+        except UserError:  # the text cannot be read any more, but what was learnt can be saved
+            if distributed.size() == 1 and not (run / f"step-{step:06d}").exists():
+                save()
+            raise
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf)
         norm = distributed.whole(norm)
-        if not math.isfinite(loss.item() + norm.item()):  # stop before the weights are spoilt
-            report.say(f"error: the loss is not a number at step {step}; lower --learning_rate")
-            return 3
-        with arithmetic(config.device, config.dtype):  # Muon multiplies matrices too
-            optimizer.step(share * config.learning_rate)
+        if finite := is_finite(loss, norm):
+            with arithmetic(config.device, config.dtype):  # Muon multiplies matrices too
+                optimizer.step(share * config.learning_rate)
+        else:  # before the weights are spoilt
+            skipped += 1
+            what = f"step {step} has loss {loss.item():g} and a gradient of {norm.item():g}"
+            if config.on_nan == "stop" or skipped > MOST_SKIPPED:
+                report.say(f"error: {what}; nothing of it was learnt; lower --learning_rate")
+                return 3
+            report.say(f"warning: {what}; skipped, as {skipped} of at most {MOST_SKIPPED}")
+            model.zero_grad(set_to_none=True)
         step += 1
         step_seconds.append(time.perf_counter() - began)
         speed = config.batch_size * config.block_size / step_seconds[-1]
-        report.step(step, loss.item(), norm.item(), share * config.learning_rate, speed)
+        if finite:
+            report.step(step, loss.item(), norm.item(), share * config.learning_rate, speed)
 
         if not config.max_steps:
             more = steps_that_fit(config, step_seconds, look_seconds, whole * look_seconds)
@@ -561,16 +632,16 @@ def main(argv: list[str] | None = None) -> int:
             config = dataclasses.replace(config, max_steps=step + more if more else 0)
             report.plan(config.max_steps)
         interval = config.eval_interval or math.ceil(config.max_steps / EVALUATIONS)
-        done = step == config.max_steps
-        stopped = distributed.highest(stop.number)  # by a signal that reached any of them
-        if done or (interval and step % interval == 0):
+        stopped = distributed.highest(stop.number)  # once: it may come in between, to any process
+        if step == config.max_steps or (interval and step % interval == 0):
             save(val_loss=look())
         elif stopped:
             save()
-        if stopped and not done:
+        if stopped:
             command = f"python train.py --init_from resume --name {run.name}"
             report.say(f"stopped and saved at step {step}. To go on: {command}")
             return 128 + stopped
+    stop.waits = False
 
     # The result is the model that did best, and its loss on all of the validation text.
     best = checkpoint.load_best(run)

@@ -24,31 +24,39 @@ Nothing in it is ever executed: JSON and safetensors hold data only.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import hashlib
 import json
 import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
+import filelock
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from minigen import lora, pretrained
+from minigen import lora, pretrained, tensor_file
 from minigen.errors import UserError, one_line_errors
 from minigen.model import GPT, GPTConfig
+from minigen.tensor_file import Fact, TensorFile, parse_json, plain, read_file
 from minigen.tokenizer import Tokenizer
 
 FORMAT = 2
 WHOLE = ("config.json", "model.safetensors")
 LORA = ("base_config.json", "adapter_model.safetensors", "adapter_config.json")  # instead of those
 COMMON = ("tokenizer.json", "tokenizer_config.json", "optimizer.safetensors", "state.json")
+STEP = r"step-(\d+)"  # the name of a checkpoint
+MOST_JSON = 1 << 20  # bytes of any of these but tokenizer.json
+
+
+class NotSavedError(UserError):
+    """The disk did not take a checkpoint. Those of before are untouched."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +65,8 @@ class Checkpoint:
 
     path: Path
     config: GPTConfig
-    weights: Mapping[str, Tensor]  # of a model with LoRA, only the correction
-    optimizer: Mapping[str, Tensor]
+    weights: dict[str, Tensor]  # of a model with LoRA, only the correction
+    optimizer: dict[str, Tensor]
     tokenizer: Tokenizer
     state: Mapping[str, Any]
 
@@ -91,6 +99,32 @@ class Checkpoint:
         return model.eval()
 
 
+@contextlib.contextmanager
+def lock(run: Path) -> Iterator[None]:
+    """Be the only process that trains in the folder `run`; `UserError` if another one does.
+
+    The kernel holds the lock and frees it when the process ends, however that comes about.
+    """
+    path = run / ".lock"
+    held = filelock.FileLock(path, timeout=0)
+    try:
+        held.acquire()
+        path.write_text(f"process {os.getpid()}", encoding="utf-8")
+    except filelock.Timeout:
+        holder = plain(read_file(path, 100).decode(errors="replace")) or "another process"
+        raise UserError(
+            f"{run} is in use by {holder}; wait for it, or give another --name"
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"cannot write in {run}: {error.strerror}; give another --out_dir"
+        ) from None
+    try:
+        yield
+    finally:
+        held.release()
+
+
 def save(
     run: Path,
     model: GPT,
@@ -98,104 +132,163 @@ def save(
     optimizer: Mapping[str, Tensor],
     state: Mapping[str, Any],
 ) -> Path:
-    """Commit the checkpoint of `state["step"]` into the folder `run`, or raise `UserError`.
+    """Commit the checkpoint of `state["step"]` into the folder `run`, or raise `NotSavedError`.
 
-    Weights that are not numbers are refused: nobody could go on from there. Where the model has
-    LoRA, `state["tuned"]` has the path and the sha256 (`lora.fingerprint`) of what it corrects.
+    What is not finite is refused, with `UserError`: nobody could go on from there. Where the model
+    has LoRA, `state["tuned"]` has the path and the sha256 (`lora.fingerprint`) of what it corrects.
     """
-    broken = [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]
-    if broken:
-        raise UserError(f"not saved: {broken[0]} is not finite; lower --learning_rate")
+    for name, tensor in {**model.state_dict(), **optimizer}.items():
+        if tensor.numel() and not all(end.isfinite() for end in tensor.aminmax()):
+            raise UserError(
+                f"step {state['step']} is not saved: {name} is not finite; lower --learning_rate"
+            )
     target = run / f"step-{state['step']:06d}"
     folder = run / f".tmp-{target.name}"
+    contents: dict[str, bytes | Mapping[str, Tensor]]
     if lora.is_added(model):
         adapter, weights = lora.to_peft(model, state["tuned"]["path"])
         contents = {"base_config.json": _config(model, tokenizer)}
         contents["adapter_config.json"] = _json(adapter)
-        contents["adapter_model.safetensors"] = safetensors.torch.save(weights)
+        contents["adapter_model.safetensors"] = weights
     else:
         contents = _model_files(model, tokenizer)
     contents |= _tokenizer_files(model, tokenizer)
-    contents["optimizer.safetensors"] = safetensors.torch.save(_plain(optimizer))
+    contents["optimizer.safetensors"] = optimizer
     contents["state.json"] = _json(state)
-    facts = {
-        name: {"bytes": len(b), "sha256": hashlib.sha256(b).hexdigest()}
-        for name, b in contents.items()
-    }
-    contents["MANIFEST.json"] = _json({"format": FORMAT, "files": facts})
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        for name, content in contents.items():
-            with open(folder / name, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+        facts = {name: _write(folder / name, content) for name, content in contents.items()}
+        files = {name: dataclasses.asdict(fact) for name, fact in facts.items()}
+        _write(folder / "MANIFEST.json", _json({"format": FORMAT, "files": files}))
         _sync(folder)
-        os.rename(
-            folder, target
-        )  # the commit: before it the checkpoint is not there, after it, it is whole
+        # The commit: before it the checkpoint is not there, after it, it is whole.
+        os.rename(folder, target)
         _sync(run)
+        _sync(run.parent)  # the run itself may be new
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise UserError(
+        raise NotSavedError(
             f"cannot save {target}: {error.strerror}; earlier checkpoints are untouched"
         ) from error
     return target
 
 
-def load(path: Path) -> Checkpoint:
-    """Read a checkpoint, using the very bytes that were checked. `UserError` if one is wrong."""
-    if not (path / "MANIFEST.json").is_file():
+def load(path: Path, to_train: bool = True) -> Checkpoint:
+    """Read a checkpoint, using the very bytes that were checked. `UserError` if one is wrong.
+
+    What the files say of themselves is held against the config before anything is allocated.
+
+    Args:
+        to_train: read the optimiser too. A model that only writes does not need it.
+    """
+    facts = _facts(path)
+    config_name, weights_name, *others = LORA if LORA[1] in facts else WHOLE
+    small: dict[str, bytes] = {}
+    for name in (config_name, *others, "tokenizer.json", "tokenizer_config.json", "state.json"):
+        most = pretrained.MOST_TOKENIZER if name == "tokenizer.json" else MOST_JSON
+        small[name] = read_file(path / name, most)
+        _verify(path / name, _fact(small[name]), facts)
+    where = path / config_name
+    config = pretrained.read_config(parse_json(small[config_name], str(where)), str(where))
+    state = _read_state(path, small["state.json"])
+    where = path / "tokenizer.json"
+    tokenizer = Tokenizer.from_json(small["tokenizer.json"], str(where))
+    if tokenizer.n_vocab > config.vocab_size:
+        raise UserError(f"{where} has {tokenizer.n_vocab} tokens, more than config.json says")
+
+    tensors: dict[str, dict[str, Tensor]] = {"optimizer.safetensors": {}}
+    with contextlib.ExitStack() as stack:
+        files = [TensorFile(path / weights_name, stack)]
+        files += [TensorFile(path / "optimizer.safetensors", stack)] if to_train else []
+        _fit(config, *files)
+        for file in files:
+            tensors[file.path.name], fact = file.read_all()
+            _verify(file.path, fact, facts)
+    return Checkpoint(
+        path, config, tensors[weights_name], tensors["optimizer.safetensors"], tokenizer, state
+    )
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """What the manifest says of each file."""
+    name = path / "MANIFEST.json"
+    if not name.is_file():
         raise UserError(
             f"{path} is not a checkpoint: it has no MANIFEST.json; name a step-… folder"
         )
-    manifest = _parse(path / "MANIFEST.json", _read(path / "MANIFEST.json"))
+    manifest = parse_json(read_file(name, MOST_JSON), str(name))
     if manifest.get("format") != FORMAT:
         raise UserError(
-            f"{path} has format {manifest.get('format')!r}; this minigen reads format {FORMAT}"
+            f"{path} has format {plain(manifest.get('format'))}; this minigen reads format {FORMAT}"
         )
-    contents = {}
-    kind = LORA if LORA[1] in manifest.get("files", {}) else WHOLE
-    config, weights = kind[:2]
-    for name in (*kind, *COMMON):
-        content, fact = _read(path / name), manifest.get("files", {}).get(name)
-        if fact != {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}:
-            raise UserError(
-                f"{path / name} is damaged: not what MANIFEST.json says; use another checkpoint"
-            )
-        contents[name] = content
-    try:
-        return Checkpoint(
-            path=path,
-            config=pretrained.read_config(
-                _parse(path / config, contents[config]), str(path / config)
-            ),
-            weights=safetensors.torch.load(contents[weights]),
-            optimizer=safetensors.torch.load(contents["optimizer.safetensors"]),
-            tokenizer=Tokenizer.from_json(contents["tokenizer.json"]),
-            state=_parse(path / "state.json", contents["state.json"]),
-        )
-    except (TypeError, UnicodeDecodeError, SafetensorError) as error:
-        raise UserError(
-            f"{path} cannot be read: {str(error).splitlines()[0]}; use another checkpoint"
-        ) from error
+    if not isinstance(facts := manifest.get("files"), dict):
+        raise UserError(f"{name} is damaged: it names no files; use another checkpoint")
+    return facts
+
+
+def _verify(path: Path, fact: Fact, facts: Mapping[str, Any]) -> None:
+    if facts.get(path.name) != dataclasses.asdict(fact):
+        raise UserError(f"{path} is damaged: not what MANIFEST.json says; use another checkpoint")
+
+
+def _fact(content: bytes) -> Fact:
+    return Fact(len(content), hashlib.sha256(content).hexdigest())
+
+
+def _read_state(path: Path, content: bytes) -> dict[str, Any]:
+    """The training's facts, of which those that this file and sample.py use are what they are."""
+    name = path / "state.json"
+    state = parse_json(content, str(name))
+    tuned, loss = state.get("tuned", {"path": "", "sha256": ""}), state.get("val_loss", 0.0)
+    if not (
+        type(state.get("step")) is int
+        and state["step"] >= 0
+        and isinstance(loss, int | float)
+        and isinstance(tuned, dict)
+        and all(isinstance(tuned.get(key), str) for key in ("path", "sha256"))
+        and isinstance(state.get("config", {}), dict)
+    ):
+        raise UserError(f"{name} is damaged: no step, or no loss; use another checkpoint")
+    if re.fullmatch(STEP, path.name) and _step(path) != state["step"]:
+        raise UserError(f"{path} is of step {state['step']}; give it its own name back")
+    return state
+
+
+def _fit(config: GPTConfig, weights: TensorFile, optimizer: TensorFile | None = None) -> None:
+    """`UserError` if the tensors of the files are not those of such a model and its optimiser."""
+    if weights.path.name in WHOLE:
+        pretrained.fit(config, weights.shapes, str(weights.path))
+        shapes = pretrained.parameter_shapes(config)
+    else:
+        model = pretrained.empty_model(config)
+        lora.fit(model, weights.shapes)
+        shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    for name, shape in optimizer.shapes.items() if optimizer else ():
+        if shapes.get(name.rpartition(".")[0]) != shape:
+            assert optimizer is not None
+            raise UserError(f"{optimizer.path}: {plain(name)} {plain(shape)} is of another model")
 
 
 def load_newest(run: Path) -> Checkpoint:
     """The newest whole checkpoint of a run; a damaged one is named on stderr and passed over."""
-    return _load_first(run, sorted(steps(run), key=_step, reverse=True))
+    return _load_first(run, steps(run)[::-1], to_train=True)
 
 
 def load_best(run: Path) -> Checkpoint:
-    """The whole checkpoint with the lowest validation loss; the newest of those without any."""
-    return _load_first(run, sorted(steps(run), key=lambda path: (_val_loss(path), -_step(path))))
+    """The whole checkpoint with the lowest validation loss, to write with, not to train."""
+    return _load_first(run, best_first(run), to_train=False)
 
 
-def _load_first(run: Path, paths: list[Path]) -> Checkpoint:
+def best_first(run: Path) -> list[Path]:
+    """The checkpoints of a run by their validation loss; those without any last, newest first."""
+    return sorted(steps(run), key=lambda path: (_val_loss(path), -_step(path)))
+
+
+def _load_first(run: Path, paths: list[Path], to_train: bool) -> Checkpoint:
     for path in paths:
         try:
-            return load(path)
+            return load(path, to_train)
         except UserError as error:
             print(f"warning: {error}", file=sys.stderr)
     raise UserError(f"{run} has no checkpoint that can be read")
@@ -213,27 +306,36 @@ def set_aside(run: Path, step: int) -> None:
 def steps(run: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
     found = (
-        [path for path in run.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
-        if run.is_dir()
+        [path for path in run.glob("step-*") if re.fullmatch(STEP, path.name)]
+        if os.path.isdir(run)
         else []
     )
     return sorted(found, key=_step)
 
 
+def is_one(folder: Path) -> bool:
+    """Whether a folder is a checkpoint; also one that lost its manifest, which is damage."""
+    named = re.fullmatch(STEP, folder.name) and folder.is_dir()
+    return bool(named) or (folder / "MANIFEST.json").is_file()
+
+
 def prune(run: Path) -> None:
-    """Keep the last two checkpoints and the best one; drop the others."""
-    paths = steps(run)
-    keep = {*paths[-2:], min(paths, key=_val_loss)} if paths else set()
-    for path in paths:
-        if path not in keep:
-            # Without its manifest a half-deleted folder is no checkpoint, so that goes first.
-            (path / "MANIFEST.json").unlink(missing_ok=True)
+    """Keep the last two checkpoints and the best; drop the others, and what was left unfinished.
+
+    They lose their names first, so that a checkpoint that is half deleted is none.
+    """
+    keep = {*steps(run)[-2:], *best_first(run)[:1]}
+    with contextlib.suppress(OSError):  # the next time, then
+        for path in steps(run):
+            if path not in keep:
+                path.rename(path.with_name(f".tmp-{path.name}"))
+        for path in run.glob(".tmp-step-*"):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def find_run(out_dir: Path, name: str | None = None) -> Path:
     """The run folder `out_dir/name`, or the one saved last. `UserError` if there is none."""
-    runs = [path for path in out_dir.glob("*") if steps(path)] if out_dir.is_dir() else []
+    runs = [path for path in out_dir.glob("*") if steps(path)] if os.path.isdir(out_dir) else []
     if name is not None:
         if out_dir / name not in runs:
             known = (
@@ -253,15 +355,15 @@ def _step(path: Path) -> int:
 
 def _val_loss(path: Path) -> float:
     try:
-        loss = json.loads((path / "state.json").read_text(encoding="utf-8")).get("val_loss")
-        return float("inf") if loss is None else float(loss)
-    except (OSError, ValueError, AttributeError):
+        state = parse_json(read_file(path / "state.json", MOST_JSON), "")
+        return float(state.get("val_loss", "inf"))
+    except (UserError, ValueError, TypeError):
         return float("inf")
 
 
 def export(source: Path, folder: Path, dtype: torch.dtype | None = None) -> Path:
     """Write the model of a run or of a checkpoint as one for others, LoRA merged; its folder."""
-    found = load_best(source) if steps(source) else load(source)
+    found = load(best_first(source)[0] if steps(source) else source, to_train=False)
     model = found.model()
     lora.merge(model)
     model.to(dtype)
@@ -269,7 +371,7 @@ def export(source: Path, folder: Path, dtype: torch.dtype | None = None) -> Path
     try:
         folder.mkdir(parents=True)
         for name, content in contents.items():
-            (folder / name).write_bytes(content)
+            _write(folder / name, content)
     except OSError as error:
         raise UserError(
             f"cannot write {folder}: {error.strerror}; name a folder that is not there yet"
@@ -277,11 +379,10 @@ def export(source: Path, folder: Path, dtype: torch.dtype | None = None) -> Path
     return folder
 
 
-def _model_files(model: GPT, tokenizer: Tokenizer) -> dict[str, bytes]:
-    weights = pretrained.to_theirs(model)
+def _model_files(model: GPT, tokenizer: Tokenizer) -> dict[str, bytes | Mapping[str, Tensor]]:
     return {
         "config.json": _config(model, tokenizer),
-        "model.safetensors": safetensors.torch.save(weights, {"format": "pt"}),
+        "model.safetensors": pretrained.to_theirs(model),
     }
 
 
@@ -290,34 +391,23 @@ def _config(model: GPT, tokenizer: Tokenizer) -> bytes:
     return _json(pretrained.write_config(model.config, tokenizer.end_of_text, dtype))
 
 
-def _tokenizer_files(model: GPT, tokenizer: Tokenizer) -> dict[str, bytes]:
+def _tokenizer_files(model: GPT, tokenizer: Tokenizer) -> dict[str, bytes | Mapping[str, Tensor]]:
     config = pretrained.tokenizer_config(model.config.block_size)
     return {"tokenizer.json": tokenizer.to_json(), "tokenizer_config.json": _json(config)}
-
-
-def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
 
 
 def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _parse(path: Path, content: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError):
-        raise UserError(f"{path} is damaged: it is not JSON; use another checkpoint") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is damaged: it is not a JSON object; use another checkpoint")
-    return value
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; use another checkpoint") from error
+def _write(path: Path, content: bytes | Mapping[str, Tensor]) -> Fact:
+    """Write a new file and flush it to the disk."""
+    if not isinstance(content, bytes):
+        return tensor_file.write(path, content)
+    with path.open("xb") as file:
+        file.write(content)
+        tensor_file.flush(file)
+    return _fact(content)
 
 
 def _sync(folder: Path) -> None:

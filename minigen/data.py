@@ -474,25 +474,39 @@ class TokenFile:
         i = int(np.searchsorted(begins, place, side="right"))
         return int(begins[i - 1]), int(begins[i]) if i < len(begins) else self.n_tokens
 
+    @functools.cached_property
+    def _opened(self) -> tuple[io.FileIO, tuple[int, int]]:
+        """The file, kept open: it stays readable when its name is removed or given to another."""
+        file = io.FileIO(self.path)
+        return file, _stamp(file)
+
     def _read(self, starts: Sequence[int], block_size: int) -> tuple[Tensor, Tensor]:
         """The windows that begin at `starts`; after the stream's last token comes its first."""
         dtype = np.dtype(self.dtype)
         tokens = np.empty((len(starts), block_size + 1), np.int64)  # (B, T + 1)
         try:
-            with self.path.open("rb", buffering=0) as file:
-                for row, start in zip(tokens, starts, strict=True):
-                    file.seek(start * dtype.itemsize)
-                    data = file.read(row.size * dtype.itemsize)
-                    if (over := start + row.size - self.n_tokens) > 0:
-                        file.seek(0)
-                        data += file.read(over * dtype.itemsize)
-                    if len(data) < row.size * dtype.itemsize:
-                        raise UserError(f"{self.path} was cut short; start again to make it anew")
-                    row[:] = np.frombuffer(data, dtype)
+            file, stamp = self._opened
+            for row, start in zip(tokens, starts, strict=True):
+                file.seek(start * dtype.itemsize)
+                data = file.read(row.size * dtype.itemsize)
+                if (over := start + row.size - self.n_tokens) > 0:
+                    file.seek(0)
+                    data += file.read(over * dtype.itemsize)
+                if stamp != _stamp(file) or len(data) < row.size * dtype.itemsize:
+                    raise UserError(
+                        f"{self.path} was cut short or written over; start again to make it anew"
+                    )
+                row[:] = np.frombuffer(data, dtype)
         except OSError as error:
             raise UserError(f"cannot read {self.path}: {error.strerror}; start again") from None
         windows = torch.from_numpy(tokens)
         return windows[:, :-1].clone(), windows[:, 1:].clone()  # (B, T) and (B, T)
+
+
+def _stamp(file: io.FileIO) -> tuple[int, int]:
+    """What changes when a file does."""
+    facts = os.fstat(file.fileno())
+    return facts.st_size, facts.st_mtime_ns
 
 
 @functools.lru_cache(maxsize=4)

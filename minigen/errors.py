@@ -22,5 +22,6 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # as on a full disk
+            print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

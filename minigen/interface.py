@@ -49,9 +49,9 @@ def load(source: str | Path, dropout: float | None = None) -> Loaded:
     """
     folder = Path(source)
     if checkpoint.steps(folder):
-        return from_checkpoint(checkpoint.load_best(folder), dropout)
-    if (folder / "MANIFEST.json").is_file():
-        return from_checkpoint(checkpoint.load(folder), dropout)
+        folder = checkpoint.best_first(folder)[0]  # it, or nothing: what was named is not replaced
+    if checkpoint.is_one(folder):
+        return from_checkpoint(checkpoint.load(folder, to_train=False), dropout)
     other = pretrained.load(source, dropout)
     if other.tokenizer is None:
         raise UserError(f"{other.path} has no tokenizer.json; save the model's tokenizer there")

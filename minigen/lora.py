@@ -94,8 +94,8 @@ def to_peft(model: GPT, base: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for name, parts in _places(model):
         down, up = zip(*map(pair, parts), strict=True)
         a, b = torch.cat(down), torch.block_diag(*up)  # type: ignore[no-untyped-call]
-        tensors[f"base_model.model.{name}.lora_A.weight"] = a.detach().cpu()
-        tensors[f"base_model.model.{name}.lora_B.weight"] = b.detach().cpu()
+        tensors[f"base_model.model.{name}.lora_A.weight"] = a.detach()
+        tensors[f"base_model.model.{name}.lora_B.weight"] = b.detach()
         ranks[".".join(name.split(".")[-2:])] = len(a)
     config = {
         "peft_type": "LORA",
@@ -112,16 +112,20 @@ def to_peft(model: GPT, base: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return config, tensors
 
 
+def fit(model: GPT, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Add LoRA of the rank of what `to_peft` made; `UserError` if that was of another model."""
+    name, parts = next(_places(model))
+    first = shapes.get(f"base_model.model.{name}.lora_A.weight") or (0,)
+    add(model, first[0] // len(parts))
+    if {k: tuple(t.shape) for k, t in to_peft(model, "")[1].items()} != shapes:
+        raise UserError("the LoRA does not fit the model that it names; it is that of another one")
+
+
 @torch.no_grad()
 def from_peft(model: GPT, tensors: Mapping[str, Tensor]) -> None:
     """Add to the model what `to_peft` made of it; `UserError` if it was another model."""
-    places = list(_places(model))
-    n_rows = len(tensors.get(f"base_model.model.{places[0][0]}.lora_A.weight", ()))
-    add(model, n_rows // len(places[0][1]))
-    expected = to_peft(model, "")[1]
-    if {k: t.shape for k, t in tensors.items()} != {k: t.shape for k, t in expected.items()}:
-        raise UserError("the LoRA does not fit the model that it names; it is that of another one")
-    for name, parts in places:
+    fit(model, {name: tuple(t.shape) for name, t in tensors.items()})
+    for name, parts in _places(model):
         a = tensors[f"base_model.model.{name}.lora_A.weight"].chunk(len(parts))
         b = tensors[f"base_model.model.{name}.lora_B.weight"]
         row = column = 0

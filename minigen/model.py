@@ -136,7 +136,7 @@ class KVCache:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        # Keys, and behind them values: written at once, in one tensor (n_layer, B, 2 Hk, capacity, D)
+        # Keys, and behind them values, to be written at once: (n_layer, B, 2 Hk, capacity, D)
         shape = (config.n_layer, batch, 2 * config.n_kv_head, capacity, config.head_dim)
         self.kv = torch.zeros(shape, device=device, dtype=dtype)
         self.lengths = torch.zeros(batch, dtype=torch.long, device=device)  # (B,)

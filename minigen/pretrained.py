@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib
-import json
-import math
-import mmap
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -29,6 +27,7 @@ from torch.overrides import TorchFunctionMode
 from minigen.errors import UserError, one_line_errors
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.sampling import Sampling, generate
+from minigen.tensor_file import TensorFile, parse_json, plain, read_file
 from minigen.tokenizer import END_OF_TEXT, Tokenizer
 
 # Theirs, ours; {} is the number of the block. Each stands for a .weight and, if there is one, a
@@ -74,9 +73,11 @@ HUB_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokeni
 
 # The largest plausible value of each; a config with more is damaged, and nothing is allocated.
 LIMITS = {
-    "vocab_size": 2**22, "block_size": 2**24, "n_layer": 1000, "n_head": 2**12, "n_kv_head": 2**12,
+    "vocab_size": 2**22, "block_size": 2**24, "n_layer": 512, "n_head": 2**12, "n_kv_head": 2**12,
     "n_embd": 2**17, "head_dim": 2**14, "n_hidden": 2**20,
 }  # fmt: skip
+MOST_CONFIG = 1 << 20  # bytes of a config.json or an index
+MOST_TOKENIZER = 1 << 27  # of a tokenizer.json; those of 250,000 tokens have some 3e7
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def architecture(config: GPTConfig) -> str:
 
 def rules(config: GPTConfig) -> dict[str, Rule]:
     """Their name of each tensor of a model -> how it is made of ours."""
-    shapes = empty_model(config).state_dict()
+    shapes = parameter_shapes(config)
     found = {}
     for line in NAMES[architecture(config)].strip().splitlines():
         theirs, first, *more = line.split()
@@ -152,12 +153,16 @@ def rules(config: GPTConfig) -> dict[str, Rule]:
 
 
 def to_theirs(model: GPT) -> dict[str, Tensor]:
-    """The model's weights under their names, on the CPU; a tied head is left out, as they do."""
+    """The model's weights under their names; a tied head is left out, as they do.
+
+    They share the model's memory, except where theirs has several of ours in one matrix.
+    """
     state = model.state_dict()
     theirs = {}
     for name, rule in rules(model.config).items():
-        stacked = torch.cat([state[ours].detach().cpu() for ours in rule.ours])
-        theirs[name] = (stacked.t() if rule.transposed else stacked).contiguous()
+        parts = [state[ours].detach() for ours in rule.ours]
+        stacked = torch.cat(parts) if len(parts) > 1 else parts[0]
+        theirs[name] = stacked.t() if rule.transposed else stacked
     if architecture(model.config) == "gpt2" and not model.config.bias:
         theirs |= _zero_biases(model, theirs)
     return theirs
@@ -185,31 +190,13 @@ def build(config: GPTConfig, weights: Weights, where: str) -> GPT:
     The model is laid out without memory; then each tensor is read once and becomes a parameter, so
     the peak is the weights themselves and the largest tensor besides.
     """
-    model = empty_model(config)
-    shapes = {name: tuple(p.shape) for name, p in model.state_dict().items()}
-    wanted = rules(config)
-    # Some files leave out "transformer." or "model.", as they hold the model without its head.
-    actual = {_with_prefix(name, wanted): name for name in weights.shapes}
-    complaints = []
-    for name, rule in wanted.items():
-        whole = (sum(shapes[ours][0] for ours in rule.ours), *shapes[rule.ours[0]][1:])
-        whole = whole[::-1] if rule.transposed else whole
-        if name not in actual:
-            complaints.append(f"{name} is missing")
-        elif weights.shapes[actual[name]] != whole:
-            complaints.append(f"{name} is {weights.shapes[actual[name]]}, not {whole}")
-    for name in actual:
-        zero_bias = name.endswith(".bias") and not config.bias and "attn.masked" not in name
-        tied = name == "lm_head.weight" and config.tied_head
-        if name not in wanted and not (BUFFERS.search(name) or tied or zero_bias):
-            complaints.append(f"{name} is unexpected")
-    if complaints:
-        more = f"; and {len(complaints) - 5} more" if len(complaints) > 5 else ""
-        raise UserError(
-            f"{where}: the weights do not fit config.json: {'; '.join(complaints[:5])}{more}"
-        )
-    for name, rule in wanted.items():
+    actual = fit(config, weights.shapes, where)
+    model, shapes, dtypes = empty_model(config), parameter_shapes(config), set()
+    for name, rule in rules(config).items():
         tensor = weights.read(actual[name])
+        dtypes.add(tensor.dtype)
+        if len(dtypes) > 1 or not tensor.is_floating_point():
+            raise UserError(f"{where}: {name} is {tensor.dtype}; give all in one format of numbers")
         stacked = tensor.t() if rule.transposed else tensor
         sizes = [shapes[ours][0] for ours in rule.ours]
         for ours, part in zip(rule.ours, torch.split(stacked, sizes), strict=True):
@@ -219,11 +206,45 @@ def build(config: GPTConfig, weights: Weights, where: str) -> GPT:
     return model.eval()
 
 
+def fit(config: GPTConfig, given: Mapping[str, tuple[int, ...]], where: str) -> dict[str, str]:
+    """Our wanted names of theirs -> those that a file uses; `UserError` if a shape does not fit."""
+    if config.n_layer > len(given):  # not even laid out
+        raise UserError(f"{where}: {len(given)} tensors are no {config.n_layer} layers")
+    shapes, wanted = parameter_shapes(config), rules(config)
+    # Some files leave out "transformer." or "model.", as they hold the model without its head.
+    actual = {_with_prefix(name, wanted): name for name in given}
+    complaints = []
+    for name, rule in wanted.items():
+        whole = (sum(shapes[ours][0] for ours in rule.ours), *shapes[rule.ours[0]][1:])
+        whole = whole[::-1] if rule.transposed else whole
+        if name not in actual:
+            complaints.append(f"{name} is missing")
+        elif given[actual[name]] != whole:
+            complaints.append(f"{name} is {plain(given[actual[name]])}, not {whole}")
+    for name in actual:
+        zero_bias = name.endswith(".bias") and not config.bias and "attn.masked" not in name
+        tied = name == "lm_head.weight" and config.tied_head
+        if name not in wanted and not (BUFFERS.search(name) or tied or zero_bias):
+            complaints.append(f"{plain(name)} is unexpected")
+    if complaints:
+        more = f"; and {len(complaints) - 5} more" if len(complaints) > 5 else ""
+        raise UserError(
+            f"{where}: the weights do not fit config.json: {'; '.join(complaints[:5])}{more}"
+        )
+    return actual
+
+
 def _with_prefix(name: str, wanted: Mapping[str, Rule]) -> str:
     for prefix in ("transformer.", "model."):
         if prefix + name in wanted or (BUFFERS.search(name) and name.startswith(("h.", "layers."))):
             return prefix + name
     return name
+
+
+@functools.lru_cache(maxsize=4)
+def parameter_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor of a model, by our names."""
+    return {name: tuple(p.shape) for name, p in empty_model(config).state_dict().items()}
 
 
 def empty_model(config: GPTConfig) -> GPT:
@@ -295,10 +316,10 @@ def read_config(theirs: Mapping[str, Any], where: str) -> GPTConfig:
 
     `UserError` if it asks for what this model does not compute, and then says what.
     """
-    kind = theirs.get("model_type")
+    kind = str(theirs.get("model_type"))
     if kind not in NAMES:
-        raise UserError(f"{where}: model_type is {kind!r}; minigen computes gpt2 and qwen3")
-    get = _checked(theirs, where)
+        raise UserError(f"{where}: model_type is '{plain(kind)}'; minigen computes gpt2 and qwen3")
+    get = _checked(theirs)
     try:
         if kind == "gpt2":
             get("activation_function", "gelu_new", only=("gelu_new", "gelu_pytorch_tanh"))
@@ -321,7 +342,7 @@ def read_config(theirs: Mapping[str, Any], where: str) -> GPTConfig:
             rope = get("rope_parameters", None) or get("rope_scaling", None) or {}
             rope_type = rope.get("rope_type", "default")
             if rope_type != "default":
-                raise UserError(f"{where}: rope_type is {rope_type!r}; minigen computes 'default'")
+                raise UserError(f"rope_type is '{plain(rope_type)}'; minigen computes 'default'")
             get("hidden_act", "silu", only=("silu",))
             get("attention_bias", False, only=(False,))
             get("use_sliding_window", False, only=(False,))
@@ -340,20 +361,32 @@ def read_config(theirs: Mapping[str, Any], where: str) -> GPTConfig:
                 tied_head=get("tie_word_embeddings", False),
                 dropout=get("attention_dropout", 0.0),
             )
-    except (TypeError, AttributeError) as error:
-        raise UserError(f"{where} is damaged: {error}") from None
+    except (TypeError, AttributeError, OverflowError) as error:
+        raise UserError(f"{where} is damaged: {plain(error)}") from None
+    except UserError as error:
+        raise UserError(f"{where}: {plain(error)}") from None
     for name, limit in LIMITS.items():
         value = getattr(config, name)
         if type(value) is not int or value > limit:
-            raise UserError(f"{where}: {name} is {value!r}; that is no model (at most {limit:,})")
+            raise UserError(
+                f"{where}: {name} is {plain(value)}; that is no model (at most {limit:,})"
+            )
+    for name, least, most in (("norm_eps", 0, 1), ("rope_theta", 1, 1e12), ("dropout", 0, 1)):
+        value = getattr(config, name)
+        if type(value) not in (int, float) or not least <= value <= most:
+            raise UserError(f"{where}: {name} is {plain(value)}; that is no model")
+    for name in ("tied_head", "bias"):
+        if type(value := getattr(config, name)) is not bool:
+            raise UserError(f"{where}: {name} is {plain(value)}; it is true or false")
     return config
 
 
-def _checked(theirs: Mapping[str, Any], where: str) -> Callable[..., Any]:
+def _checked(theirs: Mapping[str, Any]) -> Callable[..., Any]:
     def get(key: str, default: Any, only: tuple[Any, ...] = ()) -> Any:
         value = theirs.get(key, default)
         if only and value not in only:
-            raise UserError(f"{where}: {key} is {value!r}; minigen computes {only[0]!r}")
+            shown = f"'{plain(value)}'" if isinstance(value, str) else plain(value)
+            raise UserError(f"{key} is {shown}; minigen computes {only[0]!r}")
         return value
 
     return get
@@ -409,69 +442,6 @@ def open_weights(folder: Path, stack: contextlib.ExitStack) -> Weights:
     return Weights(shapes, lambda name: home[name].read(name))
 
 
-# How a .safetensors file calls the formats of numbers.
-DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "U8": torch.uint8, "BOOL": torch.bool,
-}  # fmt: skip
-
-
-class TensorFile:
-    """A .safetensors file: eight bytes that tell the length of a JSON header, the header, the data.
-
-    It is read by plain reads, a tensor at a time. Mapped into memory, its pages would count beside
-    the tensors that are made of them, and end the process if the file shrank.
-    https://github.com/huggingface/safetensors#format
-    """
-
-    def __init__(self, path: Path, stack: contextlib.ExitStack) -> None:
-        self.path = path
-        try:
-            self.file = stack.enter_context(path.open("rb"))
-            size = path.stat().st_size
-            n_header = int.from_bytes(self.file.read(8), "little")
-            if n_header > min(size - 8, 100_000_000):
-                raise ValueError("its header is longer than the file")
-            header = json.loads(self.file.read(n_header), object_pairs_hook=_no_duplicates)
-            self.header = {k: v for k, v in header.items() if k != "__metadata__"}
-            self.data = 8 + n_header
-            self.shapes = {name: tuple(fact["shape"]) for name, fact in self.header.items()}
-            end = 0
-            facts = sorted(self.header.items(), key=lambda item: item[1]["data_offsets"])
-            for name, fact in facts:
-                begin, stop = fact["data_offsets"]
-                n_bytes = math.prod(fact["shape"]) * DTYPES[fact["dtype"]].itemsize
-                if begin != end or stop - begin != n_bytes or min(fact["shape"], default=0) < 0:
-                    raise ValueError(f"the place of {name} is wrong")
-                end = stop
-            if self.data + end != size:
-                raise ValueError(f"it has {size} bytes, not {self.data + end}")
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror}") from None
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise UserError(
-                f"{path} is damaged or no safetensors file: {str(error)[:100]}; get it again"
-            ) from None
-
-    def read(self, name: str) -> Tensor:
-        fact = self.header[name]
-        begin, stop = fact["data_offsets"]
-        if begin == stop:
-            return torch.empty(fact["shape"], dtype=DTYPES[fact["dtype"]])
-        # Pages of its own, which go back to the system at once when a tensor was only needed to be
-        # transposed; between others on the heap, it would leave a hole.
-        memory = mmap.mmap(-1, stop - begin)
-        self.file.seek(self.data + begin)
-        self.file.readinto(memory)
-        return torch.frombuffer(memory, dtype=DTYPES[fact["dtype"]]).view(fact["shape"])
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key for key, _ in pairs}) < len(pairs):
-        raise ValueError("a name occurs twice in its header")
-    return dict(pairs)
-
-
 def _open_pickle(path: Path) -> Weights:
     """PyTorch's old format, read as tensors only: `weights_only` runs no code of the file."""
     try:
@@ -487,7 +457,9 @@ def _open_pickle(path: Path) -> Weights:
 
 def read_tokenizer(folder: Path) -> Tokenizer | None:
     path = folder / "tokenizer.json"
-    return Tokenizer.load(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    return Tokenizer.from_json(read_file(path, MOST_TOKENIZER), str(path))
 
 
 def tokenizer_config(block_size: int) -> dict[str, Any]:
@@ -502,17 +474,7 @@ def tokenizer_config(block_size: int) -> dict[str, Any]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(
-            f"cannot read {path}: {error.strerror}; is this a model's folder?"
-        ) from None
-    except (ValueError, RecursionError):
-        raise UserError(f"{path} is damaged: it is not JSON; get it again") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is damaged: it is not a JSON object; get it again")
-    return value
+    return parse_json(read_file(path, MOST_CONFIG), str(path))
 
 
 # ---- the check: ours beside transformers' ----

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +37,17 @@ class Report:
         silent: bool = False,
     ) -> None:
         self.run, self.n_vocab, self.bits_per_byte, self.floor = run, n_vocab, bits_per_byte, floor
-        self.silent = silent
-        if not silent:
-            kept = [line for line in read_metrics(run) if line["step"] <= step] if step else []
-            text = "".join(json.dumps(line) + "\n" for line in kept)
-            (run / "metrics.jsonl").write_text(text, encoding="utf-8")
+        self.silent, self.warned = silent, False
         self.bar = tqdm(
             initial=step, total=max_steps or None, unit=" steps",
             disable=silent or not sys.stderr.isatty(), dynamic_ncols=True, smoothing=0.1,
         )  # fmt: skip
+        if silent:
+            return
+        with self.optional():
+            kept = [line for line in read_metrics(run) if line["step"] <= step] if step else []
+            text = "".join(json.dumps(line) + "\n" for line in kept)
+            (run / "metrics.jsonl").write_text(text, encoding="utf-8")
 
     def plan(self, max_steps: int) -> None:
         """The number of steps is known now, so the bar can tell how long it will take."""
@@ -63,9 +67,10 @@ class Report:
             return
         self.record(step=step, val_loss=loss, val_bits_per_byte=loss * self.bits_per_byte)
         self.say(f"step {step}: validation loss {self.in_words(loss)}. It writes: {sample!r}")
-        if advice := memorising(read_metrics(self.run)):
-            self.say(f"warning: {advice}")
-        plot_loss(self.run, self.n_vocab, self.bits_per_byte, self.floor)
+        with self.optional():
+            if advice := memorising(read_metrics(self.run)):
+                self.say(f"warning: {advice}")
+            plot_loss(self.run, self.n_vocab, self.bits_per_byte, self.floor)
 
     def final(self, step: int, loss: float) -> None:
         """The loss over all of the validation text, of the model of `step`."""
@@ -96,16 +101,27 @@ class Report:
         """Append a line to metrics.jsonl."""
         if self.silent:
             return
-        with open(self.run / "metrics.jsonl", "a", encoding="utf-8") as file:
+        with self.optional(), open(self.run / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
+    @contextlib.contextmanager
+    def optional(self) -> Iterator[None]:
+        """Something to write that training can do without: where the disk is full, warn once."""
+        try:
+            yield
+        except OSError as error:
+            if not self.warned:
+                self.warned = True
+                self.say(f"warning: cannot write {error.filename or self.run}: {error.strerror}")
+
     def say(self, text: str) -> None:
-        """Print a line above the bar."""
+        """Print a line above the bar; where that is a file on a full disk, nobody can be told."""
         if self.silent:
             return
-        self.bar.clear()
-        print(text, file=sys.stderr, flush=True)
-        self.bar.refresh()
+        with contextlib.suppress(OSError):
+            self.bar.clear()
+            print(text, file=sys.stderr, flush=True)
+            self.bar.refresh()
 
     def close(self) -> None:
         """Leave the bar as it is and end its line."""
@@ -131,14 +147,14 @@ def memorising(metrics: list[dict[str, Any]]) -> str | None:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The measurements of a run; a last line that was cut short is left out."""
+    """The measurements of a run, up to a line that was cut short or damaged."""
     path = run / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    metrics = []
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    metrics: list[dict[str, Any]] = []
     for line in lines:
         try:
-            metrics.append(json.loads(line))
-        except ValueError:
+            metrics.append({"step": int(json.loads(line)["step"]), **json.loads(line)})
+        except (ValueError, TypeError, KeyError):
             break
     return metrics
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import subprocess
@@ -561,15 +562,20 @@ def test_a_text_shorter_than_a_block_is_refused_with_its_length(stream: TokenFil
 
 def test_a_stream_that_is_cut_short_in_use_is_said_in_one_line(stream: TokenFile) -> None:
     """Never a bus error, which a memory map gives, nor tokens that were not there."""
-    stream.batch(0, 0, 8, 16)
-    os.truncate(stream.path, 101)
-    with pytest.raises(UserError, match="cut short"):
-        stream.windows(0, range(stream.n_windows(16)), 16)
-    with pytest.raises(UserError, match="cut short"):
-        list(stream.sliding(16, 4))
-    stream.path.unlink()
+    before = stream.batch(0, 0, 8, 16)
+    content = stream.path.read_bytes()
+    kept = stream.path.with_name("kept")
+    os.link(stream.path, kept)
+    stream.path.unlink()  # removed, or replaced: the open file stays
+    assert torch.equal(stream.batch(0, 0, 8, 16)[0], before[0])
     with pytest.raises(UserError, match="cannot read"):
-        stream.batch(0, 1, 8, 16)
+        dataclasses.replace(stream).batch(0, 1, 8, 16)
+    for damage in (b"\xff" * len(content), content[:-4]):
+        kept.write_bytes(damage)
+        with pytest.raises(UserError, match="cut short or written over"):
+            stream.windows(0, range(stream.n_windows(16)), 16)
+        with pytest.raises(UserError, match="cut short or written over"):
+            list(stream.sliding(16, 4))
 
 
 # ---- evaluation ----

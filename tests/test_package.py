@@ -19,9 +19,14 @@ SCRIPTS = [PACKAGE.parent / "train.py", PACKAGE.parent / "sample.py"]
 
 # Beside errors, which all may import.
 ALLOWED = {
-    "checkpoint.py": {"minigen", "minigen.model", "minigen.tokenizer"},  # lora, pretrained
+    "checkpoint.py": {"minigen", "minigen.model", "minigen.tensor_file", "minigen.tokenizer"},
     "lora.py": {"minigen", "minigen.model"},  # pretrained
-    "pretrained.py": {"minigen.model", "minigen.tokenizer", "minigen.sampling"},
+    "pretrained.py": {
+        "minigen.model",
+        "minigen.sampling",
+        "minigen.tensor_file",
+        "minigen.tokenizer",
+    },
     "data.py": {"minigen.tokenizer"},
     "decoder.py": {"minigen.model"},
     "device.py": {"minigen.model"},

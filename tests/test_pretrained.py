@@ -20,6 +20,7 @@ from minigen import checkpoint, pretrained
 from minigen.errors import UserError
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.sampling import Sampling, generate
+from minigen.tensor_file import TensorFile
 from minigen.tokenizer import train_tokenizer
 
 transformers.logging.set_verbosity_error()
@@ -278,10 +279,10 @@ def test_header_lies_are_found(tmp_path: Path) -> None:
         path.write_bytes(len(text).to_bytes(8, "little") + text.encode() + b"\0" * 12)
         with contextlib.ExitStack() as stack:
             if text == json.dumps(good):
-                assert pretrained.TensorFile(path, stack).read("a").tolist() == [0, 0]
+                assert TensorFile(path, stack).read("a").tolist() == [0, 0]
             else:
                 with pytest.raises(UserError, match=r"x\.safetensors is damaged"):
-                    pretrained.TensorFile(path, stack)
+                    TensorFile(path, stack)
 
 
 def test_a_name_that_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,134 @@
+"""A checkpoint that was damaged is named in one line, and the one before is used."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from forks import Flags, Server, model_and_optimizer
+
+from minigen import checkpoint
+
+NAMES = [*checkpoint.WHOLE, *checkpoint.COMMON, "MANIFEST.json"]
+
+
+def damages(content: bytes, other: bytes, n: int) -> Iterator[bytes | None]:
+    """What may have become of a file; None: it is gone. `other` is a file of another step."""
+    for _ in range(n):
+        flipped = bytearray(content)
+        flipped[random.randrange(len(content))] ^= 1 << random.randrange(8)
+        yield bytes(flipped)
+    for _ in range(n // 2):
+        yield content[: random.randrange(len(content))]
+    yield from (b"", None, bytes(len(content)), content + b" ", content[:-1])
+    start = random.randrange(len(content))
+    yield content[:start] + bytes(len(content) - start)  # as a file system leaves it
+    if other != content:
+        yield other
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_damage_is_named_and_passed_over(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """100 bits flipped, 50 cuts, zeros, nothing, or another step's file: for each of the files."""
+    for step in (1, 2):
+        checkpoint.save(tmp_path, *model_and_optimizer(step), {"step": step})
+    path = tmp_path / "step-000002" / name
+    content, other = path.read_bytes(), (tmp_path / "step-000001" / name).read_bytes()
+    survived = 0
+    for damaged in damages(content, other, 100):
+        path.unlink(missing_ok=True)
+        if damaged is not None:
+            path.write_bytes(damaged)
+        step = checkpoint.load_newest(tmp_path).step
+        said = capsys.readouterr().err
+        if step == 1:
+            where = path.parent if name == "MANIFEST.json" else path
+            assert said.count("\n") == 1 and said.startswith("warning: ") and str(where) in said
+            survived += 1
+        else:  # of a manifest, what says the same in other bytes, such as white space
+            assert name == "MANIFEST.json" and said == ""
+    assert survived >= (155 if name != "MANIFEST.json" else 130)
+
+
+def test_a_run_goes_on_from_the_one_before(
+    server: Server,
+    flags: Flags,
+    resume: Flags,
+    trained: Callable[[str], dict[str, bytes]],
+    tmp_path: Path,
+) -> None:
+    """Resumed with a damaged newest checkpoint, the run ends in the bits of a whole one."""
+    assert server.run("train", flags("whole"))[0] == 0
+    assert server.run("train", flags("run", "--max_steps 32 --eval_interval 8"))[0] == 0
+    newest = checkpoint.steps(tmp_path / "out" / "run")[-1] / "optimizer.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[-1] ^= 1
+    newest.write_bytes(content)
+    assert server.run("train", flags("other", "--max_steps 40 --eval_interval 8"))[0] == 0
+    code, said = server.run("train", resume("run", "--max_steps 40"))
+    assert code == 0 and said.startswith(f"warning: {newest} is damaged"), said
+    assert "Traceback" not in said and said.count("damaged") == 1
+    # The flags differ in --max_steps, on which the learning rate depends: compare with the same.
+    assert server.run("train", flags("again", "--max_steps 32 --eval_interval 8"))[0] == 0
+    shutil.rmtree(checkpoint.steps(tmp_path / "out" / "again")[-1])
+    assert server.run("train", resume("again", "--max_steps 40"))[0] == 0
+    assert trained("run") == trained("again")
+
+
+def test_all_damaged_is_no_fresh_start(
+    server: Server, flags: Flags, resume: Flags, tmp_path: Path
+) -> None:
+    """Exit code 2, a line for each, and nothing is changed."""
+    assert server.run("train", flags("run"))[0] == 0
+    run = tmp_path / "out" / "run"
+    for path in checkpoint.steps(run):
+        (path / "state.json").write_bytes(b"{}")
+    before = sorted(run.rglob("*"))
+    code, said = server.run("train", resume("run"))
+    lines = said.splitlines()
+    assert code == 2 and lines[-1] == f"error: {run} has no checkpoint that can be read"
+    assert len(lines) == 1 + len(checkpoint.steps(run))
+    assert sorted(run.rglob("*")) == before
+
+
+def test_what_is_named_is_that_or_nothing(server: Server, flags: Flags, tmp_path: Path) -> None:
+    """A checkpoint, or a run, that is given by its name is not replaced by another in silence."""
+    assert server.run("train", flags("run"))[0] == 0
+    out = tmp_path / "out"
+    best = checkpoint.best_first(out / "run")[0]
+    where = ["--out_dir", str(out), "--max_new_tokens", "3", "--device", "cpu"]
+    commands = [
+        ("sample", [*where, "--run", "run"]),
+        ("sample", [*where, "--checkpoint", str(best)]),
+        ("train", flags("tuned", f"--init_from {best} --max_steps 3")),
+        ("train", flags("tuned", f"--init_from {out / 'run'} --max_steps 3")),
+    ]
+    commands[2:] = [(job, [w for w in argv if w not in fixed(argv)]) for job, argv in commands[2:]]
+    for damage in ("manifest", "bit"):
+        kept = tmp_path / "kept"
+        shutil.copytree(best, kept)
+        if damage == "manifest":
+            (best / "MANIFEST.json").unlink()
+        else:
+            weights = best / "model.safetensors"
+            weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+        for job, argv in commands:
+            code, said = server.run(job, argv)
+            assert code == 2 and said.startswith("error: ") and best.name in said, said
+            assert said.count("\n") == 1
+        code, said = server.run("sample", where)  # not named: the next one, and a line
+        assert code == 0 and said.startswith("warning: ") and best.name in said.splitlines()[0]
+        shutil.rmtree(best)
+        kept.rename(best)
+    assert server.run(*commands[0])[0] == 0
+
+
+def fixed(argv: list[str]) -> set[str]:
+    """Those flags, with their values, that a model to fine-tune fixes."""
+    names = ("--n_layer", "--n_head", "--n_embd", "--vocab_size", "--block_size", "--batch_size")
+    return {word for name in names for word in argv[argv.index(name) : argv.index(name) + 2]}

@@ -1,0 +1,186 @@
+"""Texts, prompts and flags of any kind: a result, or one line."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from forks import Flags, Server
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from minigen import corpora
+from minigen.data import prepare
+from minigen.errors import UserError
+
+slow = pytest.mark.slow
+LINES = st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0")) | st.text("ab \n")
+PARTS = st.one_of(
+    LINES.map(str.encode),
+    st.binary(max_size=60),
+    st.sampled_from(
+        [b"\xef\xbb\xbf", b"\r\n", b"\r", b"\0", b"\xff", b"\xed\xa0\x80", b"a" * 3000]
+    ),
+    st.sampled_from([" \n" * 700, "한국어 🙂🇰🇷 e\u0301", "<|endoftext|>", "\u2028\x85"]).map(
+        str.encode
+    ),
+)
+
+
+@pytest.mark.parametrize("n", [100, pytest.param(200, marks=slow)])
+def test_any_corpus(n: int, tmp_path: Path) -> None:
+    """Drawn bytes: refused in one line, or decode(encode(text)) is the text."""
+    results: list[bool] = []
+
+    @settings(max_examples=n, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.lists(PARTS, max_size=20), st.sampled_from(["char", "byte", "bpe"]))
+    def draw(parts: list[bytes], kind: str) -> None:
+        path = tmp_path / "text.txt"
+        path.write_bytes(b"".join(parts))
+        try:
+            corpus = corpora.find([str(path)], tmp_path)
+            tokenizer, train, val = prepare(corpus, None, kind, 270, tmp_path / "cache")
+        except UserError as error:
+            assert str(error).isprintable()
+            results.append(False)
+            return
+        text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+        ids = [int(i) for t in (train, val) for i in _ids(t.path, t.dtype)]
+        assert tokenizer.decode(i for i in ids if i != tokenizer.end_of_text) == text
+        results.append(True)
+
+    draw()
+    assert len(results) >= n and len(results) / 9 < sum(results) < len(results)
+
+
+def _ids(path: Path, dtype: str) -> Any:
+    import numpy as np
+
+    return np.fromfile(path, dtype)
+
+
+def test_corpora_that_are_none(server: Server, flags: Flags, text: Path, tmp_path: Path) -> None:
+    """Empty, tiny, binary, a pipe, a loop, an empty folder, a device: one line before step 1."""
+    for content in (
+        b"",
+        b"a",
+        b"ab\n",
+        b"\0" * 99,
+        b"\xff\xfe" * 999,
+        b"ok" * 99 + b"\x80",
+        b"\r\n",
+    ):
+        text.write_bytes(content)
+        code, said = server.run("train", flags("run"))
+        lines = said.splitlines()
+        assert code == 2 and lines[-1].startswith("error: ") and "Traceback" not in said, said
+        assert len(lines) == 1 or "has only" in lines[-1], said
+    text.unlink()
+    for make in (
+        os.mkfifo,
+        os.mkdir,
+        lambda p: p.symlink_to(p),
+        lambda p: p.symlink_to("/dev/zero"),
+    ):
+        make(text)  # type: ignore[operator]
+        code, said = server.run("train", flags("run"))
+        lines = said.splitlines()
+        assert code == 2 and lines[-1].startswith("error: ") and "Traceback" not in said, said
+        assert len(lines) == 1 or "has only" in lines[-1], said
+        text.rmdir() if text.is_dir() else text.unlink()
+    text.write_bytes("\ufeffOne line.\r\nAnd another one.\r\n".encode() * 200)
+    assert server.run("train", flags("run", "--max_steps 2"))[0] == 0
+
+
+@slow
+def test_a_line_of_100_mb(server: Server, flags: Flags, text: Path) -> None:
+    text.write_bytes(b"a long line " * 8_500_000)
+    trial = server.start("train", flags("run", "--max_steps 2"))
+    assert trial.wait(240) == 0, trial.said()
+
+
+NUMBERS = st.one_of(
+    st.integers(-3, 300), st.integers(), st.floats(), st.floats(0, 2),
+    st.sampled_from(["", "x", "1e999", "-0", "nan", "0x10", "٣", "1_0", " 1", "½"]),
+).map(str)  # fmt: skip
+PROMPTS = st.one_of(
+    st.text(max_size=50),
+    st.sampled_from(["", "한", "🇰🇷", "a\0b", "\udcff", "\ud800x", "x" * 3000, "\x1b[31m"]),
+)
+NUMERIC = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "num_samples")
+ARGUMENTS = st.tuples(
+    st.dictionaries(st.sampled_from(NUMERIC), NUMBERS, max_size=4),
+    st.dictionaries(
+        st.sampled_from(["prompt", "stop_strings", "checkpoint", "run"]), PROMPTS, max_size=2
+    ),
+    st.sampled_from(
+        [[], ["--show_probs"], ["--ignore_end_of_text"], ["--dtype", "int8"], ["--nope"]]
+    ),
+)
+
+
+@pytest.mark.parametrize("n", [100, pytest.param(500, marks=slow)])
+def test_any_sampling_arguments(n: int, server: Server, flags: Flags, tmp_path: Path) -> None:
+    """Drawn flags and prompts: text, or one line; never a traceback, nor half a character."""
+    assert server.run("train", flags("run", "--max_steps 3"))[0] == 0
+    drawn: list[list[str]] = []
+
+    @settings(max_examples=n, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @given(ARGUMENTS)
+    def draw(given: tuple[dict[str, str], dict[str, str], list[str]]) -> None:
+        numbers, words, switches = given
+        if "num_samples" in numbers and len(numbers["num_samples"]) > 3:
+            numbers["num_samples"] = "2"  # not a billion
+        pairs = [f"--{name}={value}" for name, value in (numbers | words).items()]
+        drawn.append(
+            ["--out_dir", str(tmp_path / "out"), "--max_new_tokens", "4", *pairs, *switches]
+        )
+
+    draw()
+    results = []
+    for i in range(0, n, 50):
+        trial = server.start("samples", [json.dumps(argv) for argv in drawn[i : i + 50]])
+        assert trial.wait(120) == 0
+        results += [
+            json.loads(line) for line in trial.said().splitlines() if line[:9] == '{"text": '
+        ]
+    assert len(results) == n
+    for argv, result in zip(drawn, results, strict=False):
+        assert not result["wrong"], (argv, result)
+        assert "\n" not in result["said"], (argv, result)
+        assert result["said"] or result["text"].endswith("\n"), (argv, result)
+    assert n / 10 < sum(not result["said"] for result in results) < n
+
+
+def test_prompts(server: Server, flags: Flags, tmp_path: Path) -> None:
+    """Unknown characters, nothing, a megabyte, emoji, lone surrogates, with each tokenizer."""
+    prompts = [
+        "",
+        "the sun",
+        "한국어",
+        "🇰🇷🙂",
+        "\ud83d",
+        "\udcff",
+        "a\0b",
+        "word " * 200_000,
+        "\r\n",
+    ]
+    for kind in ("char", "byte", "bpe"):
+        assert server.run("train", flags(kind, f"--max_steps 3 --tokenizer {kind}"))[0] == 0
+        where = ["--out_dir", str(tmp_path / "out"), "--run", kind, "--max_new_tokens", "8"]
+        written = []
+        for prompt in prompts:
+            path = tmp_path / "prompt.txt"
+            path.write_bytes(prompt.encode("utf-8", "surrogatepass"))
+            given = json.dumps([*where, "--prompt_file", str(path)])
+            trial = server.start("samples", [given])
+            assert trial.wait(60) == 0
+            (line,) = (ln for ln in trial.said().splitlines() if ln[:9] == '{"text": ')
+            result = json.loads(line)
+            assert not result["wrong"] and "\n" not in result["said"], (kind, prompt[:9], result)
+            written.append(not result["said"])
+        assert written[:2] == [True, True] and written[2] == (kind != "char")

@@ -1,0 +1,91 @@
+"""Each guard is needed: without it, one of the tests fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from forks import ROOT
+
+# What is dropped: the file, the words, what stands there instead, and a test that must then fail.
+MUTANTS = {
+    "fsync of a file": (
+        "minigen/tensor_file.py", "    os.fsync(file.fileno())\n", "",
+        "test_kills.py::test_order_of_flushes",
+    ),
+    "fsync of the folder": (
+        "minigen/checkpoint.py", "        _sync(folder)\n", "",
+        "test_kills.py::test_order_of_flushes",
+    ),
+    "fsync of the parent": (
+        "minigen/checkpoint.py", "        _sync(run)\n", "",
+        "test_kills.py::test_order_of_flushes",
+    ),
+    "rename": (
+        "minigen/checkpoint.py", 'folder = run / f".tmp-{target.name}"', "folder = target",
+        "test_kills.py::test_order_of_flushes",
+    ),
+    "the optimiser's state": (
+        "train.py", "        optimizer.load(last.optimizer, step - skipped)\n", "",
+        "test_kills.py::test_killed_ten_times",
+    ),
+    "the seed of a step": (
+        "train.py", "        torch.manual_seed(int(key))\n", "",
+        "test_kills.py::test_killed_ten_times",
+    ),
+    "the manifest's check": (
+        "minigen/checkpoint.py", "if facts.get(path.name) != dataclasses.asdict(fact)", "if False",
+        "test_damage.py::test_every_damage_is_named_and_passed_over",
+    ),
+    "the finite check": (
+        "train.py", "return bool((loss.isfinite() & norm.isfinite()).item())", "return True",
+        "test_signals.py::test_what_is_no_number_is_not_learnt",
+    ),
+    "the lock": (
+        "minigen/checkpoint.py", "        held.acquire()\n", "",
+        "test_disk.py::test_two_runs_in_one_folder",
+    ),
+    "the shapes' check": (
+        "minigen/checkpoint.py", "        _fit(config, *files)\n", "",
+        "test_hostile.py::test_handcrafted",
+    ),
+    "the header's limit": (
+        "minigen/tensor_file.py", "min(self.size - 8, MOST_HEADER)", "self.size - 8",
+        "test_hostile.py::test_handcrafted",
+    ),
+    "the text's check": (
+        "train.py", 'last.state["content"] != content', "False",
+        "test_disk.py::test_another_text_config_or_tokenizer_is_refused",
+    ),
+}  # fmt: skip
+CHEAP = ("fsync of a file", "rename", "the optimiser's state", "the seed of a step",
+         "the manifest's check", "the finite check")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in CHEAP else pytest.param(n, marks=pytest.mark.slow) for n in MUTANTS]
+)
+def test_a_guard_less_is_noticed(name: str, tmp_path: Path) -> None:
+    """A copy of minigen without it fails a test that passes with it."""
+    path, guard, instead, test = MUTANTS[name]
+    for part in ("minigen", "tests", "train.py", "sample.py", "pyproject.toml"):
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, tmp_path / part)
+    mutant = tmp_path / path
+    text = mutant.read_text(encoding="utf-8")
+    assert text.count(guard) == 1
+    mutant.write_text(text.replace(guard, instead), encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", f"tests/faults/{test}"]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
+    done = subprocess.run(
+        [*command, "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'trials'}"],
+        cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8",
+    )  # fmt: skip
+    assert done.returncode == 1 and "1 failed" in done.stdout, done.stdout
