@@ -190,7 +190,7 @@ def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 @torch.no_grad()
 def evaluate(model: GPT, tokens: TokenFile, config: TrainConfig, limit: int | None = None) -> float:
-    """Mean loss in nats/token over the whole text, or over its first `limit` tokens.
+    """Mean loss in nats/token over the whole text, or over about `limit` tokens from all over it.
 
     A window slides over the text by half its length, so that each token has half a block of
     context.

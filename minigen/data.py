@@ -18,6 +18,7 @@ import hashlib
 import io
 import itertools
 import json
+import math
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -434,7 +435,8 @@ class TokenFile:
         beginning on, or from at least T - stride tokens.
 
         Args:
-            limit: score only about so many: the beginning of the stream, one window at least.
+            limit: score only about so many: as many windows as it takes, spread evenly over the
+                whole stream, that score `stride` targets each. One place would not stand for all.
 
         Yields x (B, T) and y (B, T), int64; y is -1 where a target is not to be scored.
         """
@@ -442,23 +444,29 @@ class TokenFile:
         stride = max(1, block_size // 2) if stride is None else stride
         if not 1 <= stride <= block_size:
             raise ValueError(f"stride {stride} is not in 1..{block_size}")
+        windows = self._sliding_windows(block_size, stride, limit)
+        while batch := list(itertools.islice(windows, batch_size)):
+            x, y = self._read([start for start, _, _ in batch], block_size)
+            for row, (start, scored, last) in zip(y, batch, strict=True):
+                row[: scored - start] = -1
+                row[last - start :] = -1
+            yield x, y
+
+    def _sliding_windows(
+        self, block_size: int, stride: int, limit: int | None
+    ) -> Iterator[tuple[int, int, int]]:
+        """Where each window of `sliding` begins, the last target before its own, and its last."""
         n_targets = self.n_tokens - 1
-        if limit is not None:
-            n_targets = min(n_targets, max(limit, block_size))
-        batch: list[tuple[int, int]] = []  # where a window begins, and the last target before it
-        scored = 0  # the place of the last target that has been scored
-        while scored < n_targets:
-            begin, _ = self._document(scored)  # a target's document began before it
-            start = max(begin, scored - (block_size - stride))
-            start = min(start, n_targets - block_size)
-            batch.append((start, scored))
-            scored = start + block_size
-            if len(batch) == batch_size or scored >= n_targets:
-                x, y = self._read([start for start, _ in batch], block_size)
-                for row, (start, before) in zip(y, batch, strict=True):
-                    row[: before - start] = -1
-                yield x, y
-                batch = []
+        spans = [(0, n_targets)]  # the targets to score: those after the first place, to the second
+        if limit is not None and (n := math.ceil(limit / stride)) * stride < n_targets:
+            spans = [(i * n_targets // n, i * n_targets // n + stride) for i in range(n)]
+        for scored, last in spans:
+            while scored < last:
+                begin, _ = self._document(scored)  # a target's document began before it
+                start = max(begin, scored - (block_size - stride))
+                start = min(start, n_targets - block_size)
+                yield start, scored, last
+                scored = start + block_size
 
     def _document(self, place: int) -> tuple[int, int]:
         """Where the document of the token at `place` begins, and where the next one does."""

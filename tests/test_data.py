@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -601,11 +602,28 @@ def test_sliding_scores_each_token_once_with_context(
     assert all(x.shape == y.shape and x.shape[1] == block_size for x, y in batches)
     assert {len(x) for x, _ in batches[:-1]} <= {batch_size}
     predictions = scored(iter(batches))
-    n = 102 if limit is None else min(102, max(limit, block_size))
-    assert [target for target, _ in predictions] == tokens[1 : n + 1]
-    for place, (_, context) in enumerate(predictions, start=1):
+    targets = tokens[1:]
+    if limit is not None and (n := math.ceil(limit / stride)) * stride < len(targets):
+        begins = [i * len(targets) // n for i in range(n)]
+        targets = [target for begin in begins for target in targets[begin : begin + stride]]
+        assert len(targets) == n * stride < limit + stride
+        assert sum(len(x) for x, _ in batches) == n
+    assert [target for target, _ in predictions] == targets
+    for target, context in predictions:
+        place = tokens.index(target)
         assert context == tokens[place - len(context) : place]
         assert len(context) >= min(place, block_size - stride)
+
+
+@pytest.mark.parametrize("limit", [1, 8, 9, 40, 64])
+def test_a_limit_spreads_what_is_scored_over_the_whole_text(stream: TokenFile, limit: int) -> None:
+    """The beginning alone would not do: it is more like the training text that it follows."""
+    tokens = ids(stream)
+    places = [tokens.index(target) for target, _ in scored(stream.sliding(16, 4, limit=limit))]
+    assert limit <= len(places) < limit + 8
+    gaps = {after - place for place, after in pairwise(places[::8])}
+    assert not gaps or max(gaps) - min(gaps) <= 1
+    assert 103 - places[-8] - (max(gaps) if gaps else 102) in (0, 1)  # none is left over at the end
 
 
 def test_sliding_keeps_half_a_window_of_context_if_not_told_otherwise(stream: TokenFile) -> None:
