@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,9 +59,12 @@ def put(folder: Path, content: bytes | str, name: str = "text.txt") -> Path:
     return path
 
 
+def shards(file: TokenFile) -> list[Path]:
+    return [data._shard_path(file.path, number) for number in range(len(file.shards))]
+
+
 def ids(file: TokenFile) -> list[int]:
-    loaded: list[int] = np.fromfile(file.path, file.dtype).tolist()
-    return loaded
+    return [id for path in shards(file) for id in np.fromfile(path, file.dtype).tolist()]
 
 
 def made(
@@ -73,8 +77,9 @@ def made(
 
 
 def encoded(text: data.Text, tokenizer: Tokenizer) -> list[int]:
-    """The stream of `text`, without a cache."""
-    return ids(data.write_tokens(text, tokenizer, text.files[0].with_name("tokens")))
+    """The stream of `text`, which no cache holds."""
+    with tempfile.TemporaryDirectory() as cache:
+        return ids(data.write_tokens(text, tokenizer, Path(cache), "text"))
 
 
 @pytest.fixture
@@ -227,9 +232,7 @@ def test_the_last_tenth_of_the_characters_is_held_out(
     with mock.patch.object(data, "CHUNK", chunk):
         parts = data.hold_out(data.scan([path], None), 0.1)
         for part, expected in zip(parts, (text[:cut], text[cut:]), strict=True):
-            file = data.write_tokens(part, BYTE, tmp_path / "tokens")
-            assert BYTE.decode(ids(file)) == END_OF_TEXT + expected
-            assert (file.n_chars, file.n_bytes) == (len(expected), len(expected.encode("utf-8")))
+            assert BYTE.decode(encoded(part, BYTE)) == END_OF_TEXT + expected
 
 
 def test_held_out_text_of_many_files_begins_in_the_midst_of_one(tmp_path: Path) -> None:
@@ -428,7 +431,8 @@ def test_a_text_that_changes_while_it_is_read_is_not_kept(tmp_path: Path) -> Non
     text = data.scan([path], None)
     path.write_text("a text", encoding="utf-8")
     with pytest.raises(UserError, match="changed"):
-        data.write_tokens(text, BYTE, tmp_path / "tokens")
+        data.write_tokens(text, BYTE, tmp_path / "cache", "text")
+    assert not list((tmp_path / "cache").iterdir())
 
 
 def test_two_processes_at_once_make_the_same_cache(tmp_path: Path) -> None:
@@ -562,12 +566,13 @@ def test_a_text_shorter_than_a_block_is_refused_with_its_length(stream: TokenFil
 def test_a_stream_that_is_cut_short_in_use_is_said_in_one_line(stream: TokenFile) -> None:
     """Never a bus error, which a memory map gives, nor tokens that were not there."""
     stream.batch(0, 0, 8, 16)
-    os.truncate(stream.path, 101)
+    (shard,) = shards(stream)
+    os.truncate(shard, 101)
     with pytest.raises(UserError, match="cut short"):
         stream.windows(0, range(stream.n_windows(16)), 16)
     with pytest.raises(UserError, match="cut short"):
         list(stream.sliding(16, 4))
-    stream.path.unlink()
+    shard.unlink()
     with pytest.raises(UserError, match="cannot read"):
         stream.batch(0, 1, 8, 16)
 
