@@ -148,7 +148,7 @@ class Tokenizer:
         return ids
 
     def encode_documents(self, documents: Sequence[str]) -> npt.NDArray[np.uint32]:
-        """The ids of all, END_OF_TEXT before each, as an array of shape (T,)."""
+        """The ids of one or more, END_OF_TEXT before each, as an array of shape (T,)."""
         import numpy as np
 
         if self.kind in ("char", "hub") or any(END_OF_TEXT in text for text in documents):
