@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
+import random
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -59,9 +63,12 @@ def put(folder: Path, content: bytes | str, name: str = "text.txt") -> Path:
     return path
 
 
+def shards(file: TokenFile) -> list[Path]:
+    return [data._shard_path(file.path, number) for number in range(len(file.shards))]
+
+
 def ids(file: TokenFile) -> list[int]:
-    loaded: list[int] = np.fromfile(file.path, file.dtype).tolist()
-    return loaded
+    return [id for path in shards(file) for id in np.fromfile(path, file.dtype).tolist()]
 
 
 def made(
@@ -74,8 +81,9 @@ def made(
 
 
 def encoded(text: data.Text, tokenizer: Tokenizer) -> list[int]:
-    """The stream of `text`, without a cache."""
-    return ids(data.write_tokens(text, tokenizer, text.files[0].with_name("tokens")))
+    """The stream of `text`, which no cache holds."""
+    with tempfile.TemporaryDirectory() as cache:
+        return ids(data.write_tokens(text, tokenizer, Path(cache), "text"))
 
 
 @pytest.fixture
@@ -183,6 +191,23 @@ def test_documents_are_those_of_the_whole_text(text: str, separator: str, chunk:
     assert documents == [document for document in stripped if document]
 
 
+def test_endless_newlines_do_not_wait_in_memory() -> None:
+    """Not even in a document, where they count if anything comes behind them."""
+    fed, text = 0, ""
+
+    def endless() -> Iterator[str]:
+        nonlocal fed
+        for chunk in ["x", *["\n\n\n"] * 100, "y"]:
+            assert fed - len(text) <= 8 + len("---")
+            fed += len(chunk)
+            yield chunk
+
+    with mock.patch.object(data, "CHUNK", 8):
+        for _, piece in data.split_documents(endless(), "---"):
+            text += piece
+    assert text == "x" + "\n" * 300 + "y"
+
+
 def test_each_document_begins_with_end_of_text(tmp_path: Path) -> None:
     """Files are documents; where a separator is given, so are the parts of a file."""
     a, b = put(tmp_path, "one\n\n\n\ntwo\n", "a"), put(tmp_path, "\n\nthree\n\n", "b")
@@ -228,9 +253,7 @@ def test_the_last_tenth_of_the_characters_is_held_out(
     with mock.patch.object(data, "CHUNK", chunk):
         parts = data.hold_out(data.scan([path], None), 0.1)
         for part, expected in zip(parts, (text[:cut], text[cut:]), strict=True):
-            file = data.write_tokens(part, BYTE, tmp_path / "tokens")
-            assert BYTE.decode(ids(file)) == END_OF_TEXT + expected
-            assert (file.n_chars, file.n_bytes) == (len(expected), len(expected.encode("utf-8")))
+            assert BYTE.decode(encoded(part, BYTE)) == END_OF_TEXT + expected
 
 
 def test_held_out_text_of_many_files_begins_in_the_midst_of_one(tmp_path: Path) -> None:
@@ -290,6 +313,117 @@ def test_a_long_text_without_a_blank_is_tokenised(tmp_path: Path) -> None:
     text = "漢字" * 5000
     with mock.patch.object(data, "CHUNK", 1000):
         assert BPE.decode(ids(made(tmp_path, text, BPE))[1:]) == text
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Put back the number of threads that a test has changed."""
+    n_threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(n_threads)
+
+
+@pytest.mark.parametrize("separator", [None, "\n\n"])
+def test_threads_and_shards_change_nothing(
+    tmp_path: Path, threads: None, separator: str | None
+) -> None:
+    """The same files for any number of threads; the same stream, and windows, of any shards."""
+    text = "".join(f"{i} the cat's\n{'漢字' * (i % 7)} sat\n\n" for i in range(300))
+    scanned = data.scan([put(tmp_path, text)], separator)
+    files, caches = [], []
+    for i, (n_threads, chunk, shard) in enumerate(
+        [(1, 100, 1000), (2, 100, 1000), (3, 100, 1000), (2, 100, 1), (1, 1 << 20, 1 << 26)]
+    ):
+        torch.set_num_threads(n_threads)
+        with mock.patch.object(data, "CHUNK", chunk), mock.patch.object(data, "SHARD", shard):
+            files.append(data.write_tokens(scanned, BPE, tmp_path / f"{i}", "text"))
+        caches.append(
+            {name: content for name, (_, content) in contents(files[i].path.parent).items()}
+        )
+    assert caches[0] == caches[1] == caches[2]
+    n_shards = [len(file.shards) for file in files]
+    assert n_shards[0] > 5 and n_shards[3] > 40 and n_shards[4] == 1
+    whole = ids(files[4])
+    documents = text.split(separator) if separator else [text]
+    assert whole == [
+        id for document in documents if document for id in (BPE.end_of_text, *BPE.encode(document))
+    ]
+    for file in files[:4]:
+        assert ids(file) == whole
+        assert (file.n_tokens, file.n_bytes) == (files[4].n_tokens, files[4].n_bytes)
+        assert file.n_documents == files[4].n_documents
+        for block_size in (16, 200, len(whole) - 1):
+            for mine, other in (
+                (file.batch(0, 3, 20, block_size), files[4].batch(0, 3, 20, block_size)),
+                *zip(file.sliding(block_size, 8), files[4].sliding(block_size, 8), strict=True),
+            ):
+                assert torch.equal(mine[0], other[0]) and torch.equal(mine[1], other[1])
+
+
+# What a shell would start. Its chunks and shards are small, so that there are many to be killed in.
+TOKENISE = """
+import sys
+from pathlib import Path
+from minigen import data
+from minigen.tokenizer import train_tokenizer
+data.CHUNK, data.SHARD = 500, 5000
+text = data.scan([Path(sys.argv[1])], None)
+data.write_tokens(text, train_tokenizer("byte", []), Path(sys.argv[2]), "text")
+"""
+
+
+def test_killed_while_tokenising_it_goes_on_behind_the_last_shard(tmp_path: Path) -> None:
+    """What lay there stays as it was, and all is, byte for byte, as if nothing had happened."""
+    path = put(tmp_path, "".join(f"the cat sat on mat {i}\n" for i in range(50_000)))
+    text, cache = data.scan([path], None), tmp_path / "cache"
+    command = [sys.executable, "-c", TOKENISE, str(path), str(cache)]
+    kept: set[tuple[str, tuple[int, bytes]]] = set()
+    for n_shards in (1, 60):
+        process = subprocess.Popen(command)
+        while len(list(cache.glob("*.bin"))) <= n_shards and process.poll() is None:
+            time.sleep(0.001)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        *before, _ = sorted(contents(cache, "*.bin").items())  # the last may not be known yet
+        assert kept <= {*before}
+        kept = {*before}
+    with mock.patch.object(data, "CHUNK", 500), mock.patch.object(data, "SHARD", 5000):
+        file = data.write_tokens(text, BYTE, cache, "text")
+        whole = data.write_tokens(text, BYTE, tmp_path / "whole", "text")
+    assert len(file.shards) > 200
+    assert replace(file, path=whole.path) == whole
+    assert ids(file) == ids(whole) == [256, *path.read_bytes()]
+    assert kept <= {*contents(cache, "*.bin").items()}
+
+
+@pytest.mark.parametrize("change", ["text", "tokenizer", "version"])
+def test_shards_of_something_else_are_never_taken(tmp_path: Path, change: str) -> None:
+    """Not after a stop midway either: of a text with another end, the first shard is another."""
+    text, cache = "".join(f"the cat {i}\n" for i in range(500)), tmp_path / "cache"
+    with mock.patch.object(data, "CHUNK", 100), mock.patch.object(data, "SHARD", 1000):
+        scanned = data.scan([put(tmp_path, text)], None)
+        real_encode = Tokenizer.encode_documents
+
+        def fails_midway(tokenizer: Tokenizer, documents: list[str]) -> np.ndarray[Any, Any]:
+            if "the cat 300\n" in documents[0]:
+                raise KeyboardInterrupt
+            return real_encode(tokenizer, documents)
+
+        with (
+            mock.patch.object(Tokenizer, "encode_documents", fails_midway),
+            pytest.raises(KeyboardInterrupt),
+        ):
+            data.write_tokens(scanned, BYTE, cache, "text")
+        begun = contents(cache)
+        assert len(begun) == 4  # three shards and their facts
+        tokenizer = BPE if change == "tokenizer" else BYTE
+        if change == "text":
+            text = text[:-2] + "?\n"
+            scanned = data.scan([put(tmp_path, text)], None)
+        with mock.patch.object(data, "FORMAT", 2 if change == "version" else data.FORMAT):
+            file = data.write_tokens(scanned, tokenizer, cache, "text")
+    assert tokenizer.decode(ids(file)[1:]) == text
+    assert contents(cache).items() >= begun.items()
 
 
 def test_ids_take_two_bytes_while_they_fit_and_four_beyond(tmp_path: Path) -> None:
@@ -353,8 +487,9 @@ def test_a_given_char_tokenizer_names_what_it_does_not_know(tmp_path: Path) -> N
 # ---- the cache ----
 
 
-def contents(cache: Path) -> dict[str, tuple[int, bytes]]:
-    return {path.name: (path.stat().st_ino, path.read_bytes()) for path in cache.iterdir()}
+def contents(cache: Path, pattern: str = "*") -> dict[str, tuple[int, bytes]]:
+    """Of each file its content, and a number that would be another if it was written again."""
+    return {path.name: (path.stat().st_ino, path.read_bytes()) for path in cache.glob(pattern)}
 
 
 @pytest.mark.parametrize("kind", ["char", "bpe"])
@@ -394,23 +529,26 @@ def test_what_changes_the_stream_changes_the_file(tmp_path: Path) -> None:
     assert len(paths) == 2 * len(prepared)
 
 
-@pytest.mark.parametrize("suffix", [".bin", ".json", ".tokenizer.json"])
+@pytest.mark.parametrize("pattern", ["{}.0000.bin", "{}.0003.bin", "{}.json", "*.tokenizer.json"])
 @pytest.mark.parametrize("damage", ["cut", "emptied", "removed", "changed"])
-def test_a_damaged_cache_is_made_again(tmp_path: Path, suffix: str, damage: str) -> None:
+def test_a_damaged_cache_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, damage: str
+) -> None:
+    """The first shard, a later one, the facts, or the tokenizer."""
+    monkeypatch.setattr(data, "CHUNK", 50)
+    monkeypatch.setattr(data, "SHARD", 100)
     cache = tmp_path / "cache"
     source = Files((put(tmp_path, "the cat sat " * 50),))
-    prepare(source, None, "bpe", 280, cache)
+    _, file, _ = prepare(source, None, "bpe", 280, cache)
+    assert len(file.shards) == 6
     whole = {name: content for name, (_, content) in contents(cache).items()}
-    for path in cache.iterdir():
-        if path.name[path.name.index(".") :] == suffix:
-            content = path.read_bytes()
-            path.write_bytes(
-                {"cut": content[:-2], "emptied": b"", "changed": b"[7]" + content[3:]}.get(
-                    damage, b""
-                )
-            )
-            if damage == "removed":
-                path.unlink()
+    (path,) = cache.glob(pattern.format(file.path.stem))
+    content = path.read_bytes()
+    damaged = {"cut": content[:-2], "emptied": b"", "changed": b"[7]" + content[3:]}
+    if damage == "removed":
+        path.unlink()
+    else:
+        path.write_bytes(damaged[damage])
     prepare(source, None, "bpe", 280, cache)
     assert {name: content for name, (_, content) in contents(cache).items()} == whole
 
@@ -424,12 +562,16 @@ def test_a_failure_leaves_nothing_that_could_be_taken_for_a_stream(tmp_path: Pat
     assert not list((tmp_path / "cache").iterdir())
 
 
-def test_a_text_that_changes_while_it_is_read_is_not_kept(tmp_path: Path) -> None:
-    path = put(tmp_path, "a long text")
-    text = data.scan([path], None)
-    path.write_text("a text", encoding="utf-8")
+@pytest.mark.parametrize("content", ["a text", "", "a long tale"])
+def test_a_text_that_changes_while_it_is_read_is_not_kept(tmp_path: Path, content: str) -> None:
+    text = data.scan([put(tmp_path, "a long text")], None)
+    time.sleep(0.02)  # a file system's clock is coarse
+    put(tmp_path, content)
     with pytest.raises(UserError, match="changed"):
-        data.write_tokens(text, BYTE, tmp_path / "tokens")
+        data.write_tokens(text, BYTE, tmp_path / "cache", "text")
+    with pytest.raises(UserError, match="changed"):
+        data._trained_tokenizer(text, text, "char", 0, tmp_path / "cache")
+    assert not list((tmp_path / "cache").glob("*"))
 
 
 def test_two_processes_at_once_make_the_same_cache(tmp_path: Path) -> None:
@@ -450,27 +592,127 @@ def test_two_processes_at_once_make_the_same_cache(tmp_path: Path) -> None:
         assert str(prepare(Files((path,)), None, "bpe", 280, tmp_path / "cache")[1:]) in outputs[0]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the peak")
-def test_memory_does_not_grow_with_the_text(tmp_path: Path) -> None:
-    """Eight times the text, in one line: at most 30 MB more at the peak."""
-    code = (
-        "import sys; from pathlib import Path; from types import SimpleNamespace as Source\n"
-        "from minigen.data import prepare\n"
-        "for path in sys.argv[2:]:\n"
-        "    text = Source(train=(Path(path),), val=(), separator=None)\n"
-        "    prepare(text, None, 'char', 0, Path(sys.argv[1]))\n"
-        # Not getrusage: its peak includes that of the parent, which was copied before it ran this.
-        "    status = Path('/proc/self/status').read_text()\n"
-        "    print(status.partition('VmHWM:')[2].split()[0])\n"  # KiB
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "cache")]
-    for megabytes in (4, 32):
-        text = "the cat sat on the mat, 漢字! ".encode() * (megabytes << 15)
-        assert len(text) == megabytes << 20
-        command.append(str(put(tmp_path, text, f"{megabytes}.txt")))
-    output = subprocess.run(command, check=True, capture_output=True).stdout
-    short, long = map(int, output.split())
+# Prepares the files given, draws from them, and prints after each the peak of its memory in KiB.
+# Not getrusage: its peak includes that of the parent, which was copied before it ran this.
+PREPARE = """
+import sys; from pathlib import Path; from types import SimpleNamespace as Source
+from minigen.data import prepare
+kind, separator, cache, *paths = sys.argv[1:]
+for path in paths:
+    text = Source(train=(Path(path),), val=(), separator=separator or None)
+    _, train, val = prepare(text, None, kind, 1024, Path(cache))
+    train.batch(0, 0, 8, 256), next(val.sliding(256, 8, limit=1000))
+    print(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+"""
+linux = pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the peak")
+
+
+def peaks(kind: str, separator: str, cache: Path, *texts: Path) -> list[int]:
+    command = [sys.executable, "-c", PREPARE, kind, separator, cache, *texts]
+    return [int(n) for n in subprocess.run(command, check=True, capture_output=True).stdout.split()]
+
+
+@linux
+@pytest.mark.parametrize(
+    ("unit", "kind", "separator", "megabytes"),
+    [("the cat sat on the mat, 漢字! ", "char", "", (8, 64)), ("a\n", "byte", "\n", (1, 4))],
+    ids=["one line", "documents of one character"],
+)
+def test_memory_does_not_grow_with_the_text(
+    tmp_path: Path, unit: str, kind: str, separator: str, megabytes: tuple[int, int]
+) -> None:
+    """Many times the text, at most 30 MB more at the peak."""
+    texts = []
+    for size in megabytes:
+        text = unit.encode() * ((size << 20) // len(unit.encode()))
+        texts.append(put(tmp_path, text, f"{size}.txt"))
+    short, long = peaks(kind, separator, tmp_path / "cache", *texts)
     assert long - short < 30 << 10
+
+
+@linux
+@pytest.mark.slow
+def test_a_text_of_a_gigabyte_takes_600_mb(tmp_path: Path) -> None:
+    """All of it: the process is one, since threads do the work."""
+    words = [f"{word}{end}" for word in ("the", "cat", "sat", "on", "漢字") for end in "! \n,s"]
+    draw = random.Random(0)
+    with (tmp_path / "text.txt").open("w", encoding="utf-8") as file:
+        while file.tell() < 10**9:
+            file.write(" ".join(draw.choices(words, k=10_000)) * 20)
+    (peak,) = peaks("bpe", "", tmp_path / "cache", Path(file.name))
+    assert peak < 600e6 / 1024
+
+
+# ---- any corpus ----
+
+FRAGMENTS = [b"\xef\xbb\xbf", b"\r\n", b"\r", b"\0", b"\x01" * 9, b"\xff", b"\xc3", b"\n" * 40]
+FRAGMENTS += [b"word " * 9, b"x" * 999, b" " * 999, "漢字🙂".encode(), END_OF_TEXT.encode()]
+
+
+@given(
+    content=st.binary(max_size=40)
+    | HARD.map(str.encode)
+    | st.lists(st.sampled_from(FRAGMENTS), max_size=9).map(b"".join),
+    separator=st.sampled_from([None, "\n", "\n\n", "x", END_OF_TEXT]),
+    kind=st.sampled_from(["char", "byte", "bpe"]),
+    sizes=st.tuples(st.integers(1, 60), st.integers(1, 200)),
+)
+@with_folder
+def test_any_corpus_comes_back_from_its_tokens_or_is_refused_in_one_line(
+    tmp_path: Path, content: bytes, separator: str | None, kind: str, sizes: tuple[int, int]
+) -> None:
+    path = put(tmp_path, content)
+    with (
+        mock.patch.object(data, "CHUNK", sizes[0]),
+        mock.patch.object(data, "SHARD", sizes[1]),
+        tempfile.TemporaryDirectory() as cache,
+    ):
+        try:
+            source = Files((path,), (), separator)
+            tokenizer, *streams = prepare(source, None, kind, 260, Path(cache))
+            stream = [id for file in streams for id in ids(file) if id != tokenizer.end_of_text]
+            for file in streams:
+                x, y = file.batch(0, 0, 2, 4)
+                assert torch.equal(x[:, 1:], y[:, :-1])
+        except UserError as error:
+            assert "\n" not in str(error)
+            assert str(path) in str(error) or "smaller --block_size" in str(error)
+            return
+    text = newlines(content.decode("utf-8-sig"))
+    documents = text.split(separator) if separator else [text]
+    stripped = [text.strip("\n") for text in documents] if separator else documents
+    if all(text.count("\n") <= sizes[0] for text in documents):
+        assert tokenizer.decode(stream) == "".join(stripped)
+
+
+def test_files_that_vanish_under_a_run(text: Path, tmp_path: Path) -> None:
+    """The text is needed no more once it is tokens. If these are cut short, one line says so."""
+    code = (
+        "import sys; from pathlib import Path; import train\n"
+        "from minigen.errors import one_line_errors\n"
+        "train.DATA = Path(sys.argv[1])\n"
+        "with one_line_errors():\n"
+        "    sys.exit(train.main(sys.argv[2:]))\n"
+    )
+    flags = f"--data {text} --out_dir {tmp_path} --max_steps 100000 --eval_interval 20 --size tiny"
+    flags += " --n_layer 1 --n_embd 16 --block_size 16 --device cpu --compile no --eval_tokens 100"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "data"), *flags.split()],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("step 0"):
+            text.unlink()
+        if line.startswith("step 40"):  # it went on
+            for shard in (tmp_path / "data" / "cache").glob("*.bin"):
+                os.truncate(shard, 10)
+            break
+    *_, last = process.stderr.read().splitlines()
+    assert process.wait(timeout=60) == 2
+    assert last.startswith("error:") and ".0000.bin" in last and "start again" in last
 
 
 # ---- batches ----
@@ -563,13 +805,13 @@ def test_a_text_shorter_than_a_block_is_refused_with_its_length(stream: TokenFil
 def test_a_stream_that_is_cut_short_in_use_is_said_in_one_line(stream: TokenFile) -> None:
     """Never a bus error, which a memory map gives, nor tokens that were not there."""
     before = stream.batch(0, 0, 8, 16)
-    content = stream.path.read_bytes()
-    kept = stream.path.with_name("kept")
-    os.link(stream.path, kept)
-    stream.path.unlink()  # removed, or replaced: the open file stays
+    (shard,) = shards(stream)
+    content, kept = shard.read_bytes(), shard.with_name("kept")
+    os.link(shard, kept)
+    shard.unlink()  # removed, or replaced: the open file stays
     assert torch.equal(stream.batch(0, 0, 8, 16)[0], before[0])
     with pytest.raises(UserError, match="cannot read"):
-        dataclasses.replace(stream).batch(0, 1, 8, 16)
+        replace(stream).batch(0, 1, 8, 16)
     for damage in (b"\xff" * len(content), content[:-4]):
         kept.write_bytes(damage)
         with pytest.raises(UserError, match="cut short or written over"):
@@ -677,12 +919,18 @@ def test_windows_of_short_documents_begin_with_them(tales: TokenFile) -> None:
 def test_sliding_predicts_from_the_beginning_of_a_document(
     tales: TokenFile, block_size: int, batch_size: int
 ) -> None:
-    """Each token once, from its document's beginning or from at least half a window."""
+    """Each token once, from its document's beginning or from at least half a window.
+
+    Nothing stands before that beginning, but in the last window, which ends with the stream.
+    """
     tokens, end_of_text = ids(tales), ids(tales)[0]
     n_scored = 0
     place = 1
     for x, y in tales.sliding(block_size, batch_size):
         for row_x, row_y in zip(x.tolist(), y.tolist(), strict=True):
+            start = place - 1 - row_y.count(-1)
+            begun = max(i for i in range(place) if tokens[i] == end_of_text)
+            assert start >= min(begun, len(tokens) - 1 - block_size)
             for t, target in enumerate(row_y):
                 if target == -1:
                     continue

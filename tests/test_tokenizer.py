@@ -581,6 +581,26 @@ def test_end_of_text_that_a_user_writes_is_text(foreign: Path, case: Case) -> No
         assert tokenizer.decode(ids) == f"a{END_OF_TEXT}b<|im_end|>"
 
 
+@examples
+@given(documents=st.lists(st.just(END_OF_TEXT) | some_text, min_size=1, max_size=9))
+def test_documents_at_once_are_documents_one_by_one(case: Case, documents: list[str]) -> None:
+    """END_OF_TEXT before each, and no token across it. A copy gives the same."""
+    tokenizer = case.ours.copy()
+    documents = [
+        document if document == END_OF_TEXT else case.known(document) for document in documents
+    ]
+    expected = [id for text in documents for id in (tokenizer.end_of_text, *case.ours.encode(text))]
+    assert tokenizer.encode_documents(documents).tolist() == expected
+
+
+def test_documents_of_a_foreign_tokenizer(foreign: Path) -> None:
+    """In its copy too, END_OF_TEXT that a user writes is text."""
+    tokenizer = Tokenizer.load(foreign)
+    ids = tokenizer.copy().encode_documents(["a", END_OF_TEXT]).tolist()
+    end_of_text = tokenizer.end_of_text
+    assert ids == [end_of_text, *tokenizer.encode("a"), end_of_text, *tokenizer.encode(END_OF_TEXT)]
+
+
 def test_gpt2_s_published_file_is_ours(gpt2: Tokenizer, tmp_path: Path) -> None:
     """However others have saved GPT-2's tokens, they are known again, and read bare."""
     saved = json.loads(gpt2.to_json())
