@@ -12,7 +12,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from minigen import corpora
@@ -215,7 +214,7 @@ def test_the_floor_counts_the_bytes_that_the_stream_counts(home: Path) -> None:
     """Each tale is a document; and bits of each tale, over n_bytes, are the floor."""
     corpus = corpora.find(["tales"], home)
     tokenizer, train, val = prepare(corpus, None, "byte", 0, home / "cache")
-    stream = tokenizer.decode(np.fromfile(val.path, val.dtype).tolist())
+    stream = tokenizer.decode(val._read(0, val.n_tokens).tolist())
     documents = stream.split("<|endoftext|>")[1:]
     assert val.n_documents == len(documents) > 100
     assert train.n_documents > 1000

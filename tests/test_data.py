@@ -685,36 +685,6 @@ def test_any_corpus_comes_back_from_its_tokens_or_is_refused_in_one_line(
         assert tokenizer.decode(stream) == "".join(stripped)
 
 
-def test_files_that_vanish_under_a_run(text: Path, tmp_path: Path) -> None:
-    """The text is needed no more once it is tokens. If these are cut short, one line says so."""
-    code = (
-        "import sys; from pathlib import Path; import train\n"
-        "from minigen.errors import one_line_errors\n"
-        "train.DATA = Path(sys.argv[1])\n"
-        "with one_line_errors():\n"
-        "    sys.exit(train.main(sys.argv[2:]))\n"
-    )
-    flags = f"--data {text} --out_dir {tmp_path} --max_steps 100000 --eval_interval 20 --size tiny"
-    flags += " --n_layer 1 --n_embd 16 --block_size 16 --device cpu --compile no --eval_tokens 100"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "data"), *flags.split()],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[1],
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("step 0"):
-            text.unlink()
-        if line.startswith("step 40"):  # it went on
-            for shard in (tmp_path / "data" / "cache").glob("*.bin"):
-                os.truncate(shard, 10)
-            break
-    *_, last = process.stderr.read().splitlines()
-    assert process.wait(timeout=60) == 2
-    assert last.startswith("error:") and ".0000.bin" in last and "start again" in last
-
-
 # ---- batches ----
 
 
