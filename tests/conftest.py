@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import random
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from small_text import write_text
 
 torch.set_num_threads(1)  # the models of the tests are too small to share out
-
-
-def write_text(folder: Path) -> Path:
-    """A file of 20,000 characters that a model can learn something from."""
-    text = "the sun and a moon rose over every hill while children sang of rain and bread"
-    words = text.split(" ")
-    draw = random.Random(0)
-    lines = [" ".join(draw.choices(words, k=9)).capitalize() + "." for _ in range(450)]
-    path = folder / "text.txt"
-    path.write_text("\n".join(lines), encoding="utf-8")
-    return path
 
 
 @pytest.fixture

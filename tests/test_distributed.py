@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import write_text
+from small_text import write_text
 
 import train
 from minigen import checkpoint, distributed
