@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 from forks import Flags, Server
@@ -49,18 +48,12 @@ def test_any_corpus(n: int, tmp_path: Path) -> None:
             return
         text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
         assert tokenizer.decode(tokenizer.encode(text)) == text
-        ids = [int(i) for t in (train, val) for i in _ids(t.path, t.dtype)]
+        ids = [int(i) for t in (train, val) for i in t._read(0, t.n_tokens)]
         assert tokenizer.decode(i for i in ids if i != tokenizer.end_of_text) == text
         results.append(True)
 
     draw()
     assert len(results) >= n and len(results) / 9 < sum(results) < len(results)
-
-
-def _ids(path: Path, dtype: str) -> Any:
-    import numpy as np
-
-    return np.fromfile(path, dtype)
 
 
 def test_corpora_that_are_none(server: Server, flags: Flags, text: Path, tmp_path: Path) -> None:
