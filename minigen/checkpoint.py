@@ -213,7 +213,7 @@ def load(path: Path, to_train: bool = True) -> Checkpoint:
 def _facts(path: Path) -> dict[str, Any]:
     """What the manifest says of each file."""
     name = path / "MANIFEST.json"
-    if not name.is_file():
+    if not os.path.isfile(name):
         raise UserError(
             f"{path} is not a checkpoint: it has no MANIFEST.json; name a step-… folder"
         )
@@ -315,8 +315,8 @@ def steps(run: Path) -> list[Path]:
 
 def is_one(folder: Path) -> bool:
     """Whether a folder is a checkpoint; also one that lost its manifest, which is damage."""
-    named = re.fullmatch(STEP, folder.name) and folder.is_dir()
-    return bool(named) or (folder / "MANIFEST.json").is_file()
+    named = re.fullmatch(STEP, folder.name) and os.path.isdir(folder)
+    return bool(named) or os.path.isfile(folder / "MANIFEST.json")
 
 
 def prune(run: Path) -> None:

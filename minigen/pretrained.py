@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import functools
 import importlib
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -398,7 +399,7 @@ def _checked(theirs: Mapping[str, Any]) -> Callable[..., Any]:
 def fetch(source: str | Path) -> Path:
     """The folder that `source` names: itself, or its download from the hub, made once."""
     folder, name = Path(source), str(source)
-    if folder.is_dir():
+    if os.path.isdir(folder):
         return folder
     if name not in HUB_NAMES and not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
         raise UserError(f"{name} is neither a folder nor a model's name such as gpt2 or owner/name")

@@ -30,7 +30,9 @@ MUTANTS = {
         "test_kills.py::test_order_of_flushes",
     ),
     "the optimiser's state": (
-        "train.py", "        optimizer.load(last.optimizer, step - skipped)\n", "",
+        "train.py",
+        "optimizer.load(distributed.scatter(last.optimizer, optimizer.state), step - skipped)",
+        "pass",
         "test_kills.py::test_killed_ten_times",
     ),
     "the seed of a step": (
