@@ -287,7 +287,7 @@ class StopSignal:
     """Ctrl-C and SIGTERM: before and after the steps they end the run at once, as nothing is lost.
 
     During them they leave a note, so that no step and no save is cut in two. A second one ends the
-    process wherever it is.
+    process wherever it is. Of several processes, each only leaves a note.
     """
 
     def __init__(self) -> None:
@@ -298,9 +298,10 @@ class StopSignal:
 
     def note(self, number: int, frame: FrameType | None) -> None:
         self.number = number
-        if distributed.size() == 1:  # torchrun may pass on a signal that came here by itself, too
-            for each in SIGNALS:
-                signal.signal(each, signal.SIG_DFL)
+        if distributed.size() > 1:
+            return  # it may come twice, by itself and from torchrun, and all have to leave together
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
         if not self.waits:
             sys.exit(128 + number)
 
