@@ -17,11 +17,8 @@ obeys its header, and if not, why.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import itertools
-import json
 import math
-import os
 import random
 import re
 import sys
@@ -30,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from minigen.corpora import splits
 from minigen.corpora.grammar import By, Grammar, Mention, Reader, article, parse_rules
 from minigen.errors import UserError, one_line_errors
 
@@ -261,65 +259,14 @@ def count() -> int:
 def write(
     folder: Path, train_bytes: int = 2_000_000, val_bytes: int = 200_000, seed: int = 0
 ) -> dict[str, Any]:
-    """Write train.txt, val.txt (blank lines between tales) and facts.json; returns the facts.
-
-    Each file has as many tales as fit into its bytes, at least one. No tale of val.txt is in
-    train.txt. In the facts, `bits` is the sum of -log2 p over a file's tales, so `bits_per_byte`
-    (of the tales' text) is what a model that knows the grammar perfectly pays on that very file.
-    """
-    folder = Path(folder)
-    splits: dict[str, dict[str, Any]] = {}
-    seen: set[str] = set()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for split, n_bytes in {"train": train_bytes, "val": val_bytes}.items():
-            texts: list[str] = []
-            bits: list[float] = []
-            size = -1  # two newlines after each tale, but one after the last
-            for one in tales(seed, split):
-                if one.text in seen and split == "val":
-                    continue
-                size += len(one.text) + 2
-                if size > n_bytes:
-                    break
-                texts.append(one.text)
-                bits.append(one.bits)
-            if not texts:
-                raise UserError(f"{split}_bytes is {n_bytes}; give 2000 or more, room for a tale")
-            seen.update(texts)
-            data = ("\n\n".join(texts) + "\n").encode("ascii")
-            _write_whole(folder / f"{split}.txt", data)
-            text_bytes = sum(map(len, texts))
-            splits[split] = {
-                "file": f"{split}.txt",
-                "sha256": hashlib.sha256(data).hexdigest(),
-                "tales": len(texts),
-                "bytes": len(data),
-                "text_bytes": text_bytes,
-                "bits": round(math.fsum(bits), 3),
-                "bits_per_byte": round(math.fsum(bits) / text_bytes, 6),
-            }
-        facts = {
-            "corpus": "tales",
-            "version": VERSION,
-            "seed": seed,
-            "entropy_bits_per_tale": round(entropy(), 6),
-            "splits": splits,
-        }
-        _write_whole(folder / "facts.json", (json.dumps(facts, indent=2) + "\n").encode("ascii"))
-    except OSError as error:
-        raise UserError(f"cannot write tales to {folder}: {error.strerror}") from error
-    return facts
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Replace a file in one step, so that nobody ever sees half of it."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write train.txt, val.txt and facts.json, as `splits.write` does; returns the facts."""
+    return splits.write(
+        Path(folder),
+        "tales",
+        {split: tales(seed, split) for split in ("train", "val")},
+        {"train": train_bytes, "val": val_bytes},
+        {"version": VERSION, "seed": seed, "entropy_bits_per_tale": round(entropy(), 6)},
+    )
 
 
 # ---- checking tales ------------------------------------------------------------------------------
