@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from minigen import corpora
-from minigen.corpora import Corpus, tales
+from minigen.corpora import Corpus, pictures, tales
 from minigen.data import prepare
 from minigen.errors import UserError
 
@@ -225,6 +225,24 @@ def test_the_floor_counts_the_bytes_that_the_stream_counts(home: Path) -> None:
     assert corpus.floor == pytest.approx(exact / val.n_bytes, rel=1e-6)
 
 
+def test_pictures_are_a_corpus_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = pictures.write
+    monkeypatch.setattr(pictures, "write", lambda folder: write(folder, 20_000, 5_000, 3_000))
+    corpus = corpora.find(["pictures"], tmp_path)
+    folder = tmp_path / "pictures"
+    files = (folder / "train.txt",), (folder / "val.txt",)
+    assert (corpus.name, corpus.train, corpus.val, corpus.separator) == ("pictures", *files, "\n\n")
+    documents = files[1][0].read_text(encoding="ascii").removesuffix("\n").split("\n\n")
+    bits = [pictures.check(document).bits for document in documents]
+    exact = sum(bit for bit in bits if bit is not None)
+    assert corpus.floor == pytest.approx(exact / sum(map(len, documents)), rel=1e-6)
+    (folder / "held_out.txt").write_text("damaged", encoding="ascii")
+    corpora.find(["pictures"], tmp_path)
+    assert len((folder / "held_out.txt").read_text(encoding="ascii").split("\n\n")) > 5
+    with pytest.raises(UserError, match="pictures stands alone"):
+        corpora.find(["pictures"], tmp_path, "#")
+
+
 def test_tales_stand_alone(tmp_path: Path) -> None:
     """Their validation text and their floor would be those of another text."""
     path = put(tmp_path / "a")
@@ -237,11 +255,12 @@ def test_tales_stand_alone(tmp_path: Path) -> None:
             corpora.find(data, tmp_path, separator)
 
 
-def test_the_module_of_tales_runs_without_a_warning() -> None:
+@pytest.mark.parametrize(("name", "begins"), [("tales", "hero: "), ("pictures", "picture: ")])
+def test_the_module_of_a_corpus_runs_without_a_warning(name: str, begins: str) -> None:
     """It would warn if the package had imported it before."""
-    command = [sys.executable, "-W", "error", "-m", "minigen.corpora.tales", "--count", "1"]
+    command = [sys.executable, "-W", "error", "-m", f"minigen.corpora.{name}", "--count", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("hero: ")
+    assert done.stdout.startswith(begins)
     assert done.stderr == ""
 
 

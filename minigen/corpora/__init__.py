@@ -1,6 +1,7 @@
 """What to learn from: the user's own files, or a corpus that minigen knows by name.
 
 tales         stories written by a grammar, so that the best possible loss is known
+pictures      scenes on a small grid, with captions and a checker; the best loss is known, too
 shakespeare   "tiny Shakespeare", 1.1 MB of plays, downloaded once
 """
 
@@ -11,6 +12,7 @@ import difflib
 import glob
 import hashlib
 import http.client
+import importlib
 import json
 import os
 import re
@@ -23,7 +25,8 @@ from pathlib import Path
 
 from minigen.errors import UserError
 
-NAMES = ("tales", "shakespeare")
+WRITTEN = ("tales", "pictures")  # by a module of that name, here
+NAMES = (*WRITTEN, "shakespeare")
 
 SHAKESPEARE_URL = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -63,11 +66,12 @@ def find(data: Sequence[str], folder: Path, separator: str | None = None) -> Cor
     entries = [entry for given in data for entry in _entries(given)]
     if not entries:
         raise UserError(f"--data is empty; give a file, a folder, or one of {', '.join(NAMES)}")
-    if "tales" in entries:
-        # It brings its own validation text and separator, which fit no other text.
-        if len(entries) > 1 or separator is not None:
-            raise UserError("tales stands alone; leave out the other --data and --separator")
-        return _tales(folder / "tales")
+    for name in WRITTEN:
+        if name in entries:
+            # It brings its own validation text and separator, which fit no other text.
+            if len(entries) > 1 or separator is not None:
+                raise UserError(f"{name} stands alone; leave out the other --data and --separator")
+            return _written(name, folder / name)
     found = [_shakespeare(folder) if isinstance(e, str) else _files(e) for e in entries]
     files = tuple(dict.fromkeys(file for files in found for file in files))  # each once, in order
     if len(entries) > 1:
@@ -95,7 +99,7 @@ def _entries(given: str) -> list[str | Path]:
     raise UserError(
         f"no such file or corpus: {given!r}"
         + (f"; did you mean {closest[0]}?" if closest else "")
-        + f" The corpora are {' and '.join(NAMES)}"
+        + f" The corpora are {', '.join(NAMES)}"
     )
 
 
@@ -126,26 +130,24 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _tales(folder: Path) -> Corpus:
+def _written(name: str, folder: Path) -> Corpus:
     # Not at the top of the file, so that `python -m minigen.corpora.tales` loads it once.
-    from minigen.corpora import tales
-
-    train, val = folder / "train.txt", folder / "val.txt"
+    module = importlib.import_module(f"minigen.corpora.{name}")
     try:
         facts = json.loads((folder / "facts.json").read_bytes())
-        intact = facts["version"] == tales.VERSION and all(
-            _sha256(path.read_bytes()) == facts["splits"][path.stem]["sha256"]
-            for path in (train, val)
+        intact = facts["version"] == module.VERSION and all(
+            _sha256((folder / f"{split}.txt").read_bytes()) == said["sha256"]
+            for split, said in facts["splits"].items()
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         intact = False
     if not intact:  # not yet written, by an older version, or damaged
-        facts = tales.write(folder)
-    # Both numbers leave out the blank lines between the tales, as the tokens do. END_OF_TEXT stands
-    # there instead: a token that is scored, but after a tale's last sentence nothing else can come,
-    # so it costs a perfect model no bits.
+        facts = module.write(folder)
+    # Both numbers leave out the blank lines between the documents, as the tokens do. END_OF_TEXT
+    # stands there instead: a token that is scored, but after the last sentence of a tale or the
+    # last row of a picture nothing else can come, so it costs a perfect model no bits.
     floor = facts["splits"]["val"]["bits"] / facts["splits"]["val"]["text_bytes"]
-    return Corpus("tales", (train,), (val,), "\n\n", floor)
+    return Corpus(name, (folder / "train.txt",), (folder / "val.txt",), "\n\n", floor)
 
 
 def _shakespeare(folder: Path) -> list[Path]:

@@ -1,0 +1,76 @@
+"""Pictures as images: every letter has its colour, and what is faulty is shown as it is."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from minigen import canvas
+from minigen.corpora import pictures
+from minigen.errors import UserError
+
+TEXTS = [one.text for one in itertools.islice(pictures.pictures(0), 5)]
+
+
+def rgb(letter: str) -> list[int]:
+    colour = canvas.PALETTE[letter][0]
+    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+
+
+def test_every_letter_of_the_corpus_has_a_look_of_its_own() -> None:
+    assert canvas.PALETTE.keys() == pictures.LETTERS
+    assert len(set(canvas.PALETTE.values())) == len(canvas.PALETTE)
+
+
+def test_the_png_of_a_picture_is_its_cells(tmp_path: Path) -> None:
+    canvas.save(TEXTS[:1], tmp_path / "one.png", cell=4)
+    image = matplotlib.image.imread(tmp_path / "one.png")[..., :3]
+    assert image.shape == (13 * 4, 13 * 4, 3)
+    assert (np.rint(image * 255) == canvas.pixels(TEXTS[0], cell=4)).all()
+    rows = [re.sub(r"[ \d]", "", row) for row in TEXTS[0].split("\n")[1:]]
+    for y, x in itertools.product(range(13), range(13)):
+        assert np.rint(image[4 * y, 4 * x] * 255).tolist() == rgb(rows[y][x])
+
+
+def test_a_contact_sheet_holds_all_pictures_unscaled(tmp_path: Path) -> None:
+    canvas.save(TEXTS, tmp_path / "sheet.png", cell=4, columns=3)
+    sheet = np.rint(matplotlib.image.imread(tmp_path / "sheet.png")[..., :3] * 255)
+    assert sheet.shape[1] == 16 + 3 * (52 + 16)
+    tops = [16, 16 + (sheet.shape[0] - 16) // 2]
+    for n, text in enumerate(TEXTS):
+        x, y = 16 + n % 3 * 68, tops[n // 3]
+        assert (sheet[y : y + 52, x : x + 52] == canvas.pixels(text, cell=4)).all()
+    captions = sheet[16 + 52 : tops[1]]
+    assert (captions < 128).any()  # something is written there
+    canvas.save(TEXTS[:1] * 4, tmp_path / "same.png", cell=4)
+    same = matplotlib.image.imread(tmp_path / "same.png")
+    assert same.shape[0] == 16 + 15 + 2 * (52 + 16)  # the caption only once
+
+
+def test_a_faulty_picture_is_shown_as_it_is() -> None:
+    image = canvas.pixels("picture: a faulty one\n.q 1\n.", cell=1)
+    assert image.tolist() == [[rgb("."), [255, 0, 255]], [rgb("."), [255, 255, 255]]]
+    assert canvas.pixels("picture: nothing yet", cell=1).size == 0
+
+
+def test_a_terminal_shows_colours_and_a_file_gets_the_text() -> None:
+    assert canvas.terminal(TEXTS[0], colour=False) == TEXTS[0]
+    caption, *rows = canvas.terminal(TEXTS[0], colour=True).split("\n")
+    assert caption == TEXTS[0].split("\n")[0]
+    for row in rows:
+        assert row.endswith("\x1b[0m")
+        assert len(re.sub(r"\x1b\[[\d;]*m", "", row)) == 2 * 13
+
+
+def test_what_cannot_be_drawn_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="only a caption"):
+        canvas.save(["picture: nothing yet"], tmp_path / "x.png")
+    with pytest.raises(UserError, match=r"cannot write .*; give another place"):
+        canvas.save(TEXTS[:1], tmp_path / "no" / "x.png")
+    with pytest.raises(UserError, match=r"cannot write .*; give another place"):
+        canvas.save(TEXTS, tmp_path / "no" / "x.png")

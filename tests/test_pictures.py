@@ -1,0 +1,641 @@
+"""Pictures: probabilities are exact, the checker sees what is there, and faults are named."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import json
+import math
+import random
+import re
+import statistics
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from minigen.corpora import pictures
+from minigen.corpora.pictures import GLYPHS, HELD_OUT, Caption, Kind, check, find_things
+from minigen.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def sample() -> list[pictures.Picture]:
+    return list(itertools.islice(pictures.pictures(seed=11), 3000))
+
+
+# ---- the tables ----------------------------------------------------------------------------------
+
+
+def test_no_two_outlines_and_no_two_textures_of_one_look_the_same() -> None:
+    """So that what was drawn can be told from what is seen."""
+    glyphs = [glyph for pair in GLYPHS.values() for glyph in pair]
+    assert len(glyphs) == 32 and len(pictures.GLYPH_OF) == 32
+    for glyph in glyphs:
+        assert (min(x for x, _ in glyph.cells), min(y for _, y in glyph.cells)) == (0, 0)
+        assert max(glyph.width, glyph.height) <= 6
+        dark = {
+            frozenset((x, y) for x, y in glyph.cells if test(y, glyph.height))
+            for test in pictures.TEXTURES.values()
+        }
+        assert len(dark) == len(pictures.TEXTURES)
+        thing = [["."] * glyph.width for _ in range(glyph.height)]
+        for x, y in glyph.cells:
+            thing[y][x] = "r"
+        assert len(find_things(["".join(row) for row in thing])) == 1  # it hangs together
+
+
+def test_the_details_of_half_a_row_all_look_different() -> None:
+    for background, half in itertools.product(pictures.BACKGROUNDS.values(), (0, 1)):
+        for zone in (background.sky, background.ground):
+            rows = {zone.plain * len(pictures.HALVES[half]), *pictures.detailed(zone, half)}
+            assert len(rows) == 1 + pictures.N_DETAILS
+
+
+def test_things_of_one_layout_never_touch() -> None:
+    for layouts in pictures.LAYOUTS.values():
+        for boxes in layouts:
+            for a, b in itertools.combinations(boxes, 2):
+                apart = max(a.left - b.right, b.left - a.right, a.top - b.bottom, b.top - a.bottom)
+                assert apart >= 1
+
+
+def test_there_are_enough_shapes_colours_and_pictures() -> None:
+    assert len(pictures.SHAPES) >= 8 and len(pictures.COLOURS) >= 8
+    assert pictures.count() > 10**9
+    assert {shape for shape, _ in HELD_OUT} <= set(pictures.SHAPES)
+
+
+# ---- exactness -----------------------------------------------------------------------------------
+
+
+def test_a_picture_is_valid_and_has_the_probability_it_was_drawn_with(
+    sample: list[pictures.Picture],
+) -> None:
+    """The checker finds the draws again in the grid, and multiplies their chances anew."""
+    for one in sample:
+        verdict = check(one.text)
+        assert (verdict.well_formed, verdict.obeys, verdict.complaints) == (True, True, [])
+        assert verdict.valid and verdict.bits == pytest.approx(one.bits, abs=1e-9)
+        assert verdict.conditions == one.caption.conditions()
+    for one in itertools.islice(pictures.pictures(11, "held_out"), 500):
+        assert check(one.text).bits == pytest.approx(one.bits, abs=1e-9)
+
+
+def test_entropy_is_the_mean_of_the_bits(sample: list[pictures.Picture]) -> None:
+    bits = [one.bits for one in sample]
+    error = statistics.stdev(bits) / math.sqrt(len(bits))
+    assert abs(statistics.mean(bits) - pictures.entropy()) < 4 * error
+    assert error < 0.5
+    # Jensen: were all pictures equally likely, their entropy would be log2(count).
+    assert pictures.entropy() < math.log2(pictures.count())
+
+
+def test_the_count_is_that_of_all_pictures_of_a_small_world(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of two dots beside each other, one or two cells wide: all their places, one by one."""
+    left, right = pictures.Box(0, 3, 0, 12), pictures.Box(7, 9, 1, 13)
+    glyphs = [pictures.Glyph("dot", "big", frozenset((x, 0) for x in range(n))) for n in (1, 2)]
+    monkeypatch.setattr(pictures, "LAYOUTS", {"two": ((left, right),)})
+    monkeypatch.setattr(pictures, "GLYPHS", {("dot", "big"): tuple(glyphs)})
+    by_hand = 0
+    for _ in itertools.product(range(12), range(1, 13)):  # their rows
+        places = (3 + 2) * (2 + 1)  # as many columns as fit each width
+        tones = len(pictures.COLOURS) * len(pictures.TEXTURES) ** 2
+        for _ in itertools.product(pictures.BACKGROUNDS, pictures.GROUND_ROWS):
+            by_hand += places * tones * 6 ** (26 - 2)  # the other half rows
+    assert pictures.count() == by_hand
+
+
+def test_every_option_is_drawn_as_often_as_it_should_be(sample: list[pictures.Picture]) -> None:
+    """Chi-squared over the captions' words and the glyphs: their draws are uniform."""
+    things = [(thing, one) for one in sample[:1500] for thing in find_things(grid_of(one.text))]
+    for drawn, options in (
+        ([one.caption.form for one in sample], len(pictures.FORMS)),
+        ([one.caption.background for one in sample], len(pictures.BACKGROUNDS)),
+        ([one.caption.kinds[0].size for one in sample], len(pictures.SIZES)),
+        ([(k.shape, k.colour) for one in sample for k in one.caption.kinds], 64 - len(HELD_OUT)),
+        ([thing.texture for thing, _ in things], len(pictures.TEXTURES)),
+    ):
+        n = Counter(drawn)
+        expected = len(drawn) / options
+        chi2 = sum((found - expected) ** 2 / expected for found in n.values())
+        assert len(n) == options
+        assert chi2 < options - 1 + 5 * math.sqrt(2 * options)
+
+
+def test_held_out_pairs_are_in_their_own_split_only(sample: list[pictures.Picture]) -> None:
+    def has_one(one: pictures.Picture) -> bool:
+        return any((kind.shape, kind.colour) in HELD_OUT for kind in one.caption.kinds)
+
+    assert not any(map(has_one, sample))
+    assert not any(map(has_one, itertools.islice(pictures.pictures(0, "val"), 500)))
+    assert all(map(has_one, itertools.islice(pictures.pictures(0, "held_out"), 500)))
+    words = {word for one in sample for word in re.findall(r"\w+", str(one.caption))}
+    for pair in HELD_OUT:
+        assert words.issuperset(pair)  # each word is known, only not beside the other
+
+
+# ---- the text ------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_bytes_on_every_python() -> None:
+    text = "\n\n".join(
+        one.text
+        for split in pictures.SPLITS
+        for one in itertools.islice(pictures.pictures(0, split), 50)
+    )
+    digest = hashlib.sha256(text.encode("ascii")).hexdigest()
+    assert (pictures.VERSION, digest) == (
+        1,
+        "cb8f28c6139e9154976eed21f26d48b63b58031d7d4890c9e614713c3b7cb089",
+    )  # a change of the text needs a new VERSION
+
+
+def test_a_caption_is_read_as_it_is_written(sample: list[pictures.Picture]) -> None:
+    for one in sample:
+        assert pictures.read_caption(str(one.caption)) == one.caption
+
+
+def test_a_prompt_may_leave_out_what_goes_without_saying() -> None:
+    short = "a big green star left of a small yellow moon"
+    assert pictures.prompt(short) == f"picture: {short},"
+    assert pictures.prompt(f" picture: {short}, day\n") == f"picture: {short}, day\n"
+    caption = pictures.read_caption(f"picture: {short}, day")
+    star, moon = Kind("big", "green", "star"), Kind("small", "yellow", "moon")
+    assert caption == Caption("left of", (star, moon), "day")
+
+
+def test_conditions_hold_and_the_rest_is_drawn() -> None:
+    rng = random.Random(0)
+    given = {"shape": "star", "other_colour": "red", "background": "day"}
+    captions = [pictures.complete(given, rng) for _ in range(200)]
+    assert len(set(captions)) > 150
+    for caption in captions:
+        assert caption.conditions().items() >= given.items()
+        assert pictures.read_caption(str(caption)) == caption
+    assert {pictures.complete({}, rng).form for _ in range(200)} == set(pictures.FORMS)
+    for wrong, complaint in (
+        ({"hat": "red"}, "have no hat; the fields are form, size"),
+        ({"colour": "beige"}, "colour is beige; choose one of red, orange"),
+        ({"form": "two", "other_size": "big"}, "other_size is of a second thing"),
+    ):
+        with pytest.raises(UserError, match=complaint):
+            pictures.complete(wrong, rng)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (
+            "a big green zebra",
+            'the caption says "zebra", a word that no caption has; .*house, tree',
+        ),
+        ("a green star", "not of the form"),
+        ("two big green star", "not of the form"),
+        ("three big red heartss", 'says "heartss"'),
+        ("", "not of the form"),
+        ("a big green star above", "not of the form"),
+    ],
+)
+def test_what_is_no_caption_is_told(text: str, complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        pictures.prompt(text)
+
+
+def test_what_is_written_agrees_with_its_facts(tmp_path: Path) -> None:
+    facts = pictures.write(tmp_path, 20_000, 10_000, 5_000, seed=5)
+    assert json.loads((tmp_path / "facts.json").read_bytes()) == facts
+    assert facts["entropy_bits_per_picture"] == pytest.approx(pictures.entropy(), abs=1e-5)
+    texts: dict[str, list[str]] = {}
+    for split, n_bytes in zip(pictures.SPLITS, (20_000, 10_000, 5_000), strict=True):
+        data = (tmp_path / f"{split}.txt").read_bytes()
+        texts[split] = data.decode("ascii").removesuffix("\n").split("\n\n")
+        bits = sum(check(text).bits or math.nan for text in texts[split])
+        said = facts["splits"][split]
+        assert n_bytes - 300 < len(data) <= n_bytes
+        assert said["pictures"] == len(texts[split])
+        assert said["bits"] == pytest.approx(bits, abs=0.001)
+        assert said["bits_per_byte"] == pytest.approx(bits / said["text_bytes"], abs=1e-6)
+    assert not set(texts["train"]) & set(texts["val"])
+
+
+# ---- planted faults ------------------------------------------------------------------------------
+
+Fault = Callable[[pictures.Picture, random.Random], "tuple[str, str] | None"]
+FAULTS: dict[str, Fault] = {}  # each gives a faulty text and a complaint that fits
+DISOBEYING: set[str] = set()  # those after which the caption is no longer obeyed
+
+
+def fault(make: Fault) -> Fault:
+    FAULTS[make.__name__] = make
+    DISOBEYING.add(make.__name__)
+    return make
+
+
+def grid_of(text: str) -> list[str]:
+    """The letters of each row."""
+    return [re.sub(r"[ \d]", "", row) for row in text.split("\n")[1:]]
+
+
+def rewritten(one: pictures.Picture, changes: dict[pictures.Cell, str], caption: str = "") -> str:
+    """The picture with other letters in some cells, or another caption."""
+    rows = [list(row) for row in grid_of(one.text)]
+    for (x, y), letter in changes.items():
+        rows[y][x] = letter
+    lines = [f"{''.join(row[:6])} {''.join(row[6:])} {y}" for y, row in enumerate(rows, 1)]
+    return "\n".join([caption or str(one.caption), *lines])
+
+
+def some_thing(one: pictures.Picture, rng: random.Random) -> pictures.Thing:
+    return rng.choice(find_things(grid_of(one.text)))
+
+
+def plain(one: pictures.Picture, y: int) -> str:
+    """The letter of the plain background in row y."""
+    background = pictures.BACKGROUNDS[one.caption.background]
+    ground = {background.ground.plain, background.ground.detail}
+    zone = background.ground if ground & set(grid_of(one.text)[y]) else background.sky
+    return zone.plain
+
+
+def erased(one: pictures.Picture, cells: frozenset[pictures.Cell]) -> dict[pictures.Cell, str]:
+    return {(x, y): plain(one, y) for x, y in cells}
+
+
+def redrawn(
+    one: pictures.Picture, thing: pictures.Thing, glyphs: list[pictures.Glyph], rng: random.Random
+) -> str | None:
+    """The thing becomes one of the glyphs, in the same corner, if it fits into its free space."""
+    grid = grid_of(one.text)
+    rng.shuffle(glyphs)
+    for glyph in glyphs:
+        cells = {(thing.left + x, thing.top + y) for x, y in glyph.cells}
+        around = {(x + i, y + j) for x, y in cells for i in (-1, 0, 1) for j in (-1, 0, 1)}
+        if max(max(cell) for cell in cells) < 13 and not any(
+            grid[y][x].isalpha() for x, y in around - thing.cells if 0 <= x < 13 and 0 <= y < 13
+        ):
+            letter = pictures.COLOURS[thing.colour]
+            return rewritten(one, erased(one, thing.cells) | dict.fromkeys(cells, letter))
+    return None
+
+
+@fault
+def wrong_colour(one: pictures.Picture, rng: random.Random) -> tuple[str, str]:
+    thing = some_thing(one, rng)
+    new = rng.choice([colour for colour in pictures.COLOURS if colour != thing.colour])
+    letter = pictures.COLOURS[new]
+    grid = grid_of(one.text)
+    changes = {(x, y): letter.upper() if grid[y][x].isupper() else letter for x, y in thing.cells}
+    return rewritten(one, changes), f"a {thing.kind} is missing"
+
+
+@fault
+def wrong_shape(one: pictures.Picture, rng: random.Random) -> tuple[str, str] | None:
+    thing = some_thing(one, rng)
+    assert thing.glyph
+    others = [
+        glyph
+        for (shape, size), pair in GLYPHS.items()
+        for glyph in pair
+        if shape != thing.glyph.shape and size == thing.glyph.size
+    ]
+    text = redrawn(one, thing, others, rng)
+    return (text, f"a {thing.kind} is missing") if text else None
+
+
+@fault
+def wrong_size(one: pictures.Picture, rng: random.Random) -> tuple[str, str] | None:
+    thing = some_thing(one, rng)
+    assert thing.glyph
+    size = "big" if thing.glyph.size == "small" else "small"
+    text = redrawn(one, thing, list(GLYPHS[thing.glyph.shape, size]), rng)
+    return (text, f"more things like a {size} ") if text else None
+
+
+@fault
+def missing_thing(one: pictures.Picture, rng: random.Random) -> tuple[str, str]:
+    thing = some_thing(one, rng)
+    return rewritten(one, erased(one, thing.cells)), f"a {thing.kind} is missing"
+
+
+@fault
+def extra_thing(one: pictures.Picture, rng: random.Random) -> tuple[str, str] | None:
+    """A copy of a thing, at another place where it touches nothing."""
+    thing = some_thing(one, rng)
+    taken = {cell for other in find_things(grid_of(one.text)) for cell in other.cells}
+    letter = pictures.COLOURS[thing.colour]
+    for _ in range(60):
+        right, down = rng.randrange(-12, 13), rng.randrange(-12, 13)
+        cells = {(x + right, y + down) for x, y in thing.cells}
+        around = {(x + i, y + j) for x, y in cells for i in (-1, 0, 1) for j in (-1, 0, 1)}
+        inside = all(0 <= x < 13 and 0 <= y < 13 for x, y in cells)
+        if inside and not around & taken:
+            changed = rewritten(one, dict.fromkeys(cells, letter))
+            return changed, f"more things like a {thing.kind} than the caption has"
+    return None
+
+
+@fault
+def relation_swapped(one: pictures.Picture, rng: random.Random) -> tuple[str, str] | None:
+    swapped = {"above": "below", "left of": "right of"}
+    swapped |= {new: old for old, new in swapped.items()}
+    first, second = (*one.caption.kinds, None)[:2]
+    if second is None or first == second:  # then the opposite holds as well
+        return None
+    new = swapped[one.caption.form]
+    caption = Caption(new, one.caption.kinds, one.caption.background)
+    return rewritten(one, {}, str(caption)), f"the {first} is not {new} the {second}"
+
+
+@fault
+def things_exchanged(one: pictures.Picture, rng: random.Random) -> tuple[str, str] | None:
+    first, second = (*one.caption.kinds, None)[:2]
+    if second is None or first == second:
+        return None
+    caption = Caption(one.caption.form, (second, first), one.caption.background)
+    return rewritten(one, {}, str(caption)), f"is not {one.caption.form} the"
+
+
+@fault
+def wrong_number(one: pictures.Picture, rng: random.Random) -> tuple[str, str] | None:
+    if one.caption.form not in pictures.NUMBERS:
+        return None
+    new = rng.choice([number for number in pictures.NUMBERS if number != one.caption.form])
+    caption = Caption(new, one.caption.kinds, one.caption.background)
+    return rewritten(one, {}, str(caption)), "is missing|than the caption has"
+
+
+@fault
+def wrong_background(one: pictures.Picture, rng: random.Random) -> tuple[str, str]:
+    old = one.caption.background
+    new = rng.choice([name for name in pictures.BACKGROUNDS if name != old])
+    caption = Caption(one.caption.form, one.caption.kinds, new)
+    complaint = f"there is {old} in the background, and the caption says {new}"
+    return rewritten(one, {}, str(caption)), complaint
+
+
+@fault
+def foreign_background_cell(one: pictures.Picture, rng: random.Random) -> tuple[str, str]:
+    new = rng.choice([name for name in pictures.BACKGROUNDS if name != one.caption.background])
+    cell = random_cell(one, rng)
+    changed = rewritten(one, {cell: pictures.BACKGROUNDS[new].sky.plain})
+    return changed, f"there is {new} in the background"
+
+
+def random_cell(one: pictures.Picture, rng: random.Random) -> pictures.Cell:
+    """A cell of the background."""
+    grid = grid_of(one.text)
+    return rng.choice(
+        [(x, y) for y in range(13) for x in range(13) if grid[y][x] in pictures.BACKGROUND_OF]
+    )
+
+
+@fault
+def hole_in_a_thing(one: pictures.Picture, rng: random.Random) -> tuple[str, str] | None:
+    thing = some_thing(one, rng)
+    gone = rng.choice(sorted(thing.cells))
+    left = min(x for x, _ in thing.cells - {gone})
+    top = min(y for _, y in thing.cells - {gone})
+    if frozenset((x - left, y - top) for x, y in thing.cells - {gone}) in pictures.GLYPH_OF:
+        return None  # it is another shape now
+    return rewritten(one, erased(one, frozenset({gone}))), "has no known shape; it is most like"
+
+
+@fault
+def stray_cell(one: pictures.Picture, rng: random.Random) -> tuple[str, str] | None:
+    x, y = random_cell(one, rng)
+    letter = rng.choice(list(pictures.COLOURS.values()))
+    thing = next(
+        t for t in find_things(grid_of(rewritten(one, {(x, y): letter}))) if (x, y) in t.cells
+    )
+    return (rewritten(one, {(x, y): letter}), "has no known shape") if not thing.glyph else None
+
+
+@fault
+def row_too_short(one: pictures.Picture, rng: random.Random) -> tuple[str, str]:
+    lines = one.text.split("\n")
+    y, x = rng.randrange(1, 14), rng.randrange(14)
+    lines[y] = lines[y][:x] + lines[y][x + 1 :]
+    return "\n".join(lines), rf"row {y} has (13|\d and \d) cells instead of 6 and 7"
+
+
+@fault
+def row_too_long(one: pictures.Picture, rng: random.Random) -> tuple[str, str]:
+    lines = one.text.split("\n")
+    y, x = rng.randrange(1, 14), rng.randrange(14)
+    lines[y] = lines[y][:x] + lines[y][x] + lines[y][x:]
+    return "\n".join(lines), rf"row {y} has (\d and 0|\d) and \d cells instead of 6 and 7"
+
+
+@fault
+def blank_moved(one: pictures.Picture, rng: random.Random) -> tuple[str, str]:
+    lines = one.text.split("\n")
+    y, x = rng.randrange(1, 14), rng.choice([5, 7, 8])
+    row = grid_of(one.text)[y - 1]
+    lines[y] = f"{row[:x]} {row[x:]} {y}"
+    return "\n".join(lines), f"row {y} has {x} and {13 - x} cells instead of 6 and 7"
+
+
+@fault
+def wrong_number_of_a_row(one: pictures.Picture, rng: random.Random) -> tuple[str, str]:
+    lines = one.text.split("\n")
+    y, number = rng.randrange(1, 14), rng.choice(["", " 0", " 14", " x"])
+    lines[y] = re.sub(r" \d+$", number, lines[y])
+    return "\n".join(lines), f"row {y} ends with .* instead of its number"
+
+
+@fault
+def row_missing(one: pictures.Picture, rng: random.Random) -> tuple[str, str]:
+    lines = one.text.split("\n")
+    del lines[rng.randrange(1, 14)]
+    return "\n".join(lines), "there are 12 rows instead of 13"
+
+
+@fault
+def row_doubled(one: pictures.Picture, rng: random.Random) -> tuple[str, str]:
+    lines = one.text.split("\n")
+    y = rng.randrange(1, 14)
+    return "\n".join([*lines[: y + 1], *lines[y:]]), "there are 14 rows instead of 13"
+
+
+@fault
+def unknown_letter(one: pictures.Picture, rng: random.Random) -> tuple[str, str]:
+    x, y = rng.randrange(13), rng.randrange(13)
+    letter = rng.choice("axzQ?!")
+    complaint = f"row {y + 1} has {re.escape(repr(letter))}, no letter of the palette"
+    return rewritten(one, {(x, y): letter}), complaint
+
+
+@fault
+def breaks_off(one: pictures.Picture, rng: random.Random) -> tuple[str, str]:
+    end = rng.randrange(one.text.index("\n"), len(one.text) - 1)
+    return one.text[:end], r"there are \d+ rows instead|ends with .* instead"
+
+
+@fault
+def no_caption(one: pictures.Picture, rng: random.Random) -> tuple[str, str]:
+    return one.text.partition("\n")[2], "^the caption "
+
+
+@fault
+def word_missing(one: pictures.Picture, rng: random.Random) -> tuple[str, str]:
+    words = str(one.caption).split(" ")
+    del words[rng.randrange(len(words))]
+    return rewritten(one, {}, " ".join(words)), "^the caption (is not of|names no background)"
+
+
+@fault
+def unknown_word(one: pictures.Picture, rng: random.Random) -> tuple[str, str]:
+    words = str(one.caption).split(" ")
+    words[rng.randrange(1, len(words))] = "zebra"
+    return rewritten(one, {}, " ".join(words)), '^the caption says "zebra"'
+
+
+def irregular_texture(one: pictures.Picture, rng: random.Random) -> tuple[str, str] | None:
+    """One cell has the other tone. The caption does not speak of tones."""
+    thing = some_thing(one, rng)
+    x, y = rng.choice(sorted(thing.cells))
+    faulty = rewritten(one, {(x, y): grid_of(one.text)[y][x].swapcase()})
+    if all(thing.texture for thing in find_things(grid_of(faulty))):
+        return None  # it is another texture now
+    return faulty, "thing at row .* has no known texture"
+
+
+def ground_in_the_sky(one: pictures.Picture, rng: random.Random) -> tuple[str, str]:
+    background = pictures.BACKGROUNDS[one.caption.background]
+    grid = grid_of(one.text)
+    ground = {background.ground.plain, background.ground.detail}
+    cells = [(x, y) for x, y in itertools.product(range(13), range(9)) if not grid[y][x].isalpha()]
+    x, y = rng.choice([(x, y) for x, y in cells if not ground & {grid[y][x]}])
+    return rewritten(one, {(x, y): background.ground.plain}), (
+        rf"row {y + 1} has both sky and ground|row {y + 1} is ground above the sky"
+    )
+
+
+def ground_too_high(one: pictures.Picture, rng: random.Random) -> tuple[str, str] | None:
+    grid = grid_of(one.text)
+    background = pictures.BACKGROUNDS[one.caption.background]
+    new = {
+        (x, y): background.ground.plain
+        for x, y in itertools.product(range(13), range(8, 13))
+        if grid[y][x] in pictures.BACKGROUND_OF
+    }
+    return rewritten(one, new), "the ground has 5 rows instead of 2 to 4"
+
+
+def detail_beside_a_thing(one: pictures.Picture, rng: random.Random) -> tuple[str, str] | None:
+    """In the same half of a row."""
+    thing = some_thing(one, rng)
+    y, row = thing.top, grid_of(one.text)[thing.top]
+    columns = pictures.HALVES[thing.left > 6]
+    free = [x for x in columns if not row[x].isalpha()]
+    background = pictures.BACKGROUNDS[one.caption.background]
+    zone = background.sky if plain(one, y) == background.sky.plain else background.ground
+    complaint = f"row {y + 1} has details where pictures have none"
+    return (rewritten(one, {(rng.choice(free), y): zone.detail}), complaint) if free else None
+
+
+def unknown_details(one: pictures.Picture, rng: random.Random) -> tuple[str, str] | None:
+    grid = grid_of(one.text)
+    free = [y for y in range(9) if not any(letter.isalpha() for letter in grid[y])]
+    if not free:
+        return None
+    y = rng.choice(free)
+    sky = pictures.BACKGROUNDS[one.caption.background].sky
+    columns = rng.choice(pictures.HALVES)
+    new = {(x, y): sky.detail if x % 2 else sky.plain for x in columns}
+    return rewritten(one, new), f"row {y + 1} has details where pictures have none"
+
+
+def out_of_place(one: pictures.Picture, rng: random.Random) -> tuple[str, str] | None:
+    """Moved down into row 6, where the caption still holds, but pictures have no thing."""
+    if one.caption.form not in ("above", "below"):
+        return None
+    upper, lower = sorted(find_things(grid_of(one.text)), key=lambda thing: thing.top)
+    if lower.top < 8:
+        return None
+    cells = {(x, y + 6 - upper.bottom) for x, y in upper.cells}
+    letter = pictures.COLOURS[upper.colour]
+    moved = rewritten(one, erased(one, upper.cells) | dict.fromkeys(cells, letter))
+    return moved, "the things do not lie where pictures have them"
+
+
+for _harmless in (
+    irregular_texture,
+    ground_in_the_sky,
+    ground_too_high,
+    detail_beside_a_thing,
+    unknown_details,
+    out_of_place,
+):
+    FAULTS[_harmless.__name__] = _harmless
+
+
+@pytest.mark.parametrize("kind", list(FAULTS))
+def test_planted_faults_are_found_and_named(kind: str, sample: list[pictures.Picture]) -> None:
+    """Each with a complaint that fits; none passes as valid, nor as obeying if it does not."""
+    rng = random.Random(kind)
+    tried = 0
+    for one in sample:
+        planted = FAULTS[kind](one, rng)
+        if planted is None:
+            continue
+        faulty, complaint = planted
+        verdict = check(faulty)
+        assert not verdict.valid and verdict.bits is None
+        assert any(re.search(complaint, said) for said in verdict.complaints), verdict.complaints
+        assert verdict.obeys == (kind not in DISOBEYING)
+        tried += 1
+        if tried == 50:
+            break
+    assert tried == 50
+
+
+def test_any_text_at_all_gets_a_verdict() -> None:
+    rows = "\n".join(f"...... ....... {y}" for y in range(1, 14))
+    for text in ("", "\n", "picture:", rows, "\n\n\n", "x" * 5000, "\n" * 99, "é \x00 \ud800"):
+        verdict = check(text)
+        assert not verdict.valid and not verdict.obeys and verdict.complaints
+    assert check(f"picture: a big red moon, night\n{rows}").complaints == [
+        "a big red moon is missing",
+        "the ground has 0 rows instead of 2 to 4",
+    ]
+
+
+# ---- command line --------------------------------------------------------------------------------
+
+
+def test_what_the_command_prints_it_also_accepts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures.main(["--seed", "9", "--count", "4"])
+    printed = capsys.readouterr().out
+    drawn = [one.text for one in itertools.islice(pictures.pictures(9), 4)]
+    assert printed.rstrip("\n").split("\n\n") == drawn
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(printed.encode())))
+    pictures.main(["--check", "-"])
+    checked = "4 pictures, 4 well-formed, 4 obey their caption, 4 valid\n"
+    assert capsys.readouterr().out == checked
+    faulty = printed.replace("\n", "\r\n").replace("picture: ", "picture: one ", 1)
+    (tmp_path / "faulty.txt").write_bytes(faulty.encode())
+    pictures.main(["--check", str(tmp_path / "faulty.txt")])
+    checks = capsys.readouterr().out
+    assert checks.startswith('picture 1: the caption says "one", a word that no caption has\n')
+    assert checks.endswith("4 pictures, 3 well-formed, 3 obey their caption, 3 valid\n")
+
+
+def test_a_file_that_is_not_there_is_told_in_one_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "minigen.corpora.pictures", "--check", "no/such/file"],
+        capture_output=True,
+        encoding="utf-8",
+        cwd=Path(__file__).resolve().parents[1],
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: cannot read no/such/file: No such file or directory\n"
