@@ -54,11 +54,13 @@ DATA = Path(__file__).resolve().parent / "data"
 # The most that the logits of a part of a batch may take; more at once is no faster.
 LOGITS_BYTES = {"cpu": 2**28, "mps": 2**30, "cuda": 2**32}
 
-# What --size stands for: about 0.3, 1.4, 12 and 124 million parameters. Each of these can also be
-# given by itself.
+# What --size stands for: about 0.3, 0.3, 1.4, 12 and 124 million parameters. Each of these can also
+# be given by itself.
 SIZES: dict[str, dict[str, int | float]] = {
     "tiny": {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 256, "batch_size": 4,
              "learning_rate": 1e-2},
+    "slim": {"n_layer": 4, "n_head": 2, "n_embd": 64, "block_size": 256, "batch_size": 4,
+             "learning_rate": 5e-3},
     "mini": {"n_layer": 4, "n_head": 2, "n_embd": 128, "block_size": 256, "batch_size": 4,
              "learning_rate": 1e-2},
     "small": {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "batch_size": 64,
@@ -73,12 +75,12 @@ class TrainConfig:
     """Train a transformer on a text. `python train.py` alone trains on short tales."""
 
     # --- the text ---
-    data: tuple[str, ...] = ("tales",)  # files, folders, globs, or a corpus: tales, shakespeare
+    data: tuple[str, ...] = ("tales",)  # files, folders, globs, or tales, pictures, shakespeare
     separator: str | None = None  # stands between documents in a file; none: a file is a document
     tokenizer: Literal["bpe", "char", "byte", "gpt2"] = "bpe"  # how text is cut into tokens
     vocab_size: int = 2048  # the most tokens that bpe may make
     # --- the model ---
-    size: Literal["auto", "tiny", "mini", "small", "gpt2"] = "auto"  # auto: mini, or tiny
+    size: Literal["auto", "tiny", "slim", "mini", "small", "gpt2"] = "auto"  # auto: mini or less
     architecture: Literal["modern", "gpt2"] = "modern"  # the arithmetic of Qwen3 or of GPT-2
     bias: bool = True  # gpt2's matrices and norms have biases; the modern ones never
     n_layer: int = 0  # blocks on top of each other; 0, here and below: as --size says
@@ -143,6 +145,8 @@ class TrainConfig:
         """The same with nothing left open: sizes filled in, device and dtype chosen, checked."""
         # Tales are simple, and in less time than that, more steps are worth more than more weights.
         fitting = "tiny" if self.data == ("tales",) or self.minutes < 2 else "mini"
+        # A picture's rows depend on those above them: to look there takes layers, not width.
+        fitting = "slim" if self.data == ("pictures",) else fitting
         size = fitting if self.size == "auto" else self.size
         sizes = {k: v for k, v in SIZES[size].items() if not getattr(self, k)}
         config = dataclasses.replace(self, size=size, **sizes)  # type: ignore[arg-type]
