@@ -556,7 +556,7 @@ class TokenFile:
         A window scores the targets that no earlier one has. The next begins `stride` (default
         T // 2) tokens later, or where the document begins whose tokens it is to score, and the last
         one so that it ends with the stream. So each token is predicted from its document's
-        beginning on, or from at least T - stride tokens.
+        beginning on, always in one of at most T tokens, or from at least T - stride tokens.
 
         Args:
             limit: score only about so many: as many windows as it takes, spread evenly over the
@@ -586,11 +586,15 @@ class TokenFile:
             spans = [(i * n_targets // n, i * n_targets // n + stride) for i in range(n)]
         for scored, last in spans:
             while scored < last:
-                start = max(0, scored - (block_size - stride))
                 # The last token before the targets is of the first one's document.
-                begins = np.flatnonzero(self._read(start, scored + 1 - start) == self.end_of_text)
-                start += int(begins[-1]) if len(begins) else 0
-                start = min(start, n_targets - block_size)
+                first = max(0, scored + 1 - block_size)
+                near = self._read(first, min(2 * block_size, self.n_tokens - first))
+                begins = first + np.flatnonzero(near == self.end_of_text)
+                begin = int(max(begins[begins <= scored], default=0))
+                end = int(min(begins[begins > scored], default=first + len(near)))
+                if end - begin > block_size:
+                    begin = max(begin, scored - (block_size - stride))
+                start = min(begin, n_targets - block_size)
                 yield start, scored, last
                 scored = start + block_size
 
