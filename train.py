@@ -60,7 +60,7 @@ SIZES: dict[str, dict[str, int | float]] = {
     "tiny": {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 256, "batch_size": 4,
              "learning_rate": 1e-2},
     "slim": {"n_layer": 4, "n_head": 2, "n_embd": 64, "block_size": 256, "batch_size": 4,
-             "learning_rate": 5e-3},
+             "learning_rate": 4e-3},
     "mini": {"n_layer": 4, "n_head": 2, "n_embd": 128, "block_size": 256, "batch_size": 4,
              "learning_rate": 1e-2},
     "small": {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "batch_size": 64,
@@ -75,7 +75,7 @@ class TrainConfig:
     """Train a transformer on a text. `python train.py` alone trains on short tales."""
 
     # --- the text ---
-    data: tuple[str, ...] = ("tales",)  # files, folders, globs, or tales, pictures, shakespeare
+    data: tuple[str, ...] = ("tales",)  # files, folders, globs; tales, pictures, tunes, shakespeare
     separator: str | None = None  # stands between documents in a file; none: a file is a document
     tokenizer: Literal["bpe", "char", "byte", "gpt2"] = "bpe"  # how text is cut into tokens
     vocab_size: int = 2048  # the most tokens that bpe may make
@@ -145,8 +145,8 @@ class TrainConfig:
         """The same with nothing left open: sizes filled in, device and dtype chosen, checked."""
         # Tales are simple, and in less time than that, more steps are worth more than more weights.
         fitting = "tiny" if self.data == ("tales",) or self.minutes < 2 else "mini"
-        # A picture's rows depend on those above them: to look there takes layers, not width.
-        fitting = "slim" if self.data == ("pictures",) else fitting
+        # Pictures and tunes repeat themselves far apart: to find that takes layers, not width.
+        fitting = "slim" if self.data in (("pictures",), ("tunes",)) else fitting
         size = fitting if self.size == "auto" else self.size
         sizes = {k: v for k, v in SIZES[size].items() if not getattr(self, k)}
         config = dataclasses.replace(self, size=size, **sizes)  # type: ignore[arg-type]

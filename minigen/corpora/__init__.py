@@ -2,6 +2,7 @@
 
 tales         stories written by a grammar, so that the best possible loss is known
 pictures      scenes on a small grid, with captions and a checker; the best loss is known, too
+tunes         melodies with chords in ABC notation, and a checker; the best loss is known, too
 shakespeare   "tiny Shakespeare", 1.1 MB of plays, downloaded once
 """
 
@@ -25,7 +26,7 @@ from pathlib import Path
 
 from minigen.errors import UserError
 
-WRITTEN = ("tales", "pictures")  # by a module of that name, here
+WRITTEN = ("tales", "pictures", "tunes")  # by a module of that name, here
 NAMES = (*WRITTEN, "shakespeare")
 
 SHAKESPEARE_URL = (

@@ -1,0 +1,664 @@
+"""Tunes: probabilities are exact, the checker reads the music, faults are found and named."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import json
+import math
+import random
+import re
+import statistics
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from minigen import corpora, notation
+from minigen.corpora import tunes
+from minigen.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def sample() -> list[tunes.Written]:
+    return list(itertools.islice(tunes.tunes(seed=11), 2000))
+
+
+# ---- exactness -----------------------------------------------------------------------------------
+
+
+def test_a_tune_is_valid_and_read_at_the_probability_it_was_written_with(
+    sample: list[tunes.Written],
+) -> None:
+    for one in sample:
+        verdict = tunes.check(one.text)
+        assert verdict.complaints == []
+        assert (verdict.valid, verdict.obeys, verdict.well_formed) == (True, True, True)
+        assert verdict.conditions == one.conditions
+        assert verdict.bits == pytest.approx(one.bits, abs=1e-9)
+
+
+def test_no_choice_begins_another_so_a_text_is_made_in_one_way_only(
+    sample: list[tunes.Written],
+) -> None:
+    """And -log2 p is the bits of that one way: the probabilities of all texts add up to 1."""
+    for one in sample[:100]:
+        walk = tunes.document()
+        options, at = next(walk), 0
+        with pytest.raises(StopIteration):
+            while True:
+                words = sorted(options)
+                assert not any(b.startswith(a) for a, b in itertools.pairwise(words))
+                assert all(weight > 0 for weight in options.values())
+                (choice,) = (option for option in options if one.text.startswith(option, at))
+                at += len(choice)
+                options = walk.send(choice)
+        assert at == len(one.text)
+
+
+def test_options_are_drawn_as_often_as_their_weights_say() -> None:
+    """Chi-squared on the first beat of one phrase of one first line."""
+    conditions = {"mood": "lively", "dance": "reel", "key": "D", "bars": "12", "form": "ABA"}
+    line = tunes.prompt(conditions)
+    counted: Counter[str] = Counter()
+    expected: dict[str, float] = {}
+    for k in range(3000):
+        rng, walk = random.Random(f"{k}"), tunes.body(conditions)
+        options = next(walk)
+        for _ in range(2):
+            options = walk.send(next(iter(options)))  # P:A, and the chord of home
+        expected = {option: 3000 * w / sum(options.values()) for option, w in options.items()}
+        counted[tunes.draw(options, rng)] += 1
+    assert line == "tune: a lively reel in D, 12 bars, ABA\n"
+    assert counted.keys() <= expected.keys() and len(expected) > 10
+    chi2 = sum((counted[option] - n) ** 2 / n for option, n in expected.items())
+    freedom = len(expected) - 1
+    assert chi2 < freedom + 4 * math.sqrt(2 * freedom)
+
+
+def test_first_lines_are_equally_likely_and_some_are_never_in_training(
+    sample: list[tunes.Written],
+) -> None:
+    seen, held_out = tunes.first_lines(False), tunes.first_lines(True)
+    assert not seen.keys() & held_out.keys()
+    assert len(seen) > 600 and len(held_out) > 150
+    n_lines = math.log2(len(seen))
+    assert all(one.text.partition("\n")[0] + "\n" in seen for one in sample)
+    assert min(one.bits for one in sample) > n_lines
+    for field, values in tunes.FIELDS.items():
+        n = Counter(one.conditions[field] for one in sample)
+        assert n.keys() == set(values)
+    for one in itertools.islice(tunes.tunes(11, "held_out"), 200):
+        assert one.text.partition("\n")[0] + "\n" in held_out
+        assert tunes.check(one.text).valid
+    pairs = {(one.conditions["mood"], one.conditions["dance"]) for one in sample}
+    assert not pairs & set(tunes.HELD_OUT)
+
+
+# ---- the text and the music ----------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_bytes_on_every_python() -> None:
+    text = "\n\n".join(one.text for one in itertools.islice(tunes.tunes(seed=0), 100))
+    digest = hashlib.sha256(text.encode("ascii")).hexdigest()
+    assert (tunes.VERSION, digest) == (
+        1,
+        "a50b45fae5cf923ea7ec4e7e62593969990b949cc80e28c647db7f24cb9c002d",
+    )  # a change of the text needs a new VERSION
+
+
+def test_the_kth_tune_depends_on_seed_split_and_k_alone() -> None:
+    def first(seed: int, split: str = "train") -> list[str]:
+        return [one.text for one in itertools.islice(tunes.tunes(seed, split), 20)]
+
+    assert first(3) == first(3)
+    assert first(3)[7] == tunes.tune(random.Random("3/train/7")).text
+    assert len({*first(3), *first(4), *first(3, "val")}) == 60
+
+
+def test_tunes_differ_and_are_short_enough_for_the_models_context(
+    sample: list[tunes.Written],
+) -> None:
+    assert len({one.text for one in sample}) == len(sample)
+    assert all(one.text.isascii() and 100 < len(one.text) < 450 for one in sample)
+    error = statistics.stdev(one.bits for one in sample) / math.sqrt(len(sample))
+    assert error < 1 and 60 < statistics.mean(one.bits for one in sample) < 110
+
+
+def test_no_two_paces_of_a_dance_have_bars_of_as_many_notes() -> None:
+    """So a mood can be told from its bars; and each bar fills its metre."""
+    for dance in tunes.DANCES.values():
+        counts = [{bar.count("n") for bar in style.bars} for style in dance.styles.values()]
+        assert len(set.union(*counts)) == sum(map(len, counts))
+        for style in dance.styles.values():
+            for bar in (*style.bars, *(f"{a} {style.goal}" for a in style.approach)):
+                music = bar.replace("n", "G")
+                text = f"X:1\nT:-\nM:{dance.metre}\nL:{style.unit}\nK:C\n{music} |]"
+                tune = notation.read(text)
+                assert tune.parts[0].bars[0].length == tune.metre, (bar, style)
+
+
+def test_chords_have_the_names_that_theory_gives_them() -> None:
+    names = {"C": "C F G Am Dm", "A": "A D E F#m Bm", "F": "F Bb C Dm Gm", "D": "D G A Bm Em"}
+    for key, expected in names.items():
+        assert [tunes.Key(key).chord(n) for n in ("I", "IV", "V", "vi", "ii")] == expected.split()
+    names = {"Am": "Am Dm Em C F G", "Bm": "Bm Em F#m D G A", "Dm": "Dm Gm Am F Bb C"}
+    for key, expected in names.items():
+        numerals = ("i", "iv", "v", "III", "VI", "VII")
+        assert [tunes.Key(key).chord(n) for n in numerals] == expected.split()
+
+
+def test_chord_tones_sound_as_the_chord_does(sample: list[tunes.Written]) -> None:
+    """The grammar counts letters; here the key signature is heard, too."""
+    for one in sample[:200]:
+        tune = notation.read(one.text)
+        for _, bar in tune.played():
+            for note in bar.notes:
+                chord = bar.chord_at(note.start)
+                assert chord is not None
+                if note.apart:
+                    assert note.pitch % 12 in {p % 12 for p in notation.chord_pitches(chord)}
+
+
+def test_phrases_vary_but_are_kept(sample: list[tunes.Written]) -> None:
+    """Most repeated phrases end differently, for they lead elsewhere."""
+    alike, different = 0, 0
+    for one in sample:
+        tune = notation.read(one.text)
+        first = tune.parts[0]
+        for part in tune.parts[1:]:
+            if part.name == first.name:
+                assert part.bars[:-1] == first.bars[:-1]
+                alike += part.bars == first.bars
+                different += part.bars != first.bars
+    assert different > 5 * alike
+
+
+# ---- what to ask a model for ---------------------------------------------------------------------
+
+
+def test_prompts_say_what_is_asked_and_draw_the_rest() -> None:
+    lines = {tunes.prompt({"mood": "sad", "dance": "march"}, seed=k) for k in range(50)}
+    assert len(lines) > 20  # a held-out pair, too, can be asked for
+    assert all(line.startswith("tune: a sad march in ") for line in lines)
+    assert all(tunes.read_first_line(line.strip())[1] == [] for line in lines)
+
+
+def test_an_opening_melody_begins_the_tune() -> None:
+    conditions = {"mood": "calm", "dance": "waltz", "key": "G", "bars": "16", "form": "AABB"}
+    text = tunes.prompt(conditions, opening='"G" B2 G |')
+    line = "tune: a calm waltz in G, 16 bars, AABB"
+    headers = r"X:1\nT:The \w+ \w+'s Waltz\nM:3/4\nL:1/4\nK:G"
+    assert re.fullmatch(rf'{line}\n{headers}\nP:A\n\|:"G" B2 G', text)
+    assert tunes.read(text)[1] == len(text) - 1  # a beat's end is a blank, which is still to come
+
+
+@pytest.mark.parametrize(
+    ("conditions", "complaint"),
+    [
+        ({"mood": "angry"}, "mood is 'angry'; give one of cheerful, calm"),
+        ({"metre": "3/4"}, "a tune has no 'metre'; it has mood, dance, key, bars, form"),
+        ({"bars": "8", "form": "AABA"}, "a tune of the form AABA has 16 bars"),
+        ({"mood": "sad", "key": "G"}, "a sad tune is in a minor key; give one of Am, Em"),
+    ],
+)
+def test_what_no_tune_can_be_is_told_in_one_line(
+    conditions: dict[str, str], complaint: str
+) -> None:
+    with pytest.raises(UserError, match=complaint):
+        tunes.prompt(conditions)
+
+
+def test_for_other_programs_a_tune_has_a_tempo_and_no_first_line() -> None:
+    one = next(tunes.tunes(0))
+    text = tunes.abc(one.text)
+    assert text.startswith("X:1\nT:")
+    assert re.search(r"^L:1/\d\nQ:\d/\d=\d+\nK:", text, flags=re.MULTILINE)
+    assert notation.read(text).parts == notation.read(one.text).parts
+    assert tunes.abc("X:1\nT:No first line") == "X:1\nT:No first line"
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+def test_files_hold_what_the_facts_say(tmp_path: Path) -> None:
+    facts = tunes.write(tmp_path, 60_000, 20_000, 10_000, seed=5)
+    names = ["facts.json", "held_out.txt", "train.txt", "val.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert json.loads((tmp_path / "facts.json").read_text(encoding="utf-8")) == facts
+    texts: dict[str, list[str]] = {}
+    for split, said in facts["splits"].items():
+        data = (tmp_path / f"{split}.txt").read_bytes()
+        texts[split] = data.decode("ascii").removesuffix("\n").split("\n\n")
+        bits = sum(tunes.check(text).bits or math.nan for text in texts[split])
+        assert said["sha256"] == hashlib.sha256(data).hexdigest()
+        assert said["tunes"] == len(texts[split])
+        assert said["bits"] == pytest.approx(bits, abs=0.001)
+        assert said["bits_per_byte"] == pytest.approx(bits / said["text_bytes"], abs=1e-6)
+    assert not set(texts["train"]) & set(texts["val"])
+
+
+def test_the_name_of_the_corpus_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = tunes.write
+    monkeypatch.setattr(tunes, "write", lambda folder: write(folder, 20_000, 5_000, 5_000))
+    corpus = corpora.find(["tunes"], tmp_path)
+    assert (corpus.name, corpus.separator) == ("tunes", "\n\n")
+    facts = json.loads((tmp_path / "tunes" / "facts.json").read_bytes())
+    assert corpus.floor == pytest.approx(facts["splits"]["val"]["bits_per_byte"], abs=1e-6)
+    (tmp_path / "tunes" / "held_out.txt").unlink()  # what is damaged is written again
+    corpora.find(["tunes"], tmp_path)
+    assert (tmp_path / "tunes" / "held_out.txt").exists()
+
+
+# ---- planted faults ------------------------------------------------------------------------------
+
+Fault = Callable[[str, random.Random], "tuple[str, str] | None"]  # faulty text, fitting complaint
+FAULTS: dict[str, Fault] = {}
+
+
+def fault(make: Fault) -> Fault:
+    FAULTS[make.__name__] = make
+    return make
+
+
+def music(text: str) -> tuple[str, list[str]]:
+    """The first line with the headers, and the lines of the body."""
+    head, _, body = text.partition("\nP:")
+    return head, ("P:" + body).split("\n")
+
+
+def join(head: str, lines: list[str]) -> str:
+    return "\n".join([head, *lines])
+
+
+def spots(lines: list[str], pattern: str) -> list[tuple[int, re.Match[str]]]:
+    """Where the pattern is found in lines of music."""
+    return [
+        (n, found)
+        for n, line in enumerate(lines)
+        if not line.startswith("P:")
+        for found in re.finditer(pattern, line)
+    ]
+
+
+def replace(lines: list[str], spot: tuple[int, re.Match[str]], new: str) -> list[str]:
+    n, found = spot
+    line = lines[n][: found.start()] + new + lines[n][found.end() :]
+    return [*lines[:n], line, *lines[n + 1 :]]
+
+
+NOTE = r'(?<=[ A-Ga-g\d])[A-Ga-g](?![#bm]*")'  # no letter of a chord's name
+
+
+@fault
+def longer_note(text: str, rng: random.Random) -> tuple[str, str]:
+    head, lines = music(text)
+    spot = rng.choice(spots(lines, NOTE + r"\d?"))
+    return join(
+        head, replace(lines, spot, spot[1][0][0] + "5")
+    ), r"bar \d+ holds .* of a whole note"
+
+
+@fault
+def lost_note(text: str, rng: random.Random) -> tuple[str, str]:
+    head, lines = music(text)
+    spot = rng.choice(spots(lines, NOTE + r"\d?(?=[ A-Ga-g])"))
+    return join(head, replace(lines, spot, "")), r"bar \d+ holds|without notes"
+
+
+@fault
+def wrong_header(text: str, rng: random.Random) -> tuple[str, str]:
+    name, wrong, complaint = rng.choice(
+        [("M", "5/4", "is in ./., not in 5/4"), ("L", "1/2", "bar 1 holds"),
+         ("K", "Ebm", "the key is Ebm, not"), ("K", "H", "cannot read the key K:H")]
+    )  # fmt: skip
+    return re.sub(rf"^{name}:.*$", f"{name}:{wrong}", text, flags=re.MULTILINE), complaint
+
+
+@fault
+def lost_header(text: str, rng: random.Random) -> tuple[str, str]:
+    name = rng.choice("XTMLK")
+    complaint = "no line begins with X:" if name == "X" else f"the header has no {name}:"
+    return re.sub(rf"^{name}:.*\n", "", text, flags=re.MULTILINE), complaint
+
+
+@fault
+def headers_out_of_order(text: str, rng: random.Random) -> tuple[str, str]:
+    swapped = re.sub(r"^(M:.*\n)(L:.*\n)", r"\2\1", text, flags=re.MULTILINE)
+    return swapped, "not a tune of this grammar, near"
+
+
+@fault
+def lost_bar(text: str, rng: random.Random) -> tuple[str, str]:
+    head, lines = music(text)
+    spot = rng.choice(spots(lines, r'(?<=[|:])"[^|]*\|(?=")|^"[^|]*\|'))
+    return join(head, replace(lines, spot, "")), r"the tune has \d+ bars, not"
+
+
+@fault
+def doubled_bar(text: str, rng: random.Random) -> tuple[str, str]:
+    head, lines = music(text)
+    spot = rng.choice(spots(lines, r'"[^|]*\|(?=")'))
+    return join(head, replace(lines, spot, spot[1][0] * 2)), r"the tune has \d+ bars, not"
+
+
+@fault
+def wrong_label(text: str, rng: random.Random) -> tuple[str, str]:
+    label = rng.choice([*re.finditer(r"P:([A-C])", text)])
+    new = rng.choice([letter for letter in "ABCD" if letter != label[1]])
+    return text[: label.start(1)] + new + text[label.end(1) :], r"the form is \w+, not"
+
+
+@fault
+def unlike_repeat(text: str, rng: random.Random) -> tuple[str, str] | None:
+    """A note that is on no beat changes in one of two phrases that should be alike."""
+    head, lines = music(text)
+    names = [line for line in lines if line.startswith("P:")]
+    phrases = [n + 1 for n, line in enumerate(lines) if names.count(line) > 1 and "P:" in line]
+    free = [s for s in spots(lines, r'(?<= )([A-Ga-g])([A-Ga-g]) (?=[^"]*\|")') if s[0] in phrases]
+    if not free:
+        return None
+    spot = rng.choice(free)
+    new = rng.choice([x for x in "EFGABcdefg" if x != spot[1][2]])
+    return join(head, replace(lines, spot, f"{spot[1][1]}{new} ")), "is not like the first one"
+
+
+@fault
+def not_home(text: str, rng: random.Random) -> tuple[str, str]:
+    last = [*re.finditer(r"[A-Ga-g](?=\d (?:\|\]|:\|)$)", text)][-1]
+    new = rng.choice([x for x in "EFGABcdefg" if x.upper() != last[0].upper()])
+    return text[: last.start()] + new + text[last.end() :], "does not end at home: its last note"
+
+
+@fault
+def not_the_home_chord(text: str, rng: random.Random) -> tuple[str, str]:
+    key = tunes.Key(tunes.check(text).conditions["key"])
+    last = [*re.finditer(r'"([^"]*)"', text)][-1]
+    new = rng.choice([name for name in key.numerals if name != last[1]])
+    faulty = f'{text[: last.start()]}"{new}"{text[last.end() :]}'
+    return faulty, "does not end at home: its last chord"
+
+
+@fault
+def not_half_way(text: str, rng: random.Random) -> tuple[str, str]:
+    key = tunes.Key(tunes.check(text).conditions["key"])
+    head, lines = music(text)
+    spot = spots(lines, r'"[^"]*"')
+    names = [line for line in lines if line.startswith("P:")]
+    n = 1 if "|:" in text else 2 * tunes.half_way(len(names)) + 1
+    last = [s for s in spot if s[0] == n][-1]
+    home = key.chord(tunes.HOME[key.mode])
+    return join(head, replace(lines, last, f'"{home}"')), "no phrase ends half-way"
+
+
+@fault
+def foreign_chord(text: str, rng: random.Random) -> tuple[str, str]:
+    key = tunes.Key(tunes.check(text).conditions["key"])
+    spot = rng.choice([*re.finditer(r'"([^"]*)"', text)])
+    foreign = [x + y for x in "ABCDEFG" for y in ("", "m", "#", "b") if x + y not in key.numerals]
+    new = rng.choice(foreign)
+    return f'{text[: spot.start()]}"{new}"{text[spot.end() :]}', rf"the chord {new} in bar \d+ does"
+
+
+@fault
+def no_chord(text: str, rng: random.Random) -> tuple[str, str]:
+    spot = rng.choice([*re.finditer(r'"[^"]*"', text)])
+    return text[: spot.start()] + text[
+        spot.end() :
+    ], "chord|half-way|home|not a tune of this grammar"
+
+
+@fault
+def beat_off_its_chord(text: str, rng: random.Random) -> tuple[str, str]:
+    head, lines = music(text)
+    n, found = rng.choice(spots(lines, r'(?<=" )[A-Ga-g]'))
+    step = tunes.LETTERS.index(found[0])
+    step += 1 if step < tunes.HIGHEST else -1  # between the notes of a chord there are others
+    faulty = join(head, replace(lines, (n, found), tunes.LETTERS[step]))
+    return faulty, r"a group of bar \d+ does not begin with a note of its chord"
+
+
+@fault
+def out_of_range(text: str, rng: random.Random) -> tuple[str, str]:
+    head, lines = music(text)
+    spot = rng.choice(spots(lines, NOTE))
+    new = rng.choice(["C", "b", "c'", "B,"])
+    return join(head, replace(lines, spot, new)), r"bar \d+ is out of the range"
+
+
+@fault
+def accidental(text: str, rng: random.Random) -> tuple[str, str]:
+    head, lines = music(text)
+    spot = rng.choice(spots(lines, NOTE))
+    return join(head, replace(lines, spot, rng.choice("^_=") + spot[1][0])), "has an accidental"
+
+
+def other(text: str, field: str, rng: random.Random) -> tuple[str, str, str]:
+    """The text with another value in its first line; the old and the new value."""
+    old = tunes.check(text).conditions
+    values = [v for v in tunes.FIELDS[field] if v != old[field]]
+    if field in ("mood", "key"):  # of the same mode
+        key = tunes.Key(old["key"])
+        values = [
+            v for v in values if (tunes.MOODS[v].mode if field == "mood" else tunes.Key(v).mode)
+            == key.mode
+        ]  # fmt: skip
+    new = rng.choice(values)
+    line = tunes.FIRST_LINE.format(**{**old, field: new})
+    return line + "\n" + text.partition("\n")[2], old[field], new
+
+
+@fault
+def other_mood(text: str, rng: random.Random) -> tuple[str, str]:
+    faulty, _, new = other(text, "mood", rng)
+    return faulty, rf"bar \d+ of a {new} "
+
+
+@fault
+def mood_of_the_other_mode(text: str, rng: random.Random) -> tuple[str, str]:
+    old = tunes.check(text).conditions["mood"]
+    new = rng.choice([m for m in tunes.MOODS if tunes.MOODS[m].mode != tunes.MOODS[old].mode])
+    return text.replace(old, new, 1), f"a {new} tune is in a"
+
+
+@fault
+def other_dance(text: str, rng: random.Random) -> tuple[str, str]:
+    faulty, _, new = other(text, "dance", rng)
+    return faulty, rf"a {new} "
+
+
+@fault
+def other_key(text: str, rng: random.Random) -> tuple[str, str]:
+    faulty, old, new = other(text, "key", rng)
+    return faulty, f"the key is {old}, not {new}"
+
+
+@fault
+def other_number_of_bars(text: str, rng: random.Random) -> tuple[str, str]:
+    faulty, old, new = other(text, "bars", rng)
+    return faulty, f"the tune has {old} bars, not {new}"
+
+
+@fault
+def other_form(text: str, rng: random.Random) -> tuple[str, str]:
+    faulty, old, new = other(text, "form", rng)
+    return faulty, f"the form is {old}, not {new}"
+
+
+@fault
+def unknown_value(text: str, rng: random.Random) -> tuple[str, str]:
+    field = rng.choice(list(tunes.FIELDS))
+    line = tunes.FIRST_LINE.format(**{**tunes.check(text).conditions, field: "zebra"})
+    return line + "\n" + text.partition("\n")[2], f"{field}: zebra in the first line is none of"
+
+
+@fault
+def no_first_line(text: str, rng: random.Random) -> tuple[str, str]:
+    return text.partition("\n")[2], "the first line is not of the form"
+
+
+@fault
+def truncated(text: str, rng: random.Random) -> tuple[str, str]:
+    body = text.index("\nP:")
+    cut = rng.randrange(text.index("\n") + 1, len(text) - 1)
+    return text[:cut], "." if cut > body else "no K: by line|no line begins|no notes|cannot read"
+
+
+@fault
+def lost_repeat(text: str, rng: random.Random) -> tuple[str, str] | None:
+    if "|:" not in text:
+        return None
+    return text.replace(":|", "|", 1), r"bars, not|the form is"
+
+
+@fault
+def other_title(text: str, rng: random.Random) -> tuple[str, str]:
+    return re.sub(r"T:The \w+", "T:The Zebra", text), "not a tune of this grammar, near"
+
+
+@fault
+def foreign_sign(text: str, rng: random.Random) -> tuple[str, str]:
+    place = rng.randrange(text.index("\nP:") + 5, len(text))
+    return text[:place] + "?" + text[place:], "cannot read|the form is"
+
+
+@pytest.mark.parametrize("kind", list(FAULTS))
+def test_planted_faults_are_found_and_named(kind: str, sample: list[tunes.Written]) -> None:
+    """Each with a complaint that fits; none passes as valid."""
+    rng = random.Random(kind)
+    tried = 0
+    for one in sample:
+        planted = FAULTS[kind](one.text, rng)
+        if planted is None or planted[0] == one.text:
+            continue
+        faulty, complaint = planted
+        verdict = tunes.check(faulty)
+        assert not verdict.valid and verdict.bits is None, faulty
+        said = verdict.complaints
+        assert any(re.search(complaint, each) for each in said), (said, faulty)
+        tried += 1
+        if tried == 60:
+            break
+    assert tried == 60
+
+
+@pytest.mark.slow
+def test_ten_thousand_tunes_are_valid_and_nearly_all_of_a_thousand_faults_are_found() -> None:
+    many = [*itertools.islice(tunes.tunes(seed=12), 10_000)]
+    assert sum(tunes.check(one.text).valid for one in many) == len(many)
+    for kind, plant in FAULTS.items():
+        rng = random.Random(kind)
+        faulty = (planted[0] for one in many if (planted := plant(one.text, rng)))
+        n_found = sum(not tunes.check(text).valid for text in itertools.islice(faulty, 1000))
+        assert n_found >= 990, (kind, n_found)
+
+
+@pytest.mark.parametrize("kind", list(FAULTS))
+def test_obeying_is_judged_apart_from_validity(kind: str, sample: list[tunes.Written]) -> None:
+    """A tune with another title still is what its first line says; one in another key is not."""
+    obeying = {"other_title", "headers_out_of_order", "not_half_way"}
+    disobeying = {name for name in FAULTS if name.startswith(("other_", "lost_", "not_home"))}
+    disobeying -= obeying | {"lost_header"}
+    if kind not in obeying | disobeying:
+        return
+    rng = random.Random(kind)
+    for one in sample[:15]:
+        if planted := FAULTS[kind](one.text, rng):
+            assert tunes.check(planted[0]).obeys == (kind in obeying), planted
+
+
+def test_the_checker_reads_music_that_no_grammar_wrote() -> None:
+    """Other spellings of a tune are as well formed and as obedient, though not the grammar's."""
+    one = next(one for one in tunes.tunes(0) if one.conditions["form"] == "AABA")
+    head, lines = music(one.text)
+    spelt = join(head, [line.replace("|", "  |\n", 1) for line in lines]) + "\n% a remark"
+    verdict = tunes.check(spelt)
+    assert (verdict.well_formed, verdict.obeys, verdict.valid) == (True, True, False)
+    assert re.match("not a tune of this grammar, near", verdict.complaints[0])
+
+
+def test_any_text_at_all_gets_a_verdict(sample: list[tunes.Written]) -> None:
+    header = "tune: a sad waltz in Am, 8 bars, AA\nX:1\nT:x\nM:3/4\nL:1/8\nK:Am\n"
+    bodies = ("", "z6", '"Am"', "C", "|:", '"X"C6 |', "P:A\nz|]", "C/0", "C0", "> C", "\n\n")
+    for text in ("", "\n", "tune:", "X:1", "x" * 5000, '"' * 99, "é \x00 \ud800"):
+        verdict = tunes.check(text)
+        assert not verdict.valid and not verdict.obeys and verdict.complaints
+    for body in bodies:
+        verdict = tunes.check(header + body)
+        assert not verdict.valid and not verdict.obeys and verdict.complaints
+
+
+def test_verdicts_on_spoilt_tunes_are_whole(sample: list[tunes.Written]) -> None:
+    """Whatever happens to a tune: valid, without complaints and with bits, or none of the three."""
+    rng = random.Random(1)
+    n_valid = 0
+    for one, other in zip(sample[:300], sample[300:600], strict=True):
+        pieces = re.findall(r"\w+|\W", one.text)
+        for _ in range(rng.choice([1, 2, 30])):
+            i, spoil = rng.randrange(len(pieces)), rng.choice(["drop", "double", "swap", "borrow"])
+            if spoil == "drop":
+                pieces[i] = ""
+            elif spoil == "double":
+                pieces[i] *= 2
+            elif spoil == "swap":
+                j = rng.randrange(len(pieces))
+                pieces[i], pieces[j] = pieces[j], pieces[i]
+            else:
+                pieces[i] = rng.choice(re.findall(r"\w+", other.text))
+        verdict = tunes.check("".join(pieces))
+        assert verdict.valid == (not verdict.complaints) == (verdict.bits is not None)
+        assert (verdict.obeys and verdict.well_formed) or not verdict.valid
+        n_valid += verdict.valid
+    assert n_valid < 15
+
+
+# ---- command line --------------------------------------------------------------------------------
+
+
+def test_what_the_command_prints_it_also_accepts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tunes.main(["--seed", "9", "--count", "4"])
+    printed = capsys.readouterr().out
+    assert printed.rstrip("\n").split("\n\n") == [
+        one.text for one in itertools.islice(tunes.tunes(9), 4)
+    ]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(printed.encode())))
+    tunes.main(["--check", "-"])
+    assert capsys.readouterr().out == "4 tunes, 4 well-formed, 4 valid, 4 obey their first line\n"
+    faulty = re.sub(r"K:(\w+)", "K:Eb", printed, count=1).replace("\n", "\r\n")
+    (tmp_path / "faulty.txt").write_bytes(faulty.encode())
+    tunes.main(["--check", str(tmp_path / "faulty.txt")])
+    checks = capsys.readouterr().out
+    assert re.match(r"tune 1: the key is Eb, not ", checks)
+    assert checks.endswith("4 tunes, 4 well-formed, 3 valid, 3 obey their first line\n")
+
+
+def test_a_file_that_is_not_there_is_told_in_one_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "minigen.corpora.tunes", "--check", "no/such/file"],
+        capture_output=True,
+        encoding="utf-8",
+        cwd=Path(__file__).resolve().parents[1],
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: cannot read no/such/file: No such file or directory\n"
+
+
+def test_tunes_are_saved_to_hear_and_to_see(tmp_path: Path) -> None:
+    tunes.main(["--count", "1", "--save", str(tmp_path / "new")])
+    names = sorted(path.name for path in (tmp_path / "new").iterdir())
+    assert names == ["1.abc", "1.png", "1.wav"]
+    text = next(tunes.tunes(0)).text
+    assert (tmp_path / "new" / "1.abc").read_text(encoding="utf-8") == tunes.abc(text) + "\n"
+    with pytest.raises(UserError, match="no line begins with X:"):
+        tunes.save("no tune", tmp_path / "x.wav")
+    with pytest.raises(UserError, match=r"cannot write .*: No such file"):
+        tunes.save(text, tmp_path / "no" / "x.abc")
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    with pytest.raises(UserError, match=r"cannot make .*file: "):
+        tunes.main(["--count", "1", "--save", str(tmp_path / "file")])
