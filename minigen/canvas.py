@@ -134,10 +134,8 @@ def save(texts: Sequence[str], path: Path, cell: int = CELL, columns: int = 0) -
         raise UserError(f"cannot write {path}: {error.strerror}; give another place") from None
 
 
-def terminal(text: str, colour: bool) -> str:
-    """The caption, and each cell as two columns of 24-bit colour; without colour, the text."""
-    if not colour:
-        return text
+def terminal(text: str) -> str:
+    """The caption, and each cell as two columns of 24-bit colour."""
     caption, *rows = text.strip("\n").split("\n")
     lines = [caption]
     for row in rows:

@@ -58,9 +58,8 @@ def test_a_faulty_picture_is_shown_as_it_is() -> None:
     assert canvas.pixels("picture: nothing yet", cell=1).size == 0
 
 
-def test_a_terminal_shows_colours_and_a_file_gets_the_text() -> None:
-    assert canvas.terminal(TEXTS[0], colour=False) == TEXTS[0]
-    caption, *rows = canvas.terminal(TEXTS[0], colour=True).split("\n")
+def test_a_terminal_shows_colours() -> None:
+    caption, *rows = canvas.terminal(TEXTS[0]).split("\n")
     assert caption == TEXTS[0].split("\n")[0]
     for row in rows:
         assert row.endswith("\x1b[0m")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import math
 import os
 import re
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from minigen import corpora
-from minigen.corpora import Corpus, pictures, tales
+from minigen.corpora import Corpus, pictures, tales, tunes
 from minigen.data import prepare
 from minigen.errors import UserError
 
@@ -239,8 +240,27 @@ def test_pictures_are_a_corpus_too(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (folder / "held_out.txt").write_text("damaged", encoding="ascii")
     corpora.find(["pictures"], tmp_path)
     assert len((folder / "held_out.txt").read_text(encoding="ascii").split("\n\n")) > 5
-    with pytest.raises(UserError, match="pictures stands alone"):
+    with pytest.raises(UserError, match="pictures goes with tales and pictures and tunes only"):
         corpora.find(["pictures"], tmp_path, "#")
+
+
+def test_written_corpora_are_one_together(tmp_path: Path) -> None:
+    """A model that knows all grammars still has to guess of which the next document is."""
+    for module, sizes in ((tales, (9_000, 3_000)), (tunes, (5_000, 2_000, 1_000))):
+        name = module.__name__.rpartition(".")[2]
+        module.write(tmp_path / name, *sizes)
+    both = corpora.find(["tales,tunes"], tmp_path)
+    assert both.name == "tales+tunes"
+    assert both.train == tuple(tmp_path / name / "train.txt" for name in ("tales", "tunes"))
+    n_train = [len(path.read_text(encoding="ascii").split("\n\n")) for path in both.train]
+    bits = n_bytes = 0.0
+    for path, n, check in zip(both.val, n_train, (tales.check, tunes.check), strict=True):
+        for document in path.read_text(encoding="ascii").removesuffix("\n").split("\n\n"):
+            bits += (check(document).bits or math.nan) - math.log2(n / sum(n_train))
+            n_bytes += len(document)
+    assert both.floor == pytest.approx(bits / n_bytes, rel=1e-6)
+    twice = corpora.find(["tunes", "tales", "tunes"], tmp_path)
+    assert twice.name == "tunes+tales" and twice.floor == pytest.approx(both.floor)
 
 
 def test_tales_stand_alone(tmp_path: Path) -> None:
@@ -251,11 +271,13 @@ def test_tales_stand_alone(tmp_path: Path) -> None:
         ([f"{path},tales"], None),
         (["tales"], "#"),
     ):
-        with pytest.raises(UserError, match="tales stands alone"):
+        with pytest.raises(UserError, match="tales goes with"):
             corpora.find(data, tmp_path, separator)
 
 
-@pytest.mark.parametrize(("name", "begins"), [("tales", "hero: "), ("pictures", "picture: ")])
+@pytest.mark.parametrize(
+    ("name", "begins"), [("tales", "hero: "), ("pictures", "picture: "), ("tunes", "tune: ")]
+)
 def test_the_module_of_a_corpus_runs_without_a_warning(name: str, begins: str) -> None:
     """It would warn if the package had imported it before."""
     command = [sys.executable, "-W", "error", "-m", f"minigen.corpora.{name}", "--count", "1"]

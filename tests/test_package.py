@@ -41,9 +41,14 @@ ALLOWED = {
         "minigen.tokenizer",
     },
     "corpora/__init__.py": {"minigen.corpora"},
-    "corpora/pictures.py": {"minigen", "minigen.corpora"},  # canvas, splits
-    "corpora/tales.py": {"minigen.corpora", "minigen.corpora.grammar"},  # splits
-    "corpora/tunes.py": {"minigen", "minigen.corpora", "minigen.notation"},  # splits
+    "corpora/pictures.py": {"minigen", "minigen.corpora", "minigen.corpora.medium"},
+    "corpora/tales.py": {"minigen.corpora", "minigen.corpora.grammar", "minigen.corpora.medium"},
+    "corpora/tunes.py": {
+        "minigen",
+        "minigen.corpora",
+        "minigen.corpora.medium",
+        "minigen.notation",
+    },
     "sound.py": {"minigen.notation"},
 }
 

@@ -599,14 +599,14 @@ def test_what_the_command_prints_it_also_accepts(
     ]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(printed.encode())))
     tales.main(["--check", "-"])
-    assert capsys.readouterr().out == "4 tales, 4 valid, 4 obey their header\n"
+    assert capsys.readouterr().out == "4 tales, 4 well-formed, 4 obey their first line, 4 valid\n"
     (tmp_path / "faulty.txt").write_bytes(
         re.sub(r"hero: (\w+) ", r"hero: \1 x", printed.replace("\n", "\r\n"), count=1).encode()
     )
     tales.main(["--check", str(tmp_path / "faulty.txt")])
     checks = capsys.readouterr().out
     assert re.match(r"tale 1: hero: x\w+ in the header is none of Fox, ", checks)
-    assert checks.endswith("4 tales, 3 valid, 3 obey their header\n")
+    assert checks.endswith("4 tales, 3 well-formed, 3 obey their first line, 3 valid\n")
 
 
 def test_a_file_that_is_not_there_is_told_in_one_line() -> None:

@@ -63,7 +63,7 @@ def test_no_choice_begins_another_so_a_text_is_made_in_one_way_only(
 def test_options_are_drawn_as_often_as_their_weights_say() -> None:
     """Chi-squared on the first beat of one phrase of one first line."""
     conditions = {"mood": "lively", "dance": "reel", "key": "D", "bars": "12", "form": "ABA"}
-    line = tunes.prompt(conditions)
+    line = tunes.condition(conditions, random.Random(0))
     counted: Counter[str] = Counter()
     expected: dict[str, float] = {}
     for k in range(3000):
@@ -72,7 +72,7 @@ def test_options_are_drawn_as_often_as_their_weights_say() -> None:
         for _ in range(2):
             options = walk.send(next(iter(options)))  # P:A, and the chord of home
         expected = {option: 3000 * w / sum(options.values()) for option, w in options.items()}
-        counted[tunes.draw(options, rng)] += 1
+        counted[tunes.choose(options, rng)] += 1
     assert line == "tune: a lively reel in D, 12 bars, ABA\n"
     assert counted.keys() <= expected.keys() and len(expected) > 10
     chi2 = sum((counted[option] - n) ** 2 / n for option, n in expected.items())
@@ -182,19 +182,39 @@ def test_phrases_vary_but_are_kept(sample: list[tunes.Written]) -> None:
 
 
 def test_prompts_say_what_is_asked_and_draw_the_rest() -> None:
-    lines = {tunes.prompt({"mood": "sad", "dance": "march"}, seed=k) for k in range(50)}
+    rng = random.Random(0)
+    lines = {tunes.condition({"mood": "sad", "dance": "March"}, rng) for _ in range(200)}
     assert len(lines) > 20  # a held-out pair, too, can be asked for
     assert all(line.startswith("tune: a sad march in ") for line in lines)
     assert all(tunes.read_first_line(line.strip())[1] == [] for line in lines)
 
 
 def test_an_opening_melody_begins_the_tune() -> None:
-    conditions = {"mood": "calm", "dance": "waltz", "key": "G", "bars": "16", "form": "AABB"}
-    text = tunes.prompt(conditions, opening='"G" B2 G |')
+    text = tunes.prompt('a calm waltz in G, 16 bars, AABB: "G" B2 G |', random.Random(0))
     line = "tune: a calm waltz in G, 16 bars, AABB"
     headers = r"X:1\nT:The \w+ \w+'s Waltz\nM:3/4\nL:1/4\nK:G"
     assert re.fullmatch(rf'{line}\n{headers}\nP:A\n\|:"G" B2 G', text)
     assert tunes.read(text)[1] == len(text) - 1  # a beat's end is a blank, which is still to come
+
+
+def test_words_say_as_much_as_a_person_wants_to() -> None:
+    """What comes last is left to the model; what was left out in between is drawn."""
+    rng = random.Random(0)
+    for words, begins in (
+        ("a sad waltz in Am, 8 bars, AA", "tune: a sad waltz in Am, 8 bars, AA\n"),
+        ("Sad Waltz in am, 8 bars", "tune: a sad waltz in Am, 8 bars,"),
+        ("a calm waltz in A", "tune: a calm waltz in A,"),
+        ("a sad waltz", "tune: a sad waltz in"),
+        ("a sad", "tune: a sad"),
+        ("", ""),
+        ("tune: a loud one", "tune: a loud one"),
+    ):
+        assert tunes.prompt(words, rng) == begins
+    lines = {tunes.prompt("a waltz in G", rng) for _ in range(50)}
+    assert len(lines) > 10
+    assert all(re.fullmatch(r"tune: a \w+ waltz in G, .*\n", line) for line in lines)
+    with pytest.raises(UserError, match=r"word 'loud'. The words are mood: cheerful, .*AABB"):
+        tunes.prompt("a loud waltz", rng)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +230,7 @@ def test_what_no_tune_can_be_is_told_in_one_line(
     conditions: dict[str, str], complaint: str
 ) -> None:
     with pytest.raises(UserError, match=complaint):
-        tunes.prompt(conditions)
+        tunes.condition(conditions, random.Random(0))
 
 
 def test_for_other_programs_a_tune_has_a_tempo_and_no_first_line() -> None:
@@ -629,13 +649,13 @@ def test_what_the_command_prints_it_also_accepts(
     ]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(printed.encode())))
     tunes.main(["--check", "-"])
-    assert capsys.readouterr().out == "4 tunes, 4 well-formed, 4 valid, 4 obey their first line\n"
+    assert capsys.readouterr().out == "4 tunes, 4 well-formed, 4 obey their first line, 4 valid\n"
     faulty = re.sub(r"K:(\w+)", "K:Eb", printed, count=1).replace("\n", "\r\n")
     (tmp_path / "faulty.txt").write_bytes(faulty.encode())
     tunes.main(["--check", str(tmp_path / "faulty.txt")])
     checks = capsys.readouterr().out
     assert re.match(r"tune 1: the key is Eb, not ", checks)
-    assert checks.endswith("4 tunes, 4 well-formed, 3 valid, 3 obey their first line\n")
+    assert checks.endswith("4 tunes, 4 well-formed, 3 obey their first line, 3 valid\n")
 
 
 def test_a_file_that_is_not_there_is_told_in_one_line() -> None:
@@ -652,13 +672,14 @@ def test_a_file_that_is_not_there_is_told_in_one_line() -> None:
 def test_tunes_are_saved_to_hear_and_to_see(tmp_path: Path) -> None:
     tunes.main(["--count", "1", "--save", str(tmp_path / "new")])
     names = sorted(path.name for path in (tmp_path / "new").iterdir())
-    assert names == ["1.abc", "1.png", "1.wav"]
+    assert names == ["tune.abc", "tune.png", "tune.wav"]
     text = next(tunes.tunes(0)).text
-    assert (tmp_path / "new" / "1.abc").read_text(encoding="utf-8") == tunes.abc(text) + "\n"
-    with pytest.raises(UserError, match="no line begins with X:"):
-        tunes.save("no tune", tmp_path / "x.wav")
+    assert (tmp_path / "new" / "tune.abc").read_text(encoding="utf-8") == tunes.abc(text) + "\n"
+    with pytest.raises(UserError, match=r"tune 2 cannot be read: no line begins with X:.*--seed"):
+        tunes.save([text, "no tune", text], tmp_path / "x.abc")
+    assert sorted(tmp_path.glob("x*")) == [tmp_path / "x-1.abc", tmp_path / "x-3.abc"]
     with pytest.raises(UserError, match=r"cannot write .*: No such file"):
-        tunes.save(text, tmp_path / "no" / "x.abc")
+        tunes.save([text], tmp_path / "no" / "x.abc")
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(UserError, match=r"cannot make .*file: "):
         tunes.main(["--count", "1", "--save", str(tmp_path / "file")])

@@ -15,6 +15,7 @@ import hashlib
 import http.client
 import importlib
 import json
+import math
 import os
 import re
 import stat
@@ -23,6 +24,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from minigen.errors import UserError
 
@@ -67,12 +69,14 @@ def find(data: Sequence[str], folder: Path, separator: str | None = None) -> Cor
     entries = [entry for given in data for entry in _entries(given)]
     if not entries:
         raise UserError(f"--data is empty; give a file, a folder, or one of {', '.join(NAMES)}")
-    for name in WRITTEN:
-        if name in entries:
-            # It brings its own validation text and separator, which fit no other text.
-            if len(entries) > 1 or separator is not None:
-                raise UserError(f"{name} stands alone; leave out the other --data and --separator")
-            return _written(name, folder / name)
+    if written := [e for e in entries if e in WRITTEN and isinstance(e, str)]:
+        # They bring their own validation text and separator, which fit no other text.
+        if len(written) < len(entries) or separator is not None:
+            raise UserError(
+                f"{written[0]} goes with {' and '.join(WRITTEN)} only; "
+                "leave out the other --data and --separator"
+            )
+        return _written(written, folder)
     found = [_shakespeare(folder) if isinstance(e, str) else _files(e) for e in entries]
     files = tuple(dict.fromkeys(file for files in found for file in files))  # each once, in order
     if len(entries) > 1:
@@ -131,24 +135,38 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _written(name: str, folder: Path) -> Corpus:
+def _written(names: Sequence[str], folder: Path) -> Corpus:
+    """Corpora that grammars write, as one; each name counts once."""
+    names = tuple(dict.fromkeys(names))
+    facts = [_intact_facts(name, folder / name)["splits"] for name in names]
+    train, val = ([folder / name / f"{split}.txt" for name in names] for split in ("train", "val"))
+    # Both sums leave out the blank lines between the documents, as the tokens do. END_OF_TEXT
+    # stands there instead: a token that is scored, but after the last sentence of a tale or the
+    # last row of a picture nothing else can come, so it costs a perfect model no bits. What it does
+    # not know is of which corpus the next document is: in training so many of all were of each.
+    documents = [splits["train"][name] for name, splits in zip(names, facts, strict=True)]
+    bits = math.fsum(
+        splits["val"]["bits"] + splits["val"][name] * math.log2(sum(documents) / n)
+        for name, splits, n in zip(names, facts, documents, strict=True)
+    )
+    floor = bits / sum(splits["val"]["text_bytes"] for splits in facts)
+    return Corpus("+".join(names), tuple(train), tuple(val), "\n\n", floor)
+
+
+def _intact_facts(name: str, folder: Path) -> dict[str, Any]:
+    """The facts.json of a corpus, whose files are written if they are missing or not as it says."""
     # Not at the top of the file, so that `python -m minigen.corpora.tales` loads it once.
     module = importlib.import_module(f"minigen.corpora.{name}")
     try:
-        facts = json.loads((folder / "facts.json").read_bytes())
-        intact = facts["version"] == module.VERSION and all(
+        facts: dict[str, Any] = json.loads((folder / "facts.json").read_bytes())
+        if facts["version"] == module.VERSION and all(
             _sha256((folder / f"{split}.txt").read_bytes()) == said["sha256"]
             for split, said in facts["splits"].items()
-        )
+        ):
+            return facts
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        intact = False
-    if not intact:  # not yet written, by an older version, or damaged
-        facts = module.write(folder)
-    # Both numbers leave out the blank lines between the documents, as the tokens do. END_OF_TEXT
-    # stands there instead: a token that is scored, but after the last sentence of a tale or the
-    # last row of a picture nothing else can come, so it costs a perfect model no bits.
-    floor = facts["splits"]["val"]["bits"] / facts["splits"]["val"]["text_bytes"]
-    return Corpus(name, (folder / "train.txt",), (folder / "val.txt",), "\n\n", floor)
+        pass  # not yet written, by an older version, or damaged
+    return dict(module.write(folder))
 
 
 def _shakespeare(folder: Path) -> list[Path]:

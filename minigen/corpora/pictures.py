@@ -53,6 +53,7 @@ from typing import Any, TypeVar
 
 from minigen import canvas
 from minigen.corpora import splits
+from minigen.corpora.medium import Verdict, check_file, draw, known
 from minigen.errors import UserError, one_line_errors
 
 VERSION = 1  # of the text format: the same version and seed give the same bytes
@@ -339,6 +340,7 @@ class Caption:
         return {"form": self.form, **things, "background": self.background}
 
 
+NOUN, ENDINGS = "picture", (".png",)
 # What a caption says, and the words that it has for it.
 FIELDS: dict[str, tuple[str, ...]] = {
     "form": FORMS,
@@ -352,20 +354,20 @@ FIELDS: dict[str, tuple[str, ...]] = {
 }
 
 
-def complete(conditions: Mapping[str, str], rng: random.Random) -> Caption:
-    """A caption of which some fields are given; the others are drawn.
+def condition(given: Mapping[str, str], rng: random.Random) -> str:
+    r"""A caption of which some fields are given; the others are drawn.
 
     Raises UserError for a field or a word that is not in `FIELDS`, or another thing without a
     relation to it.
+
+    >>> red = {"form": "two", "size": "big", "colour": "red", "shape": "moon"}
+    >>> condition(red, random.Random(0))
+    'picture: two big red moons, day\n'
     """
-    for field, word in conditions.items():
-        if field not in FIELDS:
-            raise UserError(f"pictures have no {field}; the fields are {', '.join(FIELDS)}")
-        if word not in FIELDS[field]:
-            raise UserError(f"{field} is {word}; choose one of {', '.join(FIELDS[field])}")
-    others = [field for field in conditions if field.startswith("other")]
+    given = known(NOUN, FIELDS, given)
+    others = [field for field in given if field.startswith("other")]
     open_to = FIELDS | ({"form": RELATIONS} if others else {})
-    words = {f: conditions.get(f) or Dice(rng).choose(given) for f, given in open_to.items()}
+    words = {field: draw(options, rng) for field, options in open_to.items()} | given
     if others and words["form"] not in RELATIONS:
         raise UserError(f"{others[0]} is of a second thing; form must be {', '.join(RELATIONS)}")
     kinds = (
@@ -373,7 +375,7 @@ def complete(conditions: Mapping[str, str], rng: random.Random) -> Caption:
         Kind(words["other_size"], words["other_colour"], words["other_shape"]),
     )
     n_kinds = 2 if words["form"] in RELATIONS else 1
-    return Caption(words["form"], kinds[:n_kinds], words["background"])
+    return f"{Caption(words['form'], kinds[:n_kinds], words['background'])}\n"
 
 
 def _either(words: Sequence[str] | Mapping[str, Any]) -> str:
@@ -417,27 +419,40 @@ def read_caption(line: str) -> Caption:
     raise UserError(f"the caption is not of the form {FORM_OF_CAPTION}")
 
 
-def prompt(text: str) -> str:
-    r"""What a model is to go on from, for a caption as a person types it.
+def prompt(text: str, rng: random.Random) -> str:
+    r"""A caption as a person types it: without "picture: ", and a background if one is wanted.
 
-    "picture: " and the background may be left out; then the model chooses the background.
-    Raises UserError for what is no caption.
+    What begins with "picture:" stays as it is. Raises UserError for what is no caption.
 
-    >>> prompt("a big green star left of a small yellow moon")
+    >>> prompt("a big green star left of a small yellow moon", random.Random(0))
     'picture: a big green star left of a small yellow moon,'
-    >>> prompt("three small red trees, winter")
+    >>> prompt("three small red trees, winter", random.Random(0))
     'picture: three small red trees, winter\n'
     """
-    line = "picture: " + text.strip().lower().removeprefix("picture:").strip(" ,")
+    if text.startswith("picture:") or not text.strip():
+        return text
+    words = text.strip().lower().strip(" ,")
+    line = f"picture: {'a ' if words.startswith(SIZES) else ''}{words}"
     try:
         caption = read_caption(line)
     except UserError as error:
-        raise UserError(
-            f"{error}; the numbers are {', '.join(NUMBERS)}; sizes {', '.join(SIZES)}; "
-            f"colours {', '.join(COLOURS)}; shapes {', '.join(SHAPES)}; "
-            f"relations {', '.join(RELATIONS)}; backgrounds {', '.join(BACKGROUNDS)}"
-        ) from None
+        known_words = "; ".join(
+            f"{field}: {', '.join(options)}"
+            for field, options in FIELDS.items()
+            if not field.startswith("other")
+        )
+        raise UserError(f"{error}. Its words are {known_words}") from None
     return f"{line}\n" if caption.background else f"{line},"
+
+
+def show(text: str) -> str:
+    """The picture in the colours of a terminal."""
+    return canvas.terminal(text)
+
+
+def save(texts: Sequence[str], path: Path) -> None:
+    """Write a PNG: of one picture, or a sheet of several."""
+    canvas.save(texts, path)
 
 
 # ---- drawing pictures ----------------------------------------------------------------------------
@@ -633,28 +648,11 @@ class Thing:
         }[relation]
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What `check` found out about a text.
-
-    well_formed: it is a caption and a grid of 13 x 13 known letters.
-    obeys: the grid shows exactly the things that the caption asks for, where and in front of what
-        it asks for.
-    valid: pictures are drawn like this, to the letter; only then `bits` is -log2 p(text).
-    complaints: why not, in plain words; empty exactly if the picture is valid.
-    conditions: the caption's fields, if it can be read.
-    """
-
-    well_formed: bool
-    obeys: bool
-    valid: bool
-    complaints: list[str]
-    bits: float | None
-    conditions: dict[str, str]
-
-
 def check(text: str) -> Verdict:
     """Look at a text as a picture; blank lines before and after it do not count.
+
+    It is well-formed if it is a caption and a grid of 13 x 13 known letters, and obeys if the grid
+    shows exactly the things that the caption asks for, where and in front of what it asks for.
 
     >>> check("picture: a big red zebra, night").complaints[0]
     'the caption says "zebra", a word that no caption has'
@@ -874,23 +872,10 @@ def main(arguments: list[str] | None = None) -> None:
         if options.save and texts:
             canvas.save(texts, Path(options.save))
         elif not options.save:
-            print("\n\n".join(canvas.terminal(text, sys.stdout.isatty()) for text in texts))
+            shown = map(canvas.terminal, texts) if sys.stdout.isatty() else texts
+            print("\n\n".join(shown))
         return
-    try:
-        data = sys.stdin.buffer.read() if options.check == "-" else Path(options.check).read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {options.check}: {error.strerror}") from error
-    lines = data.decode("utf-8", errors="replace").replace("\r\n", "\n")
-    texts = [text for text in re.split(r"\n(?:-*\n)+", lines.strip("\n")) if text]
-    verdicts = [check(text) for text in texts]
-    for number, verdict in enumerate(verdicts, 1):
-        for complaint in verdict.complaints:
-            print(f"picture {number}: {complaint}")
-    print(
-        f"{len(verdicts)} pictures, {sum(v.well_formed for v in verdicts)} well-formed, "
-        f"{sum(v.obeys for v in verdicts)} obey their caption, "
-        f"{sum(v.valid for v in verdicts)} valid"
-    )
+    check_file(options.check, NOUN, check)
 
 
 if __name__ == "__main__":

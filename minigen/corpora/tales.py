@@ -21,15 +21,15 @@ import itertools
 import math
 import random
 import re
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from minigen.corpora import splits
 from minigen.corpora.grammar import By, Grammar, Mention, Reader, article, parse_rules
-from minigen.errors import UserError, one_line_errors
+from minigen.corpora.medium import Verdict, check_file, draw, known, save_text
+from minigen.errors import one_line_errors
 
 VERSION = 6  # of the text format: the same version and seed give the same bytes
 
@@ -269,29 +269,45 @@ def write(
     )
 
 
-# ---- checking tales ------------------------------------------------------------------------------
+# ---- asking for tales ----------------------------------------------------------------------------
+
+NOUN, ENDINGS = "tale", (".txt",)
+TITLES = {"title": ("Sir", "Lady")}
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What `check` found out about a text.
+def prompt(text: str, rng: random.Random) -> str:
+    """What was typed: a tale goes on behind any words."""
+    return text
 
-    valid: the grammar can write this text, to the letter.
-    obeys: every field of the header is shown in the tale, and nothing in the tale denies one.
-    complaints: why not, in plain words; empty exactly if the tale is valid.
-    bits: -log2 p(text), if it is valid.
-    conditions: the header's fields as far as they could be read.
+
+def condition(given: Mapping[str, str], rng: random.Random) -> str:
+    """A header with these values; the other fields, and whether Sir or Lady, are drawn.
+
+    >>> condition({"hero": "fox"}, random.Random(0))[:15]
+    'hero: Lady Fox,'
     """
+    words = {name: draw(options, rng) for name, options in (FIELDS | TITLES).items()}
+    return HEADER.format(**words | known(NOUN, FIELDS, given)) + "\n"
 
-    valid: bool
-    obeys: bool
-    complaints: list[str]
-    bits: float | None
-    conditions: dict[str, str]
+
+def show(text: str) -> str:
+    """The tale as it is."""
+    return text
+
+
+def save(texts: Sequence[str], path: Path) -> None:
+    """Write the tales with blank lines between them."""
+    save_text("\n\n".join(texts) + "\n", path)
+
+
+# ---- checking tales ------------------------------------------------------------------------------
 
 
 def check(text: str) -> Verdict:
     """Read a text as a tale; blank lines before and after it do not count.
+
+    It is well-formed if its header and its sentences are those of tales, and obeys if the tale
+    shows every field of the header and nothing in it denies one.
 
     >>> check("hero: Sir Fox").complaints[0]
     'the header has no friend'
@@ -303,10 +319,11 @@ def check(text: str) -> Verdict:
         header, body = "", text
     complaints, conditions = _check_header(header)
     if ways is not None:
-        return Verdict(True, True, [], math.log2(ways), conditions)
+        return Verdict(True, True, True, [], math.log2(ways), conditions)
 
     told, unreadable = _read_sentences(body)
     complaints += unreadable
+    well_formed = bool(told) and not complaints
     read = next(Reader(GRAMMAR, header).readings("header"), None)
     denied, contradictions = _contradictions(read.mentions if read else (), told, conditions)
     complaints += contradictions
@@ -319,7 +336,8 @@ def check(text: str) -> Verdict:
         shown.discard("moral")
     complaints += [f"the tale does not show its {field}" for field in FIELDS if field not in shown]
     obeys = len(conditions) == len(FIELDS) and not denied and shown.issuperset(FIELDS)
-    return Verdict(False, obeys, complaints or ["not a tale of this grammar"], None, conditions)
+    complaints = complaints or ["not a tale of this grammar"]
+    return Verdict(well_formed, obeys, False, complaints, None, conditions)
 
 
 @dataclass(frozen=True)
@@ -473,19 +491,7 @@ def main(arguments: list[str] | None = None) -> None:
         chosen = itertools.islice(tales(options.seed), max(0, options.count))
         print("\n\n".join(one.text for one in chosen))
         return
-    try:
-        data = sys.stdin.buffer.read() if options.check == "-" else Path(options.check).read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {options.check}: {error.strerror}") from error
-    lines = data.decode("utf-8", errors="replace").replace("\r\n", "\n")
-    texts = [text for text in re.split(r"\n(?:-*\n)+", lines.strip("\n")) if text]
-    verdicts = [check(text) for text in texts]
-    for number, verdict in enumerate(verdicts, 1):
-        for complaint in verdict.complaints:
-            print(f"tale {number}: {complaint}")
-    valid = sum(verdict.valid for verdict in verdicts)
-    obeying = sum(verdict.obeys for verdict in verdicts)
-    print(f"{len(verdicts)} tales, {valid} valid, {obeying} obey their header")
+    check_file(options.check, NOUN, check)
 
 
 if __name__ == "__main__":

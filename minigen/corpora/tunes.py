@@ -36,8 +36,7 @@ import itertools
 import math
 import random
 import re
-import sys
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -45,6 +44,7 @@ from typing import Any
 
 from minigen import notation, sound
 from minigen.corpora import splits
+from minigen.corpora.medium import Verdict, check_file, draw, known, save_text
 from minigen.errors import UserError, one_line_errors
 from minigen.notation import Bar, Part, Tune
 
@@ -484,7 +484,7 @@ class Written:
     conditions: dict[str, str]
 
 
-def draw(options: Options, rng: random.Random) -> str:
+def choose(options: Options, rng: random.Random) -> str:
     """One of the texts, as often as its weight says; takes one random number."""
     at = rng.random() * sum(options.values())
     ends = itertools.accumulate(options.values())
@@ -496,7 +496,7 @@ def written(walk: Draw, rng: random.Random) -> tuple[str, float]:
     text, bits, options = "", 0.0, next(walk)
     with contextlib.suppress(StopIteration):
         while True:
-            choice = draw(options, rng)
+            choice = choose(options, rng)
             text += choice
             bits -= math.log2(options[choice] / sum(options.values()))
             options = walk.send(choice)
@@ -531,44 +531,73 @@ def write(
     return splits.write(Path(folder), "tunes", streams, sizes, {"version": VERSION, "seed": seed})
 
 
-def prompt(conditions: Mapping[str, str], opening: str = "", seed: int = 0) -> str:
-    """How a tune begins that is to be like this, for a model to go on with.
+NOUN, ENDINGS = "tune", (".wav", ".png", ".abc")
 
-    Args:
-        conditions: values of FIELDS; what is left open is drawn.
-        opening: a melody in ABC that the tune is to begin with, such as '"G" B2 d |"C" e2'. Where
-            the form asks for its phrase again, a model repeats it.
+
+def condition(given: Mapping[str, str], rng: random.Random) -> str:
+    """A first line with these values; what is left open is drawn.
 
     Raises UserError if no first line says that.
 
-    >>> prompt({"mood": "sad", "dance": "waltz", "key": "Am", "bars": "8", "form": "AA"})
+    >>> sad = {"mood": "sad", "dance": "waltz", "key": "Am", "bars": "8", "form": "AA"}
+    >>> condition(sad, random.Random(0))
     'tune: a sad waltz in Am, 8 bars, AA\\n'
     """
-    for field, value in conditions.items():
-        if field not in FIELDS:
-            raise UserError(f"a tune has no {field!r}; it has {', '.join(FIELDS)}")
-        if value not in FIELDS[field]:
-            raise UserError(f"{field} is {value!r}; give one of {', '.join(FIELDS[field])}")
+    given = known(NOUN, FIELDS, given)
     lines = [*first_lines(held_out=False), *first_lines(held_out=True)]
-    fitting = [
-        line for line in lines if conditions.items() <= read_first_line(line.strip())[0].items()
-    ]
-    if not fitting and "form" in conditions and "bars" in conditions:
+    fitting = [line for line in lines if given.items() <= read_first_line(line.strip())[0].items()]
+    if not fitting and "form" in given and "bars" in given:
         raise UserError(
-            f"a tune of the form {conditions['form']} has {PHRASE * len(conditions['form'])} bars"
+            f"a tune of the form {given['form']} has {PHRASE * len(given['form'])} bars"
         )
     if not fitting:
-        mode = MOODS[conditions["mood"]].mode
+        mode = MOODS[given["mood"]].mode
         raise UserError(
-            f"a {conditions['mood']} tune is in a {mode} key; give one of {', '.join(KEYS[mode])}"
+            f"a {given['mood']} tune is in a {mode} key; give one of {', '.join(KEYS[mode])}"
         )
-    rng = random.Random(f"{seed}/prompt")
-    line = draw(dict.fromkeys(fitting, 1), rng)
-    if not opening:
+    return draw(fitting, rng)
+
+
+def prompt(text: str, rng: random.Random) -> str:
+    """Some words of a first line; behind a colon, a melody in ABC that the tune is to begin with.
+
+    Where the form asks for its phrase again, a model repeats that melody. What begins with "tune:"
+    stays as it is. Raises UserError for other words, or if no first line says that.
+
+    >>> prompt("a sad waltz in Am", random.Random(0))
+    'tune: a sad waltz in Am,'
+    >>> print(prompt('a calm waltz in G, 8 bars, AA: "G" g2 g', random.Random(1)))
+    tune: a calm waltz in G, 8 bars, AA
+    X:1
+    T:The Clever Fox's Waltz
+    M:3/4
+    L:1/4
+    K:G
+    P:A
+    "G" g2 g
+    """
+    if text.startswith("tune:") or not text.strip():
+        return text
+    words, _, opening = text.strip().partition(":")
+    given: dict[str, str] = {}
+    field_of = {word.lower(): field for field, options in FIELDS.items() for word in options}
+    for word in re.findall(r"\w+", re.sub(r"^[Aa] ", "", words)):  # an article, no key
+        if word.lower() in field_of:
+            given[field_of[word.lower()]] = word
+        elif word.lower() not in ("in", "bars"):
+            options = "; ".join(f"{field}: {', '.join(FIELDS[field])}" for field in FIELDS)
+            raise UserError(f"no tune is asked for by the word {word!r}. The words are {options}")
+    line = condition(given, rng)
+    asked, _ = read_first_line(line.strip())
+    if opening:
+        headers, _ = written(header(asked), rng)
+        begin = "|:" * (asked["form"] == REPEATED)
+        return f"{line}{headers}P:A\n{begin}{opening.strip().rstrip(' |')}"
+    rest = list(FIELDS)[len(given) :]
+    if not rest or any(field in given for field in rest):
         return line
-    drawn, _ = read_first_line(line.strip())
-    headers, _ = written(header(drawn), rng)
-    return f"{line}{headers}P:A\n{'|:' * (drawn['form'] == REPEATED)}{opening.rstrip(' |')}"
+    # Nothing was left out in between: the model itself says how the line goes on.
+    return FIRST_LINE[: FIRST_LINE.index(f"{{{rest[0]}}}")].format(**asked).rstrip()
 
 
 def abc(text: str) -> str:
@@ -582,47 +611,43 @@ def abc(text: str) -> str:
     return re.sub(r"^K:", f"{tempo}K:", tune, count=1, flags=re.MULTILINE)
 
 
-def save(text: str, path: Path) -> None:
-    """Write the tune of a document as the ending of `path` says: .abc, .wav to hear, .png to see.
+def show(text: str) -> str:
+    """The tune as it is."""
+    return text
 
-    Raises UserError for another ending, for a text that is no tune, and for what cannot be written.
+
+def save(texts: Sequence[str], path: Path) -> None:
+    """Write tunes as the ending of `path` says: .abc, .wav to hear, .png to see.
+
+    Of several, the files are numbered: tune-1.wav, tune-2.wav and so on. Raises UserError for
+    another ending, and, after all others are written, for texts that are no tunes.
     """
-    music = abc(text)
-    tune = notation.read(music)
-    if path.suffix.lower() != ".abc":
-        return sound.save(tune, path)
-    try:
-        path.write_text(music + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
+    faults = []
+    for number, text in enumerate(texts, 1):
+        where = path if len(texts) == 1 else path.with_stem(f"{path.stem}-{number}")
+        music = abc(text)
+        try:
+            tune = notation.read(music)
+        except UserError as error:
+            faults.append(f"tune {number} cannot be read: {error}")
+            continue
+        if path.suffix.lower() == ".abc":
+            save_text(music + "\n", where)
+        else:
+            sound.save(tune, where)
+    if faults:
+        raise UserError(f"{'; '.join(faults)}; another --seed makes another")
 
 
 # ---- checking tunes ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What `check` found out about a text.
-
-    valid: the grammar can write this text, to the letter.
-    obeys: the music is as the first line says: its mood, dance, key (at home in the end), number of
-        bars and form.
-    well_formed: below its first line it is ABC notation whose bars fill their metre.
-    complaints: why not, in plain words; empty exactly if the tune is valid.
-    bits: -log2 p(text), if it is valid.
-    conditions: what the first line says, as far as it could be read.
-    """
-
-    valid: bool
-    obeys: bool
-    well_formed: bool
-    complaints: list[str]
-    bits: float | None
-    conditions: dict[str, str]
-
-
 def check(text: str) -> Verdict:
     """Read a text as a tune; blank lines before and after it do not count.
+
+    It is well-formed if below its first line it is ABC notation whose bars fill their metre, and
+    obeys if the music is as the first line says: its mood, dance, key (at home in the end), number
+    of bars and form.
 
     >>> check("tune: a sad waltz in G, 8 bars, AA").complaints[0]
     'a sad tune is in a minor key, not in G'
@@ -645,9 +670,8 @@ def check(text: str) -> Verdict:
         rest = text[max(at, furthest - 12) : furthest + 12]
         complaints = [f"not a tune of this grammar, near {rest!r}"]
     valid = bits is not None and not complaints
-    return Verdict(
-        valid, not (faults or denied), not faults, complaints, bits if valid else None, conditions
-    )
+    obeys = not (faults or denied)
+    return Verdict(not faults, obeys, valid, complaints, bits if valid else None, conditions)
 
 
 def read(text: str) -> tuple[float | None, int]:
@@ -820,26 +844,7 @@ def main(arguments: list[str] | None = None) -> None:
         chosen = [one.text for one in itertools.islice(tunes(options.seed), max(0, options.count))]
         print("\n\n".join(chosen))
         return save_all(chosen, options.save)
-    try:
-        data = sys.stdin.buffer.read() if options.check == "-" else Path(options.check).read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {options.check}: {error.strerror}") from error
-    lines = data.decode("utf-8", errors="replace").replace("\r\n", "\n")
-    texts = [text for text in re.split(r"\n(?:-*\n)+", lines.strip("\n")) if text]
-    verdicts = [check(text) for text in texts]
-    for number, verdict in enumerate(verdicts, 1):
-        for complaint in verdict.complaints:
-            print(f"tune {number}: {complaint}")
-    well_formed = sum(verdict.well_formed for verdict in verdicts)
-    valid = sum(verdict.valid for verdict in verdicts)
-    obeying = sum(verdict.obeys for verdict in verdicts)
-    print(
-        f"{len(verdicts)} tunes, {well_formed} well-formed, {valid} valid, "
-        f"{obeying} obey their first line"
-    )
-    save_all(
-        [t for t, verdict in zip(texts, verdicts, strict=True) if verdict.well_formed], options.save
-    )
+    save_all(check_file(options.check, NOUN, check), options.save)
 
 
 def save_all(texts: list[str], folder: str | None) -> None:
@@ -850,9 +855,8 @@ def save_all(texts: list[str], folder: str | None) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make {folder}: {error.strerror}; give another") from None
-    for number, text in enumerate(texts, 1):
-        for ending in ("abc", "wav", "png"):
-            save(text, Path(folder) / f"{number}.{ending}")
+    for ending in ENDINGS:
+        save(texts, Path(folder) / f"tune{ending}")
 
 
 if __name__ == "__main__":
