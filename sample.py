@@ -13,6 +13,7 @@ if __name__ == "__main__":
 import io
 import itertools
 import math
+import random
 import sys
 import unicodedata
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ from torch import Tensor
 
 from minigen import checkpoint
 from minigen.command_line import parse
+from minigen.corpora import medium
+from minigen.corpora.medium import Medium
 from minigen.errors import UserError, one_line_errors
 from minigen.interface import Loaded, for_writing, from_checkpoint, load
 from minigen.sampling import Sampling, StopStrings, Token, filtered, generate, pick
@@ -48,11 +51,14 @@ class SampleConfig:
     prompt: str | None = None  # how the text begins; none: as documents do
     prompt_file: str | None = None  # a file that holds the prompt; - is standard input
     interactive: bool = False  # go on behind each line that you type; an empty one ends
+    condition: str | None = None  # instead of a prompt: what the text is to be like, as mood=sad
+    help_conditions: bool = False  # say what this model's texts can be asked to be, and end
     num_samples: int = 1  # texts to write, each with random numbers of its own
     max_new_tokens: int | None = None  # longest text; none: 500, or 20 with --show_probs
     stop_strings: tuple[str, ...] = ()  # end the text before the first of these
     ignore_end_of_text: bool = False  # go on with a new document where the model ends one
     show_probs: bool = False  # show what each token was drawn from
+    save: Path | None = None  # also as a file: .txt, a picture's .png, a tune's .wav, .png or .abc
     # --- how to draw ---
     temperature: float = 0.8  # below 1 is safer, above 1 bolder; 0 takes the most probable token
     top_k: int | None = None  # draw from the k most probable tokens only
@@ -67,7 +73,7 @@ class SampleConfig:
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(SampleConfig, argv)
-    prompt = read_prompt(config)
+    text = read_prompt(config)
     if config.num_samples < 1:
         raise UserError(f"num_samples is {config.num_samples}; it must be 1 or more")
     if config.max_new_tokens is not None and config.max_new_tokens < 1:
@@ -79,23 +85,31 @@ def main(argv: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     loaded = find_model(config)
+    if config.help_conditions:
+        return print(conditions(medium.trained(loaded.state)))
+    check_saving(config, medium.trained(loaded.state))
     writer = Writer(config, sampling, loaded)
+    prompt = writer.asked(text)
     ids = writer.tokenizer.encode_prompt(prompt)
     loss = loaded.state.get("val_loss")
     known = "" if loss is None else f", validation loss {loss:.3f} nats/token"
     step = f"step {loaded.state['step']}" if loaded.state else "a model of others"
     print(f"{loaded.path}: {step}{known}", file=sys.stderr)
     if config.interactive:
-        converse(writer)
-    else:
-        writer.write(ids, prompt)
+        return converse(writer)
+    texts = writer.write(ids, prompt)
+    checked(texts)
+    if config.save:
+        save(texts, config.save)
 
 
 def read_prompt(config: SampleConfig) -> str:
     """The text to begin with, a file's with `\\n` at the ends of lines."""
-    given = [config.prompt is not None, config.prompt_file is not None, config.interactive]
-    if sum(given) > 1:
-        raise UserError("--prompt, --prompt_file and --interactive exclude each other; give one")
+    given = [config.prompt, config.prompt_file, config.condition, config.interactive or None]
+    if len(given) - given.count(None) > 1:
+        raise UserError(
+            "--prompt, --prompt_file, --condition and --interactive exclude each other; give one"
+        )
     name = config.prompt_file
     if name is None:
         return config.prompt or ""
@@ -120,15 +134,79 @@ def find_model(config: SampleConfig) -> Loaded:
     return load(run) if config.run else from_checkpoint(checkpoint.load_best(run))
 
 
+def conditions(media: Sequence[Medium]) -> str:
+    """What a first line can say, for a reader."""
+    if not media:
+        raise UserError("this model has read no tales, pictures or tunes; give it any --prompt")
+    lines = []
+    for one in media:
+        lines.append(f"a {one.NOUN} has, in its first line,")
+        lines += [f"  {field:14}{', '.join(values)}" for field, values in one.FIELDS.items()]
+        example = ",".join(f"{field}={one.FIELDS[field][0]}" for field in list(one.FIELDS)[:2])
+        lines.append(f"so for example --condition {example}; what is not said is drawn")
+    return "\n".join(lines)
+
+
+def check_saving(config: SampleConfig, media: Sequence[Medium]) -> None:
+    """Refuse a --save that cannot work, before anything is written."""
+    path = config.save
+    if path is None:
+        return
+    if config.interactive:
+        raise UserError("--interactive and --save exclude each other; give --prompt")
+    endings = sorted({".txt"}.union(*(one.ENDINGS for one in media)))
+    if path.suffix.lower() not in endings:
+        raise UserError(f"cannot save as {path}; give a name that ends in {', '.join(endings)}")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"there is no folder {path.absolute().parent} for --save; make it first")
+
+
+def checked(texts: Sequence[str]) -> None:
+    """Say on standard error how many texts are as their first line says, and what the others lack.
+
+    Texts that are no medium promise nothing.
+    """
+    verdicts = {n: one.check(text) for n, text in enumerate(texts, 1) if (one := medium.of(text))}
+    if not verdicts:
+        return
+    n_obeying = sum(verdict.obeys for verdict in verdicts.values())
+    print(f"{n_obeying} of {len(verdicts)} obey their first line", file=sys.stderr)
+    for n, verdict in verdicts.items():
+        if not verdict.obeys:
+            print(f"  {n}: {verdict.complaints[0]}", file=sys.stderr)
+
+
+def save(texts: Sequence[str], path: Path) -> None:
+    """Write the texts as the file that the ending of `path` says."""
+    kinds = {medium.of(text) for text in texts}
+    if path.suffix.lower() == ".txt":
+        medium.save_text(texts, path)
+    elif len(kinds) > 1:
+        raise UserError(f"these are not all of one kind; save them as {path.with_suffix('.txt')}")
+    elif (kind := kinds.pop()) and path.suffix.lower() in kind.ENDINGS:
+        kind.save(texts, path)
+    else:
+        noun = kind.NOUN if kind else "text"
+        raise UserError(f"a {noun} is not saved as {path}; take {path.with_suffix('.txt')}")
+
+
 class Writer:
     """A loaded model, and the settings that it writes with."""
 
     def __init__(self, config: SampleConfig, sampling: Sampling, loaded: Loaded) -> None:
         self.config, self.sampling, self.tokenizer = config, sampling, loaded.tokenizer
+        self.media = medium.trained(loaded.state)
+        self.rng = random.Random(f"prompt/{config.seed}")
         self.model, self.cache_for = for_writing(loaded.model, config.device, config.dtype)
 
-    def write(self, ids: Sequence[int], prompt: str, first: int = 0) -> None:
-        """Print num_samples texts that begin with `prompt`, whose tokens are ids.
+    def asked(self, text: str) -> str:
+        """What was typed, or --condition, as the model has it in its first lines."""
+        if self.config.condition is not None:
+            return medium.condition(self.media, self.config.condition, self.rng)
+        return medium.prompt(self.media, text, self.rng)
+
+    def write(self, ids: Sequence[int], prompt: str, first: int = 0) -> list[str]:
+        """Print num_samples texts that begin with `prompt`, whose tokens are ids; returns them.
 
         They grow together. The first that has not ended is shown as it grows, then the next.
         Their random numbers are those of samples number `first` and on.
@@ -163,6 +241,7 @@ class Writer:
         for sample in samples:
             sample.end()
         show(samples)
+        return [sample.text for sample in samples]
 
 
 class Sample:
@@ -173,6 +252,9 @@ class Sample:
         self.tokenizer, self.decoder = writer.tokenizer, writer.tokenizer.stream()
         self.stop = StopStrings(writer.config.stop_strings)
         self.text = ""
+        # Between tables it would be in pieces; and some texts are seen as a whole only.
+        colours = sys.stdout.isatty() and any(one.WHOLE for one in writer.media)
+        self.held = writer.config.show_probs or colours
         self.unprinted = RULE + "\n" if rule else ""
         self.ended = False
         self._add(prompt)
@@ -191,12 +273,15 @@ class Sample:
         """No more tokens come: what was held back in the hope of more is due."""
         if not self.ended:
             self._add(self.stop.push(self.decoder.finish()) + self.stop.finish())
-            self.unprinted += (self.text if self.config.show_probs else "") + "\n"
+            if self.held:
+                kind = medium.of(self.text) if sys.stdout.isatty() else None
+                self.unprinted += kind.show(self.text) if kind else self.text
+            self.unprinted += "\n"
             self.ended = True
 
     def _add(self, text: str) -> None:
         self.text += text
-        if not self.config.show_probs:  # between tables, it would be in pieces
+        if not self.held:
             self.unprinted += text
 
 
@@ -227,12 +312,13 @@ def converse(writer: Writer) -> None:
         if not line:
             return
         try:
-            ids = writer.tokenizer.encode_prompt(line)
+            prompt = writer.asked(line)
+            ids = writer.tokenizer.encode_prompt(prompt)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             continue
         try:  # with other random numbers each turn, so that asking again helps
-            writer.write(ids, line, first=turn * writer.config.num_samples)
+            writer.write(ids, prompt, first=turn * writer.config.num_samples)
         except KeyboardInterrupt:
             print()
 

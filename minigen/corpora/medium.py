@@ -14,11 +14,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from minigen.errors import UserError
 
-BEGINNINGS = {"tales": "hero:", "pictures": "picture:", "tunes": "tune:"}  # of their documents
+# Of the documents of each; in the order in which a prompt is tried, as a tale takes any words.
+BEGINNINGS = {"pictures": "picture:", "tunes": "tune:", "tales": "hero:"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Medium(Protocol):
 
     NOUN: str  # what one of its documents is called
     ENDINGS: tuple[str, ...]  # of the files that `save` writes
+    WHOLE: bool  # a terminal shows a document when it is whole, and no part of it before
 
     @property
     def FIELDS(self) -> Mapping[str, tuple[str, ...]]:
@@ -89,6 +91,53 @@ def of(text: str) -> Medium | None:
     return named(found[0]) if found else None
 
 
+def trained(state: Mapping[str, Any]) -> list[Medium]:
+    """The media that the model of a checkpoint with this `state` was trained on."""
+    data = state.get("config", {}).get("data", ())
+    names = {name.strip() for entry in data for name in str(entry).split(",")}
+    return [named(corpus) for corpus in BEGINNINGS if corpus in names]
+
+
+def prompt(media: Sequence[Medium], text: str, rng: random.Random) -> str:
+    """What a model that was trained on these media is to go on from, for words that were typed.
+
+    Raises UserError if the words are those of no medium; without any medium all are taken.
+    """
+    refused = []
+    for one in media:
+        try:
+            return one.prompt(text, rng)
+        except UserError as error:
+            refused.append(str(error))
+    if refused and of(text) is None:
+        raise UserError("; or ".join(refused))
+    return text
+
+
+def condition(media: Sequence[Medium], pairs: str, rng: random.Random) -> str:
+    """The same for conditions such as "mood=sad,dance=waltz"; other fields are drawn.
+
+    Raises UserError if that asks for nothing that is one of these media, or for more than one.
+    """
+    given: dict[str, str] = {}
+    for pair in pairs.split(","):
+        field, equals, value = (word.strip() for word in pair.partition("="))
+        if not equals:
+            raise UserError(f"{pair!r} is no condition; it is such as mood=sad,dance=waltz")
+        given[field] = value
+    lines, refused = dict[str, str](), list[str]()
+    for one in media:
+        try:
+            lines[one.NOUN] = one.condition(given, rng)
+        except UserError as error:
+            refused.append(str(error))
+    if len(lines) == 1:
+        return next(iter(lines.values()))
+    if lines:
+        raise UserError(f"{pairs} may be a {' or a '.join(lines)}; say more of it")
+    raise UserError("; or ".join(refused) or "the model has read no tales, pictures or tunes")
+
+
 def first_line(text: str) -> str:
     """What a document is to be like, its end included: what a model makes it from."""
     return text[: text.find("\n") + 1] or text
@@ -117,10 +166,10 @@ def draw(options: Sequence[str], rng: random.Random) -> str:
     return options[int(rng.random() * len(options))]
 
 
-def save_text(text: str, path: Path) -> None:
-    """Raises UserError if it cannot be written."""
+def save_text(texts: Sequence[str], path: Path) -> None:
+    """Write texts with blank lines between them. Raises UserError if they cannot be written."""
     try:
-        path.write_text(text, encoding="utf-8")
+        path.write_text("\n\n".join(texts) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; give another place") from None
 

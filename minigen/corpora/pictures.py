@@ -53,7 +53,7 @@ from typing import Any, TypeVar
 
 from minigen import canvas
 from minigen.corpora import splits
-from minigen.corpora.medium import Verdict, check_file, draw, known
+from minigen.corpora.medium import Verdict, check_file, draw, known, save_text
 from minigen.errors import UserError, one_line_errors
 
 VERSION = 1  # of the text format: the same version and seed give the same bytes
@@ -340,7 +340,7 @@ class Caption:
         return {"form": self.form, **things, "background": self.background}
 
 
-NOUN, ENDINGS = "picture", (".png",)
+NOUN, ENDINGS, WHOLE = "picture", (".png", ".txt"), True
 # What a caption says, and the words that it has for it.
 FIELDS: dict[str, tuple[str, ...]] = {
     "form": FORMS,
@@ -451,8 +451,11 @@ def show(text: str) -> str:
 
 
 def save(texts: Sequence[str], path: Path) -> None:
-    """Write a PNG: of one picture, or a sheet of several."""
-    canvas.save(texts, path)
+    """Write the texts, or a PNG: of one picture, or a sheet of several."""
+    if path.suffix.lower() == ".txt":
+        save_text(texts, path)
+    else:
+        canvas.save(texts, path)
 
 
 # ---- drawing pictures ----------------------------------------------------------------------------

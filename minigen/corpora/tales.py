@@ -271,7 +271,7 @@ def write(
 
 # ---- asking for tales ----------------------------------------------------------------------------
 
-NOUN, ENDINGS = "tale", (".txt",)
+NOUN, ENDINGS, WHOLE = "tale", (".txt",), False
 TITLES = {"title": ("Sir", "Lady")}
 
 
@@ -296,8 +296,8 @@ def show(text: str) -> str:
 
 
 def save(texts: Sequence[str], path: Path) -> None:
-    """Write the tales with blank lines between them."""
-    save_text("\n\n".join(texts) + "\n", path)
+    """Write the tales as text."""
+    save_text(texts, path)
 
 
 # ---- checking tales ------------------------------------------------------------------------------

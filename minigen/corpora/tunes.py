@@ -531,7 +531,7 @@ def write(
     return splits.write(Path(folder), "tunes", streams, sizes, {"version": VERSION, "seed": seed})
 
 
-NOUN, ENDINGS = "tune", (".wav", ".png", ".abc")
+NOUN, ENDINGS, WHOLE = "tune", (".wav", ".png", ".abc", ".txt"), False
 
 
 def condition(given: Mapping[str, str], rng: random.Random) -> str:
@@ -617,11 +617,13 @@ def show(text: str) -> str:
 
 
 def save(texts: Sequence[str], path: Path) -> None:
-    """Write tunes as the ending of `path` says: .abc, .wav to hear, .png to see.
+    """Write tunes as the ending of `path` says: .txt, .abc, .wav to hear, .png to see.
 
     Of several, the files are numbered: tune-1.wav, tune-2.wav and so on. Raises UserError for
     another ending, and, after all others are written, for texts that are no tunes.
     """
+    if path.suffix.lower() == ".txt":
+        return save_text(texts, path)
     faults = []
     for number, text in enumerate(texts, 1):
         where = path if len(texts) == 1 else path.with_stem(f"{path.stem}-{number}")
@@ -632,7 +634,7 @@ def save(texts: Sequence[str], path: Path) -> None:
             faults.append(f"tune {number} cannot be read: {error}")
             continue
         if path.suffix.lower() == ".abc":
-            save_text(music + "\n", where)
+            save_text([music], where)
         else:
             sound.save(tune, where)
     if faults:
