@@ -386,62 +386,63 @@ def train_bpe(words: Mapping[bytes, int], n_tokens: int) -> list[bytes]:
             stop if it occurs only once
             its two tokens, joined, are the next token; put it wherever the pair is
 
-    To count all words again for each token is slow, but a join changes only the words that hold its
-    pair. So we keep the counts, and the places where each pair occurs, and count only those words
-    out and in again. A heap finds the highest count. Its entries are never changed: a new count is
-    pushed beside the old one, and an entry that is out of date is dropped when it surfaces.
+    To count all words again for each token is slow. Two facts spare it.
+
+    A join leaves all else in its place. So the words lie in one list, in which each byte holds the
+    id of its token. A join writes the new id over its bytes, and its neighbours lie beside them:
+
+        l o w e r     108 111 119 101 114
+        lo is 256     256 256 119 101 114
+        low is 257    257 257 257 101 114
+
+    A join makes no pairs but with the new token, so an older pair can only become rarer. A pair is
+    counted when it is found, and again when it comes to the top of a heap. If it has become rarer,
+    it goes back with its new count; if not, no other pair occurs more often.
     """
     tokens = list(BYTES)
-    spellings = [list(word) for word in words]  # a byte's value is its id
-    times = list(words.values())
+    gap = -1  # the id between words
+    ids, times = [gap], [0]  # for each byte, its token and how often its word occurs
+    for word, n_times in words.items():
+        ids += [*word, gap]  # a byte's value is its id
+        times += [n_times] * (len(word) + 1)
 
-    counts: Counter[tuple[int, int]] = Counter()
-    places: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
-    for place, spelling in enumerate(spellings):
-        for pair in pairwise(spelling):
-            counts[pair] += times[place]
-            places[pair].add(place)
-    heap = [(-count, pair) for pair, count in counts.items()]
-    heapq.heapify(heap)
+    heap: list[tuple[int, tuple[int, int], list[int]]] = []  # (-count, pair, where it starts)
+
+    def push(found: Mapping[tuple[int, int], list[int]]) -> None:
+        for pair, starts in found.items():
+            count = sum([times[start] for start in starts])
+            if count > 1:
+                heapq.heappush(heap, (-count, pair, starts))
+
+    found = defaultdict(list)
+    for start, pair in enumerate(pairwise(ids)):
+        if gap not in pair:
+            found[pair].append(start)
+    push(found)
 
     while heap and len(tokens) < n_tokens:
-        negative_count, pair = heapq.heappop(heap)
-        if -negative_count != counts[pair]:
+        _, pair, starts = heapq.heappop(heap)
+        left, right = pair
+        offset = len(tokens[left])
+        still = [start for start in starts if ids[start] == left and ids[start + offset] == right]
+        if len(still) < len(starts):
+            push({pair: still})
             continue
-        if counts[pair] < 2:
-            break
-        changed = set()
-        for place in places.pop(pair):
-            for old in pairwise(spellings[place]):
-                counts[old] -= times[place]
-                changed.add(old)
-            spellings[place] = _join(spellings[place], pair, id=len(tokens))
-            for new in pairwise(spellings[place]):
-                counts[new] += times[place]
-                changed.add(new)
-                places[new].add(place)
-        for other in changed:
-            heapq.heappush(heap, (-counts[other], other))
-        tokens.append(tokens[pair[0]] + tokens[pair[1]])
+        id = len(tokens)
+        tokens.append(tokens[left] + tokens[right])
+        length = len(tokens[id])
+        found = defaultdict(list)
+        for start in starts:
+            if ids[start] == left:  # in "aaa" the first join takes the start of the second
+                end = start + length
+                ids[start:end] = [id] * length
+                before, after = ids[start - 1], ids[end]
+                if before != gap:
+                    found[before, id].append(start - len(tokens[before]))
+                if after != gap:
+                    found[id, after].append(start)
+        push(found)
     return tokens
-
-
-def _join(spelling: list[int], pair: tuple[int, int], id: int) -> list[int]:
-    """`spelling` with `id` for every `pair` of neighbours, from left to right.
-
-    >>> _join([1, 1, 1, 2], (1, 1), id=9)
-    [9, 1, 2]
-    """
-    joined = []
-    i = 0
-    while i < len(spelling):
-        if spelling[i] == pair[0] and i + 1 < len(spelling) and spelling[i + 1] == pair[1]:
-            joined.append(id)
-            i += 2
-        else:
-            joined.append(spelling[i])
-            i += 1
-    return joined
 
 
 def _gpt2_tokens() -> list[bytes]:
