@@ -89,7 +89,7 @@ class TrainConfig:
     block_size: int = 0  # tokens that the model can look back on
     dropout: float | None = None  # none: 0.1 for a short text, except in a tiny model, or 0
     # --- how long ---
-    minutes: float = 2.0  # for the whole command; the first steps tell how many fit
+    minutes: float = 0.0  # for the whole command; 0: 2, or 3 for pictures or tunes, 6 for several
     max_steps: int = 0  # the number of steps; 0: as many as fit into --minutes
     # --- how ---
     batch_size: int = 0  # sequences in a step
@@ -143,13 +143,15 @@ class TrainConfig:
 
     def resolved(self) -> TrainConfig:
         """The same with nothing left open: sizes filled in, device and dtype chosen, checked."""
-        # Tales are simple, and in less time than that, more steps are worth more than more weights.
-        fitting = "tiny" if self.data == ("tales",) or self.minutes < 2 else "mini"
+        written = corpora.written(self.data)
+        plain = written in ((), ("tales",))
+        minutes = self.minutes or (2 if plain else 3 if len(written) == 1 else 6)
         # Pictures and tunes repeat themselves far apart: to find that takes layers, not width.
-        fitting = "slim" if self.data in (("pictures",), ("tunes",)) else fitting
+        # Tales are simple, and in less than two minutes more steps are worth more than weights.
+        fitting = "slim" if not plain else "tiny" if written or minutes < 2 else "mini"
         size = fitting if self.size == "auto" else self.size
-        sizes = {k: v for k, v in SIZES[size].items() if not getattr(self, k)}
-        config = dataclasses.replace(self, size=size, **sizes)  # type: ignore[arg-type]
+        chosen: dict[str, Any] = {k: v for k, v in SIZES[size].items() if not getattr(self, k)}
+        config = dataclasses.replace(self, **chosen | {"size": size, "minutes": minutes})
         if config.init_from == "scratch" and (config.lora_rank or config.old_data):
             raise UserError("--lora_rank and --old_data go with a trained model: give --init_from")
         if config.optimizer == "auto":

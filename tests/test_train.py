@@ -366,7 +366,7 @@ def test_resume_refuses_what_would_not_be_the_same_run(run: Run, text: Path) -> 
         ("--size huge", "size"),
         ("--lerning_rate 1", "did you mean --learning_rate"),
         ("--batch_size -1", "--batch_size is -1"),
-        ("--minutes 0", "--minutes is 0"),
+        ("--minutes -1", "--minutes is -1"),
         ("--minutes nan", "--minutes is nan"),
         ("--cooldown 2", "--cooldown is 2"),
         ("--device quantum", "--device quantum"),

@@ -69,14 +69,14 @@ def find(data: Sequence[str], folder: Path, separator: str | None = None) -> Cor
     entries = [entry for given in data for entry in _entries(given)]
     if not entries:
         raise UserError(f"--data is empty; give a file, a folder, or one of {', '.join(NAMES)}")
-    if written := [e for e in entries if e in WRITTEN and isinstance(e, str)]:
+    if grammars := [e for e in entries if e in WRITTEN and isinstance(e, str)]:
         # They bring their own validation text and separator, which fit no other text.
-        if len(written) < len(entries) or separator is not None:
+        if len(grammars) < len(entries) or separator is not None:
             raise UserError(
-                f"{written[0]} goes with {' and '.join(WRITTEN)} only; "
+                f"{grammars[0]} goes with {' and '.join(WRITTEN)} only; "
                 "leave out the other --data and --separator"
             )
-        return _written(written, folder)
+        return _written(grammars, folder)
     found = [_shakespeare(folder) if isinstance(e, str) else _files(e) for e in entries]
     files = tuple(dict.fromkeys(file for files in found for file in files))  # each once, in order
     if len(entries) > 1:
@@ -86,6 +86,12 @@ def find(data: Sequence[str], folder: Path, separator: str | None = None) -> Cor
     else:
         name = entries[0].resolve().name if entries[0].is_dir() else entries[0].stem
     return Corpus(re.sub(r"[^\w+-]+", "-", name).strip("-")[:50] or "text", files, (), separator)
+
+
+def written(data: Sequence[str]) -> tuple[str, ...]:
+    """Those of the corpora that grammars write which `--data` names."""
+    names = {name.strip() for given in data for name in given.split(",")}
+    return tuple(name for name in WRITTEN if name in names)
 
 
 def _entries(given: str) -> list[str | Path]:
@@ -136,15 +142,22 @@ def _files(path: Path) -> list[Path]:
 
 
 def _written(names: Sequence[str], folder: Path) -> Corpus:
-    """Corpora that grammars write, as one; each name counts once."""
+    """Corpora that grammars write, as one. Each is read about as much, whatever its size."""
     names = tuple(dict.fromkeys(names))
     facts = [_intact_facts(name, folder / name)["splits"] for name in names]
-    train, val = ([folder / name / f"{split}.txt" for name in names] for split in ("train", "val"))
+    sizes = [splits["train"]["bytes"] for splits in facts]
+    times = [round(max(sizes) / size) for size in sizes]
+    train = [
+        folder / name / "train.txt" for name, n in zip(names, times, strict=True) for _ in range(n)
+    ]
+    val = [folder / name / "val.txt" for name in names]
     # Both sums leave out the blank lines between the documents, as the tokens do. END_OF_TEXT
     # stands there instead: a token that is scored, but after the last sentence of a tale or the
     # last row of a picture nothing else can come, so it costs a perfect model no bits. What it does
     # not know is of which corpus the next document is: in training so many of all were of each.
-    documents = [splits["train"][name] for name, splits in zip(names, facts, strict=True)]
+    documents = [
+        n * splits["train"][name] for name, splits, n in zip(names, facts, times, strict=True)
+    ]
     bits = math.fsum(
         splits["val"]["bits"] + splits["val"][name] * math.log2(sum(documents) / n)
         for name, splits, n in zip(names, facts, documents, strict=True)

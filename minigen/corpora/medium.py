@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from minigen import corpora
 from minigen.errors import UserError
 
 # Of the documents of each; in the order in which a prompt is tried, as a tale takes any words.
@@ -93,8 +94,7 @@ def of(text: str) -> Medium | None:
 
 def trained(state: Mapping[str, Any]) -> list[Medium]:
     """The media that the model of a checkpoint with this `state` was trained on."""
-    data = state.get("config", {}).get("data", ())
-    names = {name.strip() for entry in data for name in str(entry).split(",")}
+    names = corpora.written(state.get("config", {}).get("data", ()))
     return [named(corpus) for corpus in BEGINNINGS if corpus in names]
 
 

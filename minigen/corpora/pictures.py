@@ -594,7 +594,7 @@ def count() -> int:
 
 def write(
     folder: Path,
-    train_bytes: int = 16_000_000,
+    train_bytes: int = 8_000_000,
     val_bytes: int = 280_000,
     held_out_bytes: int = 140_000,
     seed: int = 0,
