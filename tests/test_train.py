@@ -166,6 +166,26 @@ def test_minutes_become_a_number_of_steps_once(run: Run) -> None:
     assert files_of(run(f"--max_steps {steps}", "counted")) == files_of(timed)
 
 
+@pytest.mark.parametrize(
+    ("data", "minutes", "size", "chosen"),
+    [
+        ("tales", 0, "auto", ("tiny", 2)),
+        ("tales", 9, "auto", ("tiny", 9)),
+        ("my.txt", 0, "auto", ("mini", 2)),
+        ("my.txt", 1, "auto", ("tiny", 1)),
+        ("pictures", 0, "auto", ("slim", 3)),
+        ("tunes", 1, "small", ("small", 1)),
+        ("tales, tunes", 0, "auto", ("slim", 6)),
+    ],
+)
+def test_the_text_decides_on_size_and_time(
+    data: str, minutes: float, size: Any, chosen: tuple[str, float]
+) -> None:
+    """Unless they are given."""
+    config = TrainConfig(data=(data,), minutes=minutes, size=size).resolved()
+    assert (config.size, config.minutes) == chosen
+
+
 def test_steps_that_fit() -> None:
     """So many steps that with the evaluations and the end they take what --minutes leaves."""
     train.START = time.perf_counter() - 20
