@@ -672,7 +672,7 @@ def test_a_file_that_is_not_there_is_told_in_one_line() -> None:
 def test_tunes_are_saved_to_hear_and_to_see(tmp_path: Path) -> None:
     tunes.main(["--count", "1", "--save", str(tmp_path / "new")])
     names = sorted(path.name for path in (tmp_path / "new").iterdir())
-    assert names == ["tune.abc", "tune.png", "tune.wav"]
+    assert names == ["tune.abc", "tune.png", "tune.txt", "tune.wav"]
     text = next(tunes.tunes(0)).text
     assert (tmp_path / "new" / "tune.abc").read_text(encoding="utf-8") == tunes.abc(text) + "\n"
     with pytest.raises(UserError, match=r"tune 2 cannot be read: no line begins with X:.*--seed"):
