@@ -520,7 +520,7 @@ def tunes(seed: int, split: str = "train") -> Iterator[Written]:
 
 def write(
     folder: Path,
-    train_bytes: int = 2_500_000,
+    train_bytes: int = 5_000_000,
     val_bytes: int = 150_000,
     held_out_bytes: int = 350_000,
     seed: int = 0,
