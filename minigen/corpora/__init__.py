@@ -142,15 +142,24 @@ def _files(path: Path) -> list[Path]:
 
 
 def _written(names: Sequence[str], folder: Path) -> Corpus:
-    """Corpora that grammars write, as one; each name counts once."""
+    """Corpora that grammars write, as one.
+
+    Each name counts once. What is small is read twice or more, so that there is of each at least
+    about half as much as of the largest.
+    """
     names = tuple(dict.fromkeys(names))
     facts = [_intact_facts(name, folder / name)["splits"] for name in names]
-    train, val = ([folder / name / f"{split}.txt" for name in names] for split in ("train", "val"))
+    sizes = [splits["train"]["bytes"] for splits in facts]
+    times = [max(1, round(max(sizes) / size / 2)) for size in sizes]
+    train = [
+        folder / name / "train.txt" for name, n in zip(names, times, strict=True) for _ in range(n)
+    ]
+    val = [folder / name / "val.txt" for name in names]
     # Both sums leave out the blank lines between the documents, as the tokens do. END_OF_TEXT
     # stands there instead: a token that is scored, but after the last sentence of a tale or the
     # last row of a picture nothing else can come, so it costs a perfect model no bits. What it does
     # not know is of which corpus the next document is: in training so many of all were of each.
-    documents = [splits["train"][name] for name, splits in zip(names, facts, strict=True)]
+    documents = [n * one["train"][name] for name, one, n in zip(names, facts, times, strict=True)]
     bits = math.fsum(
         splits["val"]["bits"] + splits["val"][name] * math.log2(sum(documents) / n)
         for name, splits, n in zip(names, facts, documents, strict=True)
