@@ -59,7 +59,7 @@ LOGITS_BYTES = {"cpu": 2**28, "mps": 2**30, "cuda": 2**32}
 SIZES: dict[str, dict[str, int | float]] = {
     "tiny": {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 256, "batch_size": 4,
              "learning_rate": 1e-2},
-    "slim": {"n_layer": 4, "n_head": 2, "n_embd": 64, "block_size": 256, "batch_size": 8,
+    "slim": {"n_layer": 4, "n_head": 4, "n_embd": 64, "block_size": 256, "batch_size": 8,
              "learning_rate": 4e-3},
     "mini": {"n_layer": 4, "n_head": 2, "n_embd": 128, "block_size": 256, "batch_size": 4,
              "learning_rate": 1e-2},
