@@ -540,7 +540,7 @@ class TokenFile:
             epoch, place = divmod(int(id), n_windows)
             first, order = _epoch(seed, epoch, self.n_tokens, n_windows)
             start = first + int(order[place]) * block_size
-            around = self._read(start - block_size, 2 * block_size + 1)  # the middle is at `start`
+            around = self.read(start - block_size, 2 * block_size + 1)  # the middle is at `start`
             begins = np.flatnonzero(around == self.end_of_text)
             before, after = begins[begins <= block_size], begins[begins > block_size]
             is_short = len(before) and len(after) and after[0] - before[-1] <= block_size
@@ -570,7 +570,7 @@ class TokenFile:
             raise ValueError(f"stride {stride} is not in 1..{block_size}")
         windows = self._sliding_windows(block_size, stride, limit)
         while batch := list(itertools.islice(windows, batch_size)):
-            x, y = _inputs_and_targets([self._read(s, block_size + 1) for s, _, _ in batch])
+            x, y = _inputs_and_targets([self.read(s, block_size + 1) for s, _, _ in batch])
             for row, (start, scored, last) in zip(y, batch, strict=True):
                 row[: scored - start] = -1
                 row[last - start :] = -1
@@ -588,7 +588,7 @@ class TokenFile:
             while scored < last:
                 # The last token before the targets is of the first one's document.
                 first = max(0, scored + 1 - block_size)
-                near = self._read(first, min(2 * block_size, self.n_tokens - first))
+                near = self.read(first, min(2 * block_size, self.n_tokens - first))
                 begins = first + np.flatnonzero(near == self.end_of_text)
                 begin = int(max(begins[begins <= scored], default=0))
                 end = int(min(begins[begins > scored], default=first + len(near)))
@@ -598,7 +598,7 @@ class TokenFile:
                 yield start, scored, last
                 scored = start + block_size
 
-    def _read(self, place: int, n: int) -> npt.NDArray[np.int64]:
+    def read(self, place: int, n: int) -> npt.NDArray[np.int64]:
         """The `n` tokens from `place` on. The stream is a circle: its first follows its last."""
         dtype, parts = np.dtype(self.dtype), []
         while n:

@@ -12,6 +12,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from minigen.repetition import loops
+
+LOSS_APART = 1.5  # a model memorises whose loss on new text is so many times that in training
+
 
 class Report:
     """The bar on the terminal, a line in `metrics.jsonl` for each step, and `loss.png`.
@@ -70,6 +74,11 @@ class Report:
         with self.optional():
             if advice := memorising(read_metrics(self.run)):
                 self.say(f"warning: {advice}")
+            if 2 * step >= (self.bar.total or math.inf) and loops(sample):  # earlier, all do
+                self.say(
+                    "warning: what it writes goes round in a loop. If the text does not, a lower "
+                    "--learning_rate or more text would help; python -m minigen.evaluate tells more"
+                )
             plot_loss(self.run, self.n_vocab, self.bits_per_byte, self.floor)
 
     def final(self, step: int, loss: float) -> None:
@@ -129,21 +138,28 @@ class Report:
 
 
 def memorising(metrics: list[dict[str, Any]]) -> str | None:
-    """What to say when validation loss rises while training loss falls; else None."""
+    """What to say when validation loss rises while training loss falls, or is far above it."""
     looks = [line for line in metrics if "val_loss" in line]
-    best = min(looks, key=lambda line: float(line["val_loss"]), default=None)
-    if best is None or len(looks) < 2 or looks[-1]["val_loss"] < 1.005 * best["val_loss"]:
-        return None
     train = [(line["step"], line["train_loss"]) for line in metrics if "train_loss" in line]
-    now = [loss for _, loss in train[-20:]]
-    then = [loss for step, loss in train if step <= best["step"]][-20:]
-    if not then or sum(now) / len(now) >= sum(then) / len(then):
+    best = min(looks, key=lambda line: float(line["val_loss"]), default=None)
+    if best is None or not train:
         return None
-    return (
-        f"since step {best['step']} the loss on new text has risen from {best['val_loss']:.3f} to "
-        f"{looks[-1]['val_loss']:.3f}, while it falls in training: the model is memorising. The "
-        "checkpoint of that step is kept. More text, --dropout 0.2 or fewer steps would help"
-    )
+    latest = [loss for _, loss in train[-20:]]
+    earlier = [loss for step, loss in train if step <= best["step"]][-20:]
+    now, then = (sum(losses) / max(1, len(losses)) for losses in (latest, earlier))
+    loss = looks[-1]["val_loss"]
+    if loss >= 1.005 * best["val_loss"] and now < then:
+        return (
+            f"since step {best['step']} the loss on new text has risen from {best['val_loss']:.3f} "
+            f"to {loss:.3f}, while it falls in training: the model is memorising. The checkpoint "
+            "of that step is kept. More text, --dropout 0.2 or fewer steps would help"
+        )
+    if loss >= LOSS_APART * now:
+        return (
+            f"the loss on new text is {loss:.3f}, but {now:.3f} in training: the model is "
+            "memorising. More text, --dropout 0.2 or fewer steps would help"
+        )
+    return None
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

@@ -215,7 +215,7 @@ def test_the_floor_counts_the_bytes_that_the_stream_counts(home: Path) -> None:
     """Each tale is a document; and bits of each tale, over n_bytes, are the floor."""
     corpus = corpora.find(["tales"], home)
     tokenizer, train, val = prepare(corpus, None, "byte", 0, home / "cache")
-    stream = tokenizer.decode(val._read(0, val.n_tokens).tolist())
+    stream = tokenizer.decode(val.read(0, val.n_tokens).tolist())
     documents = stream.split("<|endoftext|>")[1:]
     assert val.n_documents == len(documents) > 100
     assert train.n_documents > 1000

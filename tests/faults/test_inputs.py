@@ -48,7 +48,7 @@ def test_any_corpus(n: int, tmp_path: Path) -> None:
             return
         text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
         assert tokenizer.decode(tokenizer.encode(text)) == text
-        ids = [int(i) for t in (train, val) for i in t._read(0, t.n_tokens)]
+        ids = [int(i) for t in (train, val) for i in t.read(0, t.n_tokens)]
         assert tokenizer.decode(i for i in ids if i != tokenizer.end_of_text) == text
         results.append(True)
 

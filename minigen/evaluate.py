@@ -1,0 +1,431 @@
+"""How good is a generative model? `python -m minigen.evaluate out/tales`
+
+Two questions: how well it predicts text that it never saw, and what the text is like that it makes.
+No figure of samples means much by itself. So each stands beside the same figure of real held-out
+text, cut the same way: where the two differ, something is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+from tyro.conf import Positional
+
+from minigen import checkpoint, corpora
+from minigen.command_line import parse
+from minigen.data import TokenFile, prepare, scan, write_tokens
+from minigen.device import choose_device
+from minigen.errors import UserError, one_line_errors
+from minigen.interface import Loaded, load
+from minigen.model import GPT
+from minigen.repetition import LongText
+from minigen.report import LOSS_APART
+from minigen.samples import (
+    body_of,
+    copying_run,
+    evenly,
+    excerpts,
+    figures,
+    mean_entropy,
+    write,
+)
+from minigen.sampling import Sampling
+from minigen.tokenizer import Tokenizer
+
+DATA = Path(__file__).resolve().parents[1] / "data"
+LOGITS_BYTES = 2**27  # at once, while text is read
+BINS = 20  # of probabilities, each 0.05 wide
+POSITIONS = 16  # parts of the context
+ONE_PROMPT = 100  # samples of the first prompt, at most
+NEW_TOKENS = 200  # of a sample that has no end of its own
+SEARCHED = 64 << 20  # bytes of the training text
+
+# The verdict. All are differences to real text, or parts of what real text has.
+MORE_STUCK = 0.1  # collapsed: so many more samples loop or are the same
+MORE_COPIED = 0.15  # memorising: so many more share a long run with the training text
+LEAST_HEEDED = 0.25  # ignores its prompt: of obeying more often than by chance, less than this
+LEAST_FORMED = 0.5  # undertrained: of being well-formed, less than this
+LITTLE_LEARNT = 0.9  # undertrained: of the entropy of single tokens, the loss is more than this
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Judge a model: on text that it never saw, and by the text that it writes."""
+
+    # --- what ---
+    run: Positional[str | None] = None  # a run, its name or its folder, or gpt2; none: the last
+    out_dir: str = "out"  # where the runs are
+    file: str | None = None  # a text to judge on; none: what the run held out for validation
+    separator: str | None = None  # between the documents of --file; none: as in the run's text
+    split: Literal["val", "held_out"] = "val"  # held_out: the corpus's held_out.txt, if it has one
+    eval_tokens: int = 0  # of the text to read; 0: all
+    # --- samples, drawn as by sample.py ---
+    count: int = 200  # samples, each with a prompt of its own from the text; 0: none
+    max_new_tokens: int | None = None  # of each; none: twice the longest document's, or 200
+    temperature: float = 0.8
+    top_k: int | None = None
+    top_p: float = 1.0
+    min_p: float = 0.1
+    repetition_penalty: float = 1.0
+    seed: int = 1337
+    # --- where ---
+    device: str = "auto"  # cuda, mps, cpu, or auto
+    json: Path | None = None  # the figures; none: evaluation.json in the run's folder
+    plot: Path | None = None  # a picture of them; none: evaluation.png there
+
+
+# ---- on a text ----
+
+
+@dataclass(frozen=True)
+class TextFigures:
+    """How well a model predicts a text. Losses are in nats/token."""
+
+    n_tokens: int  # that were predicted
+    loss: float
+    single_tokens: float  # the entropy of single tokens: the loss of knowing how frequent each is
+    calibration_error: float
+    calibration: list[tuple[float, float, int]]  # of each bin: mean p, how often it came, how many
+    by_position: list[tuple[int, float]]  # of 16 parts of the context: its last place, its loss
+
+
+@torch.no_grad()
+def read(model: GPT, tokens: TokenFile, n_vocab: int, limit: int | None = None) -> TextFigures:
+    """Predict each token of a text, or about `limit` of them, from what stands before it.
+
+    Calibration asks of all tokens that got a probability in a bin how many came. The error is the
+    share of the probability that lies in a wrong bin: half the sum of |expected - observed|, over
+    the number of predictions. So it is the expected calibration error of Guo et al. 2017
+    (arXiv:1706.04599), but of all probabilities, as in Nixon et al. 2019 (arXiv:1904.01685), and
+    not only of the highest.
+    """
+    device, block = model.embedding.weight.device, min(model.config.block_size, tokens.n_tokens - 1)
+    rows = max(1, LOGITS_BYTES // (4 * n_vocab * block))
+    total, counts = 0.0, torch.zeros(n_vocab, dtype=torch.int64)
+    bins = torch.zeros(3, BINS, dtype=torch.float64)  # expected, observed, predictions
+    places = torch.zeros(2, block, dtype=torch.float64)  # the loss, the tokens
+    length = min(tokens.n_tokens, limit or tokens.n_tokens)
+    with tqdm(total=length, desc=tokens.name, disable=None, leave=False) as bar:
+        for x, y in tokens.sliding(block, rows, limit=limit):  # (B, T) each
+            logits = model(x.to(device))[..., :n_vocab].float()  # (B, T, V)
+            # Here what precedes counts, and not whether an earlier window had the token.
+            following = torch.cat((x[:, 1:], y[:, -1:]), dim=1)
+            losses = F.cross_entropy(
+                logits.flatten(0, 1), following.flatten().to(device), ignore_index=-1,
+                reduction="none",
+            ).view(y.shape).cpu().double()  # fmt: skip
+            places += torch.stack((losses.sum(dim=0), (following >= 0).sum(dim=0)))
+            total += float(losses[y >= 0].sum())
+            targets = y[y >= 0]
+            counts += targets.bincount(minlength=n_vocab)
+            bins += binned(logits[(y >= 0).to(device)].softmax(dim=-1).cpu(), targets)
+            bar.update(len(targets))
+    n = int(counts.sum())
+    expected, observed, _ = bins
+    parts = torch.arange(block).tensor_split(min(POSITIONS, block))
+    sums = [(int(part[-1]) + 1, *places[:, part].sum(dim=1).tolist()) for part in parts]
+    return TextFigures(
+        n_tokens=n,
+        loss=total / n,
+        single_tokens=float(torch.special.entr(counts.double() / n).sum()),
+        calibration_error=float((expected - observed).abs().sum()) / 2 / n,
+        calibration=[(p / m, came / m, int(m)) for p, came, m in bins.T.tolist() if m],
+        by_position=[(last, loss / m) for last, loss, m in sums if m],
+    )
+
+
+def binned(probabilities: Tensor, targets: Tensor) -> Tensor:
+    """The probabilities of all tokens, and which tokens came, by bins of equal width.
+
+    Args:
+        probabilities: (N, V), on the CPU.
+        targets: (N,), the tokens that came.
+
+    Returns (3, BINS), float64: sums of the probabilities in each bin, how many of the tokens that
+    got them came, and how many probabilities there are. All below 1 / BINS are in the first.
+    """
+    n, n_vocab = probabilities.shape
+    p, ids = probabilities.double().topk(min(BINS, n_vocab))  # no more can be above the first bin
+    bin = (p * BINS).long().clamp(max=BINS - 1).flatten()
+    came = (ids == targets[:, None]).double().flatten()
+    sums = torch.stack(
+        [bin.bincount(weights, minlength=BINS).double() for weights in (p.flatten(), came, None)]
+    )
+    sums[:, 0] += torch.tensor((n, n, n * n_vocab)) - sums.sum(dim=1)
+    return sums
+
+
+# ---- the verdict ----
+
+# Keys of the figures, how a table says them, and how it shows their values.
+FIGURES = {
+    "well_formed": ("well-formed", "{:.1%}"),
+    "obeys": ("obey their first line", "{:.1%}"),
+    "obeys_by_chance": ("obey that of another document", "{:.1%}"),
+    "valid": ("valid to the letter", "{:.1%}"),
+    "identical": ("the same as another one", "{:.1%}"),
+    "loops": ("end in a loop", "{:.1%}"),
+    "different": ("different ones of one prompt", "{:.1%}"),
+    "self_repetition": ("4-grams that the text had before", "{:.1%}"),
+    "distinct_1": ("different words of all", "{:.1%}"),
+    "distinct_2": ("different pairs of words", "{:.1%}"),
+    "distinct_3": ("different triples of words", "{:.1%}"),
+    "entropy": ("entropy of predictions, nats", "{:.3f}"),
+    "copied_run": ("share {} characters with the training text", "{:.1%}"),
+    "copied_whole": ("are in the training text as a whole", "{:.1%}"),
+    "longest_run": ("longest run in common, characters", "{:,.0f}"),
+}
+
+
+def verdict(judged: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a model, in words, or that nothing is."""
+    text, samples, real = judged["text"], judged["samples"], judged["real"]
+    found = []
+    if samples:
+        stuck, usual = samples["stuck"], real["stuck"]
+        collapsed = stuck >= usual + MORE_STUCK
+        if collapsed:
+            found.append(
+                f"collapsed: {stuck:.0%} of samples loop or are the same; real text: {usual:.0%}"
+            )
+        copied, usual = samples.get("copied_run", 0.0), real.get("copied_run", 0.0)
+        if copied >= usual + MORE_COPIED:
+            found.append(
+                f"memorising: {copied:.0%} of samples share {judged['run_length']} or more "
+                f"characters with the training text; real text: {usual:.0%}"
+            )
+        formed, usual = samples.get("well_formed", 1.0), real.get("well_formed", 1.0)
+        if formed < LEAST_FORMED * usual and not collapsed:
+            found.append(
+                f"undertrained: {formed:.0%} of samples are well-formed; real text: {usual:.0%}"
+            )
+        if "obeys" in samples and formed >= LEAST_FORMED * usual:
+            heeded, possible = (one["obeys"] - one["obeys_by_chance"] for one in (samples, real))
+            if heeded < LEAST_HEEDED * possible:
+                found.append(
+                    f"ignores its prompt: {samples['obeys']:.0%} obey it, "
+                    f"{samples['obeys_by_chance']:.0%} another one's; real text: "
+                    f"{real['obeys']:.0%} and {real['obeys_by_chance']:.0%}"
+                )
+    train = judged["train_loss"]
+    if train is not None and text["loss"] >= LOSS_APART * train:
+        found.append(
+            f"memorising: the loss is {train:.3f} on the training text and {text['loss']:.3f} on "
+            "new text"
+        )
+    if train is not None and text["loss"] > LITTLE_LEARNT * text["single_tokens"]:
+        found.append(
+            f"undertrained: a loss of {text['loss']:.3f}; knowing only how frequent each token is "
+            f"gives {text['single_tokens']:.3f}"
+        )
+    return found or ["healthy" if samples else "no fault in its losses; --count 0 made no samples"]
+
+
+# ---- the command ----
+
+
+class Texts(NamedTuple):
+    """What a model is judged on, and what it was trained on."""
+
+    held_out: TokenFile
+    training: TokenFile | None  # None: not known
+    floor: float | None  # of `held_out`, in bits/byte
+    is_own: bool  # `held_out` is of the same text as `training`
+
+
+def find_texts(config: EvaluateConfig, loaded: Loaded) -> Texts:
+    settings, tokenizer, cache = loaded.state.get("config"), loaded.tokenizer, DATA / "cache"
+    corpus, training = None, None
+    try:
+        if settings is None:
+            raise UserError(f"{loaded.path} is no run of train.py, so what it read is not known")
+        corpus = corpora.find(settings["data"], DATA, settings["separator"])
+        _, training, own = prepare(corpus, tokenizer, "", 0, cache)
+        if loaded.state["content"] != [training.path.stem, own.path.stem]:
+            training = None
+            raise UserError(f"{corpus.name} is no longer the text that it was trained on")
+    except UserError as error:
+        if config.file is None:
+            raise UserError(f"{error}; give a text to judge on: --file FILE") from None
+        print(f"without the training text: {error}", file=sys.stderr)
+    if config.file is not None:
+        if config.split != "val":
+            raise UserError("--file and --split exclude each other; give one")
+        separator = config.separator
+        if separator is None and corpus is not None and Path(config.file).exists():
+            separator = corpus.separator
+        given = corpora.find([config.file], DATA, separator)
+        text = scan(given.val or given.train, given.separator)
+        return Texts(write_tokens(text, tokenizer, cache, "text"), training, given.floor, False)
+    assert corpus is not None
+    if config.split == "val":
+        return Texts(own, training, corpus.floor, True)
+    files = [path.with_name("held_out.txt") for path in corpus.val]
+    if not files or not all(file.is_file() for file in files):
+        raise UserError(f"{corpus.name} has no held_out.txt; leave out --split, or give a --file")
+    text = scan(files, corpus.separator)
+    return Texts(write_tokens(text, tokenizer, cache, "held-out text"), training, None, True)
+
+
+def training_text(tokens: TokenFile, tokenizer: Tokenizer) -> LongText:
+    """What its tokens decode to, up to 64 MB; 0xFF, which is in no UTF-8, before each document."""
+    content, place = bytearray(), 0
+    while place < tokens.n_tokens and len(content) < SEARCHED:
+        ids = tokens.read(place, min(1 << 16, tokens.n_tokens - place)).tolist()
+        place += len(ids)
+        content += b"".join(
+            b"\xff" if id == tokens.end_of_text else tokenizer.token_bytes(id) for id in ids
+        )
+    return LongText(bytes(content[:SEARCHED]))
+
+
+def judge(config: EvaluateConfig, loaded: Loaded) -> dict[str, Any]:
+    """All figures, as JSON has them."""
+    texts, tokenizer = find_texts(config, loaded), loaded.tokenizer
+    model = loaded.model.to(choose_device(config.device))
+    n_vocab, block = min(tokenizer.n_vocab, model.config.vocab_size), model.config.block_size
+    sampling = Sampling(
+        config.temperature, config.top_k, config.top_p, config.min_p, config.repetition_penalty
+    )
+    text = read(model, texts.held_out, n_vocab, config.eval_tokens or None)
+    bits_per_byte = (texts.held_out.n_tokens - 1) / texts.held_out.n_bytes / math.log(2)
+    judged: dict[str, Any] = {
+        "model": str(loaded.path),
+        "step": loaded.state.get("step"),
+        "config": {k: v for k, v in asdict(config).items() if not isinstance(v, Path)},
+        "text": asdict(text),
+        "perplexity": math.exp(text.loss),
+        "bits_per_byte": text.loss * bits_per_byte,
+        "floor": texts.floor,
+        "train_loss": None,
+        "run_length": None,
+        "samples": {},
+        "real": {},
+    }
+    if texts.training is not None and texts.is_own:
+        judged["train_loss"] = read(model, texts.training, n_vocab, text.n_tokens).loss
+    if config.count:
+        length = config.max_new_tokens or NEW_TOKENS
+        real = evenly(excerpts(texts.held_out, tokenizer, block, length), config.count)
+        if not real:
+            raise UserError("the text is too short to take prompts from; give more, or --count 0")
+        longest = max(len(one.rest) for one in real) * (2 if real[0].line else 1)
+        limit = config.max_new_tokens or longest
+        cuts = [one.rest[:limit] for one in real]
+        real = [
+            replace(one, rest=rest, body=body_of(rest, tokenizer))
+            for one, rest in zip(real, cuts, strict=True)
+        ]
+        same = [real[0]] * min(ONE_PROMPT, config.count)
+        written = write(loaded, [*real, *same], sampling, limit, config.seed, config.device)
+        samples, same = written[: len(real)], written[len(real) :]
+        training, run = None, 0
+        if texts.training is not None:
+            print("looking for copies", file=sys.stderr)
+            training = training_text(texts.training, tokenizer)
+            run = judged["run_length"] = copying_run(training, real)
+        for name, some in (("samples", samples), ("real", real)):
+            judged[name] = figures(some, training, run)
+            judged[name]["entropy"] = mean_entropy(model, some, n_vocab)
+        judged["samples"]["different"] = len({one.body for one in same}) / len(same)
+    judged["verdict"] = verdict(judged)
+    return judged
+
+
+def table(judged: Mapping[str, Any]) -> str:
+    """What was found, for people."""
+    text, train, samples, real = (judged[k] for k in ("text", "train_loss", "samples", "real"))
+    floor, bits = judged["floor"], judged["bits_per_byte"]
+    lines = [
+        f"{judged['model']} on {text['n_tokens']:,} tokens",
+        f"loss                {text['loss']:.4f} nats/token = {bits:.4f} bits/byte"
+        + ("" if floor is None else f" ({bits / floor - 1:.1%} above the text's entropy)")
+        + f", perplexity {judged['perplexity']:.2f}",
+    ]
+    if train is not None:
+        lines.append(f"on training text    {train:.4f} nats/token")
+    lines.append(f"calibration error   {text['calibration_error']:.2%}")
+    if samples:
+        lines.append(f"\n{'':50}{'samples':>9}{'real text':>11}")
+    for key, (words, form) in FIGURES.items():
+        if key in samples:
+            beside = form.format(real[key]) if key in real else ""
+            label = words.format(judged["run_length"])
+            lines.append(f"{label:50}{form.format(samples[key]):>9}{beside:>11}".rstrip())
+    return "\n".join([*lines, "", *judged["verdict"]])
+
+
+def draw(judged: Mapping[str, Any], path: Path) -> None:
+    """Calibration, loss by position, and shares of samples beside those of real text."""
+    import matplotlib  # here, because it takes a second
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    text, samples, real = judged["text"], judged["samples"], judged["real"]
+    shown = [key for key, (_, form) in FIGURES.items() if "%" in form and key in real]
+    figure, (one, two, three) = plt.subplots(
+        1, 3, figsize=(15, 4.5), dpi=100, width_ratios=(1, 1, 1.2), layout="constrained"
+    )
+    expected, observed, _ = zip(*text["calibration"], strict=True)
+    one.plot((0, 1), (0, 1), color="grey", linestyle=":", label="as it should be")
+    one.plot(expected, observed, "o-", markersize=3, label="this model")
+    one.set(xlabel="probability that the model gave", ylabel="share of such tokens that came",
+            title="calibration")  # fmt: skip
+    one.legend()
+    two.plot(*zip(*text["by_position"], strict=True), "o-", markersize=3)
+    two.set(xlabel="tokens that the model saw before", ylabel="loss in nats/token", ylim=(0, None),
+            title="loss by position in the context")  # fmt: skip
+    heights = np.arange(len(shown), 0, -1)
+    three.barh(heights + 0.2, [samples[key] for key in shown], 0.4, label="samples")
+    three.barh(heights - 0.2, [real[key] for key in shown], 0.4, label="real text", color="grey")
+    three.set_yticks(heights, [FIGURES[key][0].format(judged["run_length"]) for key in shown])
+    three.set(xlim=(0, 1), title="share of samples, and of real text")
+    if shown:
+        three.legend()
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def find_model(config: EvaluateConfig) -> Loaded:
+    if config.run is None:
+        return load(checkpoint.find_run(Path(config.out_dir)))
+    named = Path(config.out_dir) / config.run
+    return load(named if checkpoint.steps(named) else config.run)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    config = parse(EvaluateConfig, argv)
+    for name, least in (("count", 0), ("eval_tokens", 0), ("max_new_tokens", 1)):
+        if (given := getattr(config, name)) is not None and given < least:
+            raise UserError(f"--{name} is {given}; give {least} or more")
+    loaded = find_model(config)
+    judged = judge(config, loaded)
+    # Another's folder is left as it is.
+    run = loaded.path.parent if loaded.state else None
+    json_path = config.json or (run and run / "evaluation.json")
+    plot_path = config.plot or (run and run / "evaluation.png")
+    print(table(judged))
+    try:
+        if json_path:
+            json_path.write_text(json.dumps(judged, indent=1) + "\n", encoding="utf-8")
+        if plot_path:
+            draw(judged, plot_path)
+    except OSError as error:
+        raise UserError(f"cannot write {error.filename}: {error.strerror}") from None
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()

@@ -1,0 +1,202 @@
+"""What a model writes beside real text that was cut the same way, and figures of both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from minigen.corpora import medium
+from minigen.data import TokenFile
+from minigen.interface import Loaded, for_writing
+from minigen.model import GPT
+from minigen.repetition import LongText, distinct, loops, self_repetition, twins
+from minigen.sampling import Sampling, generate
+from minigen.tokenizer import Tokenizer
+
+ROWS = 64  # samples that are written at once
+PROMPT_TOKENS = 16  # where no first line says what a text is to be
+READ = 1 << 22  # tokens of a text to take excerpts from
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """A beginning, real in any case, and what comes next: in the text, or as a model goes on."""
+
+    prompt: list[int]  # for the model
+    rest: list[int]  # with END_OF_TEXT, if the text ends there
+    line: str  # that a document of a medium begins with; empty if it is of none
+    body: str  # the text of `rest`
+
+
+def excerpts(tokens: TokenFile, tokenizer: Tokenizer, block: int, n_new: int) -> list[Excerpt]:
+    """What samples are to be compared with: documents, cut behind their first line or tokens.
+
+    Where there are documents of a medium, only those are taken, as one cut by the split is none. A
+    document of no medium that outgrows the context is taken in pieces, each with so many new tokens
+    at most.
+    """
+    ids = tokens.read(0, min(tokens.n_tokens, READ))
+    found: list[Excerpt] = []
+    plain: list[Excerpt] = []
+    for document in np.split(ids, np.flatnonzero(ids == tokens.end_of_text))[1:]:
+        text = tokenizer.decode(document[1:].tolist())
+        if medium.of(text):
+            line = medium.first_line(text)
+            body = text.removeprefix(line)
+            rest = [*tokenizer.encode(body), tokens.end_of_text]
+            found.append(Excerpt(tokenizer.encode_prompt(line), rest, line, body))
+        elif not found:
+            whole = [*document.tolist(), tokens.end_of_text]
+            size = len(whole) if len(whole) <= block else min(block, PROMPT_TOKENS + n_new)
+            for first in range(0, len(whole) - size + 1, size):
+                n = first + min(PROMPT_TOKENS, size // 2)
+                rest = whole[n : first + size]
+                plain.append(Excerpt(whole[first:n], rest, "", body_of(rest, tokenizer)))
+    return found or plain
+
+
+def body_of(ids: Sequence[int], tokenizer: Tokenizer) -> str:
+    return tokenizer.decode([id for id in ids if id != tokenizer.end_of_text])
+
+
+def evenly(items: Sequence[Excerpt], n: int) -> list[Excerpt]:
+    """So many of the items, or all, from all over."""
+    n = min(n, len(items))
+    return [items[i * len(items) // n] for i in range(n)]
+
+
+def write(
+    loaded: Loaded,
+    excerpts: Sequence[Excerpt],
+    sampling: Sampling,
+    limit: int,
+    seed: int,
+    device: str,
+) -> list[Excerpt]:
+    """The same beginnings, and how the model goes on, with at most `limit` tokens.
+
+    The n-th draws the random numbers of sample n, as sample.py's n-th does.
+    """
+    tokenizer, written = loaded.tokenizer, list[Excerpt]()
+    model, cache_for = for_writing(loaded.model, device)
+    with tqdm(total=len(excerpts), desc="samples", disable=None, leave=False) as bar:
+        for first in range(0, len(excerpts), ROWS):
+            batch = excerpts[first : first + ROWS]
+            steps = generate(
+                model,
+                cache_for(max(len(one.prompt) for one in batch) + limit),
+                [one.prompt for one in batch],
+                sampling,
+                n_vocab=min(tokenizer.n_vocab, loaded.model.config.vocab_size),
+                max_new_tokens=limit,
+                end_of_text=tokenizer.end_of_text,
+                seed=seed,
+                samples=range(first, first + len(batch)),
+            )
+            for one, tokens in zip(batch, zip(*steps, strict=True), strict=True):
+                rest = [token.id for token in tokens if token]
+                written.append(replace(one, rest=rest, body=body_of(rest, tokenizer)))
+            bar.update(len(batch))
+    return written
+
+
+@torch.no_grad()
+def mean_entropy(model: GPT, texts: Sequence[Excerpt], n_vocab: int) -> float:
+    """Of the model's predictions of what the texts have behind their prompts, in nats."""
+    found: list[float] = []
+    for one in texts:
+        ids = [*one.prompt, *one.rest][: model.config.block_size]
+        logits = model(torch.tensor([ids[:-1]]).to(model.embedding.weight.device))
+        found += entropy(logits[0, len(one.prompt) - 1 :, :n_vocab]).tolist()
+    return sum(found) / max(1, len(found))
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Of each prediction (..., V), in nats.
+
+    >>> entropy(torch.zeros(4)).exp().item()
+    4.0
+    """
+    entropies: Tensor = torch.special.entr(logits.softmax(dim=-1)).sum(dim=-1)
+    return entropies
+
+
+# ---- figures of texts ----
+
+
+def figures(texts: Sequence[Excerpt], training: LongText | None, run: int) -> dict[str, float]:
+    """What can be said of texts alone; those about copying only with the training text.
+
+    Args:
+        run: so many characters (bytes of UTF-8) in common with the training text make a copy.
+    """
+    bodies = [one.body for one in texts]
+    looping, same = [loops(body) for body in bodies], twins(bodies)
+    found: dict[str, float] = {}
+    if all(one.line for one in texts):
+        found |= fidelity(texts)
+    found |= {
+        "identical": share(same),
+        "loops": share(looping),
+        "stuck": share(a or b for a, b in zip(looping, same, strict=True)),
+        "self_repetition": self_repetition(bodies),
+        **{f"distinct_{n}": distinct(bodies, n) for n in (1, 2, 3)},
+    }
+    if training is not None:
+        contents = [body.encode() for body in bodies]
+        copied = training.has_run(run, contents)
+        whole = (c in training.content for c, has in zip(contents, copied, strict=True) if has)
+        found |= {
+            "copied_run": share(copied),
+            "copied_whole": sum(whole) / len(texts),
+            "longest_run": training.longest_run(contents),
+        }
+    return found
+
+
+def fidelity(texts: Sequence[Excerpt]) -> dict[str, float]:
+    """How many texts are what their first line says, and what that of another document says.
+
+    The second is what a model would reach that does not read its prompt.
+    """
+    verdicts, by_chance = [], []
+    for i, one in enumerate(texts):
+        check = _medium(one).check
+        verdicts.append(check(one.line + one.body))
+        others = (*texts[i + 1 :], *texts[:i])
+        if other := next(
+            (o for o in others if o.line != one.line and _medium(o) is _medium(one)), None
+        ):
+            by_chance.append(check(other.line + one.body).obeys)
+    return {
+        **{
+            name: share(getattr(verdict, name) for verdict in verdicts)
+            for name in ("well_formed", "obeys", "valid")
+        },
+        "obeys_by_chance": share(by_chance),
+    }
+
+
+def _medium(one: Excerpt) -> medium.Medium:
+    found = medium.of(one.line)
+    assert found is not None
+    return found
+
+
+def share(flags: Iterable[bool]) -> float:
+    """Of flags, how many are true; 0 of none."""
+    every = list(flags)
+    return sum(every) / max(1, len(every))
+
+
+def copying_run(training: LongText, real: Sequence[Excerpt]) -> int:
+    """60, 120, 240, ...: the first length that at most 5 % of real texts share with training."""
+    run, contents = 60, [one.body.encode() for one in real]
+    while share(training.has_run(run, contents)) > 0.05:
+        run *= 2
+    return run
