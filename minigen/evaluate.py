@@ -27,11 +27,7 @@ from minigen.command_line import parse
 from minigen.data import TokenFile, prepare, scan, write_tokens
 from minigen.device import choose_device
 from minigen.errors import UserError, one_line_errors
-from minigen.interface import Loaded, load
-from minigen.model import GPT
-from minigen.repetition import LongText
-from minigen.report import LOSS_APART
-from minigen.samples import (
+from minigen.excerpts import (
     body_of,
     copying_run,
     evenly,
@@ -40,6 +36,10 @@ from minigen.samples import (
     mean_entropy,
     write,
 )
+from minigen.interface import Loaded, load
+from minigen.model import GPT
+from minigen.repetition import LongText
+from minigen.report import LOSS_APART
 from minigen.sampling import Sampling
 from minigen.tokenizer import Tokenizer
 
@@ -293,7 +293,7 @@ def training_text(tokens: TokenFile, tokenizer: Tokenizer) -> LongText:
 def judge(config: EvaluateConfig, loaded: Loaded) -> dict[str, Any]:
     """All figures, as JSON has them."""
     texts, tokenizer = find_texts(config, loaded), loaded.tokenizer
-    model = loaded.model.to(choose_device(config.device))
+    model = loaded.model.float().to(choose_device(config.device))
     n_vocab, block = min(tokenizer.n_vocab, model.config.vocab_size), model.config.block_size
     sampling = Sampling(
         config.temperature, config.top_k, config.top_p, config.min_p, config.repetition_penalty

@@ -23,11 +23,11 @@ from minigen.corpora import medium, pictures, tales, tunes
 from minigen.data import TokenFile, scan, write_tokens
 from minigen.errors import UserError
 from minigen.evaluate import EvaluateConfig, binned, find_model, judge, read, verdict
+from minigen.excerpts import Excerpt, copying_run, entropy, excerpts, fidelity
 from minigen.interface import load
 from minigen.model import GPT, GPTConfig
 from minigen.repetition import LongText, distinct, loops, self_repetition, twins
 from minigen.report import Report, memorising
-from minigen.samples import Excerpt, copying_run, entropy, excerpts, fidelity
 from minigen.tokenizer import train_tokenizer
 
 ROOT = Path(evaluate.__file__).parents[1]
@@ -40,8 +40,7 @@ class Narrow(random.Random):
         return super().random() / 4
 
 
-def documents(n: int, seed: int) -> list[str]:
-    rng = Narrow(seed)
+def documents(n: int, rng: random.Random) -> list[str]:
     return [tales.tale(rng).text for _ in range(n)]
 
 
@@ -66,14 +65,16 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(ROOT / "minigen", folder / "minigen")
     shutil.copy(ROOT / "train.py", folder)
-    told = documents(1500, seed=0)
+    told = documents(1500, Narrow(0))
     kinds = {
         "healthy": (told, 250),
         "collapsed": (list(map(looped, told)), 120),
-        "memorising": (told[:8] * 5, 250),
+        "memorising": (documents(8, random.Random(0)) * 5, 250),
         "ignoring": (shuffled(told), 250),
     }
-    for name, texts in [("new", documents(60, seed=1)), *((k, v[0]) for k, v in kinds.items())]:
+    files = {name: texts for name, (texts, _) in kinds.items()}
+    files |= {"new": documents(60, Narrow(1)), "any": documents(60, random.Random(1))}
+    for name, texts in files.items():
         (folder / f"{name}.txt").write_text("\n\n".join(texts), encoding="utf-8")
     flags = ["--size", "tiny", "--vocab_size", "512", "--compile", "no", "--device", "cpu"]
     running = [
@@ -132,10 +133,10 @@ def test_a_collapsed_model_is_told_by_its_loops(judged: Judge) -> None:
 
 def test_a_memorising_model_is_told_by_what_it_copies(judged: Judge) -> None:
     """Although the text that it holds out for itself, which is in its training text, says no."""
-    found = judged("memorising")
+    found = judged("memorising", file="any.txt")
     assert any(line.startswith("memorising: ") for line in found["verdict"])
-    assert found["samples"]["copied_run"] > 0.3 and found["real"]["copied_run"] <= 0.05
-    assert found["samples"]["longest_run"] > 1.5 * found["real"]["longest_run"]
+    assert found["samples"]["copied_run"] > 0.5 and found["real"]["copied_run"] <= 0.05
+    assert found["samples"]["longest_run"] > 4 * found["real"]["longest_run"]
 
 
 def test_a_model_that_ignores_its_prompt_obeys_it_as_often_as_any_other(judged: Judge) -> None:
@@ -242,7 +243,7 @@ def test_entropy() -> None:
 
 
 def test_a_document_is_cut_behind_its_first_line_or_tokens(tmp_path: Path) -> None:
-    told = documents(3, seed=5)
+    told = documents(3, random.Random(5))
     tokenizer = train_tokenizer("byte", [])
     model, tokens = small(tmp_path, "\n\n".join(["a remnant of a tale.", *told]))
     found = excerpts(tokens, tokenizer, model.config.block_size, 20)
@@ -267,7 +268,8 @@ def test_chance_is_the_first_line_of_another_document() -> None:
         Excerpt([0], [0], (line := medium.first_line(text)), text.removeprefix(line))
         for text in told
     ]
-    assert fidelity(texts) == {"well_formed": 1, "obeys": 1, "valid": 1, "obeys_by_chance": 0}
+    right = {"well_formed": 1, "obeys": 1, "valid": 1, "obeys_by_chance": 0}
+    assert fidelity(texts) == fidelity([texts[0], *texts]) == right  # the same line is no other
     turned = [
         Excerpt([0], [0], line.line, body.body)
         for line, body in zip(texts, [*texts[-1:], *texts[:-1]], strict=True)
@@ -306,6 +308,12 @@ def test_a_text_loops_if_its_end_is_one_piece_again_and_again(
     assert loops(text) == expected
     if times >= 4 and len(piece) * times >= 48:
         assert expected
+
+
+def test_a_phrase_of_a_tune_may_come_three_times() -> None:
+    phrase = "once upon a time ago"
+    assert [loops("well, " + phrase * n) for n in range(2, 6)] == [False, False, True, True]
+    assert [loops("x" * n) for n in (47, 48)] == [False, True]
 
 
 @pytest.mark.parametrize("stream", [tales.tales, pictures.pictures, tunes.tunes])

@@ -41,7 +41,7 @@ ALLOWED = {
         "minigen.tokenizer",
     },
     "report.py": {"minigen.repetition"},
-    "samples.py": {
+    "excerpts.py": {
         "minigen.corpora",
         "minigen.data",
         "minigen.interface",
@@ -59,7 +59,7 @@ ALLOWED = {
         "minigen.model",
         "minigen.repetition",
         "minigen.report",
-        "minigen.samples",
+        "minigen.excerpts",
         "minigen.sampling",
         "minigen.tokenizer",
     },
@@ -120,7 +120,7 @@ def test_nothing_is_unpickled_or_executed(path: Path) -> None:
         "corpora.tunes",
         "notation",
         "repetition",
-        "samples",
+        "excerpts",
     ],
 )
 def test_examples_in_docstrings_are_true(name: str) -> None:
