@@ -72,6 +72,7 @@ class EvaluateConfig:
     eval_tokens: int = 0  # of the text to read; 0: all
     # --- samples, drawn as by sample.py ---
     count: int = 200  # samples, each with a prompt of its own from the text; 0: none
+    prompt_lines: int = 1  # of a tale, picture or tune that are given; 8: a tune's first phrase
     max_new_tokens: int | None = None  # of each; none: twice the longest document's, or 200
     temperature: float = 0.8
     top_k: int | None = None
@@ -317,7 +318,8 @@ def judge(config: EvaluateConfig, loaded: Loaded) -> dict[str, Any]:
         judged["train_loss"] = read(model, texts.training, n_vocab, text.n_tokens).loss
     if config.count:
         length = config.max_new_tokens or NEW_TOKENS
-        real = evenly(excerpts(texts.held_out, tokenizer, block, length), config.count)
+        real = excerpts(texts.held_out, tokenizer, block, length, config.prompt_lines)
+        real = evenly(real, config.count)
         if not real:
             raise UserError("the text is too short to take prompts from; give more, or --count 0")
         longest = max(len(one.rest) for one in real) * (2 if real[0].line else 1)
@@ -407,7 +409,12 @@ def find_model(config: EvaluateConfig) -> Loaded:
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(EvaluateConfig, argv)
-    for name, least in (("count", 0), ("eval_tokens", 0), ("max_new_tokens", 1)):
+    for name, least in (
+        ("count", 0),
+        ("eval_tokens", 0),
+        ("max_new_tokens", 1),
+        ("prompt_lines", 1),
+    ):
         if (given := getattr(config, name)) is not None and given < least:
             raise UserError(f"--{name} is {given}; give {least} or more")
     loaded = find_model(config)

@@ -33,8 +33,10 @@ class Excerpt:
     body: str  # the text of `rest`
 
 
-def excerpts(tokens: TokenFile, tokenizer: Tokenizer, block: int, n_new: int) -> list[Excerpt]:
-    """What samples are to be compared with: documents, cut behind their first line or tokens.
+def excerpts(
+    tokens: TokenFile, tokenizer: Tokenizer, block: int, n_new: int, n_lines: int = 1
+) -> list[Excerpt]:
+    """What samples are to be compared with: documents, cut behind their first lines or tokens.
 
     Where there are documents of a medium, only those are taken, as one cut by the split is none. A
     document of no medium that outgrows the context is taken in pieces, each with so many new tokens
@@ -46,7 +48,7 @@ def excerpts(tokens: TokenFile, tokenizer: Tokenizer, block: int, n_new: int) ->
     for document in np.split(ids, np.flatnonzero(ids == tokens.end_of_text))[1:]:
         text = tokenizer.decode(document[1:].tolist())
         if medium.of(text):
-            line = medium.first_line(text)
+            line = "".join(text.splitlines(keepends=True)[:n_lines])
             body = text.removeprefix(line)
             rest = [*tokenizer.encode(body), tokens.end_of_text]
             found.append(Excerpt(tokenizer.encode_prompt(line), rest, line, body))

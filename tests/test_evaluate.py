@@ -253,6 +253,13 @@ def test_a_document_is_cut_behind_its_first_line_or_tokens(tmp_path: Path) -> No
         assert tokenizer.decode([*one.prompt[1:], *one.rest[:-1]]) == one.line + one.body
         assert one.prompt[0] == one.rest[-1] == tokens.end_of_text
 
+    (tmp_path / "tunes").mkdir()
+    tune = next(tunes.tunes(0)).text
+    _, tokens = small(tmp_path / "tunes", f"{tune}\n\n{tune}")
+    one, _ = excerpts(tokens, tokenizer, 256, 20, n_lines=8)
+    assert one.line + one.body == tune and one.line.count("\n") == 8
+    assert tokenizer.decode(one.prompt[1:]) == one.line and one.line.endswith("|\n")
+
     (tmp_path / "more").mkdir()
     model, tokens = small(tmp_path / "more", "short\n\n" + "a longer text " * 9)
     short, *long = excerpts(tokens, tokenizer, block=64, n_new=24)

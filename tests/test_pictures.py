@@ -600,6 +600,17 @@ def test_planted_faults_are_found_and_named(kind: str, sample: list[pictures.Pic
     assert tried == 50
 
 
+@pytest.mark.slow
+def test_ten_thousand_pictures_are_valid_and_a_thousand_of_each_fault_are_found() -> None:
+    many = [*itertools.islice(pictures.pictures(seed=12), 10_000)]
+    assert sum(check(one.text).valid for one in many) == len(many)
+    for kind, plant in FAULTS.items():
+        rng = random.Random(kind)
+        faulty = (planted[0] for one in many if (planted := plant(one, rng)))
+        n_found = sum(not check(text).valid for text in itertools.islice(faulty, 1000))
+        assert n_found >= 990, (kind, n_found)
+
+
 def test_any_text_at_all_gets_a_verdict() -> None:
     rows = "\n".join(f"...... ....... {y}" for y in range(1, 14))
     for text in ("", "\n", "picture:", rows, "\n\n\n", "x" * 5000, "\n" * 99, "é \x00 \ud800"):

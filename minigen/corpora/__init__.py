@@ -144,13 +144,13 @@ def _files(path: Path) -> list[Path]:
 def _written(names: Sequence[str], folder: Path) -> Corpus:
     """Corpora that grammars write, as one.
 
-    Each name counts once. What is small is read twice or more, so that there is of each at least
-    about half as much as of the largest.
+    Each name counts once. A small one is read as often as it fits into the largest, as a model
+    learns little of what is rare.
     """
     names = tuple(dict.fromkeys(names))
     facts = [_intact_facts(name, folder / name)["splits"] for name in names]
     sizes = [splits["train"]["bytes"] for splits in facts]
-    times = [max(1, round(max(sizes) / size / 2)) for size in sizes]
+    times = [max(sizes) // size for size in sizes]
     train = [
         folder / name / "train.txt" for name, n in zip(names, times, strict=True) for _ in range(n)
     ]
