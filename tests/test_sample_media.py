@@ -154,6 +154,18 @@ def test_a_text_that_breaks_its_promise_is_told(run: Run) -> None:
     assert "obey" not in run("all", "--prompt", "Once", "--max_new_tokens=1")[1]
 
 
+def test_to_be_well_formed_is_not_to_obey(capsys: pytest.CaptureFixture[str]) -> None:
+    sample.checked([PICTURE, PICTURE.replace("left of", "right of", 1), "no medium"])
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"1 of 2 obey their first line\n  2: the .* is not right of the .*\n", said)
+
+
+def test_texts_of_two_kinds_are_not_one_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"these are not all of one kind; save them as .*x\.txt"):
+        sample.save([PICTURE, TUNE], tmp_path / "x.png")
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_terminal_shows_a_picture_in_colours(out: Path) -> None:
     ours, theirs = pty.openpty()
     command = [sys.executable, sample.__file__, "--out_dir", str(out), "--run", "pictures"]
