@@ -85,9 +85,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     loaded = find_model(config)
+    media = medium.trained(loaded.state)
     if config.help_conditions:
-        return print(conditions(medium.trained(loaded.state)))
-    check_saving(config, medium.trained(loaded.state))
+        return print(conditions(media))
+    check_saving(config, media)
     writer = Writer(config, sampling, loaded)
     prompt = writer.asked(text)
     ids = writer.tokenizer.encode_prompt(prompt)

@@ -54,7 +54,7 @@ DATA = Path(__file__).resolve().parent / "data"
 # The most that the logits of a part of a batch may take; more at once is no faster.
 LOGITS_BYTES = {"cpu": 2**28, "mps": 2**30, "cuda": 2**32}
 
-# What --size stands for: about 0.3, 0.3, 1.4, 12 and 124 million parameters. Each of these can also
+# What --size stands for: about 0.3, 0.5, 1.4, 12 and 124 million parameters. Each of these can also
 # be given by itself.
 SIZES: dict[str, dict[str, int | float]] = {
     "tiny": {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 256, "batch_size": 4,
@@ -143,12 +143,15 @@ class TrainConfig:
 
     def resolved(self) -> TrainConfig:
         """The same with nothing left open: sizes filled in, device and dtype chosen, checked."""
-        written = corpora.written(self.data)
-        plain = written in ((), ("tales",))
-        minutes = self.minutes or (2 if plain else 3 if len(written) == 1 else 6)
-        # Pictures and tunes repeat themselves far apart: to find that takes layers, not width.
-        # Tales are simple, and in less than two minutes more steps are worth more than weights.
-        fitting = "slim" if not plain else "tiny" if written or minutes < 2 else "mini"
+        written, minutes = corpora.written(self.data), self.minutes or 2
+        if written == ("tales",) or (not written and minutes < 2):
+            # Tales are simple, and in less time than that, more steps are worth more than weights.
+            fitting = "tiny"
+        elif not written:
+            fitting = "mini"
+        else:
+            # Pictures and tunes repeat themselves far apart: to find that takes layers, not width.
+            fitting, minutes = "slim", self.minutes or (3 if len(written) == 1 else 6)
         size = fitting if self.size == "auto" else self.size
         chosen: dict[str, Any] = {k: v for k, v in SIZES[size].items() if not getattr(self, k)}
         config = dataclasses.replace(self, **chosen | {"size": size, "minutes": minutes})

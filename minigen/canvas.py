@@ -1,6 +1,6 @@
 """The text of a picture as an image: a PNG, a contact sheet of many, or colours in a terminal.
 
-A picture's text is a caption and rows of cells, each cell a blank and a letter; see
+A picture's text is a caption and rows of cells, each cell a letter; see
 `minigen.corpora.pictures`. What a model draws may be faulty, and is shown as it is.
 """
 

@@ -11,7 +11,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -28,8 +28,8 @@ from minigen.data import TokenFile, prepare, scan, write_tokens
 from minigen.device import choose_device
 from minigen.errors import UserError, one_line_errors
 from minigen.excerpts import (
-    body_of,
     copying_run,
+    cut,
     evenly,
     excerpts,
     figures,
@@ -322,16 +322,13 @@ def judge(config: EvaluateConfig, loaded: Loaded) -> dict[str, Any]:
         real = evenly(real, config.count)
         if not real:
             raise UserError("the text is too short to take prompts from; give more, or --count 0")
+        # Documents end by themselves: twice the longest is room for one that does not.
         longest = max(len(one.rest) for one in real) * (2 if real[0].line else 1)
         limit = config.max_new_tokens or longest
-        cuts = [one.rest[:limit] for one in real]
-        real = [
-            replace(one, rest=rest, body=body_of(rest, tokenizer))
-            for one, rest in zip(real, cuts, strict=True)
-        ]
-        same = [real[0]] * min(ONE_PROMPT, config.count)
-        written = write(loaded, [*real, *same], sampling, limit, config.seed, config.device)
-        samples, same = written[: len(real)], written[len(real) :]
+        real = [cut(one, limit, tokenizer) for one in real]  # no longer than a sample may be
+        prompts = [*real, *[real[0]] * min(ONE_PROMPT, config.count)]
+        written = write(loaded, prompts, sampling, limit, config.seed, config.device)
+        samples, of_one_prompt = written[: len(real)], written[len(real) :]
         training, run = None, 0
         if texts.training is not None:
             print("looking for copies", file=sys.stderr)
@@ -340,7 +337,8 @@ def judge(config: EvaluateConfig, loaded: Loaded) -> dict[str, Any]:
         for name, some in (("samples", samples), ("real", real)):
             judged[name] = figures(some, training, run)
             judged[name]["entropy"] = mean_entropy(model, some, n_vocab)
-        judged["samples"]["different"] = len({one.body for one in same}) / len(same)
+        different = {one.body for one in of_one_prompt}
+        judged["samples"]["different"] = len(different) / len(of_one_prompt)
     judged["verdict"] = verdict(judged)
     return judged
 
@@ -368,7 +366,7 @@ def table(judged: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", *judged["verdict"]])
 
 
-def draw(judged: Mapping[str, Any], path: Path) -> None:
+def plot(judged: Mapping[str, Any], path: Path) -> None:
     """Calibration, loss by position, and shares of samples beside those of real text."""
     import matplotlib  # here, because it takes a second
 
@@ -428,7 +426,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if json_path:
             json_path.write_text(json.dumps(judged, indent=1) + "\n", encoding="utf-8")
         if plot_path:
-            draw(judged, plot_path)
+            plot(judged, plot_path)
     except OSError as error:
         raise UserError(f"cannot write {error.filename}: {error.strerror}") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -29,7 +30,7 @@ class Excerpt:
 
     prompt: list[int]  # for the model
     rest: list[int]  # with END_OF_TEXT, if the text ends there
-    line: str  # that a document of a medium begins with; empty if it is of none
+    line: str  # or lines, that a document of a medium begins with; empty if it is of none
     body: str  # the text of `rest`
 
 
@@ -48,7 +49,7 @@ def excerpts(
     for document in np.split(ids, np.flatnonzero(ids == tokens.end_of_text))[1:]:
         text = tokenizer.decode(document[1:].tolist())
         if medium.of(text):
-            line = "".join(text.splitlines(keepends=True)[:n_lines])
+            line = medium.first_lines(text, n_lines)
             body = text.removeprefix(line)
             rest = [*tokenizer.encode(body), tokens.end_of_text]
             found.append(Excerpt(tokenizer.encode_prompt(line), rest, line, body))
@@ -64,6 +65,12 @@ def excerpts(
 
 def body_of(ids: Sequence[int], tokenizer: Tokenizer) -> str:
     return tokenizer.decode([id for id in ids if id != tokenizer.end_of_text])
+
+
+def cut(one: Excerpt, n: int, tokenizer: Tokenizer) -> Excerpt:
+    """At most so many tokens behind the same beginning."""
+    rest = one.rest[:n]
+    return replace(one, rest=rest, body=body_of(rest, tokenizer))
 
 
 def evenly(items: Sequence[Excerpt], n: int) -> list[Excerpt]:
@@ -170,11 +177,10 @@ def fidelity(texts: Sequence[Excerpt]) -> dict[str, float]:
     for i, one in enumerate(texts):
         check = _medium(one).check
         verdicts.append(check(one.line + one.body))
-        others = (*texts[i + 1 :], *texts[:i])
-        if other := next(
-            (o for o in others if o.line != one.line and _medium(o) is _medium(one)), None
-        ):
-            by_chance.append(check(other.line + one.body).obeys)
+        for other in itertools.chain(texts[i + 1 :], texts[:i]):
+            if other.line != one.line and _medium(other) is _medium(one):
+                by_chance.append(check(other.line + one.body).obeys)
+                break
     return {
         **{
             name: share(getattr(verdict, name) for verdict in verdicts)

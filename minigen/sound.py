@@ -147,16 +147,15 @@ def wav(tune: Tune) -> bytes:
 PAPER, INK, SHADE, LINE = "#fbf9f4", "#2b2a33", "#f0ece2", "#d9d3c4"
 NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
-
 # Of chords: around the circle of fifths, C G D A ..., so that near chords look near.
-FIFTHS = (
+CHORD_COLOURS = (
     "#c1553b", "#d08c3a", "#b3a23c", "#7c9a3e", "#3f8f5f", "#2f9188",
     "#3a7ca5", "#4f66b0", "#7158a6", "#93519b", "#b04e86", "#c0506a",
 )  # fmt: skip
 
 
 def colour(chord: str | None) -> str:
-    return INK if chord is None else FIFTHS[chord_pitches(chord)[0] * 7 % 12]
+    return INK if chord is None else CHORD_COLOURS[chord_pitches(chord)[0] * 7 % 12]
 
 
 def piano_roll(tune: Tune) -> bytes:

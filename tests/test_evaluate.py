@@ -46,14 +46,14 @@ def documents(n: int, rng: random.Random) -> list[str]:
 
 def looped(text: str) -> str:
     """A tale that says its first sentence again and again."""
-    line = medium.first_line(text)
+    line = medium.first_lines(text)
     sentence = text.removeprefix(line).split(". ")[0] + ". "
     return line + (6 * sentence)[:600]
 
 
 def shuffled(texts: list[str]) -> list[str]:
     """Each tale with the first line of another."""
-    lines = [medium.first_line(text) for text in texts]
+    lines = [medium.first_lines(text) for text in texts]
     bodies = [text.removeprefix(line) for text, line in zip(texts, lines, strict=True)]
     random.Random(0).shuffle(lines)
     return [line + body for line, body in zip(lines, bodies, strict=True)]
@@ -272,7 +272,7 @@ def test_chance_is_the_first_line_of_another_document() -> None:
     """A body that fits one line does not fit another; one that fits all obeys all."""
     told = [tales.tale(random.Random(i)).text for i in range(6)]
     texts = [
-        Excerpt([0], [0], (line := medium.first_line(text)), text.removeprefix(line))
+        Excerpt([0], [0], (line := medium.first_lines(text)), text.removeprefix(line))
         for text in told
     ]
     right = {"well_formed": 1, "obeys": 1, "valid": 1, "obeys_by_chance": 0}

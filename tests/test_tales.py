@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import itertools
-import json
 import math
 import random
 import re
 import statistics
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
@@ -188,24 +183,6 @@ def test_every_option_is_drawn_as_often_as_it_should_be(sample: list[tales.Tale]
 # ---- tales: the text -----------------------------------------------------------------------------
 
 
-def test_the_same_seed_gives_the_same_bytes_on_every_python() -> None:
-    text = "\n\n".join(one.text for one in itertools.islice(tales.tales(seed=0), 100))
-    digest = hashlib.sha256(text.encode("ascii")).hexdigest()
-    assert (tales.VERSION, digest) == (
-        6,
-        "1f69b72c8a06f30af6b392d2b872f326f2033cd76dc993459d43616209824f3d",
-    )  # a change of the text needs a new VERSION
-
-
-def test_the_kth_tale_depends_on_seed_split_and_k_alone() -> None:
-    def first(seed: int, split: str = "train") -> list[str]:
-        return [one.text for one in itertools.islice(tales.tales(seed, split), 20)]
-
-    assert first(3) == first(3)
-    assert first(3)[7] == tales.tale(random.Random("3/train/7")).text
-    assert len({*first(3), *first(4), *first(3, "val")}) == 60
-
-
 def test_form_of_a_tale(sample: list[tales.Tale]) -> None:
     """A header and one paragraph of 7 to 11 sentences in ASCII, 100 to 200 words."""
     sizes = set()
@@ -251,31 +228,6 @@ def test_words_that_carry_a_condition_have_no_other_role() -> None:
 
 
 # ---- tales: files --------------------------------------------------------------------------------
-
-
-def test_files_hold_what_the_facts_say_and_validation_shares_no_tale(tmp_path: Path) -> None:
-    facts = tales.write(tmp_path / "new" / "folder", 100_000, 30_000, seed=5)
-    folder = tmp_path / "new" / "folder"
-    assert sorted(path.name for path in folder.iterdir()) == ["facts.json", "train.txt", "val.txt"]
-    assert json.loads((folder / "facts.json").read_text(encoding="utf-8")) == facts
-    assert facts["entropy_bits_per_tale"] == pytest.approx(tales.entropy(), abs=1e-5)
-    texts: dict[str, list[str]] = {}
-    for split, limit in {"train": 100_000, "val": 30_000}.items():
-        data = (folder / f"{split}.txt").read_bytes()
-        said = facts["splits"][split]
-        texts[split] = data.decode("ascii").removesuffix("\n").split("\n\n")
-        bits = sum(tales.check(text).bits or math.nan for text in texts[split])
-        assert limit - 2000 < len(data) <= limit
-        assert said["sha256"] == hashlib.sha256(data).hexdigest()
-        assert said["bytes"] == len(data)
-        assert said["tales"] == len(texts[split])
-        assert said["text_bytes"] == sum(map(len, texts[split]))
-        assert said["bits"] == pytest.approx(bits, abs=0.001)
-        assert said["bits_per_byte"] == pytest.approx(bits / said["text_bytes"], abs=1e-6)
-    assert not set(texts["train"]) & set(texts["val"])
-    before = (folder / "train.txt").read_bytes()
-    tales.write(folder, 100_000, 30_000, seed=5)
-    assert (folder / "train.txt").read_bytes() == before
 
 
 def test_a_validation_tale_that_training_has_is_left_out(
@@ -587,34 +539,3 @@ def test_verdicts_on_spoilt_tales_are_whole(sample: list[tales.Tale]) -> None:
 
 
 # ---- command line --------------------------------------------------------------------------------
-
-
-def test_what_the_command_prints_it_also_accepts(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tales.main(["--seed", "9", "--count", "4"])
-    printed = capsys.readouterr().out
-    assert printed.rstrip("\n").split("\n\n") == [
-        one.text for one in itertools.islice(tales.tales(9), 4)
-    ]
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(printed.encode())))
-    tales.main(["--check", "-"])
-    assert capsys.readouterr().out == "4 tales, 4 well-formed, 4 obey their first line, 4 valid\n"
-    (tmp_path / "faulty.txt").write_bytes(
-        re.sub(r"hero: (\w+) ", r"hero: \1 x", printed.replace("\n", "\r\n"), count=1).encode()
-    )
-    tales.main(["--check", str(tmp_path / "faulty.txt")])
-    checks = capsys.readouterr().out
-    assert re.match(r"tale 1: hero: x\w+ in the header is none of Fox, ", checks)
-    assert checks.endswith("4 tales, 3 well-formed, 3 obey their first line, 3 valid\n")
-
-
-def test_a_file_that_is_not_there_is_told_in_one_line() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "minigen.corpora.tales", "--check", "no/such/file"],
-        capture_output=True,
-        encoding="utf-8",
-        cwd=Path(__file__).resolve().parents[1],
-    )
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: cannot read no/such/file: No such file or directory\n"

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import itertools
 import json
 import math
 import random
 import re
 import statistics
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -102,24 +98,6 @@ def test_first_lines_are_equally_likely_and_some_are_never_in_training(
 # ---- the text and the music ----------------------------------------------------------------------
 
 
-def test_the_same_seed_gives_the_same_bytes_on_every_python() -> None:
-    text = "\n\n".join(one.text for one in itertools.islice(tunes.tunes(seed=0), 100))
-    digest = hashlib.sha256(text.encode("ascii")).hexdigest()
-    assert (tunes.VERSION, digest) == (
-        1,
-        "a50b45fae5cf923ea7ec4e7e62593969990b949cc80e28c647db7f24cb9c002d",
-    )  # a change of the text needs a new VERSION
-
-
-def test_the_kth_tune_depends_on_seed_split_and_k_alone() -> None:
-    def first(seed: int, split: str = "train") -> list[str]:
-        return [one.text for one in itertools.islice(tunes.tunes(seed, split), 20)]
-
-    assert first(3) == first(3)
-    assert first(3)[7] == tunes.tune(random.Random("3/train/7")).text
-    assert len({*first(3), *first(4), *first(3, "val")}) == 60
-
-
 def test_tunes_differ_and_are_short_enough_for_the_models_context(
     sample: list[tunes.Written],
 ) -> None:
@@ -206,8 +184,6 @@ def test_words_say_as_much_as_a_person_wants_to() -> None:
         ("a calm waltz in A", "tune: a calm waltz in A,"),
         ("a sad waltz", "tune: a sad waltz in"),
         ("a sad", "tune: a sad"),
-        ("", ""),
-        ("tune: a loud one", "tune: a loud one"),
     ):
         assert tunes.prompt(words, rng) == begins
     lines = {tunes.prompt("a waltz in G", rng) for _ in range(50)}
@@ -243,23 +219,6 @@ def test_for_other_programs_a_tune_has_a_tempo_and_no_first_line() -> None:
 
 
 # ---- files ---------------------------------------------------------------------------------------
-
-
-def test_files_hold_what_the_facts_say(tmp_path: Path) -> None:
-    facts = tunes.write(tmp_path, 60_000, 20_000, 10_000, seed=5)
-    names = ["facts.json", "held_out.txt", "train.txt", "val.txt"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == names
-    assert json.loads((tmp_path / "facts.json").read_text(encoding="utf-8")) == facts
-    texts: dict[str, list[str]] = {}
-    for split, said in facts["splits"].items():
-        data = (tmp_path / f"{split}.txt").read_bytes()
-        texts[split] = data.decode("ascii").removesuffix("\n").split("\n\n")
-        bits = sum(tunes.check(text).bits or math.nan for text in texts[split])
-        assert said["sha256"] == hashlib.sha256(data).hexdigest()
-        assert said["tunes"] == len(texts[split])
-        assert said["bits"] == pytest.approx(bits, abs=0.001)
-        assert said["bits_per_byte"] == pytest.approx(bits / said["text_bytes"], abs=1e-6)
-    assert not set(texts["train"]) & set(texts["val"])
 
 
 def test_the_name_of_the_corpus_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -639,42 +598,15 @@ def test_verdicts_on_spoilt_tunes_are_whole(sample: list[tunes.Written]) -> None
 # ---- command line --------------------------------------------------------------------------------
 
 
-def test_what_the_command_prints_it_also_accepts(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tunes.main(["--seed", "9", "--count", "4"])
-    printed = capsys.readouterr().out
-    assert printed.rstrip("\n").split("\n\n") == [
-        one.text for one in itertools.islice(tunes.tunes(9), 4)
-    ]
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(printed.encode())))
-    tunes.main(["--check", "-"])
-    assert capsys.readouterr().out == "4 tunes, 4 well-formed, 4 obey their first line, 4 valid\n"
-    faulty = re.sub(r"K:(\w+)", "K:Eb", printed, count=1).replace("\n", "\r\n")
-    (tmp_path / "faulty.txt").write_bytes(faulty.encode())
-    tunes.main(["--check", str(tmp_path / "faulty.txt")])
-    checks = capsys.readouterr().out
-    assert re.match(r"tune 1: the key is Eb, not ", checks)
-    assert checks.endswith("4 tunes, 4 well-formed, 3 obey their first line, 3 valid\n")
-
-
-def test_a_file_that_is_not_there_is_told_in_one_line() -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "minigen.corpora.tunes", "--check", "no/such/file"],
-        capture_output=True,
-        encoding="utf-8",
-        cwd=Path(__file__).resolve().parents[1],
-    )
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: cannot read no/such/file: No such file or directory\n"
-
-
 def test_tunes_are_saved_to_hear_and_to_see(tmp_path: Path) -> None:
     tunes.main(["--count", "1", "--save", str(tmp_path / "new")])
     names = sorted(path.name for path in (tmp_path / "new").iterdir())
     assert names == ["tune.abc", "tune.png", "tune.txt", "tune.wav"]
     text = next(tunes.tunes(0)).text
     assert (tmp_path / "new" / "tune.abc").read_text(encoding="utf-8") == tunes.abc(text) + "\n"
+    (tmp_path / "two.txt").write_text(f"{text}\n\ntune: no tune\n\n{text}\n", encoding="ascii")
+    tunes.main(["--check", str(tmp_path / "two.txt"), "--save", str(tmp_path / "two")])
+    assert len(list((tmp_path / "two").iterdir())) == 2 * 3 + 1  # the text of both is one file
     with pytest.raises(UserError, match=r"tune 2 cannot be read: no line begins with X:.*--seed"):
         tunes.save([text, "no tune", text], tmp_path / "x.abc")
     assert sorted(tmp_path.glob("x*")) == [tmp_path / "x-1.abc", tmp_path / "x-3.abc"]

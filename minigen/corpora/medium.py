@@ -7,6 +7,7 @@ beginning.
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import random
 import re
@@ -55,7 +56,7 @@ class Medium(Protocol):
         """What the first line says, in its order, and the words that it has for each."""
 
     def prompt(self, text: str, rng: random.Random) -> str:
-        """What a model is to go on from, for words as a person types them.
+        """The beginning of a first line, for words as a person types them.
 
         What stands at the end of the line and was not said is left to the model, the rest drawn.
         Raises UserError for words that no first line has.
@@ -101,17 +102,18 @@ def trained(state: Mapping[str, Any]) -> list[Medium]:
 def prompt(media: Sequence[Medium], text: str, rng: random.Random) -> str:
     """What a model that was trained on these media is to go on from, for words that were typed.
 
-    Raises UserError if the words are those of no medium; without any medium all are taken.
+    What begins as documents do is taken to the letter, and so is all without any medium. Raises
+    UserError if the words are those of no medium.
     """
+    if not text.strip() or of(text) or not media:
+        return text
     refused = []
     for one in media:
         try:
             return one.prompt(text, rng)
         except UserError as error:
             refused.append(str(error))
-    if refused and of(text) is None:
-        raise UserError("; or ".join(refused))
-    return text
+    raise UserError("; or ".join(refused))
 
 
 def condition(media: Sequence[Medium], pairs: str, rng: random.Random) -> str:
@@ -138,9 +140,9 @@ def condition(media: Sequence[Medium], pairs: str, rng: random.Random) -> str:
     raise UserError("; or ".join(refused) or "the model has read no tales, pictures or tunes")
 
 
-def first_line(text: str) -> str:
-    """What a document is to be like, its end included: what a model makes it from."""
-    return text[: text.find("\n") + 1] or text
+def first_lines(text: str, n: int = 1) -> str:
+    """So many lines of a document, their ends included; the first says what it is to be like."""
+    return "".join(text.splitlines(keepends=True)[:n])
 
 
 def known(
@@ -174,8 +176,21 @@ def save_text(texts: Sequence[str], path: Path) -> None:
         raise UserError(f"cannot write {path}: {error.strerror}; give another place") from None
 
 
+def flags(noun: str) -> argparse.ArgumentParser:
+    """Those of the command that each of these corpora is."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m minigen.corpora.{noun}s", description=f"Print {noun}s, or check some."
+    )
+    parser.add_argument("--seed", type=int, default=0, help=f"which {noun}s")
+    parser.add_argument("--count", type=int, default=3, help=f"how many {noun}s")
+    parser.add_argument(
+        "--check", metavar="FILE", help=f"check a file's {noun}s; - is standard input"
+    )
+    return parser
+
+
 def check_file(path: str, noun: str, check: Callable[[str], Verdict]) -> list[str]:
-    """Print what is wrong with each document of a file, and how many are right; returns them.
+    """Print what is wrong with each document of a file; returns the well-formed ones.
 
     Args:
         path: a file with blank lines or rules between documents; - is standard input.
@@ -195,4 +210,4 @@ def check_file(path: str, noun: str, check: Callable[[str], Verdict]) -> list[st
         f"{sum(v.obeys for v in verdicts)} obey their first line, "
         f"{sum(v.valid for v in verdicts)} valid"
     )
-    return texts
+    return [text for text, one in zip(texts, verdicts, strict=True) if one.well_formed]

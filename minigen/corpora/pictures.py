@@ -37,7 +37,6 @@ occur in the training text, so that one can see whether a model puts together wh
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import math
 import random
@@ -53,7 +52,7 @@ from typing import Any, TypeVar
 
 from minigen import canvas
 from minigen.corpora import splits
-from minigen.corpora.medium import Verdict, check_file, draw, known, save_text
+from minigen.corpora.medium import Verdict, check_file, draw, flags, known, save_text
 from minigen.errors import UserError, one_line_errors
 
 VERSION = 1  # of the text format: the same version and seed give the same bytes
@@ -422,15 +421,13 @@ def read_caption(line: str) -> Caption:
 def prompt(text: str, rng: random.Random) -> str:
     r"""A caption as a person types it: without "picture: ", and a background if one is wanted.
 
-    What begins with "picture:" stays as it is. Raises UserError for what is no caption.
+    Raises UserError for what is no caption.
 
     >>> prompt("a big green star left of a small yellow moon", random.Random(0))
     'picture: a big green star left of a small yellow moon,'
     >>> prompt("three small red trees, winter", random.Random(0))
     'picture: three small red trees, winter\n'
     """
-    if text.startswith("picture:") or not text.strip():
-        return text
     words = text.strip().lower().strip(" ,")
     line = f"picture: {'a ' if words.startswith(SIZES) else ''}{words}"
     try:
@@ -860,14 +857,9 @@ def _bits(caption: Caption, things: Sequence[Thing], grid: Sequence[str]) -> flo
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m minigen.corpora.pictures", description="Show pictures, or check some."
-    )
-    parser.add_argument("--seed", type=int, default=0, help="which pictures")
+    parser = flags(NOUN)
     parser.add_argument("--split", choices=SPLITS, default="train", help="with which pairs")
-    parser.add_argument("--count", type=int, default=3, help="how many pictures")
     parser.add_argument("--save", metavar="FILE", help="draw them as a PNG instead")
-    parser.add_argument("--check", metavar="FILE", help="check a file's; - is standard input")
     options = parser.parse_args(arguments)
     if options.check is None:
         drawn = itertools.islice(pictures(options.seed, options.split), max(0, options.count))

@@ -16,7 +16,6 @@ obeys its header, and if not, why.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import math
 import random
@@ -28,7 +27,7 @@ from typing import Any
 
 from minigen.corpora import splits
 from minigen.corpora.grammar import By, Grammar, Mention, Reader, article, parse_rules
-from minigen.corpora.medium import Verdict, check_file, draw, known, save_text
+from minigen.corpora.medium import Verdict, check_file, draw, flags, known, save_text
 from minigen.errors import one_line_errors
 
 VERSION = 6  # of the text format: the same version and seed give the same bytes
@@ -480,13 +479,7 @@ def _disorder(told: list[Sentence]) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m minigen.corpora.tales", description="Print tales, or check some."
-    )
-    parser.add_argument("--seed", type=int, default=0, help="which tales")
-    parser.add_argument("--count", type=int, default=3, help="how many tales")
-    parser.add_argument("--check", metavar="FILE", help="check a file's tales; - is standard input")
-    options = parser.parse_args(arguments)
+    options = flags(NOUN).parse_args(arguments)
     if options.check is None:
         chosen = itertools.islice(tales(options.seed), max(0, options.count))
         print("\n\n".join(one.text for one in chosen))

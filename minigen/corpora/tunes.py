@@ -29,7 +29,6 @@ sample) by its music, not by this grammar, and says whether it keeps its first l
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import itertools
@@ -44,7 +43,7 @@ from typing import Any
 
 from minigen import notation, sound
 from minigen.corpora import splits
-from minigen.corpora.medium import Verdict, check_file, draw, known, save_text
+from minigen.corpora.medium import Verdict, check_file, draw, flags, known, save_text
 from minigen.errors import UserError, one_line_errors
 from minigen.notation import Bar, Part, Tune
 
@@ -561,8 +560,8 @@ def condition(given: Mapping[str, str], rng: random.Random) -> str:
 def prompt(text: str, rng: random.Random) -> str:
     """Some words of a first line; behind a colon, a melody in ABC that the tune is to begin with.
 
-    Where the form asks for its phrase again, a model repeats that melody. What begins with "tune:"
-    stays as it is. Raises UserError for other words, or if no first line says that.
+    Where the form asks for its phrase again, a model repeats that melody. Raises UserError for
+    other words, or if no first line says that.
 
     >>> prompt("a sad waltz in Am", random.Random(0))
     'tune: a sad waltz in Am,'
@@ -576,8 +575,6 @@ def prompt(text: str, rng: random.Random) -> str:
     P:A
     "G" g2 g
     """
-    if text.startswith("tune:") or not text.strip():
-        return text
     words, _, opening = text.strip().partition(":")
     given: dict[str, str] = {}
     field_of = {word.lower(): field for field, options in FIELDS.items() for word in options}
@@ -834,13 +831,8 @@ def _bars(tune: Tune) -> Iterator[tuple[int, Bar, bool]]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m minigen.corpora.tunes", description="Print tunes, or check some."
-    )
-    parser.add_argument("--seed", type=int, default=0, help="which tunes")
-    parser.add_argument("--count", type=int, default=3, help="how many tunes")
-    parser.add_argument("--check", metavar="FILE", help="check a file's tunes; - is standard input")
-    parser.add_argument("--save", metavar="FOLDER", help="also as 1.abc, 1.wav, 1.png and so on")
+    parser = flags(NOUN)
+    parser.add_argument("--save", metavar="FOLDER", help="also as tune-1.wav, tune-1.png and so on")
     options = parser.parse_args(arguments)
     if options.check is None:
         chosen = [one.text for one in itertools.islice(tunes(options.seed), max(0, options.count))]
@@ -850,7 +842,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def save_all(texts: list[str], folder: str | None) -> None:
-    """Write each of the tunes three times; without a folder, none."""
+    """Write the tunes in each of the ways that there are; without a folder, in none."""
     if folder is None:
         return
     try:
