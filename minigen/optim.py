@@ -35,11 +35,13 @@ def orthogonalise(m: Tensor, steps: int = 5) -> Tensor:
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     wide = m.shape[-2] <= m.shape[-1]
-    x = m if wide else m.mT  # products below are rows x rows, so make rows the short side
-    x = x / (x.square().sum(dim=(-2, -1), keepdim=True).sqrt() + 1e-7)
+    # Products below are rows x rows, so make rows the short side.
+    x = m if wide else m.mT.contiguous()
+    x = x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(steps):
         s2 = x @ x.mT  # (n, rows, rows)
-        x = a * x + (b * s2 + c * s2 @ s2) @ x
+        s4 = torch.baddbmm(s2, s2, s2, beta=b, alpha=c)  # b s2 + c s2 s2, in one go
+        x = torch.baddbmm(x, s4, x, beta=a)  # a x + s4 x
     return x if wide else x.mT
 
 
