@@ -30,7 +30,15 @@ from minigen.corpora import medium
 from minigen.corpora.medium import Medium
 from minigen.errors import UserError, one_line_errors
 from minigen.interface import Loaded, for_writing, from_checkpoint, load
-from minigen.sampling import Sampling, StopStrings, Token, filtered, generate, pick
+from minigen.sampling import (
+    Sampling,
+    StopStrings,
+    Token,
+    filtered,
+    generate,
+    pick,
+    probabilities,
+)
 from minigen.tokenizer import Tokenizer
 
 RULE = "-" * 60  # between samples
@@ -326,14 +334,15 @@ def converse(writer: Writer) -> None:
 
 def explain(token: Token, text: str, tokenizer: Tokenizer, sampling: Sampling) -> str:
     """How `token` came to follow `text`: what the model predicted, what was cut, what was drawn."""
-    predicted, left = token.logits.softmax(dim=-1), token.probabilities
+    predicted = token.logits.softmax(dim=-1)
+    (left,) = probabilities(token.logits[None], [token.text], sampling)
     shown = predicted.topk(min(8, len(predicted))).indices.tolist()
     if token.id not in shown:
         shown.append(token.id)
     cut_by: dict[int, str] = {}
-    for name, logits in filtered(token.logits, token.seen, sampling):
+    for name, logits in filtered(token.logits[None], [token.text], sampling):
         for id in shown:
-            if logits[id] == -math.inf:
+            if logits[0, id] == -math.inf:
                 cut_by.setdefault(id, f"cut by {name}")
 
     lines = [f"after {fit(repr(text[-40:]), 90)}".rstrip() if text else "at the very beginning"]

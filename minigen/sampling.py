@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from minigen.errors import UserError
 
+Texts = Sequence[Sequence[int]]  # of B texts, the ids so far
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -48,14 +50,17 @@ class Sampling:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be {needed}")
 
 
-# The filters work on the last axis of logits (..., V) and put -inf where a token is cut.
+# The filters work on the last axis of logits (B, V) and put -inf where a token is cut.
 
 
-def repetition_penalty(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Push the logits of `seen` tokens (..., V) down (Keskar et al. 2019, arXiv:1909.05858).
+def repetition_penalty(logits: Tensor, texts: Texts, penalty: float) -> Tensor:
+    """Push down what each row's text already has (Keskar et al. 2019, arXiv:1909.05858).
 
     Down is towards minus infinity, so positive logits are divided and negative ones multiplied.
     """
+    seen = torch.zeros_like(logits, dtype=torch.bool)
+    for row, text in zip(seen, texts, strict=True):
+        row[torch.tensor(text, dtype=torch.long)] = True
     return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
@@ -93,10 +98,10 @@ def min_p(logits: Tensor, p: float) -> Tensor:
     return logits.masked_fill(chance < p * chance.amax(dim=-1, keepdim=True), -math.inf)
 
 
-def filtered(logits: Tensor, seen: Tensor, s: Sampling) -> Iterator[tuple[str, Tensor]]:
+def filtered(logits: Tensor, texts: Texts, s: Sampling) -> Iterator[tuple[str, Tensor]]:
     """Each filter that is switched on, by name, and the logits after it; transformers' order."""
     if s.repetition_penalty != 1:
-        logits = repetition_penalty(logits, seen, s.repetition_penalty)
+        logits = repetition_penalty(logits, texts, s.repetition_penalty)
         yield "repetition_penalty", logits
     logits = temperature(logits, s.temperature)
     yield "temperature", logits
@@ -108,6 +113,12 @@ def filtered(logits: Tensor, seen: Tensor, s: Sampling) -> Iterator[tuple[str, T
         yield "top_p", logits
     if s.min_p > 0:
         yield "min_p", min_p(logits, s.min_p)
+
+
+def probabilities(logits: Tensor, texts: Texts, s: Sampling) -> Tensor:
+    """What is drawn from, (B, V): the softmax of what the last of the filters leaves."""
+    *_, (_, last) = filtered(logits, texts, s)
+    return last.softmax(dim=-1)
 
 
 def uniform(seed: int, sample: int, n: int) -> float:
@@ -138,15 +149,25 @@ def pick(probabilities: Tensor, u: float) -> int:
     return int(torch.searchsorted(ends, u * ends[-1], right=True))
 
 
+def draw(logits: Tensor, texts: Texts, s: Sampling, numbers: Sequence[float]) -> list[int]:
+    """A token for each of B random numbers, by the `probabilities` of logits (B, V)."""
+    if s.temperature == 0:  # all but one are 0: it is enough to find that one
+        if s.repetition_penalty != 1:
+            logits = repetition_penalty(logits, texts, s.repetition_penalty)
+        best: list[int] = logits.argmax(dim=-1).tolist()
+        return best
+    rows = probabilities(logits, texts, s)
+    return [pick(row, u) for row, u in zip(rows, numbers, strict=True)]
+
+
 @dataclass(frozen=True, eq=False)
 class Token:
-    """A token that was drawn, and what it was drawn from: tensors (n_vocab,) on the CPU."""
+    """A token that was drawn, and what led to it."""
 
     id: int
     u: float  # the random number
-    logits: Tensor  # what the model predicted, float64
-    seen: Tensor  # which tokens the text already had
-    probabilities: Tensor  # what the filters made of the prediction, float64
+    logits: Tensor  # what the model predicted, (n_vocab,), float64, on the CPU
+    text: list[int]  # what it follows
     forgotten: int  # how many tokens at the text's beginning the model could no longer see
 
 
@@ -271,9 +292,6 @@ def generate(
     finished = set() if finished is None else finished
     reader = Reader(model, new_cache)
     texts = {row: list(prompt) for row, prompt in enumerate(prompts)}
-    seen = torch.zeros(len(texts), n_vocab, dtype=torch.bool)
-    for row, text in texts.items():
-        seen[row, text] = True
 
     for n in range(max_new_tokens):
         texts = {row: text for row, text in texts.items() if row not in finished}
@@ -282,16 +300,14 @@ def generate(
         logits = reader.read(texts)[:, :n_vocab]  # (B, n_vocab)
         if not logits.sum().isfinite():
             raise UserError("the model predicts NaN: its weights are broken; use an earlier one")
-        *_, (_, last) = filtered(logits, seen[list(texts)], sampling)
+        numbers = [uniform(seed, samples[row], n) for row in texts]
+        ids = draw(logits, list(texts.values()), sampling, numbers)
         step: list[Token | None] = [None] * len(prompts)
         for b, (row, text) in enumerate(texts.items()):
-            probabilities, u = last[b].softmax(dim=-1), uniform(seed, samples[row], n)
-            id = pick(probabilities, u)
             forgotten = len(text) - n_visible(len(text), reader.block_size)
-            step[row] = Token(id, u, logits[b], seen[row].clone(), probabilities, forgotten)
-            text.append(id)
-            seen[row, id] = True
-            if id == end_of_text:
+            step[row] = Token(ids[b], numbers[b], logits[b], text[:], forgotten)
+            text.append(ids[b])
+            if ids[b] == end_of_text:
                 finished.add(row)
         yield step
 

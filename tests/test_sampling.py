@@ -24,6 +24,7 @@ from minigen.sampling import (
     min_p,
     n_visible,
     pick,
+    probabilities,
     repetition_penalty,
     temperature,
     top_k,
@@ -98,10 +99,8 @@ def write_uncached(
     for i in range(n):
         with torch.no_grad():
             logits = gpt(torch.tensor([context]))[0, -1, :N_VOCAB].double()
-        seen = torch.zeros(N_VOCAB, dtype=torch.bool)
-        seen[ids] = True
-        *_, (_, logits) = filtered(logits, seen, s)
-        id = pick(logits.softmax(-1), uniform(seed, sample, i))
+        *_, (_, logits) = filtered(logits[None], [ids], s)
+        id = pick(logits[0].softmax(-1), uniform(seed, sample, i))
         ids.append(id)
         context = [*(context if len(context) < BLOCK else context[-(BLOCK // 2 - 1) :]), id]
     return ids[len(prompt) :]
@@ -218,7 +217,7 @@ def test_padding_of_the_vocabulary_is_never_drawn() -> None:
         )
         tokens = [token for step in steps for token in step if token is not None]
         assert max(token.id for token in tokens) == N_VOCAB - 1
-        assert all(len(token.probabilities) == N_VOCAB for token in tokens)
+        assert all(len(token.logits) == N_VOCAB for token in tokens)
 
 
 def test_generation_leaves_the_callers_gradients_alone(gpt: GPT) -> None:
@@ -237,11 +236,10 @@ def test_a_token_tells_what_it_was_drawn_from(gpt: GPT) -> None:
     for step in generate(gpt, caches(gpt), [text], s, n_vocab=17, max_new_tokens=9, seed=4):
         token = step[0]
         assert isinstance(token, Token)
-        assert token.seen.nonzero()[:, 0].tolist() == sorted({*text})
-        *_, (_, last) = filtered(token.logits, token.seen, s)
-        assert torch.equal(last.softmax(-1), token.probabilities)
+        assert token.text == text
         assert token.u == uniform(4, 0, len(text) - 2)
-        assert token.id == pick(token.probabilities, token.u)
+        (left,) = probabilities(token.logits[None], [token.text], s)
+        assert token.id == pick(left, token.u)
         text = [*text, token.id]
 
 
@@ -278,10 +276,9 @@ def test_each_filter_is_transformers(seed: int, ties: bool) -> None:
     """Bit for bit; temperature, which here subtracts the largest logit first, as probabilities."""
     x = logits_of(seed, ties)
     ids: Any = torch.randint(50, (4, 20), generator=torch.Generator().manual_seed(seed))
-    seen = torch.zeros(4, 50, dtype=torch.bool).scatter(1, ids, True)
     for penalty in (0.5, 1.2, 5.0):
         theirs = oracle.RepetitionPenaltyLogitsProcessor(penalty)(ids, x)
-        assert torch.equal(repetition_penalty(x, seen, penalty), theirs)
+        assert torch.equal(repetition_penalty(x, ids.tolist(), penalty), theirs)
     for value in (0.1, 0.8, 3.0):
         theirs = oracle.TemperatureLogitsWarper(value)(ids, x)
         torch.testing.assert_close(temperature(x, value).softmax(-1), theirs.softmax(-1))
@@ -297,8 +294,7 @@ def test_each_filter_is_transformers(seed: int, ties: bool) -> None:
 def test_all_filters_together_are_transformers_in_its_order(seed: int) -> None:
     x = logits_of(seed, ties=False).double()
     ids: Any = torch.randint(50, (4, 20), generator=torch.Generator().manual_seed(seed))
-    seen = torch.zeros(4, 50, dtype=torch.bool).scatter(1, ids, True)
-    names, ours = zip(*filtered(x, seen, Sampling(1.7, 30, 0.8, 0.05, 1.5)), strict=True)
+    names, ours = zip(*filtered(x, ids.tolist(), Sampling(1.7, 30, 0.8, 0.05, 1.5)), strict=True)
     assert names == ("repetition_penalty", "temperature", "top_k", "top_p", "min_p")
     theirs = x
     for processor in (
@@ -336,10 +332,11 @@ def test_any_setting_gives_probabilities_or_one_line(
         assert "\n" not in str(error)
         return
     x = logits_of(0, ties=False).double()
-    *_, (_, last) = filtered(x, x > 0, s if k is None or k <= 50 else Sampling(t, 50, p, m, r))
-    for probabilities in last.softmax(-1):
-        assert probabilities.sum().item() == pytest.approx(1)
-        assert probabilities[pick(probabilities, min(u, 1 - 2**-53))] > 0
+    texts = [row.nonzero()[:, 0].tolist() for row in x > 0]
+    *_, (_, last) = filtered(x, texts, s if k is None or k <= 50 else Sampling(t, 50, p, m, r))
+    for row in last.softmax(-1):
+        assert row.sum().item() == pytest.approx(1)
+        assert row[pick(row, min(u, 1 - 2**-53))] > 0
 
 
 @pytest.mark.parametrize(
@@ -389,10 +386,10 @@ def test_a_random_number_depends_on_all_its_arguments_and_never_changes() -> Non
 
 
 def test_tokens_are_drawn_as_often_as_they_are_probable() -> None:
-    probabilities = torch.tensor([0.5, 0.0, 0.2, 0.05, 0.25], dtype=torch.float64)
-    picks = torch.tensor([pick(probabilities, uniform(2, 0, n)) for n in range(8_000)])
+    fair = torch.tensor([0.5, 0.0, 0.2, 0.05, 0.25], dtype=torch.float64)
+    picks = torch.tensor([pick(fair, uniform(2, 0, n)) for n in range(8_000)])
     counts = torch.bincount(picks, minlength=5).double()
-    expected = probabilities * 8_000
+    expected = fair * 8_000
     assert counts[1] == 0
     # chi-squared with 3 degrees of freedom lies above 16.3 once in 1000 times
     assert ((counts - expected) ** 2 / expected.clamp(min=1)).sum() < 16.3
@@ -414,9 +411,9 @@ def test_the_pick_owns_the_number_and_is_never_impossible(weights: list[float], 
 
 
 def test_a_number_next_to_one_picks_where_rounding_leaves_the_sum_below_one() -> None:
-    probabilities = torch.tensor([0.1] * 10 + [0.0], dtype=torch.float64)
-    assert probabilities.cumsum(0)[-1] < 1
-    assert pick(probabilities, 1 - 2**-53) == 9
+    tenths = torch.tensor([0.1] * 10 + [0.0], dtype=torch.float64)
+    assert tenths.cumsum(0)[-1] < 1
+    assert pick(tenths, 1 - 2**-53) == 9
 
 
 # --- stop strings ---
