@@ -90,13 +90,18 @@ def for_writing(
     where, config = choose_device(device), model.config
     if where.type != "cpu" and dtype == "int8":
         raise UserError(f"--dtype int8 is for CPUs; on {where}, take bfloat16")
-    number = torch.float32 if where.type == "cpu" else getattr(torch, dtype)
+    writer: Decoder | GPT
+    if where.type == "cpu":
+        writer = Decoder(model, dtype)
+        number = writer.cache_dtype
+    else:
+        number = getattr(torch, dtype)
+        writer = model.to(where, number)
 
     def caches(n_tokens: int) -> Callable[[int], KVCache]:
         capacity = min(config.block_size, n_tokens)
         return lambda rows: KVCache(config, rows, capacity, where, number)
 
-    writer = Decoder(model, dtype) if where.type == "cpu" else model.to(where, number)
     return writer, caches
 
 

@@ -315,7 +315,7 @@ class GPT(nn.Module):
         )
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.norm = make_norm(config)
-        self.head = (
+        self.head: nn.Module | None = (
             None if config.tied_head else nn.Linear(config.n_embd, config.vocab_size, bias=False)
         )
         self.dropout = nn.Dropout(config.dropout)
@@ -359,8 +359,8 @@ class GPT(nn.Module):
             x = block(x, view)
         if at is not None:
             x = x[torch.arange(len(x), device=x.device), at][:, None]  # (B, 1, C)
-        head = self.embedding if self.head is None else self.head
-        return F.linear(self.norm(x), head.weight)
+        x = self.norm(x)
+        return F.linear(x, self.embedding.weight) if self.head is None else self.head(x)
 
     def look(self, ids: Tensor, cache: KVCache | None) -> View:
         """Where each token stands, and where it may look: at every position up to its own."""
@@ -368,16 +368,23 @@ class GPT(nn.Module):
         start = (
             torch.zeros(1, dtype=torch.long, device=ids.device) if cache is None else cache.lengths
         )
-        end = T if cache is None else int(start.max()) + T
-        limit = config.block_size if cache is None else min(cache.capacity, config.block_size)
-        if end > limit:
-            raise ValueError(f"{end} tokens do not fit into {limit}")
+        end = self.end(T, cache)
         positions = start[:, None] + torch.arange(T, device=ids.device)  # (B or 1, T)
         mask = (
             torch.arange(end, device=ids.device) <= positions[:, None, :, None]
         )  # (B or 1, 1, T, S)
         turn = rotation(positions, config) if config.position == "rotary" else None
         return View(positions, mask, turn, cache, end)
+
+    def end(self, T: int, cache: KVCache | None) -> int:
+        """Where T tokens more of the longest sequence end. `ValueError` if they do not fit."""
+        end = T if cache is None else int(cache.lengths.max()) + T
+        limit = (
+            self.config.block_size if cache is None else min(cache.capacity, self.config.block_size)
+        )
+        if end > limit:
+            raise ValueError(f"{end} tokens do not fit into {limit}")
+        return end
 
     def n_parameters(self) -> int:
         return sum(p.numel() for p in self.parameters())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from minigen.decoder import Decoder, pack, quantise
+from minigen import decoder
+from minigen.decoder import Decoder, Matrix, quantise
+from minigen.errors import UserError
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.optim import Optimizer
 from minigen.sampling import Sampling, generate
@@ -58,9 +61,15 @@ def rounded(model: GPT, dtype: str) -> GPT:
     return model
 
 
-def predictions(model: Any, config: GPTConfig, ids: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Logits (B, n, V) behind prompts of unequal length, and behind each of 8 tokens more."""
-    cache, logits = KVCache(config, len(ids), BLOCK), []
+def predictions(
+    model: Any, config: GPTConfig, ids: Tensor, lengths: Sequence[int], dtype: str = "float32"
+) -> Tensor:
+    """Logits (B, n, V) behind prompts of unequal length, and behind each of 8 tokens more.
+
+    The cache is as a `Decoder` of this dtype wants it.
+    """
+    number = torch.float32 if dtype == "float32" else torch.bfloat16
+    cache, logits = KVCache(config, len(ids), BLOCK, dtype=number), []
     at, rows = torch.tensor(lengths), torch.arange(len(ids))
     logits.append(model(ids[:, : max(lengths)], cache, at - 1))
     cache.lengths += at
@@ -89,31 +98,112 @@ def config(request: pytest.FixtureRequest) -> GPTConfig:
     return CONFIGS[request.param]
 
 
-@pytest.mark.parametrize("lengths", [[5, 9, 12], [9, 9, 9]], ids=["uneven", "even"])
-def test_in_float32_it_is_the_model(config: GPTConfig, lengths: list[int]) -> None:
-    """Rows of equal and of unequal length, a prompt and then token by token."""
+@pytest.fixture(params=["compiled", "as PyTorch has it"])
+def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """With decoder.c, and as where there is no compiler."""
+    if request.param != "compiled":
+        monkeypatch.setattr(decoder, "code", lambda: None)
+    elif decoder.code() is None:
+        pytest.skip("there is no C compiler here")
+    return str(request.param)
+
+
+@pytest.mark.parametrize("lengths", [[5, 9, 10], [9, 9, 9], [9, 16, 4]], ids=str)
+def test_in_float32_it_is_the_model(config: GPTConfig, how: str, lengths: list[int]) -> None:
+    """Rows of equal and of unequal length, prompts short and long, and then token by token."""
     model, ids = lively(config), some_ids()
+    wanted = predictions(model, config, ids, lengths)
     ours = predictions(Decoder(model, "float32"), config, ids, lengths)
-    torch.testing.assert_close(ours, predictions(model, config, ids, lengths), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(ours, wanted, atol=1e-4, rtol=1e-4)
+    assert torch.equal(predictions(model, config, ids, lengths), wanted), "it was changed"
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_its_weights_are_the_model_s_rounded(config: GPTConfig, dtype: str) -> None:
-    """It is the model with rounded weights, but for vectors rounded to bfloat16 in products."""
-    model, ids, lengths = lively(config), some_ids(), [5, 9, 12]
-    ours = predictions(Decoder(model, dtype), config, ids, lengths).float()
-    theirs = predictions(rounded(model, dtype), config, ids, lengths)
-    assert distance(ours, theirs) < (1e-5 if dtype == "float32" else 0.02)
+def test_its_weights_are_the_model_s_rounded(config: GPTConfig, how: str, dtype: str) -> None:
+    """It is the model with rounded weights; PyTorch's products round vectors to bfloat16 too."""
+    model, ids, lengths = lively(config), some_ids(), [1, 2, 2]
+    theirs = predictions(rounded(model, dtype), config, ids, lengths, dtype)
+    ours = predictions(Decoder(model, dtype), config, ids, lengths, dtype)
+    exact = dtype == "float32"
+    assert distance(ours, theirs) < (1e-5 if exact else 2e-3 if how == "compiled" else 0.02)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_row_is_the_same_alone_and_in_a_batch(config: GPTConfig, dtype: str) -> None:
-    """Within rounding: kernels for one row and for several add in different orders."""
-    decoder, ids = Decoder(lively(config), dtype), some_ids(16)
-    together = predictions(decoder, config, ids, [9] * 16).float()
-    for row in (0, 7, 15):
-        alone = predictions(decoder, config, ids[row : row + 1], [9]).float()
+def test_a_row_is_the_same_alone_and_in_a_batch(config: GPTConfig, how: str, dtype: str) -> None:
+    """Bit for bit when compiled; PyTorch adds in another order for other numbers of rows."""
+    model, ids = Decoder(lively(config), dtype), some_ids(3)
+    together = predictions(model, config, ids, [2] * 3, dtype)
+    for row in range(3):
+        alone = predictions(model, config, ids[row : row + 1], [2], dtype)
+        if how == "compiled":
+            assert torch.equal(alone[0], together[row])
         assert distance(alone[0], together[row]) < (1e-5 if dtype == "float32" else 0.02)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_odd_widths_and_any_number_of_threads(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing divides by two, and for more threads than there are heads."""
+    for n_embd, n_head, head_dim, n_hidden in ((15, 3, 5, 7), (18, 3, 6, 22), (34, 1, 34, 2)):
+        config = GPTConfig.gpt2(
+            **{**SHAPE, "n_embd": n_embd, "n_head": n_head}, head_dim=head_dim, n_hidden=n_hidden
+        )
+        ids, lengths, found = some_ids(), [5, 9, 10], []
+        for n_threads in (1, 2, 3):
+            monkeypatch.setattr(decoder, "WORTH_A_THREAD", 1)
+            monkeypatch.setattr(torch, "get_num_threads", lambda n=n_threads: n)
+            model = Decoder(lively(config), dtype)
+            found.append(predictions(model, config, ids, lengths, dtype))
+        theirs = predictions(rounded(lively(config), dtype), config, ids, lengths, dtype)
+        for ours in found:
+            assert torch.equal(ours, found[0])
+            assert distance(ours, theirs) < (1e-5 if dtype == "float32" else 0.02)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["norm.weight", "embedding.weight", "blocks.1.mlp.up.weight"])
+def test_broken_weights_are_noticed(how: str, dtype: str, name: str) -> None:
+    """A NaN in any tensor reaches the logits, in whatever format, and is one line."""
+    config = CONFIGS["modern"]
+    model = lively(config)
+    model.get_parameter(name).flatten()[0] = math.nan
+    writer = Decoder(model, dtype)
+    new_cache = lambda rows: KVCache(config, rows, BLOCK, dtype=writer.cache_dtype)  # noqa: E731
+    with pytest.raises(UserError, match="predicts NaN"):
+        list(generate(writer, new_cache, [[0]], Sampling(), n_vocab=V, max_new_tokens=2))
+
+
+def test_what_does_not_fit_is_refused(how: str) -> None:
+    """As by the model: nothing is read or written beside the tensors."""
+    config = CONFIGS["gpt2"]
+    writer = Decoder(lively(config), "float32")
+    cache, at = KVCache(config, 1, 8), torch.tensor([0])
+    with pytest.raises(IndexError):
+        writer(torch.tensor([[V]]), cache, at)
+    with pytest.raises(IndexError):
+        writer(torch.tensor([[-1]]), cache, at)
+    cache.lengths += 6
+    with pytest.raises(ValueError, match="9 tokens do not fit into 8"):
+        writer(torch.zeros(1, 3, dtype=torch.long), cache, at)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_large_sums_and_scores_do_not_overflow(dtype: str) -> None:
+    """Where all products of a row are as large as they can be, and attention is very sure."""
+    model, ids, lengths = lively(CONFIGS["gpt2"]), some_ids(), [1, 2, 2]
+    for block in model.blocks:
+        block.get_parameter("attention.query.weight").mul_(30)
+        block.get_parameter("mlp.up.weight").zero_()
+        block.get_parameter("mlp.up.bias").fill_(7.0)
+        block.get_parameter("mlp.down.weight").fill_(0.5)
+    theirs = predictions(rounded(model, dtype), CONFIGS["gpt2"], ids, lengths, dtype)
+    ours = predictions(Decoder(model, dtype), CONFIGS["gpt2"], ids, lengths, dtype)
+    assert distance(ours, theirs) < 0.02
+
+
+def test_tiny_numbers_stay_numbers() -> None:
+    """Compiled code could make the whole process round them to zero."""
+    Decoder(lively(CONFIGS["gpt2"]), "float32")
+    assert torch.tensor(1e-40).mul(2).item() > 0
 
 
 def test_a_weight_moves_by_half_a_step_at_most() -> None:
@@ -128,32 +218,14 @@ def test_a_weight_moves_by_half_a_step_at_most() -> None:
     assert (q[3] == 0).all()
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 5, 16, 32, 33, 200])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_a_product_is_the_product(dtype: str, rows: int) -> None:
-    """Of layers side by side, for any number of rows, with a kernel for few and one for many."""
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_a_matrix_is_the_layer_rounded(dtype: str) -> None:
+    """With and without a bias; where the processor multiplies bfloat16, x is rounded to it."""
     torch.manual_seed(0)
-    layers = [torch.nn.Linear(64, n) for n in (48, 16, 7)]
-    x = torch.randn(rows, 64)
-    for layer in layers:
-        kept = layer.weight.to(torch.bfloat16 if dtype == "bfloat16" else torch.float32)
-        if dtype == "int8":
-            q, scale = quantise(layer.weight)
-            kept = q * scale.float()[:, None]
-        layer.weight.copy_(kept)
-    wanted = torch.cat([layer(x) for layer in layers], dim=1)
-    tolerance = 1e-6 if dtype == "float32" else 0.01
-    assert distance(pack(layers, dtype)(x).float(), wanted) < tolerance
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_without_a_packed_kernel_the_numbers_are_the_same(
-    dtype: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    layers, x = [torch.nn.Linear(64, 48)], torch.randn(3, 64)
-    packed = pack(layers, dtype)(x).float()
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
-    assert distance(pack(layers, dtype)(x).float(), packed) < (1e-6 if dtype == "float32" else 0.01)
+    for layer in (torch.nn.Linear(64, 48), torch.nn.Linear(64, 48, bias=False)):
+        x, matrix = torch.randn(2, 5, 64), Matrix(layer, dtype)
+        layer.weight.copy_(matrix.weight * (1 if matrix.scale is None else matrix.scale[:, None]))
+        assert distance(matrix(x), layer(x)) < 0.01
 
 
 @pytest.fixture(scope="module")
@@ -182,25 +254,25 @@ def trained() -> tuple[GPT, Tensor]:
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
 def test_fewer_bytes_cost_less_than_one_percent_of_the_loss(
-    trained: tuple[GPT, Tensor], dtype: str
+    trained: tuple[GPT, Tensor], how: str, dtype: str
 ) -> None:
     """On a text that the model half knows, read token by token."""
     model, ids = trained
 
-    def loss(decoder: Decoder) -> float:
-        cache, total = KVCache(model.config, len(ids), BLOCK), 0.0
+    def loss(writer: Decoder) -> float:
+        cache, total = KVCache(model.config, len(ids), BLOCK, dtype=writer.cache_dtype), 0.0
         for t in range(BLOCK - 1):
-            logits = decoder(ids[:, t : t + 1], cache, torch.zeros(len(ids), dtype=torch.long))
+            logits = writer(ids[:, t : t + 1], cache, torch.zeros(len(ids), dtype=torch.long))
             cache.lengths += 1
             total += float(F.cross_entropy(logits[:, 0].float(), ids[:, t + 1]))
         return total / (BLOCK - 1)
 
-    whole = loss(Decoder(model, "float32"))
+    whole = loss(Decoder(copy.deepcopy(model), "float32"))
     assert 1 < whole < 4, "it should know something, but not all"
-    assert abs(loss(Decoder(model, dtype)) / whole - 1) < 0.01
+    assert abs(loss(Decoder(copy.deepcopy(model), dtype)) / whole - 1) < 0.01
 
 
-def test_it_writes_what_the_model_writes(trained: tuple[GPT, Tensor]) -> None:
+def test_it_writes_what_the_model_writes(trained: tuple[GPT, Tensor], how: str) -> None:
     """Through `generate`, far beyond the context, several samples at once."""
     model, ids = trained
     prompts, facts = [[1], [1], ids[0, :5].tolist()], {"n_vocab": V, "max_new_tokens": 60}

@@ -24,7 +24,7 @@ from minigen.command_line import parse
 from minigen.errors import UserError
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.sampling import Sampling, generate
-from minigen.tokenizer import train_tokenizer
+from minigen.tokenizer import END_OF_TEXT, train_tokenizer
 
 SCRIPT = Path(sample.__file__)
 TEXT = "the cat sat on the mat. 나는 밥을 먹는다.\n"
@@ -108,7 +108,7 @@ def test_weights_of_fewer_bytes_write_too(run: Any, dtype: str) -> None:
     """Not to the letter the same, but as long, and the same again."""
     flags = ("--prompt", "the cat", "--max_new_tokens", "20", "--ignore_end_of_text")
     text, _ = run(*flags, "--dtype", dtype)
-    assert len(text) == len(run(*flags)[0])
+    assert len(text.replace(END_OF_TEXT, "E")) == len(run(*flags)[0].replace(END_OF_TEXT, "E"))
     assert run(*flags, "--dtype", dtype)[0] == text
 
 

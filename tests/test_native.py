@@ -1,0 +1,135 @@
+"""minigen.native: compiled once, by whatever compiler is there, and never in the way."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from minigen import native
+
+SOURCE = """
+#ifdef _OPENMP
+int threads(void) { return 1; }
+#else
+int threads(void) { return 0; }
+#endif
+int answer(void) { return 42; }
+"""
+
+needs_compiler = pytest.mark.skipif(
+    not list(native._commands()), reason="there is no C compiler here"
+)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "code.c"
+    path.write_text(SOURCE)
+    return path
+
+
+def kept(source: Path) -> list[Path]:
+    folder = Path(importlib.util.cache_from_source(str(source))).parent
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def answer(library: ctypes.CDLL | None) -> int:
+    assert library is not None
+    return int(library.answer())
+
+
+@needs_compiler
+def test_it_is_compiled_once(source: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """And again when the file has changed; it says so each time."""
+    assert answer(native.library(source)) == 42
+    assert capfd.readouterr().err.startswith("compiled code.c in ")
+    (first,) = kept(source)
+    assert answer(native.library(source)) == 42
+    assert capfd.readouterr().err == "" and kept(source) == [first]
+    source.write_text(SOURCE.replace("42", "43"))
+    assert answer(native.library(source)) == 43
+    assert capfd.readouterr().err.startswith("compiled code.c")
+
+
+@needs_compiler
+def test_several_may_compile_at_once(source: Path) -> None:
+    answers: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(answer(native.library(source))))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [42] * 4 and len(kept(source)) == 1
+
+
+@needs_compiler
+def test_where_nothing_can_be_kept_it_is_compiled_each_time(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (source.parent / "file").touch()
+    monkeypatch.setattr("sys.pycache_prefix", str(source.parent / "file"))
+    for _ in range(2):
+        assert answer(native.library(source)) == 42
+        assert "compiled code.c" in capfd.readouterr().err
+
+
+@needs_compiler
+def test_a_damaged_library_is_made_again(source: Path) -> None:
+    code = (
+        "import sys, pathlib; from minigen import native; native.library(pathlib.Path(sys.argv[1]))"
+    )
+    subprocess.run([sys.executable, "-c", code, source], check=True)  # here it is not loaded yet
+    (library,) = kept(source)
+    library.write_bytes(b"no library")
+    assert answer(native.library(source)) == 42
+    assert kept(source) == [library] and library.stat().st_size > 1000
+
+
+def compiler(folder: Path, script: str) -> str:
+    path = folder / "compiler"
+    path.write_text("#!/bin/sh\n" + script)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the compilers here are shell scripts")
+@pytest.mark.parametrize("script", ["exit 1", "exit 0", "kill -9 $$"])
+def test_a_compiler_that_does_not_work_is_none(
+    source: Path, script: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It fails, it says that all is well and makes nothing, or it dies."""
+    monkeypatch.setenv("CC", compiler(source.parent, script))
+    assert native.library(source) is None
+    assert capfd.readouterr().err == ""
+
+
+def test_no_compiler(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    assert native.library(source) is None
+    monkeypatch.setenv("CC", "no-such-compiler -O3")
+    assert native.library(source) is None
+
+
+@needs_compiler
+@pytest.mark.skipif(os.name == "nt", reason="the compilers here are shell scripts")
+def test_a_compiler_without_threads_will_do(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Apple's is."""
+    command = next(native._commands())[0]
+    monkeypatch.setenv(
+        "CC",
+        compiler(source.parent, f'case "$*" in *openmp*) exit 1;; esac\nexec {command} "$@"'),
+    )
+    library = native.library(source)
+    assert answer(library) == 42 and library is not None and library.threads() == 0
