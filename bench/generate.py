@@ -272,11 +272,11 @@ def main() -> None:
         name: functools.partial(worker.ask, n) for name, worker in workers.items()
     }
     results = alternate(calls | {"memory": read_bandwidth}, given.rounds)
-    bandwidth = max(results.pop("memory"))
+    bandwidths = results.pop("memory")
     for worker in workers.values():
         worker.close()
     n_read = weights_read(given.weights)
-    figures = report_sweep(results) if given.sweep else report(results, bandwidth, n_read)
+    figures = report_sweep(results) if given.sweep else report(results, bandwidths, n_read)
     record("generate --sweep" if given.sweep else "generate", figures, given)
 
 
@@ -290,8 +290,12 @@ def weights_read(folder: Path) -> int:
     )
 
 
-def report(results: dict[str, list[Any]], bandwidth: float, n_read: int) -> dict[str, Any]:
-    """Tokens per second, of the whole text with its prompt; the weights' bytes read a second."""
+def report(results: dict[str, list[Any]], bandwidths: list[float], n_read: int) -> dict[str, Any]:
+    """Tokens per second, of the whole text with its prompt; the weights' bytes read a second.
+
+    The bytes are those of the tokens behind the first, for which the prompt is read, and their
+    share is of what memory gave in the same round: some machines change it by half within minutes.
+    """
     speeds = {
         name: statistics.median(len(times) / times[-1] for _, times in found)
         for name, found in results.items()
@@ -299,17 +303,21 @@ def report(results: dict[str, list[Any]], bandwidth: float, n_read: int) -> dict
     (reference,) = [found[0][0] for name, found in results.items()][:1]
     figures, rows = {}, []
     for name, speed in speeds.items():
-        read = speed * CONTENDERS[name] * n_read
+        n_bytes = CONTENDERS[name] * n_read
+        reads = [n_bytes * (len(times) - 1) / (times[-1] - times[0]) for _, times in results[name]]
+        read = statistics.median(reads)
+        share = statistics.median(a / b for a, b in zip(reads, bandwidths, strict=True))
         ids = results[name][0][0]
         same = next(
             (i for i, (a, b) in enumerate(zip(ids, reference, strict=True)) if a != b), len(ids)
         )
         ratio = speed / max(speeds.values())
-        figures[name] = {"tokens/s": speed, "read share": read / bandwidth, "same tokens": same}
+        figures[name] = {"tokens/s": speed, "read share": share, "same tokens": same}
         rows.append((name, f"{speed:.1f}", f"{ratio:.0%}", f"{read / 1e9:.1f}",
-                     f"{read / bandwidth:.0%}", f"{same} of {len(ids)}"))  # fmt: skip
+                     f"{share:.0%}", f"{same} of {len(ids)}"))  # fmt: skip
     table(("contender", "tokens/s", "of best", "GB/s", "of memory's", "same tokens"), rows)
-    print(f"memory reads {bandwidth / 1e9:.1f} GB/s; same tokens: as {next(iter(results))}")
+    bandwidth = statistics.median(bandwidths) / 1e9
+    print(f"memory reads {bandwidth:.1f} GB/s; same tokens: as {next(iter(results))}")
     return figures
 
 

@@ -173,8 +173,15 @@ def tokens(given: argparse.Namespace) -> Any:
         contenders: dict[str, Callable[[], float]] = {
             "nanoGPT float32, eager": theirs,
             "minigen float32, eager, AdamW": functools.partial(ours, plain),
-            "minigen bfloat16, eager": functools.partial(ours, "--dtype bfloat16 --compile no"),
-            "minigen bfloat16, compiled": functools.partial(ours, "--dtype bfloat16 --compile yes"),
+            "minigen bfloat16, compiled, AdamW": functools.partial(
+                ours, "--dtype bfloat16 --compile yes --optimizer adamw"
+            ),
+            "minigen bfloat16, eager, Muon": functools.partial(
+                ours, "--dtype bfloat16 --compile no"
+            ),
+            "minigen bfloat16, compiled, Muon": functools.partial(
+                ours, "--dtype bfloat16 --compile yes"
+            ),
         }
         if not given.nanogpt:
             del contenders["nanoGPT float32, eager"]
