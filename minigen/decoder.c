@@ -77,15 +77,15 @@ static float arrange(enum kind kind, const float *restrict x, int n, float *rest
         }
     } else {
         int16_t *whole = (int16_t *)ready;
-        float limit = fminf(32767, INT32_MAX / (127.0f * n)), largest;
+        int most = INT32_MAX / (127 * n) < INT16_MAX ? INT32_MAX / (127 * n) : INT16_MAX;
         uint32_t bits = to_bits(1e-30f); /* as whole numbers, NaN is the largest of all: it stays */
         for (int i = 0; i < n; i++) {
             uint32_t other = to_bits(x[i]) & 0x7fffffff;
             bits = bits > other ? bits : other;
         }
-        largest = from_bits(bits);
-        for (int i = 0; i < n; i++) whole[i] = (int16_t)rintf(x[i] * (limit / largest));
-        return largest / limit;
+        float step = from_bits(bits) / (float)most;
+        for (int i = 0; i < n; i++) whole[i] = (int16_t)rintf(x[i] / step);
+        return step;
     }
     return 1;
 }

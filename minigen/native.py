@@ -7,7 +7,6 @@ import ctypes
 import hashlib
 import importlib.util
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -64,8 +63,8 @@ def library(source: Path) -> ctypes.CDLL | None:
 
 def _commands() -> Iterator[list[str]]:
     """Compilers, and how to call them: with threads, and else without."""
-    names = [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "cc", "clang"]
-    found = [words for words in map(shlex.split, names) if words and shutil.which(words[0])]
+    names = [os.environ["CC"].split()] if os.environ.get("CC") else [["gcc"], ["cc"], ["clang"]]
+    found = [words for words in names if words and shutil.which(words[0])]
     flags = [*COMPILE, *PROCESSOR.get(torch.backends.cpu.get_cpu_capability(), [])]
     for threads in (["-fopenmp"], []):
         for words in found:
