@@ -3,6 +3,7 @@
     python -m bench.generate --nanogpt ../nanoGPT
     python -m bench.generate --sweep            # milliseconds per token, context by context
     python -m bench.generate --weights FOLDER   # another model, beside transformers only
+    python -m bench.generate --device cuda      # on a GPU, beside transformers only
 
 The weights are random, so no download is needed; the time does not depend on them. Each contender
 is a process of its own. All write greedily, one text at a time, and at float32 the same tokens.
@@ -57,7 +58,7 @@ def timed(step: Callable[[], int], n: int) -> tuple[list[int], list[float]]:
 
 def minigen(weights: Path, kind: str, given: Any) -> Writer:
     """As `python sample.py --dtype ...` does it."""
-    config = sample.SampleConfig(device="cpu", dtype=kind)  # type: ignore[arg-type]
+    config = sample.SampleConfig(device=given.device, dtype=kind)  # type: ignore[arg-type]
     writer = sample.Writer(config, Sampling(temperature=0), interface.load(weights))
 
     def write(prompt: list[int], n: int) -> tuple[list[int], list[float]]:
@@ -71,8 +72,10 @@ def minigen(weights: Path, kind: str, given: Any) -> Writer:
 
 
 def transformers(weights: Path, kind: str, given: Any) -> Writer:
-    model = peer("transformers").AutoModelForCausalLM.from_pretrained(
-        weights, dtype=getattr(torch, kind)
+    model = (
+        peer("transformers")
+        .AutoModelForCausalLM.from_pretrained(weights, dtype=getattr(torch, kind))
+        .to(given.device)
     )
 
     class Clock:  # what transformers calls a streamer: it is given the prompt, then each token
@@ -86,7 +89,7 @@ def transformers(weights: Path, kind: str, given: Any) -> Writer:
             pass
 
     def write(prompt: list[int], n: int) -> tuple[list[int], list[float]]:
-        clock, ids = Clock(), torch.tensor([prompt])
+        clock, ids = Clock(), torch.tensor([prompt], device=given.device)
         written = model.generate(
             ids, attention_mask=torch.ones_like(ids), do_sample=False, min_new_tokens=n,
             max_new_tokens=n, pad_token_id=0, streamer=clock,
@@ -250,6 +253,7 @@ def main() -> None:
     parser.add_argument("--nanogpt", type=Path, help="a checkout of it")
     parser.add_argument("--weights", type=Path, help="a model's folder; by default, a random GPT-2")
     parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--device", default="cpu", help="cuda: beside transformers only")
     parser.add_argument("--sweep", action="store_true", help="write until the context is full")
     parser.add_argument("--only", default="", help="contenders whose names contain this")
     parser.add_argument("--worker", help="(a process of this benchmark)")
@@ -257,11 +261,13 @@ def main() -> None:
     if given.worker:
         return serve(lambda: load(given.worker, given))
     names = [name for name in CONTENDERS if given.only in name]
-    if given.weights:  # the others want them in formats of their own
+    if given.weights or given.device != "cpu":  # the others: other formats of weights, or no GPU
         names = [name for name in names if name.startswith(("minigen", "transformers"))]
+    if given.device != "cpu":
+        names = [name for name in names if "int8" not in name]
     given.weights = given.weights or make_weights(given.cache)
     flags = ["--cache", str(given.cache), "--threads", str(given.threads)]
-    flags += ["--weights", str(given.weights)]
+    flags += ["--weights", str(given.weights), "--device", given.device]
     flags += ["--nanogpt", str(given.nanogpt)] if given.nanogpt else []
     if given.sweep:  # without a cache it would take minutes
         names = [name for name in names if "no cache" not in name]
@@ -271,7 +277,7 @@ def main() -> None:
     calls: dict[str, Callable[[], Any]] = {
         name: functools.partial(worker.ask, n) for name, worker in workers.items()
     }
-    results = alternate(calls | {"memory": read_bandwidth}, given.rounds)
+    results = alternate(calls | {"memory": lambda: read_bandwidth(given.device)}, given.rounds)
     bandwidths = results.pop("memory")
     for worker in workers.values():
         worker.close()

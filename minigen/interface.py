@@ -16,6 +16,7 @@ from minigen import checkpoint, lora, pretrained
 from minigen.decoder import Decoder
 from minigen.device import choose_device
 from minigen.errors import UserError
+from minigen.graph import GraphDecoder
 from minigen.model import GPT, KVCache
 from minigen.sampling import Sampling, StopStrings, generate
 from minigen.tokenizer import Tokenizer
@@ -81,7 +82,7 @@ def pipeline(
 
 def for_writing(
     model: GPT, device: str = "auto", dtype: str = "float32"
-) -> tuple[Decoder | GPT, Callable[[int], Callable[[int], KVCache]]]:
+) -> tuple[Decoder | GraphDecoder | GPT, Callable[[int], Callable[[int], KVCache]]]:
     """What writes fastest on the device, with weights of this format: two arguments of `generate`.
 
     Returns the model as `generate` takes it, and a function: given the tokens of the longest text,
@@ -90,13 +91,14 @@ def for_writing(
     where, config = choose_device(device), model.config
     if where.type != "cpu" and dtype == "int8":
         raise UserError(f"--dtype int8 is for CPUs; on {where}, take bfloat16")
-    writer: Decoder | GPT
+    writer: Decoder | GraphDecoder | GPT
     if where.type == "cpu":
         writer = Decoder(model, dtype)
         number = writer.cache_dtype
     else:
         number = getattr(torch, dtype)
-        writer = model.to(where, number)
+        model.to(where, number)
+        writer = GraphDecoder(model) if where.type == "cuda" else model
 
     def caches(n_tokens: int) -> Callable[[int], KVCache]:
         capacity = min(config.block_size, n_tokens)

@@ -343,14 +343,19 @@ class GPT(nn.Module):
                 nn.init.normal_(p, std=0.5 / math.sqrt(p.shape[1]))
 
     def forward(
-        self, ids: Tensor, cache: KVCache | None = None, at: Tensor | None = None
+        self,
+        ids: Tensor,
+        cache: KVCache | None = None,
+        at: Tensor | None = None,
+        end: int | None = None,
     ) -> Tensor:
         """Logits (B, T, V) of ids (B, T); with `at` (B,) only those at index at[b]: (B, 1, V).
 
-        With a cache, ids are the tokens that follow those in it; see `KVCache`.
+        With a cache, ids are the tokens that follow those in it; see `KVCache`. `end` is where the
+        longest sequence then ends; None: found out, and checked. A higher one changes no number.
         `ValueError` when a sequence does not fit into block_size.
         """
-        view = self.look(ids, cache)
+        view = self.look(ids, cache, end)
         x = self.embedding(ids)  # (B, T, C)
         if self.position is not None:
             x = x + self.position(view.positions)
@@ -362,13 +367,13 @@ class GPT(nn.Module):
         x = self.norm(x)
         return F.linear(x, self.embedding.weight) if self.head is None else self.head(x)
 
-    def look(self, ids: Tensor, cache: KVCache | None) -> View:
+    def look(self, ids: Tensor, cache: KVCache | None, end: int | None = None) -> View:
         """Where each token stands, and where it may look: at every position up to its own."""
         (_, T), config = ids.shape, self.config
         start = (
             torch.zeros(1, dtype=torch.long, device=ids.device) if cache is None else cache.lengths
         )
-        end = self.end(T, cache)
+        end = self.end(T, cache) if end is None else end
         positions = start[:, None] + torch.arange(T, device=ids.device)  # (B or 1, T)
         mask = (
             torch.arange(end, device=ids.device) <= positions[:, None, :, None]

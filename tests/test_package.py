@@ -32,10 +32,12 @@ ALLOWED = {
     "device.py": {"minigen.model"},
     "distributed.py": {"minigen", "minigen.device", "minigen.model"},  # lora, optim, pretrained
     "__init__.py": {"minigen", "minigen.model", "minigen.interface"},
+    "graph.py": {"minigen.model"},
     "interface.py": {
         "minigen",
         "minigen.decoder",
         "minigen.device",
+        "minigen.graph",
         "minigen.model",
         "minigen.sampling",
         "minigen.tokenizer",
