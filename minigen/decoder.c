@@ -17,6 +17,7 @@
 #endif
 
 enum kind { FLOAT32, BFLOAT16, INT8 };
+enum { MANY = 4 }; /* vectors that a weight is multiplied with at once */
 
 struct matrix { /* y = W x + bias, W (rows, columns) */
     const void *weight;
@@ -90,28 +91,88 @@ static float arrange(enum kind kind, const float *restrict x, int n, float *rest
     return 1;
 }
 
-static inline float dot(enum kind kind, const void *weight, const float *restrict ready, int n) {
+typedef float floats __attribute__((vector_size(64))), eight __attribute__((vector_size(32))),
+    four __attribute__((vector_size(16)));
+typedef uint32_t words __attribute__((vector_size(64)));
+enum { LANES = 16 };
+
+static inline floats load(const void *from) {
+    floats lanes;
+    memcpy(&lanes, from, sizeof lanes);
+    return lanes;
+}
+
+static inline floats load_some(const void *from, int n) { /* and zeros behind them */
+    floats lanes = {0};
+    memcpy(&lanes, from, (n < LANES ? n : LANES) * sizeof(float));
+    return lanes;
+}
+
+static inline float sum_of(floats lanes) { /* by halves */
+    eight halves[2];
+    memcpy(halves, &lanes, sizeof halves);
+    halves[0] += halves[1];
+    four quarters[2];
+    memcpy(quarters, halves, sizeof quarters);
+    four sum = quarters[0] + quarters[1];
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
+static inline floats even(floats two) { return (floats)((words)two << 16); }
+static inline floats odd(floats two) { return (floats)((words)two & 0xffff0000); }
+
+/* A row of n weights times `of` vectors, each arranged, `apart` numbers from one to the next. What is
+   added to what, and when, does not depend on how many there are: a text is the same alone. */
+static inline void dots(enum kind kind, const void *weight, const float *ready, int apart, int n,
+                        int of, float *sums) {
+    const float *w = weight;
+    floats left[MANY] = {{0}}, right[MANY] = {{0}}; /* two sums: one need not wait for the other */
+    if (kind == INT8) {
+        int32_t whole[MANY] = {0};
+        for (int i = 0; i < n; i++)
+            for (int r = 0; r < of; r++)
+                whole[r] += ((const int8_t *)weight)[i] * ((const int16_t *)(ready + r * apart))[i];
+        for (int r = 0; r < of; r++) sums[r] = (float)whole[r];
+        return;
+    }
     if (kind == FLOAT32) {
-        const float *restrict w = weight;
-        float sum = 0;
-        for (int i = 0; i < n; i++) sum += w[i] * ready[i];
-        return sum;
-    }
-    if (kind == BFLOAT16) { /* the upper half of a float32 */
-        const uint32_t *restrict w = weight;
-        const float *restrict odd = ready + n / 2;
-        float left = 0, right = 0; /* two sums, so that one need not wait for the other */
-        for (int i = 0; i < n / 2; i++) {
-            left += from_bits(w[i] << 16) * ready[i];
-            right += from_bits(w[i] & 0xffff0000) * odd[i];
+        int i = 0;
+        for (; i + 2 * LANES <= n; i += 2 * LANES) {
+            floats first = load(w + i), second = load(w + i + LANES);
+#pragma GCC unroll 4
+            for (int r = 0; r < of; r++) {
+                left[r] += first * load(ready + r * apart + i);
+                right[r] += second * load(ready + r * apart + i + LANES);
+            }
         }
-        return left + right;
+        for (; i < n; i += LANES)
+            for (int r = 0; r < of; r++)
+                left[r] += load_some(w + i, n - i) * load_some(ready + r * apart + i, n - i);
+    } else { /* the upper half of a float32, two in a word */
+        const float *rest = ready + n / 2;
+        int i = 0;
+        n /= 2;
+        for (; i + LANES <= n; i += LANES) {
+            floats two = load(w + i);
+#pragma GCC unroll 4
+            for (int r = 0; r < of; r++) {
+                left[r] += even(two) * load(ready + r * apart + i);
+                right[r] += odd(two) * load(rest + r * apart + i);
+            }
+        }
+        for (int r = 0; r < of && i < n; r++) {
+            floats two = load_some(w + i, n - i);
+            left[r] += even(two) * load_some(ready + r * apart + i, n - i);
+            right[r] += odd(two) * load_some(rest + r * apart + i, n - i);
+        }
     }
-    const int8_t *restrict w = weight;
-    const int16_t *restrict whole = (const int16_t *)ready;
-    int32_t sum = 0;
-    for (int i = 0; i < n; i++) sum += w[i] * whole[i];
-    return (float)sum;
+    for (int r = 0; r < of; r++) sums[r] = sum_of(left[r] + right[r]);
+}
+
+static inline float dot(enum kind kind, const void *weight, const float *ready, int n) {
+    float sum;
+    dots(kind, weight, ready, 0, n, 1, &sum);
+    return sum;
 }
 
 static inline const char *row(const struct matrix *m, int64_t i) {
@@ -155,14 +216,24 @@ static void arrange_all(const struct matrix *m, const float *x, struct vectors t
 
 /* This thread's rows of y (N, rows) = W x + bias, or y += W x + bias. */
 static void multiply(const struct matrix *m, struct vectors x, float *y, int add, struct share s) {
-    for (int i = first_row(s, m->rows); i < end_row(s, m->rows); i++) {
-        const char *weight = row(m, i);
-        if (m->kind != FLOAT32) fetch_ahead(weight, row(m, i + 1));
-        float scale = m->scale ? m->scale[i] : 1, bias = m->bias ? m->bias[i] : 0;
-        for (int n = 0; n < x.N; n++) {
-            float *to = y + (int64_t)n * m->rows + i;
-            float sum = dot(m->kind, weight, x.ready + n * m->columns, m->columns);
-            *to = (add ? *to : 0) + sum * (scale * x.scale[n]) + bias;
+    enum { TILE = 8 }; /* rows, which stay in the nearest cache while vector after vector passes */
+    for (int top = first_row(s, m->rows), end = end_row(s, m->rows); top < end; top += TILE) {
+        int bottom = top + TILE < end ? top + TILE : end;
+        for (int n = 0, of; n < x.N; n += of) {
+            of = n + MANY <= x.N ? MANY : 1;
+            for (int i = top; i < bottom; i++) {
+                const char *weight = row(m, i);
+                const float *ready = x.ready + n * m->columns;
+                float scale = m->scale ? m->scale[i] : 1, bias = m->bias ? m->bias[i] : 0;
+                float sums[MANY];
+                if (m->kind != FLOAT32 && n == 0) fetch_ahead(weight, row(m, i + 1));
+                if (of == MANY) dots(m->kind, weight, ready, m->columns, m->columns, MANY, sums);
+                else dots(m->kind, weight, ready, m->columns, m->columns, 1, sums);
+                for (int r = 0; r < of; r++) {
+                    float *to = y + (int64_t)(n + r) * m->rows + i;
+                    *to = (add ? *to : 0) + sums[r] * (scale * x.scale[n + r]) + bias;
+                }
+            }
         }
     }
 }

@@ -83,7 +83,7 @@ class Decoder:
         # A longer prompt is faster as PyTorch's product, which reads a weight once for several
         # tokens. So is a short one, where it need not change the format of weights first.
         ready = dtype == "bfloat16" and choose_dtype("auto", torch.device("cpu")) == "bfloat16"
-        self.short = 8 if ready else 32
+        self.short = 16 if ready else 32
         model.float() if dtype == "float32" else narrow(model, dtype)
         # decoder.c takes numbers of two bytes two by two.
         odd = any(n % 2 for n in (c.n_embd, c.head_dim, c.n_hidden))

@@ -17,14 +17,7 @@ from pathlib import Path
 
 import torch
 
-COMPILE = [
-    "-std=gnu11",
-    "-O3",
-    "-ffast-math",
-    "-funroll-loops",
-    "-fvariable-expansion-in-unroller",
-    "-fPIC",
-]
+COMPILE = ["-std=gnu11", "-O3", "-ffast-math", "-fPIC"]
 # By PyTorch's name for the processor. -march=native would leave it to the compiler, and one that is
 # older than the processor takes it for a lesser one.
 PROCESSOR = {
