@@ -30,15 +30,7 @@ from minigen.corpora import medium
 from minigen.corpora.medium import Medium
 from minigen.errors import UserError, one_line_errors
 from minigen.interface import Loaded, for_writing, from_checkpoint, load
-from minigen.sampling import (
-    Sampling,
-    StopStrings,
-    Token,
-    filtered,
-    generate,
-    pick,
-    probabilities,
-)
+from minigen.sampling import Sampling, StopStrings, Token, filtered, generate, pick
 from minigen.tokenizer import Tokenizer
 
 RULE = "-" * 60  # between samples
@@ -335,7 +327,6 @@ def converse(writer: Writer) -> None:
 def explain(token: Token, text: str, tokenizer: Tokenizer, sampling: Sampling) -> str:
     """How `token` came to follow `text`: what the model predicted, what was cut, what was drawn."""
     predicted = token.logits.softmax(dim=-1)
-    (left,) = probabilities(token.logits[None], [token.text], sampling)
     shown = predicted.topk(min(8, len(predicted))).indices.tolist()
     if token.id not in shown:
         shown.append(token.id)
@@ -344,6 +335,7 @@ def explain(token: Token, text: str, tokenizer: Tokenizer, sampling: Sampling) -
         for id in shown:
             if logits[0, id] == -math.inf:
                 cut_by.setdefault(id, f"cut by {name}")
+    left = logits[0].softmax(dim=-1)  # by the last of the filters
 
     lines = [f"after {fit(repr(text[-40:]), 90)}".rstrip() if text else "at the very beginning"]
     lines.append(f"{'':24}{'predicted':30}after temperature {sampling.temperature:g} and filters")

@@ -17,6 +17,7 @@
 #endif
 
 enum kind { FLOAT32, BFLOAT16, INT8 };
+static const int BYTES[] = {4, 2, 1};
 enum { MANY = 4 }; /* vectors that a weight is multiplied with at once */
 
 struct matrix { /* y = W x + bias, W (rows, columns) */
@@ -79,7 +80,9 @@ static float arrange(enum kind kind, const float *restrict x, int n, float *rest
     } else {
         int16_t *whole = (int16_t *)ready;
         int most = INT32_MAX / (127 * n) < INT16_MAX ? INT32_MAX / (127 * n) : INT16_MAX;
-        uint32_t bits = to_bits(1e-30f); /* as whole numbers, NaN is the largest of all: it stays */
+        /* The largest |x|, found as whole numbers: there NaN is above all others, so it stays. It
+           begins above zero, which nothing could be divided by. */
+        uint32_t bits = to_bits(1e-30f);
         for (int i = 0; i < n; i++) {
             uint32_t other = to_bits(x[i]) & 0x7fffffff;
             bits = bits > other ? bits : other;
@@ -118,6 +121,7 @@ static inline float sum_of(floats lanes) { /* by halves */
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
+/* Of 16 words, each of two bfloat16: the numbers at even places, and those at odd ones. */
 static inline floats even(floats two) { return (floats)((words)two << 16); }
 static inline floats odd(floats two) { return (floats)((words)two & 0xffff0000); }
 
@@ -176,12 +180,11 @@ static inline float dot(enum kind kind, const void *weight, const float *ready, 
 }
 
 static inline const char *row(const struct matrix *m, int64_t i) {
-    static const int bytes[] = {4, 2, 1};
-    return (const char *)m->weight + i * m->columns * bytes[m->kind];
+    return (const char *)m->weight + i * m->columns * BYTES[m->kind];
 }
 
 /* Processors fetch ahead of what is read in order, but not across pages of memory, and too little
-   where fewer bytes are more work. */
+   where fewer bytes are more work. To ask for what is behind the end does no harm. */
 static inline void fetch_ahead(const char *weight, const char *end) {
     enum { LINE = 64, AHEAD = 8192 };
     for (; weight < end; weight += LINE) __builtin_prefetch(weight + AHEAD);
@@ -227,6 +230,7 @@ static void multiply(const struct matrix *m, struct vectors x, float *y, int add
                 float scale = m->scale ? m->scale[i] : 1, bias = m->bias ? m->bias[i] : 0;
                 float sums[MANY];
                 if (m->kind != FLOAT32 && n == 0) fetch_ahead(weight, row(m, i + 1));
+                /* Constants, so that the compiler makes a loop for each. */
                 if (of == MANY) dots(m->kind, weight, ready, m->columns, m->columns, MANY, sums);
                 else dots(m->kind, weight, ready, m->columns, m->columns, 1, sums);
                 for (int r = 0; r < of; r++) {
@@ -277,7 +281,7 @@ static void store(enum kind kind, const float *x, int n, void *to) {
 static void attend(const struct model *m, const float *q, const char *keys, const char *values,
                    int64_t S, float *mixed, float *mine) {
     int D = m->head_dim;
-    int64_t bytes = (int64_t)D * (m->cache_kind == FLOAT32 ? 4 : 2);
+    int64_t bytes = (int64_t)D * BYTES[m->cache_kind];
     float *ready = mine, *sum = mine + D, *chance = mine + 2 * D;
     float largest = -1e30f, total = 0, scale = 1 / sqrtf((float)D);
     arrange(m->cache_kind, q, D, ready);
@@ -343,7 +347,7 @@ int step(const struct model *m, int B, int T, const int64_t *ids, const int64_t 
     float *x = shared, *q = x + N * C, *k = q + N * H * D, *v = k + N * Hk * D;
     float *mixed = v + N * Hk * D, *up = mixed + N * H * D, *gate = up + N * M;
     float *rest = shared + whole_lines(gate + N * M - shared);
-    int64_t token_bytes = D * (m->cache_kind == FLOAT32 ? 4 : 2), head_bytes = capacity * token_bytes;
+    int64_t token_bytes = (int64_t)D * BYTES[m->cache_kind], head_bytes = capacity * token_bytes;
     for (int n = 0; n < N; n++)
         if (ids[n] < 0 || ids[n] >= m->embedding.rows) return 0;
 

@@ -18,9 +18,10 @@ from torch.nn import functional as F
 
 from minigen.device import choose_dtype
 from minigen.model import GPT, Block, KVCache, RMSNorm, rotation
-from minigen.native import library
+from minigen.native import compiled
 
-WORTH_A_THREAD = 500_000  # products
+# Threads wait for each other at each matrix, so each needs a share that is worth it.
+WORTH_A_THREAD = 500_000  # weights times vectors
 
 
 def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,8 +81,8 @@ class Decoder:
         self.model, self.config, c = model, model.config, model.config
         self.cache_dtype = torch.float32 if dtype == "float32" else torch.bfloat16
         self.n_weights = model.n_parameters()
-        # A longer prompt is faster as PyTorch's product, which reads a weight once for several
-        # tokens. So is a short one, where it need not change the format of weights first.
+        # A longer prompt is faster as PyTorch's product, which is made for many tokens at once; and
+        # sooner so where that need not change the format of the weights first.
         ready = dtype == "bfloat16" and choose_dtype("auto", torch.device("cpu")) == "bfloat16"
         self.short = 16 if ready else 32
         model.float() if dtype == "float32" else narrow(model, dtype)
@@ -89,6 +90,7 @@ class Decoder:
         odd = any(n % 2 for n in (c.n_embd, c.head_dim, c.n_hidden))
         self.code = None if odd and dtype != "float32" else code()
         if self.code is not None:
+            # Both are kept, because the C reads them by their addresses.
             self.turn = turn_table(model) if c.position == "rotary" else ()
             self.model_in_c = describe(model, self.turn, KINDS[self.cache_dtype])
 
@@ -98,12 +100,11 @@ class Decoder:
             with torch.no_grad():
                 logits: Tensor = self.model(ids, cache, at)
                 return logits
-        self.model.end(T, cache)  # it fits
+        self.model.reach(T, cache)  # it fits
         if cache.kv.shape[1] != B or cache.kv.dtype != self.cache_dtype:
             raise ValueError(f"the cache must have {B} rows of {self.cache_dtype}")
         cache.kv = cache.kv.contiguous()
         logits = torch.empty(B, 1, self.config.vocab_size)
-        # Threads wait for each other at each matrix, so each needs a share that is worth it.
         n_threads = min(torch.get_num_threads(), 1 + B * T * self.n_weights // WORTH_A_THREAD)
         room = torch.empty(self.code.room(self.model_in_c, B * T, cache.capacity, n_threads))
         ids, lengths, at = ids.contiguous(), cache.lengths.contiguous(), at.contiguous()
@@ -118,7 +119,7 @@ class Decoder:
 
 # ---- What decoder.c needs to know: where each tensor lies. ----
 
-KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # `enum kind` there
 
 
 class CMatrix(ctypes.Structure):
@@ -157,7 +158,7 @@ class CModel(ctypes.Structure):
 @only_once
 def code() -> ctypes.CDLL | None:
     """decoder.c, compiled."""
-    found = library(Path(__file__).with_suffix(".c"))
+    found = compiled(Path(__file__).with_suffix(".c"))
     if found is not None:
         whole, address = ctypes.c_int, ctypes.c_void_p
         found.room.restype = ctypes.c_int64

@@ -373,7 +373,7 @@ class GPT(nn.Module):
         start = (
             torch.zeros(1, dtype=torch.long, device=ids.device) if cache is None else cache.lengths
         )
-        end = self.end(T, cache) if end is None else end
+        end = self.reach(T, cache) if end is None else end
         positions = start[:, None] + torch.arange(T, device=ids.device)  # (B or 1, T)
         mask = (
             torch.arange(end, device=ids.device) <= positions[:, None, :, None]
@@ -381,8 +381,8 @@ class GPT(nn.Module):
         turn = rotation(positions, config) if config.position == "rotary" else None
         return View(positions, mask, turn, cache, end)
 
-    def end(self, T: int, cache: KVCache | None) -> int:
-        """Where T tokens more of the longest sequence end. `ValueError` if they do not fit."""
+    def reach(self, T: int, cache: KVCache | None) -> int:
+        """Where the longest sequence ends with T tokens more. `ValueError` if they do not fit."""
         end = T if cache is None else int(cache.lengths.max()) + T
         limit = (
             self.config.block_size if cache is None else min(cache.capacity, self.config.block_size)

@@ -27,18 +27,19 @@ PROCESSOR = {
 }  # fmt: skip
 
 
-def library(source: Path) -> ctypes.CDLL | None:
+def compiled(source: Path) -> ctypes.CDLL | None:
     """What a C file compiles to; None where no compiler can do it.
 
-    It is kept beside Python's bytecode, under a name that changes with the file and the command. It
-    says on stderr when it compiles.
+    It is kept beside Python's bytecode, under a name that changes with the file, the compilers and
+    the processor. It says on stderr when it compiles.
     """
+    commands = list(_commands())
+    key = hashlib.sha256(source.read_bytes() + repr(commands).encode()).hexdigest()[:16]
     folder = Path(importlib.util.cache_from_source(str(source))).parent
-    for command in _commands():
-        key = hashlib.sha256(source.read_bytes() + repr(command).encode()).hexdigest()[:16]
-        kept = folder / f"{source.stem}.{key}.so"
-        with contextlib.suppress(OSError):  # it is not there yet, or damaged
-            return ctypes.CDLL(str(kept))
+    kept = folder / f"{source.stem}.{key}.so"
+    with contextlib.suppress(OSError):  # it is not there yet, or damaged
+        return ctypes.CDLL(str(kept))
+    for command in commands:
         with _scratch(folder) as scratch:
             made, began = Path(scratch, "made.so"), time.perf_counter()
             try:
@@ -56,8 +57,9 @@ def library(source: Path) -> ctypes.CDLL | None:
 
 def _commands() -> Iterator[list[str]]:
     """Compilers, and how to call them: with threads, and else without."""
-    names = [os.environ["CC"].split()] if os.environ.get("CC") else [["gcc"], ["cc"], ["clang"]]
-    found = [words for words in names if words and shutil.which(words[0])]
+    named = os.environ.get("CC")
+    compilers = [named.split()] if named else [["gcc"], ["cc"], ["clang"]]
+    found = [words for words in compilers if words and shutil.which(words[0])]
     flags = [*COMPILE, *PROCESSOR.get(torch.backends.cpu.get_cpu_capability(), [])]
     for threads in (["-fopenmp"], []):
         for words in found:

@@ -115,12 +115,6 @@ def filtered(logits: Tensor, texts: Texts, s: Sampling) -> Iterator[tuple[str, T
         yield "min_p", min_p(logits, s.min_p)
 
 
-def probabilities(logits: Tensor, texts: Texts, s: Sampling) -> Tensor:
-    """What is drawn from, (B, V): the softmax of what the last of the filters leaves."""
-    *_, (_, last) = filtered(logits, texts, s)
-    return last.softmax(dim=-1)
-
-
 def uniform(seed: int, sample: int, n: int) -> float:
     """The random number in [0, 1) for token n of a sample: a function, without a stream to keep.
 
@@ -150,14 +144,14 @@ def pick(probabilities: Tensor, u: float) -> int:
 
 
 def draw(logits: Tensor, texts: Texts, s: Sampling, numbers: Sequence[float]) -> list[int]:
-    """A token for each of B random numbers, by the `probabilities` of logits (B, V)."""
-    if s.temperature == 0:  # all but one are 0: it is enough to find that one
+    """A token for each of B random numbers, by what the filters leave of logits (B, V)."""
+    if s.temperature == 0:  # all but one have no probability: it is enough to find that one
         if s.repetition_penalty != 1:
             logits = repetition_penalty(logits, texts, s.repetition_penalty)
         best: list[int] = logits.argmax(dim=-1).tolist()
         return best
-    rows = probabilities(logits, texts, s)
-    return [pick(row, u) for row, u in zip(rows, numbers, strict=True)]
+    *_, (_, last) = filtered(logits, texts, s)
+    return [pick(row, u) for row, u in zip(last.softmax(dim=-1), numbers, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -119,23 +119,29 @@ def test_in_float32_it_is_the_model(config: GPTConfig, how: str, lengths: list[i
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_its_weights_are_the_model_s_rounded(config: GPTConfig, how: str, dtype: str) -> None:
+@pytest.mark.parametrize("lengths", [[1, 2, 2], [5, 9, 12]], ids=["short", "long"])
+def test_its_weights_are_the_model_s_rounded(
+    config: GPTConfig, how: str, dtype: str, lengths: list[int]
+) -> None:
     """It is the model with rounded weights; PyTorch's products round vectors to bfloat16 too."""
-    model, ids, lengths = lively(config), some_ids(), [1, 2, 2]
+    model, ids = lively(config), some_ids()
     theirs = predictions(rounded(model, dtype), config, ids, lengths, dtype)
     ours = predictions(Decoder(model, dtype), config, ids, lengths, dtype)
-    exact = dtype == "float32"
-    assert distance(ours, theirs) < (1e-5 if exact else 2e-3 if how == "compiled" else 0.02)
+    only_c = how == "compiled" and max(lengths) < 5
+    assert distance(ours, theirs) < (1e-5 if dtype == "float32" else 2e-3 if only_c else 0.02)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_row_is_the_same_alone_and_in_a_batch(config: GPTConfig, how: str, dtype: str) -> None:
-    """Bit for bit when compiled; PyTorch adds in another order for other numbers of rows."""
-    model, ids = Decoder(lively(config), dtype), some_ids(6)
-    together = predictions(model, config, ids, [2] * 6, dtype)
-    for row in range(6):
-        alone = predictions(model, config, ids[row : row + 1], [2], dtype)
-        if how == "compiled":
+@pytest.mark.parametrize("rows, length", [(6, 2), (16, 9)], ids=["short", "long"])
+def test_a_row_is_the_same_alone_and_in_a_batch(
+    config: GPTConfig, how: str, dtype: str, rows: int, length: int
+) -> None:
+    """Bit for bit where all is compiled; PyTorch adds in another order for more rows."""
+    model, ids = Decoder(lively(config), dtype), some_ids(rows)
+    together = predictions(model, config, ids, [length] * rows, dtype)
+    for row in range(rows):
+        alone = predictions(model, config, ids[row : row + 1], [length], dtype)
+        if how == "compiled" and length == 2:
             assert torch.equal(alone[0], together[row])
         assert distance(alone[0], together[row]) < (1e-5 if dtype == "float32" else 0.02)
 

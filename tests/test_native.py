@@ -49,13 +49,13 @@ def answer(library: ctypes.CDLL | None) -> int:
 @needs_compiler
 def test_it_is_compiled_once(source: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """And again when the file has changed; it says so each time."""
-    assert answer(native.library(source)) == 42
+    assert answer(native.compiled(source)) == 42
     assert capfd.readouterr().err.startswith("compiled code.c in ")
     (first,) = kept(source)
-    assert answer(native.library(source)) == 42
+    assert answer(native.compiled(source)) == 42
     assert capfd.readouterr().err == "" and kept(source) == [first]
     source.write_text(SOURCE.replace("42", "43"))
-    assert answer(native.library(source)) == 43
+    assert answer(native.compiled(source)) == 43
     assert capfd.readouterr().err.startswith("compiled code.c")
 
 
@@ -63,7 +63,7 @@ def test_it_is_compiled_once(source: Path, capfd: pytest.CaptureFixture[str]) ->
 def test_several_may_compile_at_once(source: Path) -> None:
     answers: list[int] = []
     threads = [
-        threading.Thread(target=lambda: answers.append(answer(native.library(source))))
+        threading.Thread(target=lambda: answers.append(answer(native.compiled(source))))
         for _ in range(4)
     ]
     for thread in threads:
@@ -80,19 +80,18 @@ def test_where_nothing_can_be_kept_it_is_compiled_each_time(
     (source.parent / "file").touch()
     monkeypatch.setattr("sys.pycache_prefix", str(source.parent / "file"))
     for _ in range(2):
-        assert answer(native.library(source)) == 42
+        assert answer(native.compiled(source)) == 42
         assert "compiled code.c" in capfd.readouterr().err
 
 
 @needs_compiler
 def test_a_damaged_library_is_made_again(source: Path) -> None:
-    code = (
-        "import sys, pathlib; from minigen import native; native.library(pathlib.Path(sys.argv[1]))"
-    )
+    code = "import sys; from pathlib import Path; from minigen.native import compiled; "
+    code += "compiled(Path(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", code, source], check=True)  # here it is not loaded yet
     (library,) = kept(source)
     library.write_bytes(b"no library")
-    assert answer(native.library(source)) == 42
+    assert answer(native.compiled(source)) == 42
     assert kept(source) == [library] and library.stat().st_size > 1000
 
 
@@ -110,26 +109,35 @@ def test_a_compiler_that_does_not_work_is_none(
 ) -> None:
     """It fails, it says that all is well and makes nothing, or it dies."""
     monkeypatch.setenv("CC", compiler(source.parent, script))
-    assert native.library(source) is None
+    assert native.compiled(source) is None
     assert capfd.readouterr().err == ""
 
 
 def test_no_compiler(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CC", raising=False)
-    assert native.library(source) is None
+    assert native.compiled(source) is None
     monkeypatch.setenv("CC", "no-such-compiler -O3")
-    assert native.library(source) is None
+    assert native.compiled(source) is None
 
 
 @needs_compiler
 @pytest.mark.skipif(os.name == "nt", reason="the compilers here are shell scripts")
-def test_a_compiler_without_threads_will_do(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Apple's is."""
+def test_a_compiler_without_threads_will_do(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As Apple's is. What cannot be done is not tried again the next time."""
+    log = source.with_name("calls")
     command = next(native._commands())[0]
     monkeypatch.setenv(
         "CC",
-        compiler(source.parent, f'case "$*" in *openmp*) exit 1;; esac\nexec {command} "$@"'),
+        compiler(
+            source.parent,
+            f'echo >> "{log}"; case "$*" in *openmp*) exit 1;; esac\nexec {command} "$@"',
+        ),
     )
-    library = native.library(source)
+    library = native.compiled(source)
     assert answer(library) == 42 and library is not None and library.threads() == 0
+    calls = log.read_text()
+    assert answer(native.compiled(source)) == 42 and log.read_text() == calls
+    assert capfd.readouterr().err.count("compiled code.c") == 1

@@ -24,7 +24,6 @@ from minigen.sampling import (
     min_p,
     n_visible,
     pick,
-    probabilities,
     repetition_penalty,
     temperature,
     top_k,
@@ -238,8 +237,8 @@ def test_a_token_tells_what_it_was_drawn_from(gpt: GPT) -> None:
         assert isinstance(token, Token)
         assert token.text == text
         assert token.u == uniform(4, 0, len(text) - 2)
-        (left,) = probabilities(token.logits[None], [token.text], s)
-        assert token.id == pick(left, token.u)
+        *_, (_, last) = filtered(token.logits[None], [token.text], s)
+        assert token.id == pick(last[0].softmax(-1), token.u)
         text = [*text, token.id]
 
 
