@@ -266,6 +266,8 @@ def mutated(text: bytes, draw: random.Random) -> bytes:
     """One to three small changes: bits, bytes, digits, parts dropped, doubled or swapped."""
     changed = bytearray(text)
     for _ in range(draw.randint(1, 3)):
+        if len(changed) < 2:  # two changes dropped nearly all of a short text
+            break
         a, b = sorted(draw.sample(range(len(changed)), 2))
         kind = draw.randrange(7)
         if kind == 0:
