@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-START = time.perf_counter()  # --minutes counts the whole command, the slow imports too
+STARTED = time.perf_counter()  # --minutes counts the whole command, the slow imports too
 
 import os
 import signal
@@ -13,11 +13,16 @@ if __name__ == "__main__":  # what ends the slow imports ends the process withou
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: os._exit(128 + number))
 
+import minigen  # noqa: F401  its first import measures, from here on, how busy the machine is
+
+# isort: split
+
 import contextlib
 import dataclasses
 import math
-import statistics
 import sys
+import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -27,6 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from minigen import checkpoint, corpora, distributed, lora
 from minigen.command_line import parse
@@ -44,9 +50,11 @@ from minigen.device import (
 from minigen.errors import UserError, one_line_errors
 from minigen.interface import Loaded, load
 from minigen.model import GPT, GPTConfig, KVCache
-from minigen.optim import Optimizer, rate_at
+from minigen.optim import Optimizer, Schedule
+from minigen.plan import Clock
 from minigen.report import Report
 from minigen.sampling import Sampling, generate
+from minigen.threads import threads
 from minigen.tokenizer import Tokenizer
 
 DATA = Path(__file__).resolve().parent / "data"
@@ -90,7 +98,7 @@ class TrainConfig:
     dropout: float | None = None  # none: 0.1 for a short text, except in a tiny model, or 0
     # --- how long ---
     minutes: float = 0.0  # for the whole command; 0: 2, or 3 for pictures or tunes, 6 for several
-    max_steps: int = 0  # the number of steps; 0: as many as fit into --minutes
+    max_steps: int = 0  # the number of steps; 0: all that fit into --minutes
     # --- how ---
     batch_size: int = 0  # sequences in a step
     gradient_accumulation_steps: int = 0  # parts that a batch is cut into; 0: as memory asks for
@@ -115,6 +123,7 @@ class TrainConfig:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of products; weights stay float32
     fsdp: bool = False  # with torchrun: share out the model too, where it is too large for one GPU
     compile: Literal["auto", "yes", "no"] = "auto"  # auto: if the run is long enough to repay it
+    threads: int = 0  # that compute; 0: one for each core that other programs leave free
 
     def fitted_to(self, base: Loaded) -> TrainConfig:
         """To fine-tune `base`: its shape and tokenizer are fixed, and the rest is careful.
@@ -139,6 +148,7 @@ class TrainConfig:
             learning_rate=self.learning_rate or (0.8 if self.lora_rank else 0.08) / shape.n_embd,
             optimizer="adamw" if self.optimizer == "auto" else self.optimizer,
             old_data=self.old_data or tuple(base.state.get("config", {}).get("data", ("tales",))),
+            separator=self.separator or separator_of(self.data, base.state.get("config", {})),
         )
 
     def resolved(self) -> TrainConfig:
@@ -165,6 +175,7 @@ class TrainConfig:
             ("eval_interval", 0, math.inf), ("warmup_steps", 0, math.inf), ("cooldown", 0, 0.9),
             ("weight_decay", 0, 10), ("grad_clip", 0, 1e9), ("minutes", 1e-9, 1e9),
             ("learning_rate", 1e-9, 1e9), ("lora_rank", 0, math.inf), ("seed", 0, 2**63 - 1),
+            ("threads", 0, 4096),
         ):  # fmt: skip
             if not least <= getattr(config, name) <= most:
                 limits = f"from {least:g} to {most:g}" if most < math.inf else f"{least:g} or more"
@@ -228,11 +239,16 @@ def evaluate(model: GPT, tokens: TokenFile, config: TrainConfig, limit: int | No
     total, count = 0.0, 0
     rows = max(1, config.batch_size // config.gradient_accumulation_steps)
     batches = tokens.sliding(config.block_size, rows, limit=limit)
-    for x, y in distributed.shared(batches):  # (B, T) each
-        with arithmetic(config.device, config.dtype), as_written(config.compile):
-            logits = model(x.to(config.device))  # (B, T, V)
-        total += next_token_loss(logits, y.to(config.device)).item()
-        count += int((y >= 0).sum())
+    n = min(limit or tokens.n_tokens, tokens.n_tokens) // distributed.size()
+    with tqdm(total=n, desc=tokens.name, delay=1, disable=None, leave=False) as bar:
+        for x, y in distributed.shared(batches):  # (B, T) each
+            threads.follow()
+            with arithmetic(config.device, config.dtype), as_written(config.compile):
+                logits = model(x.to(config.device))  # (B, T, V)
+            total += next_token_loss(logits, y.to(config.device)).item()
+            n_targets = int((y >= 0).sum())
+            count += n_targets
+            bar.update(n_targets)
     model.train()
     sums = distributed.total(torch.tensor((total, count), dtype=torch.float64))
     return float(sums[0] / sums[1])
@@ -262,12 +278,24 @@ def live_sample(model: GPT, tokenizer: Tokenizer, config: TrainConfig, limit: in
     return config.sample_prompt + tokenizer.decode(ids)
 
 
-def old_text(config: TrainConfig, tokenizer: Tokenizer) -> TokenFile:
-    """What --old_data holds out: text of the kind that a model knew before it was fine-tuned."""
+def separator_of(data: tuple[str, ...], settings: Mapping[str, Any]) -> str | None:
+    """Return the separator for a text, if the model to fine-tune was trained with these settings.
+
+    The model ends a document there; corpora that grammars write have a separator of their own.
+    """
+    separator: str | None = settings.get("separator")
+    return None if corpora.written(data) else separator
+
+
+def old_text(config: TrainConfig, tokenizer: Tokenizer, settings: Mapping[str, Any]) -> TokenFile:
+    """Return the held-out part of --old_data: text that a model knew before it was fine-tuned.
+
+    Args:
+        settings: the configuration that the model was trained with; empty: it is another's model.
+    """
     try:
-        _, _, held_out = prepare(
-            corpora.find(config.old_data, DATA), tokenizer, "", 0, DATA / "cache"
-        )
+        old = corpora.find(config.old_data, DATA, separator_of(config.old_data, settings))
+        _, _, held_out = prepare(old, tokenizer, "", 0, DATA / "cache")
     except UserError as error:
         raise UserError(f"the model's old text: {error}; --old_data names another") from None
     return held_out
@@ -296,14 +324,16 @@ class StopSignal:
     """Ctrl-C and SIGTERM: before and after the steps they end the run at once, as nothing is lost.
 
     During them they leave a note, so that no step and no save is cut in two. A second one ends the
-    process wherever it is. Of several processes, each only leaves a note.
+    process wherever it is. Of several processes, each only leaves a note. Only a process's main
+    thread can be told of signals; a run in another thread leaves them alone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, held: contextlib.ExitStack) -> None:
         self.number = 0
         self.waits = False
-        for number in SIGNALS:
-            signal.signal(number, self.note)
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                held.callback(signal.signal, number, signal.signal(number, self.note))
 
     def note(self, number: int, frame: FrameType | None) -> None:
         self.number = number
@@ -358,6 +388,7 @@ def resumed(given: TrainConfig, saved: dict[str, Any]) -> TrainConfig:
     began = TrainConfig(**saved | texts)
     free = {"data", "minutes", "max_steps", "out_dir", "name", "init_from", "device"}
     free |= {"eval_interval", "eval_tokens", "sample_prompt", "old_data", "on_nan", "fsdp"}
+    free |= {"threads"}
     changes: dict[str, Any] = {"fsdp": given.fsdp}  # a run may go on without it
     for field in dataclasses.fields(TrainConfig):
         value, was = getattr(given, field.name), getattr(began, field.name)
@@ -418,45 +449,44 @@ def settle_compile(model: GPT, tokens: TokenFile, config: TrainConfig) -> TrainC
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 MOST_SKIPPED = 20  # steps of a run without finite gradients, with --on_nan skip
-EVALUATIONS = 5  # in a run, where --eval_interval does not say otherwise
-SHOWING = 0.3  # seconds that an evaluation takes besides: a sample, a plot, a checkpoint
-CLOSING = 1.0  # seconds to leave
+SHOWING = 0.5  # seconds that an evaluation takes besides: a sample, a plot, a checkpoint
 
 
-def steps_that_fit(
-    config: TrainConfig, step_seconds: list[float], look_seconds: float, final_seconds: float
-) -> int:
-    """How many steps more --minutes leaves time for, or 0 while too few were timed to tell.
+def scheduled(
+    given: TrainConfig, config: TrainConfig, last: checkpoint.Checkpoint | None
+) -> Schedule:
+    """Return the learning-rate schedule of a new run, or of one that resumes at `last`.
 
-    Never so few that the cooldown should have begun already: then the same number of steps, given
-    as --max_steps, is the same run.
+    --max_steps or --minutes that are `given` train a run further; without them it ends as planned.
+    """
+    if last is None:
+        return Schedule(config.max_steps, config.cooldown, config.warmup_steps)
+    began = last.state["config"]
+    planned = Schedule(began["max_steps"], began["cooldown"], began["warmup_steps"])
+    if "schedule" in last.state:
+        planned = Schedule(**last.state["schedule"])
+    further = given.minutes > 0 or given.max_steps > last.step
+    if planned.cooldown and 0 < planned.max_steps <= last.step and further:
+        planned = planned.again(last.step, began["cooldown"])
+    return planned.ending_at(given.max_steps, last.step) if given.max_steps else planned
+
+
+def main(argv: list[str] | None = None, started: float | None = None) -> int:
+    """Train. Returns the exit code: 0, 3 if the loss is no number, 128 + n if signal n ended it.
 
     Args:
-        step_seconds: what each step took so far.
-        look_seconds, final_seconds: what evaluating a part of the text takes, and all of it.
+        started: when the command began, by `time.perf_counter`; None: now.
     """
-    budget, taken = 60 * config.minutes, len(step_seconds)
-    if sum(step_seconds) < 0.05 * budget or taken < 3:
-        return 0
-    # Some is kept back: the machine may have other things to do later on.
-    left = 0.8 * budget - (time.perf_counter() - START) - final_seconds - CLOSING
-    each = statistics.median(step_seconds[taken // 2 :])  # the first steps are slower
-    if config.eval_interval:
-        each += (look_seconds + SHOWING) / config.eval_interval
-    else:
-        left -= EVALUATIONS * (look_seconds + SHOWING)
-    return max(int(left / each), math.ceil(taken / (1 - config.cooldown)) - taken)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Train. Returns the exit code: 0, 3 if the loss is no number, 128 + n if signal n ended it."""
+    clock = Clock(time.perf_counter() if started is None else started)
     with contextlib.ExitStack() as held:
-        return train(parse(TrainConfig, argv), held)
+        return train(parse(TrainConfig, argv), clock, held)
 
 
-def train(config: TrainConfig, held: contextlib.ExitStack) -> int:
+def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
     """The same for flags that were parsed; `held` holds the run's lock until it ends."""
-    stop, last, base = StopSignal(), None, None
+    stop, given, last, base = StopSignal(held), config, None, None
+    if config.threads:
+        threads.fix(config.threads)
     distributed.join(config.device)
     if not distributed.is_first():  # it makes the run's folder and the tokens; then they are there
         distributed.wait()
@@ -491,7 +521,10 @@ def train(config: TrainConfig, held: contextlib.ExitStack) -> int:
     tokenizer, train_tokens, val_tokens = prepare(
         corpus, known, config.tokenizer, config.vocab_size, DATA / "cache"
     )
-    old_tokens = old_text(config, tokenizer) if config.old_data else val_tokens
+    settings = base.state.get("config", {}) if base else {}
+    if last and "tuned" in last.state:
+        settings = last.state["tuned"].get("config", {})
+    old_tokens = old_text(config, tokenizer, settings) if config.old_data else val_tokens
     config = in_parts(config, tokenizer.n_vocab)
     if config.dropout is None:  # a short text is read often; keep it from being learnt by heart
         often = base is None and config.size != "tiny" and train_tokens.n_tokens < 1_000_000
@@ -520,7 +553,7 @@ def train(config: TrainConfig, held: contextlib.ExitStack) -> int:
         model = base.model.float()
         is_name = not Path(config.init_from).exists()  # and loads everywhere, as no path does
         source = config.init_from if is_name else str(base.path.resolve())
-        tuned = {"path": source, "sha256": lora.fingerprint(model)}
+        tuned = {"path": source, "sha256": lora.fingerprint(model), "config": settings}
         if config.lora_rank:
             lora.add(model, config.lora_rank)
     else:
@@ -536,25 +569,29 @@ def train(config: TrainConfig, held: contextlib.ExitStack) -> int:
         config.weight_decay,
         orthogonalise=distributed.orthogonalise,
     )
-    skipped = 0
+    skipped, counts = 0, list[list[int]]()  # counts: from which step on how many threads computed
     if last is not None:
         skipped = last.state.get("skipped", 0)
         optimizer.load(distributed.scatter(last.optimizer, optimizer.state), step - skipped)
         last.weights.clear()  # the model and the optimiser have them now
         last.optimizer.clear()
-        threads = last.state.get("threads", torch.get_num_threads())
-        if threads != torch.get_num_threads():  # sums in another order differ in their last digits
+        counts = [*last.state.get("thread_counts", [])]
+        saved = last.state.get("threads", threads.follow())
+        if not threads.resume(saved):  # sums in another order differ in their last digits
             print(
-                f"warning: this run was saved with {threads} threads, and now has "
-                f"{torch.get_num_threads()}; for the same bits, set OMP_NUM_THREADS={threads}",
+                f"warning: this run was saved with {saved} threads, and now has "
+                f"{threads.follow()}; for the same bits, give --threads {saved}",
                 file=sys.stderr,
             )
     config = settle_compile(model, train_tokens, config)
+    schedule = scheduled(given, config, last)
+    if not schedule.max_steps or (last is not None and given.minutes and not given.max_steps):
+        clock.seconds = 60 * config.minutes
 
     report = Report(
         run,
         step,
-        config.max_steps,
+        schedule.max_steps,
         tokenizer.n_vocab,
         bits_per_byte,
         corpus.floor,
@@ -567,15 +604,14 @@ def train(config: TrainConfig, held: contextlib.ExitStack) -> int:
         f"text, {tokenizer.n_vocab} different ones; {config.device}, {config.dtype}"
     )
 
-    look_seconds = 0.0  # that the last evaluation took
-    step_seconds: list[float] = []  # that each step took
+    if schedule.origin and schedule.origin == step:
+        report.say(f"{run} had ended at step {step}: the learning rate rises and falls once more")
 
     def measure() -> float:
         """The loss on text that was never trained on, and, by the way, the time that it took."""
-        nonlocal look_seconds
         began = time.perf_counter()
         val_loss = evaluate(model, val_tokens, config, config.eval_tokens)
-        look_seconds = time.perf_counter() - began
+        clock.evaluating = time.perf_counter() - began
         return val_loss
 
     def look() -> float:
@@ -586,8 +622,10 @@ def train(config: TrainConfig, held: contextlib.ExitStack) -> int:
 
     def save(**losses: float) -> None:
         """Commit a checkpoint. If the disk is full, but the run goes on, so does training."""
-        facts = {"step": step, "config": dataclasses.asdict(config), "content": content, **losses}
-        facts |= {"skipped": skipped, "threads": torch.get_num_threads()}
+        now = dataclasses.replace(config, max_steps=schedule.max_steps)
+        facts = {"step": step, "config": dataclasses.asdict(now), "content": content, **losses}
+        facts |= {"schedule": dataclasses.asdict(schedule), "skipped": skipped}
+        facts |= {"threads": torch.get_num_threads(), "thread_counts": counts}
         facts |= {"tuned": tuned} if tuned else {}
         complete, state = distributed.gather(model, optimizer.state)
         try:
@@ -595,7 +633,7 @@ def train(config: TrainConfig, held: contextlib.ExitStack) -> int:
                 checkpoint.save(run, complete, tokenizer, state, facts)
                 checkpoint.prune(run)
         except checkpoint.NotSavedError as error:
-            if stopped or step == config.max_steps:
+            if stopped or step == schedule.max_steps:
                 raise
             report.say(f"warning: {error}; training goes on")
         distributed.wait()  # who leaves before it is saved makes torchrun end the first, too
@@ -604,13 +642,18 @@ def train(config: TrainConfig, held: contextlib.ExitStack) -> int:
         look()
     if tuned and "before" not in tuned:
         tuned["before"] = knowledge(model, old_tokens, tokenizer, config)
-    if not config.max_steps:
+    if clock.seconds is not None:
         measure()  # for its time: the first one was slow
-    whole = val_tokens.n_tokens / min(val_tokens.n_tokens, config.eval_tokens)
+        clock.pause = clock.evaluating + SHOWING
+    n_parts = val_tokens.n_tokens / min(val_tokens.n_tokens, config.eval_tokens)
     stop.waits, stopped = True, 0
-    while not config.max_steps or step < config.max_steps:
+    while not schedule.max_steps or step < schedule.max_steps:
         began = time.perf_counter()
-        share = rate_at(step, config.max_steps, config.warmup_steps, config.cooldown)
+        number = threads.follow()
+        if not counts or counts[-1][1] != number:
+            counts.append([step, number])
+            report.threads(step, number, threads)
+        share = schedule.share(step)
         try:
             loss, config = gradients_that_fit(trainee, train_tokens, config, step)
         except UserError:  # the text cannot be read any more, but what was learnt can be saved
@@ -631,20 +674,24 @@ def train(config: TrainConfig, held: contextlib.ExitStack) -> int:
             report.say(f"warning: {what}; skipped, as {skipped} of at most {MOST_SKIPPED}")
             model.zero_grad(set_to_none=True)
         step += 1
-        step_seconds.append(time.perf_counter() - began)
-        speed = config.batch_size * config.block_size / step_seconds[-1]
+        clock.steps.append(time.perf_counter() - began)
+        speed = config.batch_size * config.block_size / clock.steps[-1]
         if finite:
             report.step(step, loss.item(), norm.item(), share * config.learning_rate, speed)
 
-        if not config.max_steps:
-            more = steps_that_fit(config, step_seconds, look_seconds, whole * look_seconds)
-            more = int(distributed.from_first(more))
-            config = dataclasses.replace(config, max_steps=step + more if more else 0)
-            report.plan(config.max_steps)
-        interval = config.eval_interval or math.ceil(config.max_steps / EVALUATIONS)
+        if clock.seconds is not None and step % max(1, schedule.max_steps // 100) == 0:
+            last_step = clock.last_step(step, schedule.max_steps, config.eval_interval, n_parts)
+            last_step = int(distributed.from_first(last_step))
+            if last_step != schedule.max_steps:
+                schedule = schedule.ending_at(last_step, step)
+                report.plan(last_step)
+        interval = config.eval_interval or clock.interval(schedule.max_steps)
+        interval = int(distributed.from_first(interval))
         stopped = distributed.highest(stop.number)  # once: it may come in between, to any process
-        if step == config.max_steps or (interval and step % interval == 0):
+        if step == schedule.max_steps or (interval and step % interval == 0):
+            began = time.perf_counter()
             save(val_loss=look())
+            clock.pause = time.perf_counter() - began
         elif stopped:
             save()
         if stopped:
@@ -657,7 +704,9 @@ def train(config: TrainConfig, held: contextlib.ExitStack) -> int:
     best = checkpoint.load_best(run)
     model = best.model()
     distributed.distribute(model, config.device, config.dtype, config.fsdp)
-    report.final(best.step, evaluate(model, val_tokens, config))
+    n_parts = distributed.from_first(clock.affordable(n_parts))
+    limit = int(n_parts * config.eval_tokens)
+    report.final(best.step, evaluate(model, val_tokens, config, limit), limit, val_tokens.n_tokens)
     if tuned:
         after = knowledge(model, old_tokens, tokenizer, config)
         report.before_and_after(best.step, tuned["before"], after)
@@ -668,5 +717,5 @@ def train(config: TrainConfig, held: contextlib.ExitStack) -> int:
 
 if __name__ == "__main__":
     with one_line_errors(), distributed.one_voice():
-        code = main()
+        code = main(started=STARTED)
     sys.exit(code)

@@ -8,6 +8,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from minigen import threads  # noqa: F401  first: it measures while PyTorch is imported
 from minigen.errors import UserError
 from minigen.model import GPT, GPTConfig, KVCache
 

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from minigen.device import choose_dtype
 from minigen.model import GPT, Block, KVCache, RMSNorm, rotation
 from minigen.native import compiled
+from minigen.threads import threads
 
 # Threads wait for each other at each matrix, so each needs a share that is worth it.
 WORTH_A_THREAD = 500_000  # weights times vectors
@@ -96,6 +97,7 @@ class Decoder:
 
     def __call__(self, ids: Tensor, cache: KVCache, at: Tensor) -> Tensor:
         B, T = ids.shape
+        most_threads = threads.follow()
         if self.code is None or (T > 1 and self.short < B * T):
             with torch.no_grad():
                 logits: Tensor = self.model(ids, cache, at)
@@ -105,7 +107,7 @@ class Decoder:
             raise ValueError(f"the cache must have {B} rows of {self.cache_dtype}")
         cache.kv = cache.kv.contiguous()
         logits = torch.empty(B, 1, self.config.vocab_size)
-        n_threads = min(torch.get_num_threads(), 1 + B * T * self.n_weights // WORTH_A_THREAD)
+        n_threads = min(most_threads, 1 + B * T * self.n_weights // WORTH_A_THREAD)
         room = torch.empty(self.code.room(self.model_in_c, B * T, cache.capacity, n_threads))
         ids, lengths, at = ids.contiguous(), cache.lengths.contiguous(), at.contiguous()
         known = self.code.step(

@@ -41,6 +41,7 @@ from minigen.model import GPT
 from minigen.repetition import LongText
 from minigen.report import LOSS_APART
 from minigen.sampling import Sampling
+from minigen.threads import threads
 from minigen.tokenizer import Tokenizer
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -119,6 +120,7 @@ def read(model: GPT, tokens: TokenFile, n_vocab: int, limit: int | None = None) 
     length = min(tokens.n_tokens, limit or tokens.n_tokens)
     with tqdm(total=length, desc=tokens.name, disable=None, leave=False) as bar:
         for x, y in tokens.sliding(block, rows, limit=limit):  # (B, T) each
+            threads.follow()
             logits = model(x.to(device))[..., :n_vocab].float()  # (B, T, V)
             # Here what precedes counts, and not whether an earlier window had the token.
             following = torch.cat((x[:, 1:], y[:, -1:]), dim=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,42 @@ def rate_at(step: int, max_steps: int, warmup_steps: int, cooldown: float) -> fl
     up = (step + 1) / max(warmup_steps, 1)
     down = (max_steps - step) / max(cooldown * max_steps, 1) if max_steps else 1.0
     return min(up, 1.0, down)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning-rate schedule of a run, which may end earlier or later than was planned."""
+
+    max_steps: int  # the run's last step; 0 while it is not known yet
+    cooldown: float  # the share of the steps since `origin`, at the end, over which the rate falls
+    warmup_steps: int
+    origin: int = 0  # the step that warm-up begins at; above 0 where a run that had ended resumed
+
+    def share(self, step: int) -> float:
+        """Return the share of the full learning rate at `step`; see `rate_at`."""
+        n_steps = self.max_steps - self.origin if self.max_steps else 0
+        return rate_at(step - self.origin, n_steps, self.warmup_steps, self.cooldown)
+
+    def ending_at(self, max_steps: int, step: int) -> Schedule:
+        """Return the schedule of a run that has taken `step` steps and now ends at `max_steps`.
+
+        If the rate has not fallen yet, the schedule is that of a run planned so from its beginning.
+        If it has, it falls from where it is to the new end, without a jump.
+        """
+        taken, n_steps = step - self.origin, max_steps - self.origin
+        share = replace(self, warmup_steps=0).share(step)
+        falls = share < 1 or taken > (1 - self.cooldown) * n_steps
+        if not self.cooldown or not falls or n_steps <= taken:
+            return replace(self, max_steps=max_steps)
+        return replace(self, max_steps=max_steps, cooldown=(n_steps - taken) / share / n_steps)
+
+    def again(self, step: int, cooldown: float) -> Schedule:
+        """Return the schedule of a run that has ended at `step` and is to be trained further.
+
+        The rate has fallen to its end, and with it nothing more would be learnt: it rises once
+        more, and falls at an end that is not known yet.
+        """
+        return Schedule(0, cooldown, self.warmup_steps, step)
 
 
 def orthogonalise(m: Tensor, steps: int = 5) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from minigen.repetition import loops
+from minigen.threads import Threads
 
 LOSS_APART = 1.5  # a model memorises whose loss on new text is so many times that in training
 
@@ -41,7 +42,7 @@ class Report:
         silent: bool = False,
     ) -> None:
         self.run, self.n_vocab, self.bits_per_byte, self.floor = run, n_vocab, bits_per_byte, floor
-        self.silent, self.warned = silent, False
+        self.silent, self.warned, self.busy = silent, False, False
         self.bar = tqdm(
             initial=step, total=max_steps or None, unit=" steps",
             disable=silent or not sys.stderr.isatty(), dynamic_ncols=True, smoothing=0.1,
@@ -81,12 +82,23 @@ class Report:
                 )
             plot_loss(self.run, self.n_vocab, self.bits_per_byte, self.floor)
 
-    def final(self, step: int, loss: float) -> None:
-        """The loss over all of the validation text, of the model of `step`."""
+    def threads(self, step: int, number: int, threads: Threads) -> None:
+        """Log that from `step` on so many threads compute, and the first time say why."""
+        self.record(step=step, threads=number)
+        if number < threads.most and not self.busy:
+            self.busy = True
+            self.say(
+                f"step {step}: other programs keep {threads.taken:.1f} processors busy, so "
+                f"{number} of {threads.most} threads {'compute' if number > 1 else 'computes'}"
+            )
+
+    def final(self, step: int, loss: float, n_tokens: int, n_all: int) -> None:
+        """Log the loss of the model of `step` on `n_tokens` of the `n_all` validation tokens."""
         self.record(
             step=step, final_val_loss=loss, final_val_bits_per_byte=loss * self.bits_per_byte
         )
-        self.say(f"step {step} on all of the validation text: {self.in_words(loss)}")
+        part = f"{n_tokens:,} of the {n_all:,} tokens" if n_tokens < n_all else "all"
+        self.say(f"step {step} on {part} of the validation text: {self.in_words(loss)}")
 
     def before_and_after(self, step: int, before: dict[str, Any], after: dict[str, Any]) -> None:
         """What fine-tuning did: a sample of the same prompt and seed, and the loss on old text."""

@@ -68,6 +68,6 @@ TokenFile.windows, train.gradients = noted_windows, accident_prone  # type: igno
 note(began=attempt)
 with one_line_errors(), distributed.one_voice():
     for number, plan in enumerate(plans):
-        train.START = time.perf_counter() - 100 * distributed.rank()  # clocks never agree
         os.environ["TORCHELASTIC_RUN_ID"] += f"-{number}"  # as if each were a launch of its own
-        note(code=train.main(plan["flags"].split()))
+        began = time.perf_counter() - 100 * distributed.rank()  # clocks never agree
+        note(code=train.main(plan["flags"].split(), began))

@@ -156,7 +156,7 @@ def test_odd_widths_and_any_number_of_threads(dtype: str, monkeypatch: pytest.Mo
         ids, lengths, found = some_ids(5), [1, 2, 2, 1, 2], []
         for n_threads in (1, 2, 3):
             monkeypatch.setattr(decoder, "WORTH_A_THREAD", 1)
-            monkeypatch.setattr(torch, "get_num_threads", lambda n=n_threads: n)
+            monkeypatch.setattr(decoder.threads, "follow", lambda n=n_threads: n)
             model = Decoder(lively(config), dtype)
             found.append(predictions(model, config, ids, lengths, dtype))
             found.append(predictions(model, config, ids[:1], lengths[:1], dtype))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
 
 from minigen.errors import UserError
 from minigen.model import GPT, GPTConfig
-from minigen.optim import Optimizer, orthogonalise, rate_at
+from minigen.optim import Optimizer, Schedule, orthogonalise, rate_at
 
 
 def test_rate_is_a_trapezoid() -> None:
@@ -128,3 +130,30 @@ def test_the_state_of_another_model_is_refused() -> None:
     adamw, muon = (Optimizer(model.named_parameters(), muon=m) for m in (False, True))
     with pytest.raises(UserError, match="not that of this model"):
         muon.load(adamw.state, 1)
+
+
+def test_a_new_end_before_the_rate_falls_is_as_if_planned_from_the_beginning() -> None:
+    """However often the plan changes until then."""
+    schedule = Schedule(0, 0.6, 10)
+    for step, end in ((5, 300), (20, 80), (32, 100)):
+        schedule = schedule.ending_at(end, step)
+    assert schedule == Schedule(100, 0.6, 10)
+
+
+@pytest.mark.parametrize("end", [75, 90, 130, 400])
+def test_a_new_end_while_the_rate_falls_makes_no_jump(end: int) -> None:
+    """From the share that it has at step 70 of 100 the rate falls to the same last stride."""
+    old = Schedule(100, 0.6, 10)
+    new = old.ending_at(end, step=70)
+    assert new.share(70) == pytest.approx(old.share(70))
+    shares = [new.share(step) for step in range(70, end)]
+    falls = [a - b for a, b in itertools.pairwise(shares)]
+    assert falls == pytest.approx([shares[-1]] * len(falls)) and shares[-1] > 0
+
+
+def test_a_run_that_had_ended_rises_and_falls_once_more() -> None:
+    """As a run of its own would, counted from the old end; without a cooldown nothing fell."""
+    again = Schedule(100, 0.6, 10).again(100, 0.5).ending_at(160, 100)
+    fresh = Schedule(60, 0.5, 10)
+    assert [again.share(100 + s) for s in range(60)] == [fresh.share(s) for s in range(60)]
+    assert Schedule(50, 0, 10).ending_at(90, 50) == Schedule(90, 0, 10)

@@ -105,7 +105,6 @@ def train_job(argv: list[str]) -> int:
     for number in train.SIGNALS:  # as train.py does before it imports anything
         signal.signal(number, lambda number, _: os._exit(128 + number))
     train.DATA = Path.cwd() / "data"
-    train.START = time.perf_counter()
     train.report_module.plot_loss = lambda *_: None  # type: ignore[attr-defined]
     return train.main(argv)
 
