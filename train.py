@@ -52,7 +52,7 @@ from minigen.interface import Loaded, load
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.optim import Optimizer, Schedule
 from minigen.plan import Clock
-from minigen.report import Report
+from minigen.report import Report, far_from_done
 from minigen.sampling import Sampling, generate
 from minigen.threads import threads
 from minigen.tokenizer import Tokenizer
@@ -710,6 +710,11 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
     if tuned:
         after = knowledge(model, old_tokens, tokenizer, config)
         report.before_and_after(best.step, tuned["before"], after)
+    if clock.seconds is not None:
+        epochs = step * config.batch_size * config.block_size / train_tokens.n_tokens
+        if found := far_from_done(len(clock.steps), epochs, clock.seconds / 60, report.busy):
+            command = f"python train.py --init_from resume --name {run.name} --minutes {found[1]}"
+            report.say(f"{found[0]}. More time would help: {command}")
     report.say(f"done: {best.path}, {run / 'loss.png'}. Now: python sample.py --run {run.name}")
     report.close()
     return 0

@@ -15,6 +15,9 @@ from tqdm import tqdm
 from minigen.repetition import loops
 from minigen.threads import Threads
 
+FEW_STEPS = 300  # with fewer, a model is far from what it can learn
+ONE_EPOCH = 0.95  # of the text; the last windows are left over
+MOST_TIMES = 10  # the time that is advised is at most so many times the time that was given
 LOSS_APART = 1.5  # a model memorises whose loss on new text is so many times that in training
 
 
@@ -147,6 +150,27 @@ class Report:
     def close(self) -> None:
         """Leave the bar as it is and end its line."""
         self.bar.close()
+
+
+def far_from_done(
+    n_steps: int, epochs: float, minutes: float, busy: bool
+) -> tuple[str, int] | None:
+    """Return why a run by the clock is far from done, and the minutes that would help; or None.
+
+    Args:
+        n_steps: the steps that the time was enough for.
+        epochs: how many times these steps have read the text.
+        minutes: the time that the run had.
+        busy: whether other programs had a part of the processors.
+    """
+    if n_steps >= FEW_STEPS and epochs >= ONE_EPOCH:
+        return None
+    enough = minutes * min(MOST_TIMES, max(FEW_STEPS / n_steps, ONE_EPOCH / epochs))
+    found = f"the model has read {epochs:.0%} of the text in {n_steps:,} steps"
+    if n_steps < FEW_STEPS:
+        reason = ", as other programs had the processors" if busy else ""
+        found = f"only {n_steps:,} steps were possible{reason}"
+    return found, math.ceil(enough)
 
 
 def memorising(metrics: list[dict[str, Any]]) -> str | None:

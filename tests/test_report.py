@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from minigen.report import Report, memorising, plot_loss, read_metrics
+from minigen.report import Report, far_from_done, memorising, plot_loss, read_metrics
 
 
 def make(run: Path, step: int = 0) -> Report:
@@ -58,3 +58,13 @@ def test_memorising_is_said_when_validation_rises_while_training_falls() -> None
     assert memorising(history((3.0, 3.0), (4.0, 3.5))) is None
     advice = memorising(history((3.0, 3.0), (2.0, 2.5), (1.0, 2.9), (0.5, 3.4)))
     assert advice is not None and "step 20" in advice and "2.500 to 3.400" in advice
+
+
+def test_what_more_time_would_give_is_said_where_a_run_was_far_from_done() -> None:
+    """Too few steps, or a text that was not read once; in ten times the time at most."""
+    assert far_from_done(400, 3.0, 2, busy=True) is None
+    busy = "only 47 steps were possible, as other programs had the processors"
+    assert far_from_done(47, 0.1, 2, busy=True) == (busy, 19)
+    assert far_from_done(100, 9.0, 2, busy=False) == ("only 100 steps were possible", 6)
+    read = "the model has read 2% of the text in 5,000 steps"
+    assert far_from_done(5000, 0.02, 2, busy=False) == (read, 20)
