@@ -646,7 +646,7 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
         measure()  # for its time: the first one was slow
         clock.pause = clock.evaluating + SHOWING
     n_parts = val_tokens.n_tokens / min(val_tokens.n_tokens, config.eval_tokens)
-    stop.waits, stopped = True, 0
+    stop.waits, stopped, evaluated = True, 0, 0
     while not schedule.max_steps or step < schedule.max_steps:
         began = time.perf_counter()
         number = threads.follow()
@@ -688,8 +688,10 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
         interval = config.eval_interval or clock.interval(schedule.max_steps)
         interval = int(distributed.from_first(interval))
         stopped = distributed.highest(stop.number)  # once: it may come in between, to any process
-        if step == schedule.max_steps or (interval and step % interval == 0):
-            began = time.perf_counter()
+        # A plan that has just changed makes no evaluation right after another.
+        due = interval and step % interval == 0 and step - evaluated >= interval / 2
+        if step == schedule.max_steps or due:
+            evaluated, began = step, time.perf_counter()
             save(val_loss=look())
             clock.pause = time.perf_counter() - began
         elif stopped:
