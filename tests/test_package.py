@@ -44,6 +44,7 @@ ALLOWED = {
     },
     "report.py": {"minigen.plot", "minigen.repetition"},
     "canvas.py": {"minigen.plot"},
+    "compare.py": {"minigen", "minigen.command_line", "minigen.plot", "minigen.report"},
     "excerpts.py": {
         "minigen.corpora",
         "minigen.data",
