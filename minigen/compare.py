@@ -202,7 +202,7 @@ def draw(runs: Sequence[Run], path: Path) -> Any:
     axes.grid(alpha=0.25)
     legend = figure.legend(handles, [" "] * len(runs), loc="outside right upper", fontsize=9)
     for text, label in zip(legend.get_texts(), labels, strict=True):
-        text.set_text(label)  # not earlier, as matplotlib leaves out a label that begins with "_"
+        text.set_text(label)  # an older matplotlib would leave out a label with "_" first
     figure.savefig(path)
     plt.close(figure)
     return figure

@@ -45,7 +45,7 @@ def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     assert (tmp_path / "loss.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
-@pytest.mark.parametrize("name", ["$\\q$ costs $1", "_한국어", "long" * 60])
+@pytest.mark.parametrize("name", ["$\\q$ costs", "_한국어", "long" * 60])
 def test_any_name_of_a_run_can_be_a_title(name: str, tmp_path: Path) -> None:
     """A formula that is none, and characters that no font has, neither end a run nor warn."""
     (tmp_path / name).mkdir()
