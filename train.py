@@ -686,7 +686,8 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
                 schedule = schedule.ending_at(last_step, step)
                 report.plan(last_step)
         interval = config.eval_interval or clock.interval(schedule.max_steps)
-        interval = int(distributed.from_first(interval))
+        if clock.seconds is not None:  # clocks differ, and all processes evaluate together
+            interval = int(distributed.from_first(interval))
         stopped = distributed.highest(stop.number)  # once: it may come in between, to any process
         # A plan that has just changed makes no evaluation right after another.
         due = interval and step % interval == 0 and step - evaluated >= interval / 2

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minigen.errors import UserError
+from minigen.plot import pyplot
 
 if TYPE_CHECKING:  # a terminal needs neither
     import numpy as np
@@ -93,11 +94,7 @@ def save(texts: Sequence[str], path: Path, cell: int = CELL, columns: int = 0) -
 
     Raises UserError if there is nothing to draw, or the file cannot be written.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
+    plt = pyplot()
     images = [pixels(text, cell) for text in texts]
     if not any(image.size for image in images):
         raise UserError("there is no picture in this text, only a caption")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 from collections.abc import Iterator
 
@@ -15,10 +16,14 @@ class UserError(ValueError):
 def one_line_errors() -> Iterator[None]:
     """Show a `UserError` as one line on stderr and exit with code 2; let bugs keep their traceback.
 
+    What stdout's encoding has no character for, such as a Korean name, is printed as an escape.
+
     >>> with one_line_errors():                                       # doctest: +SKIP
     ...     raise UserError("--top_k is 0; give 1 or more")
     error: --top_k is 0; give 1 or more
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         yield
     except UserError as error:

@@ -38,6 +38,7 @@ from minigen.excerpts import (
 )
 from minigen.interface import Loaded, load
 from minigen.model import GPT
+from minigen.plot import check_ending, pyplot
 from minigen.repetition import LongText
 from minigen.report import LOSS_APART
 from minigen.sampling import Sampling
@@ -370,11 +371,7 @@ def table(judged: Mapping[str, Any]) -> str:
 
 def plot(judged: Mapping[str, Any], path: Path) -> None:
     """Calibration, loss by position, and shares of samples beside those of real text."""
-    import matplotlib  # here, because it takes a second
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
+    plt = pyplot()
     text, samples, real = judged["text"], judged["samples"], judged["real"]
     shown = [key for key, (_, form) in FIGURES.items() if "%" in form and key in real]
     figure, (one, two, three) = plt.subplots(
@@ -417,6 +414,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     ):
         if (given := getattr(config, name)) is not None and given < least:
             raise UserError(f"--{name} is {given}; give {least} or more")
+    if config.plot is not None:
+        check_ending(config.plot)
     loaded = find_model(config)
     judged = judge(config, loaded)
     # Another's folder is left as it is.

@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from minigen.plot import pyplot
 from minigen.repetition import loops
 from minigen.threads import Threads
 
@@ -205,9 +206,14 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     metrics: list[dict[str, Any]] = []
     for line in lines:
         try:
-            metrics.append({"step": int(json.loads(line)["step"]), **json.loads(line)})
-        except (ValueError, TypeError, KeyError):
+            values = json.loads(line)
+            if type(values["step"]) is not int:
+                break
+            for value in values.values():
+                math.isnan(value)  # raises unless the value is a number that can be drawn
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             break
+        metrics.append(values)
     return metrics
 
 
@@ -222,11 +228,7 @@ def plot_loss(run: Path, n_vocab: int, bits_per_byte: float, floor: float | None
         bits_per_byte: how many bits/byte one nat/token is, for this text and tokenizer.
         floor: in bits/byte.
     """
-    import matplotlib  # here, because it takes a second and only a finished run needs it
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
+    plt = pyplot()
     metrics = read_metrics(run)
     figure, axes = plt.subplots(figsize=(8, 4.5), dpi=120)
     for key, label, style in (("train_loss", "training", "-"), ("val_loss", "validation", "o-")):

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from minigen.errors import UserError
 from minigen.notation import Bar, Tune, chord_pitches
+from minigen.plot import pyplot
 
 RATE = 44_100  # samples a second
 LOUDEST = 0.89  # of what 16 bits hold
@@ -163,10 +164,7 @@ def piano_roll(tune: Tune) -> bytes:
 
     A note of its chord is filled; another, on the way between two of them, is outlined.
     """
-    import matplotlib  # here, because it takes a second
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    plt = pyplot()
     from matplotlib.patches import FancyBboxPatch, Rectangle
 
     played = list(tune.played())

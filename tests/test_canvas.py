@@ -52,6 +52,13 @@ def test_a_contact_sheet_holds_all_pictures_unscaled(tmp_path: Path) -> None:
     assert same.shape[0] == 16 + 15 + 2 * (52 + 16)  # the caption only once
 
 
+def test_a_caption_is_no_formula(tmp_path: Path) -> None:
+    """Whatever a prompt or a model has put there, it is written as it is."""
+    rows = TEXTS[0].split("\n", 1)[1]
+    canvas.save([f"picture: a $\\q$ {n}\n{rows}" for n in (1, 2)], tmp_path / "x.png")
+    assert (tmp_path / "x.png").exists()
+
+
 def test_a_faulty_picture_is_shown_as_it_is() -> None:
     image = canvas.pixels("picture: a faulty one\n.q 1\n.", cell=1)
     assert image.tolist() == [[rgb("."), [255, 0, 255]], [rgb("."), [255, 255, 255]]]

@@ -182,6 +182,11 @@ def test_what_cannot_be_judged_is_one_line(
     assert "copied_run" not in found["samples"] and found["verdict"] == ["healthy"]
 
 
+def test_a_picture_of_no_known_kind_is_refused_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"x.doc: give a name that ends in .png, .pdf or .svg$"):
+        evaluate.main(["--out_dir", str(tmp_path / "none"), "--plot", "x.doc"])
+
+
 # ---- on a text ----
 
 

@@ -42,7 +42,9 @@ ALLOWED = {
         "minigen.sampling",
         "minigen.tokenizer",
     },
-    "report.py": {"minigen.repetition"},
+    "report.py": {"minigen.plot", "minigen.repetition"},
+    "canvas.py": {"minigen.plot"},
+    "compare.py": {"minigen", "minigen.command_line", "minigen.plot", "minigen.report"},
     "excerpts.py": {
         "minigen.corpora",
         "minigen.data",
@@ -59,6 +61,7 @@ ALLOWED = {
         "minigen.device",
         "minigen.interface",
         "minigen.model",
+        "minigen.plot",
         "minigen.repetition",
         "minigen.report",
         "minigen.excerpts",
@@ -75,7 +78,7 @@ ALLOWED = {
         "minigen.corpora.medium",
         "minigen.notation",
     },
-    "sound.py": {"minigen.notation"},
+    "sound.py": {"minigen.notation", "minigen.plot"},
 }
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from minigen.report import Report, far_from_done, memorising, plot_loss, read_metrics
 
@@ -39,6 +43,31 @@ def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     report.step(1, 3.0, 1.0, 0.1, 100.0)
     report.evaluation(1, 2.9, "once")
     assert (tmp_path / "loss.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize("name", ["$\\q$ costs", "_한국어", "long" * 60])
+def test_any_name_of_a_run_can_be_a_title(name: str, tmp_path: Path) -> None:
+    """A formula that is none, and characters that no font has, neither end a run nor warn."""
+    (tmp_path / name).mkdir()
+    report = make(tmp_path / name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report.evaluation(1, 2.9, "once")
+    assert (tmp_path / name / "loss.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"step": 2, "train', "[2]", "2", '{"step": "2"}', '{"step": 2.5}', '{"val_loss": 1.0}',
+     '{"step": 2, "val_loss": null}', '{"step": 2, "val_loss": "low"}', "[" * 10**5,
+     '{"step": 2, "val_loss": 1' + 400 * "0" + "}"],
+    ids=range(10),
+)  # fmt: skip
+def test_metrics_end_before_a_damaged_line(line: str, tmp_path: Path) -> None:
+    """A line counts if it is an object of numbers that has a step, and no later line counts."""
+    good = json.dumps({"step": 1, "train_loss": 2.0, "grad_norm": float("nan")})
+    (tmp_path / "metrics.jsonl").write_text(f"{good}\n{line}\n{good}\n", encoding="utf-8")
+    assert [read["train_loss"] for read in read_metrics(tmp_path)] == [2.0]
 
 
 def history(*looks: tuple[float, float]) -> list[dict[str, Any]]:

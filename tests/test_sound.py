@@ -123,6 +123,12 @@ def test_saving_makes_what_the_name_says(tmp_path: Path) -> None:
         sound.save(tune, tmp_path / "no" / "tune.wav")
 
 
+def test_a_title_is_no_formula() -> None:
+    """Whatever a prompt or a model has put there, it is written as it is."""
+    tune = notation.read(HEADER.replace("Test", "a $\\q$ tune") + "C8 |]")
+    assert sound.piano_roll(tune).startswith(b"\x89PNG")
+
+
 def test_a_tune_of_rests_is_silence() -> None:
     tune = notation.read(HEADER + "z8 |]")
     assert len(samples_of(sound.wav(tune))) == 0

@@ -1,0 +1,46 @@
+"""matplotlib as every picture here needs it: drawn into files, with any text taken as it is."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from types import ModuleType
+
+from minigen.errors import UserError
+
+ENDINGS = (".png", ".pdf", ".svg")
+
+# matplotlib's own font has no Chinese, Japanese or Korean; the fonts of the systems that have.
+FONTS = (
+    "Noto Sans CJK JP",
+    "NanumGothic",
+    "Malgun Gothic",
+    "Microsoft YaHei",
+    "Apple SD Gothic Neo",
+    "Hiragino Sans",
+    "PingFang SC",
+)
+
+
+def pyplot() -> ModuleType:
+    """Import `matplotlib.pyplot`, which takes a second, and set it up to draw into files.
+
+    The name of a run or the caption of a picture may hold anything: "$" begins no formula, and a
+    character that no font has becomes a box, without a warning.
+    """
+    import matplotlib
+    from matplotlib import font_manager, pyplot
+
+    matplotlib.use("Agg")
+    known = {font.name for font in font_manager.fontManager.ttflist}
+    matplotlib.rcParams["font.family"] = ["sans-serif", *(name for name in FONTS if name in known)]
+    matplotlib.rcParams["text.parse_math"] = False
+    warnings.filterwarnings("ignore", r"Glyph .* missing from")
+    return pyplot
+
+
+def check_ending(path: Path) -> None:
+    """`UserError` if the name of a file ends in a way that no picture is written."""
+    if path.suffix.lower() not in ENDINGS:
+        *others, last = ENDINGS
+        raise UserError(f"--plot {path}: give a name that ends in {', '.join(others)} or {last}")
