@@ -45,7 +45,7 @@ class SampleConfig:
 
     # --- which model ---
     out_dir: str = "out"  # where the runs are
-    run: str | None = None  # the run's name; none: the run that was saved last
+    run: str | None = None  # a run, its name or its folder; none: the run that was saved last
     checkpoint: str = "best"  # best (lowest validation loss), last, or a model: a folder, or gpt2
     # --- what to write ---
     prompt: str | None = None  # how the text begins; none: as documents do
@@ -127,12 +127,13 @@ def find_model(config: SampleConfig) -> Loaded:
     if config.checkpoint not in ("best", "last"):
         if config.run is not None:
             raise UserError("--run and the path of a --checkpoint exclude each other; give one")
-        return load(config.checkpoint)
-    run = checkpoint.find_run(Path(config.out_dir), config.run)
+        return load(config.checkpoint, out_dir=config.out_dir)
     if config.checkpoint == "last":
-        return load(checkpoint.steps(run)[-1])
+        return load(checkpoint.steps(checkpoint.find_run(config.out_dir, config.run))[-1])
     # A run that was named is taken as it is; without a name, a damaged checkpoint is passed over.
-    return load(run) if config.run else from_checkpoint(checkpoint.load_best(run))
+    if config.run is not None:
+        return load(config.run, out_dir=config.out_dir)
+    return from_checkpoint(checkpoint.load_best(checkpoint.find_run(config.out_dir)))
 
 
 def conditions(media: Sequence[Medium]) -> str:

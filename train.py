@@ -41,7 +41,7 @@ from minigen.device import (
     is_out_of_memory,
     keep_memory,
 )
-from minigen.errors import UserError, one_line_errors
+from minigen.errors import UserError, command, one_line_errors
 from minigen.interface import Loaded, load
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.optim import Optimizer, rate_at
@@ -466,21 +466,22 @@ def train(config: TrainConfig, held: contextlib.ExitStack) -> int:
     if config.init_from != "resume" and begun and checkpoint.steps(begun):
         print(f"{begun} was begun by this launch and goes on", file=sys.stderr)
         config = TrainConfig(
-            out_dir=config.out_dir, name=begun.name, init_from="resume", fsdp=config.fsdp
+            out_dir=config.out_dir, name=str(begun.absolute()), init_from="resume", fsdp=config.fsdp
         )
     if config.init_from == "resume":
-        run = checkpoint.find_run(Path(config.out_dir), config.name)
+        run = checkpoint.find_run(config.out_dir, config.name)
         if distributed.is_first():
             held.enter_context(checkpoint.lock(run))
         last = checkpoint.load_newest(run)
         checkpoint.set_aside(run, last.step)
         config = resumed(config, last.state["config"])
     elif config.init_from != "scratch":
-        base = load(config.init_from, config.dropout or 0.0)
+        source = checkpoint.find(config.init_from, config.out_dir)
+        base = load(source, config.dropout or 0.0)
         if config.lora_rank and (base.path / "adapter_config.json").exists():
             raise UserError(
                 f"{base.path} is a correction already; first make it a part of its model: "
-                f"python -m minigen.checkpoint export {base.path} FOLDER"
+                + command("minigen.checkpoint", "export", base.path, "FOLDER")
             )
         config = config.fitted_to(base)
     config = config.resolved()
@@ -518,9 +519,9 @@ def train(config: TrainConfig, held: contextlib.ExitStack) -> int:
         model = last.model()
     elif base is not None:
         model = base.model.float()
-        is_name = not Path(config.init_from).exists()  # and loads everywhere, as no path does
-        source = config.init_from if is_name else str(base.path.resolve())
-        tuned = {"path": source, "sha256": lora.fingerprint(model)}
+        # A name on the hub loads everywhere, as no path does.
+        origin = source if isinstance(source, str) else str(base.path.resolve())
+        tuned = {"path": origin, "sha256": lora.fingerprint(model)}
         if config.lora_rank:
             lora.add(model, config.lora_rank)
     else:
@@ -648,8 +649,8 @@ def train(config: TrainConfig, held: contextlib.ExitStack) -> int:
         elif stopped:
             save()
         if stopped:
-            command = f"python train.py --init_from resume --name {run.name}"
-            report.say(f"stopped and saved at step {step}. To go on: {command}")
+            again = command("train.py", "--init_from", "resume", "--name", run)
+            report.say(f"stopped and saved at step {step}. To go on: {again}")
             return 128 + stopped
     stop.waits = False
 
@@ -661,7 +662,8 @@ def train(config: TrainConfig, held: contextlib.ExitStack) -> int:
     if tuned:
         after = knowledge(model, old_tokens, tokenizer, config)
         report.before_and_after(best.step, tuned["before"], after)
-    report.say(f"done: {best.path}, {run / 'loss.png'}. Now: python sample.py --run {run.name}")
+    now = command("sample.py", "--run", run)
+    report.say(f"done: {best.path}, {run / 'loss.png'}. Now: {now}")
     report.close()
     return 0
 

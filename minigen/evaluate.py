@@ -400,9 +400,8 @@ def plot(judged: Mapping[str, Any], path: Path) -> None:
 
 def find_model(config: EvaluateConfig) -> Loaded:
     if config.run is None:
-        return load(checkpoint.find_run(Path(config.out_dir)))
-    named = Path(config.out_dir) / config.run
-    return load(named if checkpoint.steps(named) else config.run)
+        return load(checkpoint.find_run(config.out_dir))
+    return load(config.run, out_dir=config.out_dir)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Any
 import regex
 import tiktoken
 
-from minigen.errors import UserError, one_line_errors
+from minigen.errors import UserError, install, one_line_errors
 
 if TYPE_CHECKING:  # NumPy takes longer to import than all the rest, so it waits for its first use
     import numpy as np
@@ -278,7 +278,7 @@ class HubTokenizer(Tokenizer):
         try:
             import tokenizers
         except ImportError:
-            raise UserError('to read this tokenizer, first: pip install -e ".[hf]"') from None
+            raise UserError(f"to read this tokenizer, first: {install('hf')}") from None
         saved = json.loads(content)
         probe = " Ab c\n\n12 é"
         try:

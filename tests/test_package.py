@@ -22,6 +22,7 @@ ALLOWED = {
     "checkpoint.py": {"minigen", "minigen.model", "minigen.tensor_file", "minigen.tokenizer"},
     "lora.py": {"minigen", "minigen.model"},  # pretrained
     "pretrained.py": {
+        "minigen",
         "minigen.model",
         "minigen.sampling",
         "minigen.tensor_file",
