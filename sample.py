@@ -10,6 +10,7 @@ if __name__ == "__main__":
     for name in {"SIGINT", "SIGPIPE"} & set(dir(signal)):
         signal.signal(getattr(signal, name), signal.SIG_DFL)
 
+import contextlib
 import io
 import itertools
 import math
@@ -72,7 +73,7 @@ class SampleConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    config = parse(SampleConfig, argv)
+    config = parse(SampleConfig, argv, words="prompt")
     text = read_prompt(config)
     if config.num_samples < 1:
         raise UserError(f"num_samples is {config.num_samples}; it must be 1 or more")
@@ -198,6 +199,7 @@ class Writer:
     def __init__(self, config: SampleConfig, sampling: Sampling, loaded: Loaded) -> None:
         self.config, self.sampling, self.tokenizer = config, sampling, loaded.tokenizer
         self.media = medium.trained(loaded.state)
+        self.noted = False  # that a text outgrew the context
         self.rng = random.Random(f"prompt/{config.seed}")
         self.model, self.cache_for = for_writing(loaded.model, config.device, config.dtype)
 
@@ -217,7 +219,6 @@ class Writer:
         samples = [Sample(self, prompt, rule=n > 0) for n in range(config.num_samples)]
         limit = config.max_new_tokens or (20 if config.show_probs else 500)
         finished: set[int] = set()
-        noted = False
         for step in generate(
             self.model,
             self.cache_for(len(ids) + limit),
@@ -233,8 +234,8 @@ class Writer:
             for row, token in enumerate(step):
                 if token is None:
                     continue
-                if token.forgotten and not noted:
-                    noted = True
+                if token.forgotten and not self.noted:
+                    self.noted = True
                     note_forgetting(self.model.config.block_size)
                 samples[row].push(token)
                 if samples[row].ended:
@@ -306,9 +307,17 @@ def note_forgetting(block_size: int) -> None:
 
 def converse(writer: Writer) -> None:
     """Go on behind each line typed. Ctrl-C ends one text; Ctrl-D or an empty line, the program."""
+    at_terminal = sys.stdin.isatty()
+    if at_terminal:
+        with contextlib.suppress(ImportError):  # Windows has its own
+            import readline  # noqa: F401  makes `input` know the arrow keys and earlier lines
+        print(
+            "Type how a text begins, then Enter. Ctrl-C ends a text; an empty line ends all.",
+            file=sys.stderr,
+        )
     for turn in itertools.count():
         try:
-            line = input("> " if sys.stdin.isatty() else "")
+            line = input("> " if at_terminal else "")
         except EOFError:
             return
         if not line:

@@ -451,7 +451,7 @@ def steps_that_fit(
 def main(argv: list[str] | None = None) -> int:
     """Train. Returns the exit code: 0, 3 if the loss is no number, 128 + n if signal n ended it."""
     with contextlib.ExitStack() as held:
-        return train(parse(TrainConfig, argv), held)
+        return train(parse(TrainConfig, argv, words="data"), held)
 
 
 def train(config: TrainConfig, held: contextlib.ExitStack) -> int:

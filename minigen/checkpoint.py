@@ -42,6 +42,7 @@ import filelock
 import torch
 from torch import Tensor
 
+import minigen
 from minigen import lora, pretrained, tensor_file
 from minigen.errors import UserError, as_path, command, one_line_errors
 from minigen.model import GPT, GPTConfig
@@ -521,6 +522,7 @@ def _sync(folder: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m minigen.checkpoint")
+    parser.add_argument("--version", action="version", version=f"minigen {minigen.__version__}")
     commands = parser.add_subparsers(required=True)
     export_parser = commands.add_parser("export", help="write a model as a folder for transformers")
     export_parser.add_argument("source", help="a run (its best checkpoint), or a checkpoint")

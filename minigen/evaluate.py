@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
-from tyro.conf import Positional
 
 from minigen import checkpoint, corpora
 from minigen.command_line import parse
@@ -64,7 +63,7 @@ class EvaluateConfig:
     """Judge a model: on text that it never saw, and by the text that it writes."""
 
     # --- what ---
-    run: Positional[str | None] = None  # a run, its name or its folder, or gpt2; none: the last
+    run: str | None = None  # a run, its name or its folder, or gpt2; none: the last
     out_dir: str = "out"  # where the runs are
     file: str | None = None  # a text to judge on; none: what the run held out for validation
     separator: str | None = None  # between the documents of --file; none: as in the run's text
@@ -405,7 +404,7 @@ def find_model(config: EvaluateConfig) -> Loaded:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    config = parse(EvaluateConfig, argv)
+    config = parse(EvaluateConfig, argv, words="run")
     for name, least in (
         ("count", 0),
         ("eval_tokens", 0),

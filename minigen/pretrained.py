@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+import minigen
 from minigen.errors import UserError, install, one_line_errors
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.sampling import Sampling, generate
@@ -629,6 +630,7 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m minigen.pretrained",
         description="Compare a model, as minigen and as transformers compute it.",
     )
+    parser.add_argument("--version", action="version", version=f"minigen {minigen.__version__}")
     parser.add_argument("command", choices=["check"])
     parser.add_argument("model", help="a run, a folder, or a name such as gpt2 or Qwen/Qwen3-0.6B")
     options = parser.parse_args(argv)
