@@ -14,6 +14,7 @@ import minigen  # noqa: F401  its first import measures, from here on, how busy 
 
 # isort: split
 
+import contextlib
 import io
 import itertools
 import math
@@ -49,7 +50,7 @@ class SampleConfig:
 
     # --- which model ---
     out_dir: str = "out"  # where the runs are
-    run: str | None = None  # the run's name; none: the run that was saved last
+    run: str | None = None  # a run, its name or its folder; none: the run that was saved last
     checkpoint: str = "best"  # best (lowest validation loss), last, or a model: a folder, or gpt2
     # --- what to write ---
     prompt: str | None = None  # how the text begins; none: as documents do
@@ -76,7 +77,7 @@ class SampleConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    config = parse(SampleConfig, argv)
+    config = parse(SampleConfig, argv, words="prompt")
     text = read_prompt(config)
     if config.num_samples < 1:
         raise UserError(f"num_samples is {config.num_samples}; it must be 1 or more")
@@ -131,12 +132,13 @@ def find_model(config: SampleConfig) -> Loaded:
     if config.checkpoint not in ("best", "last"):
         if config.run is not None:
             raise UserError("--run and the path of a --checkpoint exclude each other; give one")
-        return load(config.checkpoint)
-    run = checkpoint.find_run(Path(config.out_dir), config.run)
+        return load(config.checkpoint, out_dir=config.out_dir)
     if config.checkpoint == "last":
-        return load(checkpoint.steps(run)[-1])
+        return load(checkpoint.steps(checkpoint.find_run(config.out_dir, config.run))[-1])
     # A run that was named is taken as it is; without a name, a damaged checkpoint is passed over.
-    return load(run) if config.run else from_checkpoint(checkpoint.load_best(run))
+    if config.run is not None:
+        return load(config.run, out_dir=config.out_dir)
+    return from_checkpoint(checkpoint.load_best(checkpoint.find_run(config.out_dir)))
 
 
 def conditions(media: Sequence[Medium]) -> str:
@@ -201,6 +203,7 @@ class Writer:
     def __init__(self, config: SampleConfig, sampling: Sampling, loaded: Loaded) -> None:
         self.config, self.sampling, self.tokenizer = config, sampling, loaded.tokenizer
         self.media = medium.trained(loaded.state)
+        self.noted = False  # that a text outgrew the context
         self.rng = random.Random(f"prompt/{config.seed}")
         self.model, self.cache_for = for_writing(loaded.model, config.device, config.dtype)
 
@@ -220,7 +223,6 @@ class Writer:
         samples = [Sample(self, prompt, rule=n > 0) for n in range(config.num_samples)]
         limit = config.max_new_tokens or (20 if config.show_probs else 500)
         finished: set[int] = set()
-        noted = False
         for step in generate(
             self.model,
             self.cache_for(len(ids) + limit),
@@ -236,8 +238,8 @@ class Writer:
             for row, token in enumerate(step):
                 if token is None:
                     continue
-                if token.forgotten and not noted:
-                    noted = True
+                if token.forgotten and not self.noted:
+                    self.noted = True
                     note_forgetting(self.model.config.block_size)
                 samples[row].push(token)
                 if samples[row].ended:
@@ -309,9 +311,17 @@ def note_forgetting(block_size: int) -> None:
 
 def converse(writer: Writer) -> None:
     """Go on behind each line typed. Ctrl-C ends one text; Ctrl-D or an empty line, the program."""
+    at_terminal = sys.stdin.isatty()
+    if at_terminal:
+        with contextlib.suppress(ImportError):  # Windows has its own
+            import readline  # noqa: F401  makes `input` know the arrow keys and earlier lines
+        print(
+            "Type how a text begins, then Enter. Ctrl-C ends a text; an empty line ends all.",
+            file=sys.stderr,
+        )
     for turn in itertools.count():
         try:
-            line = input("> " if sys.stdin.isatty() else "")
+            line = input("> " if at_terminal else "")
         except EOFError:
             return
         if not line:

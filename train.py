@@ -47,7 +47,7 @@ from minigen.device import (
     is_out_of_memory,
     keep_memory,
 )
-from minigen.errors import UserError, one_line_errors
+from minigen.errors import UserError, command, one_line_errors
 from minigen.interface import Loaded, load
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.optim import Optimizer, Schedule
@@ -479,7 +479,7 @@ def main(argv: list[str] | None = None, started: float | None = None) -> int:
     """
     clock = Clock(time.perf_counter() if started is None else started)
     with contextlib.ExitStack() as held:
-        return train(parse(TrainConfig, argv), clock, held)
+        return train(parse(TrainConfig, argv, words="data"), clock, held)
 
 
 def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
@@ -496,21 +496,22 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
     if config.init_from != "resume" and begun and checkpoint.steps(begun):
         print(f"{begun} was begun by this launch and goes on", file=sys.stderr)
         config = TrainConfig(
-            out_dir=config.out_dir, name=begun.name, init_from="resume", fsdp=config.fsdp
+            out_dir=config.out_dir, name=str(begun.absolute()), init_from="resume", fsdp=config.fsdp
         )
     if config.init_from == "resume":
-        run = checkpoint.find_run(Path(config.out_dir), config.name)
+        run = checkpoint.find_run(config.out_dir, config.name)
         if distributed.is_first():
             held.enter_context(checkpoint.lock(run))
         last = checkpoint.load_newest(run)
         checkpoint.set_aside(run, last.step)
         config = resumed(config, last.state["config"])
     elif config.init_from != "scratch":
-        base = load(config.init_from, config.dropout or 0.0)
+        source = checkpoint.find(config.init_from, config.out_dir)
+        base = load(source, config.dropout or 0.0)
         if config.lora_rank and (base.path / "adapter_config.json").exists():
             raise UserError(
                 f"{base.path} is a correction already; first make it a part of its model: "
-                f"python -m minigen.checkpoint export {base.path} FOLDER"
+                + command("minigen.checkpoint", "export", base.path, "FOLDER")
             )
         config = config.fitted_to(base)
     config = config.resolved()
@@ -551,9 +552,9 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
         model = last.model()
     elif base is not None:
         model = base.model.float()
-        is_name = not Path(config.init_from).exists()  # and loads everywhere, as no path does
-        source = config.init_from if is_name else str(base.path.resolve())
-        tuned = {"path": source, "sha256": lora.fingerprint(model), "config": settings}
+        # A name on the hub loads everywhere, as no path does.
+        origin = source if isinstance(source, str) else str(base.path.resolve())
+        tuned = {"path": origin, "sha256": lora.fingerprint(model), "config": settings}
         if config.lora_rank:
             lora.add(model, config.lora_rank)
     else:
@@ -698,8 +699,8 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
         elif stopped:
             save()
         if stopped:
-            command = f"python train.py --init_from resume --name {run.name}"
-            report.say(f"stopped and saved at step {step}. To go on: {command}")
+            again = command("train.py", "--init_from", "resume", "--name", run)
+            report.say(f"stopped and saved at step {step}. To go on: {again}")
             return 128 + stopped
     stop.waits = False
 
@@ -716,9 +717,10 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
     if clock.seconds is not None:
         epochs = step * config.batch_size * config.block_size / train_tokens.n_tokens
         if found := far_from_done(len(clock.steps), epochs, clock.seconds / 60, report.busy):
-            command = f"python train.py --init_from resume --name {run.name} --minutes {found[1]}"
-            report.say(f"{found[0]}. More time would help: {command}")
-    report.say(f"done: {best.path}, {run / 'loss.png'}. Now: python sample.py --run {run.name}")
+            further = ("--init_from", "resume", "--name", run, "--minutes", str(found[1]))
+            report.say(f"{found[0]}. More time would help: {command('train.py', *further)}")
+    now = command("sample.py", "--run", run)
+    report.say(f"done: {best.path}, {run / 'loss.png'}. Now: {now}")
     report.close()
     return 0
 

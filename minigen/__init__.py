@@ -6,6 +6,8 @@
 [{'generated_text': 'hero: Sir Fox, friend: little Owl, ...'}]
 """
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minigen import threads  # noqa: F401  first: it measures while PyTorch is imported
@@ -15,13 +17,29 @@ from minigen.model import GPT, GPTConfig, KVCache
 if TYPE_CHECKING:
     from minigen.interface import load, pipeline
 
-__all__ = ["GPT", "GPTConfig", "KVCache", "UserError", "load", "pipeline"]
+    __version__: str
+
+__all__ = ["GPT", "GPTConfig", "KVCache", "UserError", "__version__", "load", "pipeline"]
 
 
 def __getattr__(name: str) -> Any:
     """`load` and `pipeline` bring tokenizers and files, so they are imported at their first use."""
+    if name == "__version__":
+        return _version()
     if name in ("load", "pipeline"):
         from minigen import interface
 
         return getattr(interface, name)
     raise AttributeError(f"module 'minigen' has no attribute {name!r}")
+
+
+def _version() -> str:
+    """Return the version in the pyproject.toml beside the package, or else as it was installed."""
+    project = Path(__file__).resolve().parents[1] / "pyproject.toml"
+    text = project.read_text(encoding="utf-8") if project.is_file() else ""
+    found = re.search(r'^name = "minigen"\nversion = "(.+)"$', text, flags=re.M)
+    if found:
+        return found[1]
+    from importlib import metadata
+
+    return metadata.version("minigen")

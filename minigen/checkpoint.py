@@ -26,13 +26,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import difflib
 import hashlib
 import json
 import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,9 @@ import filelock
 import torch
 from torch import Tensor
 
+import minigen
 from minigen import lora, pretrained, tensor_file
-from minigen.errors import UserError, one_line_errors
+from minigen.errors import UserError, as_path, command, one_line_errors
 from minigen.model import GPT, GPTConfig
 from minigen.tensor_file import Fact, TensorFile, parse_json, plain, read_file
 from minigen.tokenizer import Tokenizer
@@ -333,20 +335,115 @@ def prune(run: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def find_run(out_dir: Path, name: str | None = None) -> Path:
-    """The run folder `out_dir/name`, or the one saved last. `UserError` if there is none."""
-    runs = [path for path in out_dir.glob("*") if steps(path)] if os.path.isdir(out_dir) else []
-    if name is not None:
-        if out_dir / name not in runs:
-            known = (
-                ", ".join(sorted(path.name for path in runs))
-                or "none yet; train one: python train.py"
-            )
-            raise UserError(f"no run {name!r} in {out_dir}; runs there: {known}")
-        return out_dir / name
-    if not runs:
-        raise UserError(f"no run in {out_dir} yet; train one: python train.py")
-    return max(runs, key=lambda path: steps(path)[-1].stat().st_mtime)
+def find(name: str | Path, out_dir: str | Path = "out") -> Path | str:
+    """Return the model that `name` means: a folder, or as a string a name on the hub.
+
+    Args:
+        name: as a string, a run's name in `out_dir` (`tales`), the path of a run, of a checkpoint
+            or of another folder with a model (`out/tales`, `out/tales/step-000400`), or a name on
+            the hub (`gpt2`). A `Path` is a path only.
+        out_dir: where the runs are.
+
+    `UserError` if there is no such model, with the nearest name and the runs that are there, or if
+    the name means two.
+    """
+    if isinstance(name, Path):
+        return _folder(name)
+    if not name:
+        raise UserError(f"the name of a run is empty; {_known(Path(out_dir))}")
+    here, there = Path(name), Path(out_dir) / name
+    if os.path.lexists(here) and (there == here or os.path.dirname(name)):
+        return _folder(here)  # a path: it, or nothing
+    found = [path for path in (here, there) if _holds_model(path)]
+    if len(found) == 2 and not here.samefile(there):
+        raise UserError(
+            f"{name!r} may be {as_path(here)} or {as_path(there)}; give one of these paths"
+        )
+    if found == [there] and name in pretrained.HUB_NAMES:
+        raise UserError(
+            f"{name!r} may be your {as_path(there)} or {pretrained.HUB_NAMES[name]} of "
+            "huggingface.co; give one of these names"
+        )
+    if found:
+        return found[0]
+    owner = os.path.dirname(name)
+    misspelt = os.path.isdir(owner) or owner == str(out_dir)  # a path, and no name on the hub
+    if pretrained.is_hub_name(name) and not misspelt:
+        return name
+    if os.path.lexists(there):
+        return _folder(there)
+    if os.path.lexists(here):
+        return _folder(here)
+    parent = Path(owner) if owner else Path(out_dir)
+    if not owner or parent == Path(out_dir):
+        raise UserError(f"no run {here.name!r} in {parent}; {_known(parent, here.name)}")
+    inside = [path.name for path in (*runs(parent), *steps(parent))]
+    near = difflib.get_close_matches(here.name, inside, n=1)
+    raise UserError(
+        f"there is no run, checkpoint or model {name}; "
+        + (f"did you mean {parent / near[0]}? " if near else "")
+        + _known(Path(out_dir))
+    )
+
+
+def find_run(out_dir: str | Path, name: str | None = None) -> Path:
+    """Return the run that `name` means, as `find` does, or the run in `out_dir` saved last.
+
+    `UserError` if there is none.
+    """
+    if name is None:
+        if not (found := runs(Path(out_dir))):
+            raise UserError(f"no run in {out_dir} yet; {_known(Path(out_dir))}")
+        return max(found, key=lambda path: steps(path)[-1].stat().st_mtime)
+    if name in pretrained.HUB_NAMES and steps(Path(out_dir) / name):
+        return Path(out_dir) / name  # a name on the hub is no run
+    run = find(name, out_dir)
+    if isinstance(run, str):
+        raise UserError(f"no run {name!r} in {out_dir}; {_known(Path(out_dir), name)}")
+    if not steps(run):
+        inside = is_one(run) and steps(run.absolute().parent)
+        hint = f"name its run: {run.parent}" if inside else _known(Path(out_dir))
+        raise UserError(f"{run} is {'a checkpoint' if is_one(run) else 'a model'}, no run; {hint}")
+    return run
+
+
+def runs(out_dir: Path) -> list[Path]:
+    """The folders in `out_dir` that hold checkpoints, by name."""
+    return sorted(p for p in out_dir.glob("*") if steps(p)) if os.path.isdir(out_dir) else []
+
+
+def _holds_model(folder: Path) -> bool:
+    return bool(steps(folder)) or is_one(folder) or os.path.isfile(folder / "config.json")
+
+
+def _folder(path: Path) -> Path:
+    """The path itself; `UserError` if it is no folder with a model."""
+    if _holds_model(path):
+        return path
+    if not os.path.lexists(path):
+        raise UserError(f"there is no folder {path}; give that of a run, a checkpoint or a model")
+    if not os.path.isdir(path):
+        raise UserError(f"{path} is a file; give the folder of a run, a checkpoint or a model")
+    if inside := runs(path):
+        raise UserError(f"{path} is a folder of runs; give one: {_listed(inside, str)}")
+    raise UserError(
+        f"{path} holds no model: no step-… folder, no config.json; {_known(path.parent)}"
+    )
+
+
+def _known(out_dir: Path, name: str = "") -> str:
+    """What a line about a run that is not there can offer: the nearest one, and all."""
+    found = runs(out_dir)
+    if not found:
+        return f"train one: {command('train.py')}"
+    near = difflib.get_close_matches(name, [path.name for path in found], n=1)
+    listed = f"runs there: {_listed(found, lambda path: path.name)}"
+    return f"did you mean {near[0]}? {listed}" if near else listed
+
+
+def _listed(paths: list[Path], form: Callable[[Path], str], most: int = 12) -> str:
+    names = [form(path) for path in paths]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" * (len(names) > most))
 
 
 def _step(path: Path) -> int:
@@ -361,9 +458,12 @@ def _val_loss(path: Path) -> float:
         return float("inf")
 
 
-def export(source: Path, folder: Path, dtype: torch.dtype | None = None) -> Path:
+def export(source: str | Path, folder: Path, dtype: torch.dtype | None = None) -> Path:
     """Write the model of a run or of a checkpoint as one for others, LoRA merged; its folder."""
-    found = load(best_first(source)[0] if steps(source) else source, to_train=False)
+    path = find(source)
+    if isinstance(path, str) or not (steps(path) or is_one(path)):
+        raise UserError(f"{path} is another's model, which needs no export; give a run of your own")
+    found = load(best_first(path)[0] if steps(path) else path, to_train=False)
     model = found.model()
     lora.merge(model)
     model.to(dtype)
@@ -422,11 +522,14 @@ def _sync(folder: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m minigen.checkpoint")
+    parser.add_argument("--version", action="version", version=f"minigen {minigen.__version__}")
     commands = parser.add_subparsers(required=True)
-    command = commands.add_parser("export", help="write a model as a folder for transformers")
-    command.add_argument("source", type=Path, help="a run (its best checkpoint), or a checkpoint")
-    command.add_argument("folder", type=Path, help="the new folder")
-    command.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="of weights")
+    export_parser = commands.add_parser("export", help="write a model as a folder for transformers")
+    export_parser.add_argument("source", help="a run (its best checkpoint), or a checkpoint")
+    export_parser.add_argument("folder", type=Path, help="the new folder")
+    export_parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16", "float16"], help="of weights"
+    )
     options = parser.parse_args(argv)
     dtype = getattr(torch, options.dtype) if options.dtype else None
     print(export(options.source, options.folder, dtype))

@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import inspect
 import io
 import re
+import sys
 import types
 import typing
 from collections.abc import Sequence
@@ -20,9 +22,12 @@ from typing import Any, TypeVar
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+import minigen
 from minigen.errors import UserError
 
 Config = TypeVar("Config")
+
+DASHES = "-\u2013\u2014"  # text processors make longer ones of them
 
 # How --help names a value, and how a line says that it does not fit.
 KINDS: dict[type, tuple[str, str]] = {
@@ -33,26 +38,37 @@ KINDS: dict[type, tuple[str, str]] = {
 }
 
 
-def parse(config_class: type[Config], argv: Sequence[str] | None = None) -> Config:
+def parse(
+    config_class: type[Config], argv: Sequence[str] | None = None, words: str | None = None
+) -> Config:
     """An instance of the dataclass `config_class` with the values that argv gives to its fields.
 
     Args:
         config_class: its fields have defaults and are bool, int, float, str, Path, Literal,
             one of these or None, or a tuple of them.
         argv: the flags; by default those of this process.
+        words: the field that words without a flag are for: a tuple of them, or a text, in which
+            one space separates them; None: there may be none.
 
-    Raises `UserError`, with the nearest flag for one that does not exist; --help prints the help
-    and raises `SystemExit`.
+    Raises `UserError`, with the nearest flag for one that does not exist; --help and --version
+    print and raise `SystemExit`.
 
     >>> parse(SampleConfig, ["--temperature", "0.5", "--top-k=40"])  # doctest: +SKIP
     SampleConfig(..., temperature=0.5, top_k=40, ...)
+    >>> parse(SampleConfig, ["once", "upon", "--seed=1"], words="prompt")  # doctest: +SKIP
+    SampleConfig(..., prompt='once upon', ..., seed=1)
     """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if "--version" in argv:
+        print(f"minigen {minigen.__version__}")
+        raise SystemExit(0)
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box):
             config, unknown = tyro.cli(
                 config_class,
                 args=argv,
+                description=_description(config_class, words),
                 return_unknown_args=True,
                 use_underscores=True,
                 registry=_registry(),
@@ -61,23 +77,68 @@ def parse(config_class: type[Config], argv: Sequence[str] | None = None) -> Conf
         if stop.code in (None, 0):
             raise
         raise UserError(f"{_first_paragraph(box.getvalue())}; --help lists all flags") from None
-    if unknown:
-        raise UserError(_about(unknown[0], config_class))
-    return config
+    if not unknown:
+        return config
+    given = _switch_value(config_class, argv)
+    if given is None:
+        given = next((word for word in unknown if _is_flag(word, _names(config_class))), None)
+    if given is not None or words is None:
+        raise UserError(_about(given or unknown[0], config_class, words))
+    if words in map(_name, argv):
+        raise UserError(
+            f"{unknown[0]!r} has no flag, which means --{words}, but --{words} is given too; put a "
+            "value that has spaces in quotes, or give one of the two"
+        )
+    value: Any = tuple(unknown) if isinstance(getattr(config, words), tuple) else " ".join(unknown)
+    replaced: Config = dataclasses.replace(typing.cast(Any, config), **{words: value})
+    return replaced
 
 
-def _about(word: str, config_class: type[Any]) -> str:
+def _description(config_class: type[Any], words: str | None) -> str:
+    """The docstring, and then all that is no flag."""
+    lines = [inspect.cleandoc(config_class.__doc__ or "")]
+    if words is not None:
+        lines.append(f"Words without a flag mean --{words}.")
+    return "\n\n".join([*lines, "--version prints the version."])
+
+
+def _names(config_class: type[Any]) -> list[str]:
+    return [field.name for field in dataclasses.fields(config_class)]
+
+
+def _name(word: str) -> str | None:
+    """The field that a word of the command line names, if it has the form of a flag."""
+    return word[2:].split("=")[0].replace("-", "_") if word.startswith("--") else None
+
+
+def _switch_value(config_class: type[Any], argv: Sequence[str]) -> str | None:
+    """The value that a switch was given: it takes none."""
+    switches = [f.name for f in dataclasses.fields(config_class) if isinstance(f.default, bool)]
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, value = _name(word), word.split("=")[1] if "=" in word else following
+        if name in switches and value in ("True", "False", "true", "false"):
+            return value
+    return None
+
+
+def _is_flag(word: str, names: Sequence[str]) -> bool:
+    """Whether a word is meant as a flag, also with the long dash of a text processor."""
+    name = word.split("=")[0]
+    return word.startswith("-") or (name[:1] in DASHES and name.strip(DASHES) in names)
+
+
+def _about(word: str, config_class: type[Any], words: str | None) -> str:
     """What to say of a word of the command line that belongs nowhere."""
-    names = [field.name for field in dataclasses.fields(config_class)]
+    names = _names(config_class)
     if word in ("True", "False", "true", "false"):
         return f"{word!r} belongs to no flag; a switch takes no value: --name is on, --no_name off"
-    if not word.startswith("-"):
+    if not _is_flag(word, names):
         return f"{word!r} belongs to no flag; put a value that has spaces in quotes"
-    name = word.split("=")[0].strip("-")
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"unknown flag {word}; " + (
-        f"did you mean --{near[0]}?" if near else "--help lists all flags"
-    )
+    near = difflib.get_close_matches(word.split("=")[0].strip(DASHES), names, n=1)
+    if near:
+        return f"unknown flag {word}; did you mean --{near[0]}?"
+    value = f"; for a value that begins with -, give --{words}=VALUE" if words else ""
+    return f"unknown flag {word}{value}; --help lists all flags"
 
 
 def _first_paragraph(box: str) -> str:

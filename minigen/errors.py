@@ -1,11 +1,18 @@
-"""The one exception for what a user can mend, and how scripts show it."""
+"""The one exception for what a user can mend, how scripts show it, and commands to copy."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.machinery
 import io
+import os
+import shlex
+import shutil
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]  # where train.py and sample.py are, too
 
 
 class UserError(ValueError):
@@ -30,3 +37,62 @@ def one_line_errors() -> Iterator[None]:
         with contextlib.suppress(OSError):  # as on a full disk
             print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def command(program: str, *words: str | Path) -> str:
+    """Return a command line that runs as it stands, copied into the shell that minigen runs in.
+
+    The command names the Python that runs now, and finds minigen from any folder.
+
+    Args:
+        program: a script beside the package, or a module of it.
+        words: the flags and their values, which are quoted where a shell needs quotes. A `Path`
+            is written so that it is never taken for a name.
+
+    >>> command("sample.py", "--run", "out/my run")                   # doctest: +SKIP
+    "python sample.py --run 'out/my run'"
+    >>> command("minigen.evaluate", "out/tales")                      # doctest: +SKIP
+    'python -m minigen.evaluate out/tales'
+    """
+    line = [_python()]
+    if program.endswith(".py"):
+        line.append(_nearest(ROOT / program))
+    else:
+        # The first folder is that of the script, or the working folder: not there in the next run.
+        others = [path for path in sys.path[1:] if path]
+        if Path.cwd() != ROOT and not importlib.machinery.PathFinder.find_spec("minigen", others):
+            line = ["env", f"PYTHONPATH={ROOT}", *line]  # minigen is not installed
+        line += ["-m", program]
+    return shlex.join([*line, *(as_path(w) if isinstance(w, Path) else w for w in words)])
+
+
+def install(extra: str) -> str:
+    """Return the command that installs what an extra of pyproject.toml needs.
+
+    >>> install("hf")                                                 # doctest: +SKIP
+    "python -m pip install -e '.[hf]'"
+    """
+    there = "." if Path.cwd() == ROOT else str(ROOT)
+    return shlex.join([_python(), "-m", "pip", "install", "-e", f"{there}[{extra}]"])
+
+
+def as_path(path: Path) -> str:
+    """Return a path as a string that is no bare name: `./tales`, not `tales`."""
+    return str(path) if os.path.dirname(path) else os.path.join(os.curdir, path)
+
+
+def _python() -> str:
+    """Return the name of this Python if the shell finds it by that name, or its path."""
+    for name in ("python", Path(sys.executable).stem):
+        found = shutil.which(name)
+        if found and os.path.abspath(found) == os.path.abspath(sys.executable):
+            return name
+    return sys.executable or "python"
+
+
+def _nearest(path: Path) -> str:
+    """Return a path as it is shortest: from the working folder, or from the root."""
+    try:
+        return min(os.path.relpath(path), str(path), key=len)
+    except ValueError:  # on another drive
+        return str(path)

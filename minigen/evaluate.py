@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
-from tyro.conf import Positional
 
 from minigen import checkpoint, corpora
 from minigen.command_line import parse
@@ -66,7 +65,7 @@ class EvaluateConfig:
     """Judge a model: on text that it never saw, and by the text that it writes."""
 
     # --- what ---
-    run: Positional[str | None] = None  # a run, its name or its folder, or gpt2; none: the last
+    run: str | None = None  # a run, its name or its folder, or gpt2; none: the last
     out_dir: str = "out"  # where the runs are
     file: str | None = None  # a text to judge on; none: what the run held out for validation
     separator: str | None = None  # between the documents of --file; none: as in the run's text
@@ -399,13 +398,12 @@ def plot(judged: Mapping[str, Any], path: Path) -> None:
 
 def find_model(config: EvaluateConfig) -> Loaded:
     if config.run is None:
-        return load(checkpoint.find_run(Path(config.out_dir)))
-    named = Path(config.out_dir) / config.run
-    return load(named if checkpoint.steps(named) else config.run)
+        return load(checkpoint.find_run(config.out_dir))
+    return load(config.run, out_dir=config.out_dir)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    config = parse(EvaluateConfig, argv)
+    config = parse(EvaluateConfig, argv, words="run")
     for name, least in (
         ("count", 0),
         ("eval_tokens", 0),

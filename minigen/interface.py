@@ -34,13 +34,15 @@ class Loaded:
     state: Mapping[str, Any]  # of a checkpoint: its step, its losses, how it was trained
 
 
-def load(source: str | Path, dropout: float | None = None) -> Loaded:
+def load(source: str | Path, dropout: float | None = None, out_dir: str | Path = "out") -> Loaded:
     """A model, with LoRA merged into it, and its tokenizer.
 
     Args:
-        source: a run of train.py (`out/tales`: its best checkpoint), one checkpoint of it, any
-            other folder that holds a GPT-2 or Qwen3 model, or a name such as `gpt2` on the hub.
+        source: a run of train.py by its name or its path (`tales`, `out/tales`: its best
+            checkpoint), one checkpoint of it, any other folder that holds a GPT-2 or Qwen3 model,
+            or a name such as `gpt2` on the hub. `checkpoint.find` says which it is.
         dropout: for training; None: what the model's config.json says.
+        out_dir: where a run that is given by its name is.
 
     Raises `UserError` if there is no such model, or it is damaged.
 
@@ -48,12 +50,13 @@ def load(source: str | Path, dropout: float | None = None) -> Loaded:
     >>> loaded.tokenizer.encode_prompt("hero:")               # doctest: +SKIP
     [1474, 263, 58]
     """
-    folder = Path(source)
-    if checkpoint.steps(folder):
-        folder = checkpoint.best_first(folder)[0]  # it, or nothing: what was named is not replaced
-    if checkpoint.is_one(folder):
-        return from_checkpoint(checkpoint.load(folder, to_train=False), dropout)
-    other = pretrained.load(source, dropout)
+    found = checkpoint.find(source, out_dir)
+    if isinstance(found, Path):
+        if checkpoint.steps(found):
+            found = checkpoint.best_first(found)[0]  # it, or nothing: it is never replaced
+        if checkpoint.is_one(found):
+            return from_checkpoint(checkpoint.load(found, to_train=False), dropout)
+    other = pretrained.load(found, dropout)
     if other.tokenizer is None:
         raise UserError(f"{other.path} has no tokenizer.json; save the model's tokenizer there")
     return Loaded(other.path, other.model, other.tokenizer, {})

@@ -25,7 +25,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from minigen.errors import UserError, one_line_errors
+import minigen
+from minigen.errors import UserError, install, one_line_errors
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.sampling import Sampling, generate
 from minigen.tensor_file import TensorFile, parse_json, plain, read_file
@@ -396,18 +397,23 @@ def _checked(theirs: Mapping[str, Any]) -> Callable[..., Any]:
 # ---- files ----
 
 
+def is_hub_name(name: str) -> bool:
+    """Whether a model on huggingface.co can have this name; whether one has, is seen there."""
+    return name in HUB_NAMES or bool(re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name))
+
+
 def fetch(source: str | Path) -> Path:
     """The folder that `source` names: itself, or its download from the hub, made once."""
     folder, name = Path(source), str(source)
     if os.path.isdir(folder):
         return folder
-    if name not in HUB_NAMES and not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
+    if not is_hub_name(name):
         raise UserError(f"{name} is neither a folder nor a model's name such as gpt2 or owner/name")
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
         raise UserError(
-            f'to get {name} from huggingface.co, first: pip install -e ".[hf]"'
+            f"there is no folder {name}; to get it from huggingface.co, first: {install('hf')}"
         ) from None
     repository = HUB_NAMES.get(name, name)
     try:
@@ -539,7 +545,7 @@ def _transformers() -> Any:
     try:
         return importlib.import_module("transformers")
     except ImportError:
-        raise UserError('to compare with transformers, first: pip install -e ".[hf]"') from None
+        raise UserError(f"to compare with transformers, first: {install('hf')}") from None
 
 
 def _compare_logits(ours: Tensor, theirs: Tensor) -> Finding:
@@ -624,10 +630,16 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m minigen.pretrained",
         description="Compare a model, as minigen and as transformers compute it.",
     )
+    parser.add_argument("--version", action="version", version=f"minigen {minigen.__version__}")
     parser.add_argument("command", choices=["check"])
-    parser.add_argument("model", help="a folder, or a name such as gpt2 or Qwen/Qwen3-0.6B")
+    parser.add_argument("model", help="a run, a folder, or a name such as gpt2 or Qwen/Qwen3-0.6B")
     options = parser.parse_args(argv)
-    found = check(options.model)
+    from minigen import checkpoint  # not at the top of the file: it imports this one
+
+    model = checkpoint.find(options.model)
+    if isinstance(model, Path) and checkpoint.steps(model):
+        model = checkpoint.best_first(model)[0]
+    found = check(model)
     rows = [("", "minigen", "transformers", "")]
     rows += [(f.what, f.ours, f.theirs, f.verdict + ("" if f.agrees else "  <-- !")) for f in found]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]

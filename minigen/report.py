@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from minigen.errors import command
 from minigen.plot import pyplot
 from minigen.repetition import loops
 from minigen.threads import Threads
@@ -46,11 +47,12 @@ class Report:
         silent: bool = False,
     ) -> None:
         self.run, self.n_vocab, self.bits_per_byte, self.floor = run, n_vocab, bits_per_byte, floor
-        self.silent, self.warned, self.busy = silent, False, False
+        self.silent, self.warned, self.busy = silent, set[str](), False
         self.bar = tqdm(
             initial=step, total=max_steps or None, unit=" steps",
             disable=silent or not sys.stderr.isatty(), dynamic_ncols=True, smoothing=0.1,
         )  # fmt: skip
+        self.plan(max_steps)
         if silent:
             return
         with self.optional():
@@ -61,6 +63,12 @@ class Report:
     def plan(self, max_steps: int) -> None:
         """The number of steps is known now, so the bar can tell how long it will take."""
         self.bar.total = max_steps or None
+        # As tqdm's own, but for the rate: steps/s also where that is less than one.
+        self.bar.bar_format = (
+            "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
+            if max_steps
+            else "{n_fmt}{unit} [{elapsed}, {rate_noinv_fmt}{postfix}]"
+        )
 
     def step(self, step: int, loss: float, norm: float, rate: float, speed: float) -> None:
         """A step was done with the training loss `loss`, at `speed` tokens per second."""
@@ -77,12 +85,14 @@ class Report:
         self.record(step=step, val_loss=loss, val_bits_per_byte=loss * self.bits_per_byte)
         self.say(f"step {step}: validation loss {self.in_words(loss)}. It writes: {sample!r}")
         with self.optional():
-            if advice := memorising(read_metrics(self.run)):
-                self.say(f"warning: {advice}")
+            if found := memorising(read_metrics(self.run)):
+                self.warn(*found)
             if 2 * step >= (self.bar.total or math.inf) and loops(sample):  # earlier, all do
-                self.say(
-                    "warning: what it writes goes round in a loop. If the text does not, a lower "
-                    "--learning_rate or more text would help; python -m minigen.evaluate tells more"
+                judge = command("minigen.evaluate", self.run)
+                self.warn(
+                    "loops",
+                    "what it writes goes round in a loop. If the text does not, a lower "
+                    f"--learning_rate or more text would help. To learn more: {judge}",
                 )
             plot_loss(self.run, self.n_vocab, self.bits_per_byte, self.floor)
 
@@ -135,9 +145,14 @@ class Report:
         try:
             yield
         except OSError as error:
-            if not self.warned:
-                self.warned = True
-                self.say(f"warning: cannot write {error.filename or self.run}: {error.strerror}")
+            place = error.filename or self.run
+            self.warn("disk", f"cannot write {place}: {error.strerror}")
+
+    def warn(self, meaning: str, text: str) -> None:
+        """Print a warning, once for each `meaning` however its figures change."""
+        if meaning not in self.warned:
+            self.warned.add(meaning)
+            self.say(f"warning: {text}")
 
     def say(self, text: str) -> None:
         """Print a line above the bar; where that is a file on a full disk, nobody can be told."""
@@ -174,8 +189,11 @@ def far_from_done(
     return found, math.ceil(enough)
 
 
-def memorising(metrics: list[dict[str, Any]]) -> str | None:
-    """What to say when validation loss rises while training loss falls, or is far above it."""
+def memorising(metrics: list[dict[str, Any]]) -> tuple[str, str] | None:
+    """Return advice when validation loss rises while training loss falls, or is far above it.
+
+    What is meant comes first: advice with other figures may mean the same.
+    """
     looks = [line for line in metrics if "val_loss" in line]
     train = [(line["step"], line["train_loss"]) for line in metrics if "train_loss" in line]
     best = min(looks, key=lambda line: float(line["val_loss"]), default=None)
@@ -187,14 +205,16 @@ def memorising(metrics: list[dict[str, Any]]) -> str | None:
     loss = looks[-1]["val_loss"]
     if loss >= 1.005 * best["val_loss"] and now < then:
         return (
+            f"memorising since step {best['step']}",
             f"since step {best['step']} the loss on new text has risen from {best['val_loss']:.3f} "
             f"to {loss:.3f}, while it falls in training: the model is memorising. The checkpoint "
-            "of that step is kept. More text, --dropout 0.2 or fewer steps would help"
+            "of that step is kept. More text, --dropout 0.2 or fewer steps would help",
         )
     if loss >= LOSS_APART * now:
         return (
+            "memorising",
             f"the loss on new text is {loss:.3f}, but {now:.3f} in training: the model is "
-            "memorising. More text, --dropout 0.2 or fewer steps would help"
+            "memorising. More text, --dropout 0.2 or fewer steps would help",
         )
     return None
 

@@ -40,7 +40,8 @@ from typing import TYPE_CHECKING, Any
 import regex
 import tiktoken
 
-from minigen.errors import UserError, one_line_errors
+import minigen
+from minigen.errors import UserError, install, one_line_errors
 
 if TYPE_CHECKING:  # NumPy takes longer to import than all the rest, so it waits for its first use
     import numpy as np
@@ -278,7 +279,7 @@ class HubTokenizer(Tokenizer):
         try:
             import tokenizers
         except ImportError:
-            raise UserError('to read this tokenizer, first: pip install -e ".[hf]"') from None
+            raise UserError(f"to read this tokenizer, first: {install('hf')}") from None
         saved = json.loads(content)
         probe = " Ab c\n\n12 é"
         try:
@@ -573,6 +574,7 @@ def _hugging_face(kind: str, tokens: Sequence[bytes], bare: bool) -> dict[str, A
 def main() -> None:
     """Print the merges of a word, a step a line."""
     parser = argparse.ArgumentParser(description="Show how a word becomes tokens, step by step.")
+    parser.add_argument("--version", action="version", version=f"minigen {minigen.__version__}")
     parser.add_argument("word")
     parser.add_argument(
         "--tokenizer", help="a tokenizer.json that minigen saved, instead of GPT-2's"

@@ -144,7 +144,7 @@ def test_settings_out_of_range(
 
 
 def test_what_cannot_be_loaded(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="neither a folder nor"):
+    with pytest.raises(UserError, match="there is no folder"):
         minigen.load(tmp_path / "nothing")
     with pytest.raises(UserError, match="'text-generation'"):
         minigen.pipeline("summarization", model=tmp_path)

@@ -22,12 +22,15 @@ ALLOWED = {
     "checkpoint.py": {"minigen", "minigen.model", "minigen.tensor_file", "minigen.tokenizer"},
     "lora.py": {"minigen", "minigen.model"},  # pretrained
     "pretrained.py": {
+        "minigen",
         "minigen.model",
         "minigen.sampling",
         "minigen.tensor_file",
         "minigen.tokenizer",
     },
     "data.py": {"minigen.tokenizer"},
+    "command_line.py": {"minigen"},
+    "tokenizer.py": {"minigen"},
     "decoder.py": {"minigen.device", "minigen.model", "minigen.native"},
     "device.py": {"minigen.model"},
     "distributed.py": {"minigen", "minigen.device", "minigen.model"},  # lora, optim, pretrained

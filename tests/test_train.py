@@ -7,6 +7,7 @@ import itertools
 import math
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -329,7 +330,7 @@ def test_fine_tuning_refuses_what_the_model_fixes(run: Run, tmp_path: Path) -> N
         (f"--init_from {base} --lora_rank -1", "--lora_rank is -1"),
         (f"--init_from {base} --old_data nowhere.txt", "the model's old text: "),
         (f"--init_from {lora} --lora_rank 1", "is a correction already"),
-        (f"--init_from {tmp_path}/nowhere", "neither a folder nor"),
+        (f"--init_from {tmp_path}/nowhere", "there is no run, checkpoint or model"),
         ("--lora_rank 4", "give --init_from"),
         ("--old_data tales", "give --init_from"),
     ):
@@ -439,7 +440,11 @@ def test_ctrl_c_from_a_terminal(text: Path, tmp_path: Path) -> None:
     assert process.returncode == 130
     newest = checkpoint.steps(out_dir / "text")[-1]
     assert re.search(r"stopped and saved at step (\d+)", said), said
-    assert "python train.py --init_from resume" in said
+    command = re.search(r"To go on: (.*)", said)
+    assert command is not None
+    more = ["--max_steps", str(checkpoint.load(newest).step + 1)]
+    done = subprocess.run([*shlex.split(command[1]), *more], stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0, done.stderr
     assert checkpoint.load(newest).step > 0
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+import minigen
 from minigen import corpora
 from minigen.errors import UserError
 
@@ -181,6 +182,7 @@ def flags(noun: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"python -m minigen.corpora.{noun}s", description=f"Print {noun}s, or check some."
     )
+    parser.add_argument("--version", action="version", version=f"minigen {minigen.__version__}")
     parser.add_argument("--seed", type=int, default=0, help=f"which {noun}s")
     parser.add_argument("--count", type=int, default=3, help=f"how many {noun}s")
     parser.add_argument(

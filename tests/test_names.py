@@ -1,0 +1,291 @@
+"""A run has one name, whichever command it is given to, and printed commands run when copied."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import minigen
+import sample
+import train
+from minigen import checkpoint, errors, evaluate, pretrained
+from minigen.corpora import medium
+from minigen.errors import UserError
+from minigen.evaluate import EvaluateConfig
+from minigen.model import GPT, GPTConfig
+from minigen.tokenizer import train_tokenizer
+from sample import SampleConfig
+
+ROOT = Path(train.__file__).parent
+TOKENIZER = train_tokenizer("char", ["the cat sat on the mat"])
+SMALL = "--n_layer 1 --n_head 1 --n_embd 8 --block_size 16 --batch_size 2 --vocab_size 258"
+SMALL += " --device cpu --dropout 0.1 --eval_tokens 50 --compile no --dtype float32"
+
+
+def save(run: Path, step: int, val_loss: float) -> None:
+    """Save a small random model as the checkpoint of `step`."""
+    torch.manual_seed(step)
+    model = GPT(GPTConfig.modern(TOKENIZER.n_vocab, 8, n_layer=1, n_head=1, n_embd=8))
+    checkpoint.save(run, model, TOKENIZER, {}, {"step": step, "val_loss": val_loss})
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder: out/tales with two checkpoints, the first better, out/tunes, a model."""
+    monkeypatch.chdir(tmp_path)
+    save(Path("out/tales"), 1, 1.0)
+    save(Path("out/tales"), 2, 2.0)
+    save(Path("out/tunes"), 3, 1.0)
+    checkpoint.export("out/tunes", Path("other"))
+    return tmp_path
+
+
+def places(name: str, monkeypatch: pytest.MonkeyPatch, tmp: Path) -> dict[str, Path]:
+    """Which model each command takes for a name."""
+    taken = {
+        "run": sample.find_model(SampleConfig(run=name)).path,
+        "checkpoint": sample.find_model(SampleConfig(checkpoint=name)).path,
+        "evaluate": evaluate.find_model(EvaluateConfig(run=name)).path,
+        "load": minigen.load(name).path,
+    }
+    monkeypatch.setattr(pretrained, "check", lambda model: taken.update(check=model) or [])
+    pretrained.main(["check", name])
+    return {command: path.resolve() for command, path in taken.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("tales", "out/tales/step-000001"),
+        ("out/tales", "out/tales/step-000001"),
+        ("out/tales/", "out/tales/step-000001"),
+        ("./out/tales", "out/tales/step-000001"),
+        ("{here}/out/tales", "out/tales/step-000001"),
+        ("out/tales/step-000002", "out/tales/step-000002"),
+        ("tales/step-000002", "out/tales/step-000002"),
+        ("{here}/out/tales/step-000002", "out/tales/step-000002"),
+        ("other", "other"),
+        ("{here}/other", "other"),
+    ],
+)
+def test_a_name_means_the_same_model_to_every_command(
+    name: str, wanted: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run's name, a path and a step folder, absolute or not; another's folder as well."""
+    name = name.format(here=here)
+    assert set(places(name, monkeypatch, here).values()) == {here / wanted}
+    found = checkpoint.find(name)  # which --init_from and export take it from
+    assert isinstance(found, Path)
+    assert here / wanted in (found.resolve(), found.resolve() / "step-000001")
+    if wanted != "other":
+        exported = checkpoint.export(name, here / "exported")
+        assert (exported / "model.safetensors").read_bytes() == (
+            here / wanted / "model.safetensors"
+        ).read_bytes()
+
+
+def test_a_run_in_another_folder_has_its_name_there(here: Path) -> None:
+    """--out_dir says where names are looked for; a path needs none."""
+    Path("out").rename("else where")
+    wanted = Path("else where/tales/step-000001")
+    assert sample.find_model(SampleConfig(run="tales", out_dir="else where")).path == wanted
+    assert evaluate.find_model(EvaluateConfig(run="else where/tales")).path == wanted
+    assert checkpoint.find_run("out", "else where/tunes") == Path("else where/tunes")
+    assert checkpoint.find_run("else where", "tunes") == Path("else where/tunes")
+
+
+def test_a_folder_of_texts_hides_no_run(here: Path) -> None:
+    """A run is often called as the folder that it was trained on."""
+    Path("tales").mkdir()
+    assert checkpoint.find("tales") == Path("out/tales")
+    assert checkpoint.find_run("out", "tales") == Path("out/tales")
+
+
+def test_a_path_that_exists_is_never_replaced(here: Path) -> None:
+    """Not by a run of that name in --out_dir, although it holds no model."""
+    save(Path("out/books/tales"), 1, 1.0)
+    Path("books/tales").mkdir(parents=True)
+    with pytest.raises(UserError, match="books/tales holds no model"):
+        checkpoint.find("books/tales")
+
+
+def test_a_name_on_the_hub_is_one_where_nothing_else_is_meant(here: Path) -> None:
+    """Owner/name too, but no path that is misspelt."""
+    assert checkpoint.find("gpt2") == "gpt2"
+    assert checkpoint.find("Qwen/Qwen3-0.6B") == "Qwen/Qwen3-0.6B"
+    save(Path("out/gpt2"), 1, 1.0)
+    assert checkpoint.find_run("out", "gpt2") == Path("out/gpt2")
+    assert checkpoint.find("openai-community/gpt2") == "openai-community/gpt2"
+    assert checkpoint.find("out/gpt2") == Path("out/gpt2")
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("tals", "no run 'tals' in out; did you mean tales? runs there: gpt2, tales, tunes"),
+        ("nothing", "no run 'nothing' in out; runs there: gpt2, tales, tunes"),
+        ("out/tals", "no run 'tals' in out; did you mean tales?"),
+        ("out/tales/step-000003", "did you mean out/tales/step-000002?"),
+        ("./nothing", "there is no run, checkpoint or model ./nothing; "),
+        ("out", "out is a folder of runs; give one: out/gpt2, out/tales, out/tunes"),
+        ("my.txt", "my.txt is a file; give the folder"),
+        ("books", "books holds no model"),
+        ("unsaved", "out/unsaved holds no model"),
+        ("", "the name of a run is empty"),
+        ("gpt2", "'gpt2' may be your out/gpt2 or openai-community/gpt2 of huggingface.co"),
+        ("both", "'both' may be ./both or out/both; give one of these paths"),
+    ],
+)
+def test_what_is_no_model_is_refused_with_the_nearest_name(
+    name: str, complaint: str, here: Path
+) -> None:
+    """In one line, whichever command was given the name; what means two models is refused too."""
+    for run in ("out/gpt2", "out/both", "both"):
+        if not run.endswith("both") or name == "both":
+            save(Path(run), 1, 1.0)
+    Path("my.txt").write_text("text")
+    Path("books").mkdir()
+    Path("out/unsaved").mkdir()
+    calls: list[Callable[[], Any]] = [
+        lambda: sample.find_model(SampleConfig(run=name)),
+        lambda: sample.find_model(SampleConfig(checkpoint=name)),
+        lambda: evaluate.find_model(EvaluateConfig(run=name)),
+        lambda: minigen.load(name),
+        lambda: checkpoint.export(name, here / "exported"),
+        lambda: train.main(["--init_from", name, "--device", "cpu"]),
+    ]
+    if name not in ("gpt2", "both"):
+        calls.append(lambda: checkpoint.find_run("out", name))
+    for call in calls:
+        with pytest.raises(UserError, match=re.escape(complaint)) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+    assert not Path("exported").exists()
+
+
+def test_only_a_run_resumes(here: Path) -> None:
+    """A checkpoint, another's model and a name on the hub are refused, and its run is named."""
+    for name, complaint in (
+        ("out/tales/step-000001", "a checkpoint, no run; name its run: out/tales"),
+        ("other", "other is a model, no run; runs there: tales, tunes"),
+        ("gpt2", "no run 'gpt2' in out; runs there: tales, tunes"),
+    ):
+        with pytest.raises(UserError, match=re.escape(complaint)):
+            train.main(["--init_from", "resume", "--name", name, "--device", "cpu"])
+        with pytest.raises(UserError, match=re.escape(complaint)):
+            sample.find_model(SampleConfig(run=name, checkpoint="last"))
+    assert sample.find_model(SampleConfig(run="tales", checkpoint="last")).state["step"] == 2
+
+
+# ---- commands that are printed ----
+
+
+def copied(command: str, folder: Path, *more: str, installed: bool = True) -> str:
+    """Run a printed line as a shell would, and return what it writes."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT) if installed else "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*shlex.split(command), *more], cwd=folder, env=env, capture_output=True, encoding="utf-8"
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.usefixtures("signals")
+def test_printed_commands_run_when_they_are_copied(text: Path, tmp_path: Path) -> None:
+    """From a folder that is not the repository, with spaces in a path and in a name."""
+    flags = [*SMALL.split(), "--max_steps", "2", "--out_dir", "else where", "--name", "my run"]
+    line = shlex.join([sys.executable, str(ROOT / "train.py"), text.name, *flags])
+    said = copied(line, tmp_path)
+    sampling = re.search(r"Now: (.*)", said)
+    assert sampling is not None and "'else where/my run'" in sampling[1]
+    wrote = copied(sampling[1], tmp_path, "the sun", "--max_new_tokens", "3")
+    assert "the sun" in wrote and "else where/my run/step-000002" in wrote
+
+
+@pytest.mark.usefixtures("signals")
+def test_the_hint_to_export_runs_when_it_is_copied(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where minigen is not installed; and a model of one's own is fine-tuned by its name."""
+    monkeypatch.setattr(train, "DATA", tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    begun = ["--data", text.name, "--max_steps", "1", "--device", "cpu", "--compile", "no"]
+    assert train.main([*SMALL.split(), *begun, "--name", "base"]) == 0
+    tuned = [*begun, "--lora_rank", "1", "--eval_tokens", "50"]
+    assert train.main([*tuned, "--init_from", "base", "--name", "lora"]) == 0
+    state = checkpoint.load_best(Path("out/lora")).state
+    assert state["tuned"]["path"] == str(tmp_path / "out/base/step-000001")
+    with pytest.raises(UserError, match="is a correction already") as caught:
+        train.main([*tuned, "--init_from", "lora"])
+    hint = re.search(r"its model: (.*)", str(caught.value))
+    assert hint is not None
+    copied(hint[1], tmp_path)
+    assert (tmp_path / "FOLDER" / "model.safetensors").is_file()
+
+
+def test_a_command_names_the_script_from_every_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shortly where it stands, with a path elsewhere; what stands in this folder is a path too."""
+    monkeypatch.chdir(ROOT)
+    words = shlex.split(errors.command("sample.py", "--run", Path("a b")))
+    assert words[1:] == ["sample.py", "--run", os.path.join(".", "a b")]
+    assert shutil.which(words[0]) == sys.executable
+    assert shlex.split(errors.install("hf"))[-1] == ".[hf]"
+    monkeypatch.chdir(tmp_path)
+    script = shlex.split(errors.command("train.py"))[1]
+    assert Path(script).resolve() == ROOT / "train.py"
+    assert Path(shlex.split(errors.install("hf"))[-1].removesuffix("[hf]")) == ROOT
+
+
+def test_a_module_runs_from_every_folder_installed_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What finds minigen for this process is given to the next one where it has to be."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", str(ROOT)])
+    assert shlex.split(errors.command("minigen.evaluate", "x"))[-3:] == [
+        "-m",
+        "minigen.evaluate",
+        "x",
+    ]
+    monkeypatch.setattr(sys, "path", [str(ROOT)])  # as after python /path/to/train.py
+    command = errors.command("minigen.evaluate", "x")
+    assert shlex.split(command)[:2] == ["env", f"PYTHONPATH={ROOT}"]
+
+
+# ---- the version ----
+
+
+def test_the_version_is_that_of_pyproject(capsys: pytest.CaptureFixture[str]) -> None:
+    """For the library and for every command, whether minigen is installed or not."""
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    version = re.search(r'^version = "(.*)"', project, flags=re.M)
+    assert version is not None and minigen.__version__ == version[1]
+    mains = [train.main, sample.main, evaluate.main, checkpoint.main, pretrained.main]
+    mains += [medium.named(name).main for name in ("tales", "pictures", "tunes")]
+    for main in mains:
+        with pytest.raises(SystemExit) as stop:
+            main(["--version"])
+        assert stop.value.code == 0
+        assert capsys.readouterr().out == f"minigen {version[1]}\n"
+
+
+def test_an_installed_package_knows_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the project's folder the version is what was installed."""
+    monkeypatch.setattr(minigen, "__file__", str(tmp_path / "minigen" / "__init__.py"))
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: f"{name} of the metadata")
+    assert minigen.__version__ == "minigen of the metadata"
