@@ -84,7 +84,7 @@ def test_a_guard_less_is_noticed(name: str, tmp_path: Path) -> None:
     text = mutant.read_text(encoding="utf-8")
     assert text.count(guard) == 1
     mutant.write_text(text.replace(guard, instead), encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", f"tests/faults/{test}"]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "--assert=plain", f"tests/faults/{test}"]
     environment = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
     done = subprocess.run(
         [*command, "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'trials'}"],

@@ -17,7 +17,7 @@ from forks import ROOT, Flags, Server
 from minigen import checkpoint
 
 slow = pytest.mark.slow
-Trained = Callable[[str], dict[str, bytes]]
+Trained = Callable[[str], dict[str, str]]
 
 
 @pytest.mark.parametrize("n", [6, pytest.param(20, marks=slow)])
