@@ -442,3 +442,4 @@ def test_ctrl_c_from_a_terminal(text: Path, tmp_path: Path) -> None:
     assert re.search(r"stopped and saved at step (\d+)", said), said
     assert "python train.py --init_from resume" in said
     assert checkpoint.load(newest).step > 0
+    assert (out_dir / "text" / "loss.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"

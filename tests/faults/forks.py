@@ -67,7 +67,7 @@ class Server:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
 
     def ask(self, **request: Any) -> dict[str, Any]:
@@ -328,9 +328,6 @@ def requests() -> Iterator[dict[str, Any]]:
 def main() -> None:
     os.chdir(sys.argv[1])
     sys.path.insert(0, str(ROOT))
-    import torch
-
-    torch.set_num_threads(1)
     import sample  # noqa: F401
     import train
     from minigen import report
