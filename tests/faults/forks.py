@@ -173,14 +173,14 @@ def open_job(argv: list[str]) -> int:
     for folder in argv[1:]:
         done.clear()
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak of memory
-        before, began, said = memory("VmRSS"), time.perf_counter(), ""
+        before, began, said = memory("VmRSS"), time.process_time(), ""
         try:
             load(folder)
         except UserError as error:
             said = str(error)
         except BaseException as error:
             done.append(f"{type(error).__name__}: {error}")
-        seconds, n_bytes = time.perf_counter() - began, memory("VmHWM") - before
+        seconds, n_bytes = time.process_time() - began, memory("VmHWM") - before
         print(json.dumps({"said": said, "done": done, "seconds": seconds, "bytes": n_bytes}))
     return 0
 
