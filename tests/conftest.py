@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from small_text import write_text
 
-torch.set_num_threads(1)  # the models of the tests are too small to share out
+# torch reads the number when it is first imported, also in the processes that tests start. Their
+# models are too small to share out, and bits must not depend on what else the machine does.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_pictures_of_losses() -> Iterator[None]:
+    """Draw none in this process: each evaluation of a run would take half a second for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("minigen.report.plot_loss", lambda *_: None)
+        yield
 
 
 @pytest.fixture

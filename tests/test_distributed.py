@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from digests import trained
 from small_text import write_text
 
 import train
@@ -41,7 +42,7 @@ def torchrun(*command: str, options: str = "") -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
          *options.split(), *command],
-        stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
@@ -54,12 +55,6 @@ def notes_of(folder: Path, rank: int) -> list[dict[str, Any]]:
 def losses(run: Path) -> list[float]:
     """The training loss of each step, as it was told."""
     return [line["train_loss"] for line in read_metrics(run) if "train_loss" in line]
-
-
-def tensors(run: Path) -> dict[str, bytes]:
-    """Weights and optimiser of a run's newest checkpoint."""
-    found = checkpoint.steps(run)[-1].glob("*.safetensors")
-    return {path.name: path.read_bytes() for path in found}
 
 
 @dataclass
@@ -155,7 +150,7 @@ def test_products_in_bfloat16_change_little(launched: Launched) -> None:
 
 def test_the_same_processes_give_the_same_bits(launched: Launched) -> None:
     """Two processes do the same twice."""
-    assert tensors(launched.run("ddp")) == tensors(launched.run("again"))
+    assert trained(launched.run("ddp")) == trained(launched.run("again"))
 
 
 def test_each_sample_is_taken_once(launched: Launched) -> None:
@@ -184,7 +179,7 @@ def test_lora_is_shared_out_too(launched: Launched) -> None:
     """With weights that do not train beside those that do; the parts are as memory asks for."""
     one, two = losses(launched.run("lora-alone")), losses(launched.run("lora"))
     assert two == pytest.approx(one, rel=0, abs=1e-5) and len(one) == 10
-    assert tensors(launched.run("lora")).keys() == tensors(launched.run("lora-alone")).keys()
+    assert trained(launched.run("lora")).keys() == trained(launched.run("lora-alone")).keys()
 
 
 def test_one_clock_decides_how_many_steps_fit(launched: Launched) -> None:
@@ -239,7 +234,7 @@ def test_a_process_that_dies_is_started_again(launched: Launched, tmp_path: Path
     starts = [min(x["time"] for x in lines if x.get("began") == n) for n in (1, 2)]
     assert all(0 < start - death < 30 for death, start in zip(deaths, starts, strict=True))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["ddp"]
-    assert tensors(tmp_path / "out" / "ddp") == tensors(launched.run("ddp"))
+    assert trained(tmp_path / "out" / "ddp") == trained(launched.run("ddp"))
     assert losses(tmp_path / "out" / "ddp") == losses(launched.run("ddp"))
 
 

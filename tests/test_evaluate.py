@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 import shutil
 import subprocess
@@ -91,7 +90,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(folder: Path, *command: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, *command], cwd=folder, encoding="utf-8",
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 

@@ -392,7 +392,7 @@ def start(out: Path, *flags: str) -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from digests import trained
 from torch.nn import functional as F
 
 import train
@@ -51,15 +52,6 @@ def run(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         return out_dir / name
 
     return start
-
-
-def files_of(run: Path) -> dict[str, bytes]:
-    """Weights, optimiser and state of a run's newest checkpoint."""
-    newest = checkpoint.steps(run)[-1]
-    return {
-        name: (newest / name).read_bytes()
-        for name in ("model.safetensors", "optimizer.safetensors")
-    }
 
 
 @pytest.fixture
@@ -144,7 +136,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(run: Run, dtype: str) -> None:
     assert checkpoint.steps(half)[-1].name == "step-000137"
     assert 137 * 8 * 16 > 12_371  # tokens of the text: an epoch had ended
     resumed = run("--init_from resume", "half", small="")
-    assert files_of(resumed) == files_of(whole)
+    assert trained(resumed) == trained(whole)
     again = {
         line["step"]: line["train_loss"] for line in read_metrics(resumed) if "train_loss" in line
     }
@@ -153,9 +145,9 @@ def test_a_stopped_run_goes_on_bit_for_bit(run: Run, dtype: str) -> None:
 
 def test_looking_changes_nothing(run: Run) -> None:
     """How often a run is evaluated has no effect on what it learns; neither has the batch's cut."""
-    seldom = files_of(run("--max_steps 12", "seldom"))
-    assert seldom == files_of(run("--max_steps 12 --eval_interval 2 --eval_tokens 100", "often"))
-    assert seldom != files_of(run("--max_steps 12 --seed 1", "other seed"))
+    seldom = trained(run("--max_steps 12", "seldom"))
+    assert seldom == trained(run("--max_steps 12 --eval_interval 2 --eval_tokens 100", "often"))
+    assert seldom != trained(run("--max_steps 12 --seed 1", "other seed"))
 
 
 def test_minutes_become_a_number_of_steps(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +158,7 @@ def test_minutes_become_a_number_of_steps(run: Run, monkeypatch: pytest.MonkeyPa
     assert time.perf_counter() - began < 30
     steps = checkpoint.load_newest(timed).state["config"]["max_steps"]
     assert steps == checkpoint.load_newest(timed).step > 10
-    assert files_of(run(f"--max_steps {steps}", "counted")) == files_of(timed)
+    assert trained(run(f"--max_steps {steps}", "counted")) == trained(timed)
 
 
 @pytest.mark.parametrize(
@@ -272,9 +264,9 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_are_spoilt(run: Run) 
 
 def test_no_run_is_overwritten(run: Run, tmp_path: Path) -> None:
     """A second run of the same name goes into a folder of its own."""
-    first = files_of(run("--max_steps 2"))
+    first = trained(run("--max_steps 2"))
     run("--max_steps 3")
-    assert files_of(tmp_path / "out" / "run") == first
+    assert trained(tmp_path / "out" / "run") == first
     assert checkpoint.load_newest(tmp_path / "out" / "run-2").step == 3
 
 
@@ -309,13 +301,7 @@ def test_fine_tuning(
     half = run(f"{flags} --max_steps 15", "half", small="")
     straight = run(f"{flags} --max_steps 30", "straight", small="")
     run(f"--init_from resume --data {new} --max_steps 30", "half", small="")
-    assert tensors_of(half) == tensors_of(straight)
-
-
-def tensors_of(run: Path) -> dict[str, bytes]:
-    """The bytes of all tensors of a run's newest checkpoint."""
-    found = checkpoint.steps(run)[-1].glob("*.safetensors")
-    return {path.name: path.read_bytes() for path in found}
+    assert trained(half) == trained(straight)
 
 
 def test_fine_tuning_refuses_what_the_model_fixes(run: Run, tmp_path: Path) -> None:
@@ -413,7 +399,7 @@ def test_a_compiler_that_fails_is_one_warning(
     compiled = run("--max_steps 3", "broken", small=SMALL.replace("--compile no", "--compile yes"))
     said = capsys.readouterr().err
     assert said.count("torch.compile failed") == 1 and "many lines more" not in said
-    assert files_of(compiled) == files_of(run("--max_steps 3", "plain"))
+    assert trained(compiled) == trained(run("--max_steps 3", "plain"))
 
 
 def test_ctrl_c_from_a_terminal(text: Path, tmp_path: Path) -> None:
@@ -446,6 +432,7 @@ def test_ctrl_c_from_a_terminal(text: Path, tmp_path: Path) -> None:
     done = subprocess.run([*shlex.split(command[1]), *more], stderr=subprocess.PIPE, text=True)
     assert done.returncode == 0, done.stderr
     assert checkpoint.load(newest).step > 0
+    assert (out_dir / "text" / "loss.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
 @pytest.mark.parametrize("further", ["--max_steps 70", "--minutes 0.08"])
@@ -487,7 +474,7 @@ def test_a_run_that_has_ended_can_be_trained_further(
             run(f"--init_from resume {further}", "stopped", code=130, small="")
         finally:
             train.gradients = original
-        assert files_of(run("--init_from resume", "stopped", small="")) == files_of(ended)
+        assert trained(run("--init_from resume", "stopped", small="")) == trained(ended)
 
 
 def test_a_stopped_run_ends_earlier_or_later_without_a_jump_of_its_rate(run: Run) -> None:
@@ -519,7 +506,7 @@ def test_a_thread_of_a_notebook_can_train(run: Run) -> None:
     worker = threading.Thread(target=lambda: codes.append(run("--max_steps 3", "thread")))
     worker.start()
     worker.join()
-    assert files_of(codes[0]) == files_of(run("--max_steps 3", "main"))
+    assert trained(codes[0]) == trained(run("--max_steps 3", "main"))
     assert [signal.getsignal(number) for number in train.SIGNALS] == handlers
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import digests
 import pytest
 from forks import Flags, Server
-
-from minigen import checkpoint
 
 SMALL = "--n_layer 1 --n_head 2 --n_embd 16 --block_size 16 --batch_size 4 --vocab_size 270"
 SMALL += " --device cpu --dropout 0.1 --eval_tokens 100 --compile no --dtype float32"
@@ -47,11 +46,6 @@ def resume(tmp_path: Path) -> Flags:
 
 
 @pytest.fixture
-def trained(tmp_path: Path) -> Callable[[str], dict[str, bytes]]:
-    """Weights and optimiser of the newest checkpoint of a run, as they lie on the disk."""
-
-    def read(name: str) -> dict[str, bytes]:
-        newest = checkpoint.steps(tmp_path / "out" / name)[-1]
-        return {path.name: path.read_bytes() for path in newest.glob("*.safetensors")}
-
-    return read
+def trained(tmp_path: Path) -> Callable[[str], dict[str, str]]:
+    """The digests of weights and optimiser in the newest checkpoint of a run."""
+    return lambda name: digests.trained(tmp_path / "out" / name)

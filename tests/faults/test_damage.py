@@ -59,7 +59,7 @@ def test_a_run_goes_on_from_the_one_before(
     server: Server,
     flags: Flags,
     resume: Flags,
-    trained: Callable[[str], dict[str, bytes]],
+    trained: Callable[[str], dict[str, str]],
     tmp_path: Path,
 ) -> None:
     """Resumed with a damaged newest checkpoint, the run ends in the bits of a whole one."""

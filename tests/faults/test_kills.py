@@ -21,7 +21,7 @@ slow = pytest.mark.slow
 needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not here")
 
 
-Trained = Callable[[str], dict[str, bytes]]
+Trained = Callable[[str], dict[str, str]]
 
 
 def go_on(server: Server, flags: Flags, resume: Flags, name: str, out: Path) -> None:

@@ -84,10 +84,12 @@ def test_a_guard_less_is_noticed(name: str, tmp_path: Path) -> None:
     text = mutant.read_text(encoding="utf-8")
     assert text.count(guard) == 1
     mutant.write_text(text.replace(guard, instead), encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", f"tests/faults/{test}"]
+    # No other process, as there is one test; and nobody reads why it fails.
+    options = ["-q", "-x", "-n", "0", "--assert=plain", "-p", "no:cacheprovider"]
     environment = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
     done = subprocess.run(
-        [*command, "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'trials'}"],
+        [sys.executable, "-m", "pytest", *options, f"--basetemp={tmp_path / 'trials'}",
+         f"tests/faults/{test}"],
         cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8",
     )  # fmt: skip
     assert done.returncode == 1 and "1 failed" in done.stdout, done.stdout

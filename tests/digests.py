@@ -1,0 +1,25 @@
+"""Digests of files, for tests to compare in place of contents.
+
+Where contents differ, pytest computes the difference of all their bytes, which takes minutes.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+
+from minigen import checkpoint
+
+
+def digests(folder: Path, pattern: str = "*") -> dict[str, str]:
+    """Return the SHA-256 of each file in a folder, at any depth, by its path there."""
+    return {
+        path.relative_to(folder).as_posix(): sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob(pattern)
+        if path.is_file()
+    }
+
+
+def trained(run: Path) -> dict[str, str]:
+    """Return the digests of the weights and the optimizer's state in a run's newest checkpoint."""
+    return digests(checkpoint.steps(run)[-1], "*.safetensors")
