@@ -29,7 +29,7 @@ from minigen import distributed, report
 from minigen.data import TokenFile
 from minigen.errors import one_line_errors
 
-faulthandler.dump_traceback_later(100, exit=True)  # who waits in vain shows where, and ends
+faulthandler.dump_traceback_later(300, exit=True)  # who waits in vain shows where, and ends
 notes, plans = Path(sys.argv[1]), json.loads(sys.argv[2])
 attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
 gradients, windows, loss = train.gradients, TokenFile.windows, train.next_token_loss

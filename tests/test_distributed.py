@@ -112,7 +112,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Launched:
         {"flags": f"{where} {SMALL} --name timed --minutes 0.06"},
     ]
     process = torchrun(str(TESTS / "one_of_several.py"), str(folder), json.dumps(plans))
-    _, said = process.communicate(timeout=200)
+    _, said = process.communicate(timeout=400)
     assert process.returncode == 0, said
     assert alone(folder, again) == 0
     return Launched(folder, flags, said)
@@ -225,7 +225,7 @@ def test_a_process_that_dies_is_started_again(launched: Launched, tmp_path: Path
         str(TESTS / "one_of_several.py"), str(tmp_path), json.dumps([plan]),
         options="--max-restarts=2",
     )  # fmt: skip
-    _, said = process.communicate(timeout=200)
+    _, said = process.communicate(timeout=400)
     assert process.returncode == 0, said
     assert said.count("was begun by this launch and goes on") == 1
     assert "error: lost the other processes" in said and "Traceback" not in said

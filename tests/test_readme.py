@@ -9,8 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import train
-from minigen.corpora import NAMES
+from minigen.corpora import NAMES, pictures, tales, tunes
 from sample import SampleConfig
 from train import TrainConfig
 
@@ -19,7 +21,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, flags=re.S)
 COMMANDS = [line for block in BLOCKS for line in block.strip().splitlines()]
 
-# So that a test trains a small model for a moment, and nothing else of the command is changed.
+# So that a test trains a small model for a moment on small corpora, which it finds written, and
+# nothing else of the commands is changed.
 BRIEF = ["--max_steps", "4", "--n_embd", "16", "--block_size", "64", "--eval_tokens", "200"]
 
 
@@ -29,9 +32,12 @@ def test_two_commands_set_everything_up() -> None:
     assert 'pip install -e ".[dev]" && pytest' in COMMANDS
 
 
-def test_every_command_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("small", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_every_command_runs(small: bool, tmp_path: Path) -> None:
     """One after the other in an empty folder, as a reader would."""
     (tmp_path / "my.txt").write_text("It was a dark and stormy night, and rain fell.\n" * 60)
+    for corpus in (tales, pictures, tunes) if small else ():
+        corpus.write(tmp_path / "data" / corpus.__name__.split(".")[-1], 60_000, 20_000)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     ran = 0
     for line in COMMANDS:

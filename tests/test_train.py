@@ -111,9 +111,9 @@ def test_validation_loss_is_the_mean_over_every_token(parts: Any) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_stopped_run_goes_on_bit_for_bit(run: Run, dtype: str) -> None:
-    """300 steps are 137 steps and 163 more, over the borders of epochs, with dropout."""
+    """200 steps are 137 steps and 63 more, over the borders of epochs, with dropout."""
     small = SMALL.replace("float32", dtype)
-    whole = run("--max_steps 300 --eval_interval 100", "whole", small=small)
+    whole = run("--max_steps 200 --eval_interval 100", "whole", small=small)
     losses = {
         line["step"]: line["train_loss"] for line in read_metrics(whole) if "train_loss" in line
     }
@@ -130,11 +130,12 @@ def test_a_stopped_run_goes_on_bit_for_bit(run: Run, dtype: str) -> None:
 
     train.gradients = interrupted
     try:
-        half = run("--max_steps 300 --eval_interval 100", "half", code=130, small=small)
+        half = run("--max_steps 200 --eval_interval 100", "half", code=130, small=small)
     finally:
         train.gradients = original
     assert checkpoint.steps(half)[-1].name == "step-000137"
-    assert 137 * 8 * 16 > 12_371  # tokens of the text: an epoch had ended
+    n_tokens = 12_371  # of the text: one epoch had ended, and one more does
+    assert n_tokens < 137 * 8 * 16 and 2 * n_tokens < 200 * 8 * 16
     resumed = run("--init_from resume", "half", small="")
     assert trained(resumed) == trained(whole)
     again = {

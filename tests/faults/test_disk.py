@@ -19,7 +19,7 @@ from minigen import checkpoint
 Trained = Callable[[str], dict[str, str]]
 
 
-@pytest.mark.parametrize("n", [8, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [4, pytest.param(40, marks=pytest.mark.slow)])
 def test_disk_full(
     n: int, server: Server, flags: Flags, resume: Flags, trained: Trained, tmp_path: Path
 ) -> None:

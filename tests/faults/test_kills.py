@@ -32,7 +32,7 @@ def go_on(server: Server, flags: Flags, resume: Flags, name: str, out: Path) -> 
     assert not saved or f"step {0}: validation" not in said  # no silent restart
 
 
-@pytest.mark.parametrize("n", [6, pytest.param(30, marks=slow)])
+@pytest.mark.parametrize("n", [4, pytest.param(30, marks=slow)])
 def test_killed_at_any_moment(
     n: int, server: Server, flags: Flags, resume: Flags, trained: Trained, tmp_path: Path
 ) -> None:
@@ -49,7 +49,7 @@ def test_killed_at_any_moment(
         assert trained(f"run{i}") == trained("whole"), i
 
 
-@pytest.mark.parametrize("n", [6, pytest.param(20, marks=slow)])
+@pytest.mark.parametrize("n", [4, pytest.param(20, marks=slow)])
 def test_killed_inside_a_save(
     n: int, server: Server, flags: Flags, resume: Flags, trained: Trained, tmp_path: Path
 ) -> None:
@@ -110,7 +110,7 @@ def prepared(server: Server, run: Path, first: bool) -> None:
 
 @needs_strace
 @pytest.mark.parametrize("first", [True, False], ids=["first save", "rotation"])
-@pytest.mark.parametrize("share", [6, pytest.param(1, marks=slow)])
+@pytest.mark.parametrize("share", [12, pytest.param(1, marks=slow)])
 def test_killed_at_every_system_call(
     first: bool, share: int, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

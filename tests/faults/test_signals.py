@@ -20,7 +20,7 @@ slow = pytest.mark.slow
 Trained = Callable[[str], dict[str, str]]
 
 
-@pytest.mark.parametrize("n", [6, pytest.param(20, marks=slow)])
+@pytest.mark.parametrize("n", [4, pytest.param(20, marks=slow)])
 def test_a_signal_at_any_moment(
     n: int, server: Server, flags: Flags, resume: Flags, trained: Trained, tmp_path: Path
 ) -> None:
@@ -47,7 +47,7 @@ def test_a_signal_at_any_moment(
         assert trained(f"run{i}") == trained("whole")
 
 
-@pytest.mark.parametrize("n", [3, pytest.param(12, marks=slow)])
+@pytest.mark.parametrize("n", [2, pytest.param(12, marks=slow)])
 def test_a_signal_while_modules_are_imported(n: int, text: Path, tmp_path: Path) -> None:
     """The real command spends its first second on that: the right exit code, no traceback."""
     for i in range(n):
