@@ -116,7 +116,11 @@ def _switch_value(config_class: type[Any], argv: Sequence[str]) -> str | None:
     switches = [f.name for f in dataclasses.fields(config_class) if isinstance(f.default, bool)]
     for word, following in zip(argv, [*argv[1:], ""], strict=True):
         name, value = _name(word), word.split("=")[1] if "=" in word else following
-        if name in switches and value in ("True", "False", "true", "false"):
+        if (
+            name
+            and name.removeprefix("no_") in switches
+            and value in ("True", "False", "true", "false")
+        ):
             return value
     return None
 

@@ -384,7 +384,7 @@ def test_memorising_is_said_when_the_losses_fall_apart() -> None:
 
     assert memorising(lines(2.0, 2.9)) is None
     advice = memorising(lines(2.0, 3.0))
-    assert advice is not None and "3.000, but 2.000 in training" in advice
+    assert advice is not None and "3.000, but 2.000 in training" in advice[1]
 
 
 # ---- the verdict ----

@@ -69,6 +69,7 @@ def test_every_command_runs(small: bool, tmp_path: Path) -> None:
 def test_every_flag_is_one() -> None:
     """Flags that the text mentions exist in one of the two commands or are pip's and pytest's."""
     known = {*TrainConfig.__dataclass_fields__, *SampleConfig.__dataclass_fields__}
+    known |= {"index"}  # pip's --index-url
     known |= {"help", "check", "nproc_per_node"}  # of any, of minigen.corpora.tales, of torchrun
     for flag in re.findall(r"(?<![\w-])--(\w+)", README):
         assert flag in known, flag

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -86,7 +88,45 @@ def test_memorising_is_said_when_validation_rises_while_training_falls() -> None
     assert memorising(history((3.0, 3.0), (2.0, 2.5))) is None
     assert memorising(history((3.0, 3.0), (4.0, 3.5))) is None
     advice = memorising(history((3.0, 3.0), (2.0, 2.5), (1.0, 2.9), (0.5, 3.4)))
-    assert advice is not None and "step 20" in advice and "2.500 to 3.400" in advice
+    assert advice is not None
+    meaning, text = advice
+    assert meaning == "memorising since step 20" and "2.500 to 3.400" in text
+
+
+def test_a_warning_is_said_once_until_it_means_something_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Other figures are no news; another best checkpoint is, and so is another fault."""
+    report = make(tmp_path)
+    train = iter(range(1, 1000))
+
+    def evaluation(val_loss: float, sample: str = "once") -> int:
+        for _ in range(20):
+            step = next(train)
+            report.step(step, loss=5 - step / 200, norm=1.0, rate=0.1, speed=1.0)
+        report.evaluation(step, val_loss, sample)
+        return capsys.readouterr().err.count("warning: ")
+
+    assert evaluation(5.0) == 0
+    assert [evaluation(5.1 + n / 10) for n in range(3)] == [1, 0, 0]
+    assert evaluation(4.6) == 0  # a better one
+    assert [evaluation(4.7), evaluation(4.8)] == [1, 0]
+    assert [evaluation(4.8, "round and " * 30), evaluation(4.8, "round and " * 30)] == [1, 0]
+
+
+def test_the_bar_counts_steps_per_second_however_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never seconds per step, with the number of steps known and unknown."""
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    for max_steps in (0, 10):
+        bar = Report(tmp_path, 0, max_steps, n_vocab=50, bits_per_byte=0.5, floor=0.3).bar
+        facts = bar.format_dict | {"bar_format": bar.bar_format, "n": 4, "elapsed": 10.0}
+        facts |= {"rate": 0.4, "total": bar.total, "ncols": 100, "prefix": "", "postfix": "loss 1"}
+        shown = bar.format_meter(**facts)
+        assert "0.40 steps/s" in shown and "loss 1" in shown and "s/ step" not in shown
+        assert ("4/10" in shown) == (max_steps > 0)
 
 
 def test_what_more_time_would_give_is_said_where_a_run_was_far_from_done() -> None:

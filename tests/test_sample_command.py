@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -19,6 +20,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import sample
+import train
 from minigen import checkpoint
 from minigen.command_line import parse
 from minigen.errors import UserError
@@ -372,6 +374,53 @@ def test_a_wrong_flag_is_one_line_that_helps(flags: list[str], message: str) -> 
     assert not re.search(r"[\n│╭─]", str(error.value))
 
 
+def test_words_without_a_flag_are_one_field() -> None:
+    """All of them for a tuple, with one space between them for a text, beside the flags."""
+    assert parse(Flags, ["a b", "c", "--n_layer", "7"], words="data").data == ("a b", "c")
+    assert parse(Flags, ["a", "--n_layer", "7", "c"], words="data") == Flags(
+        data=("a", "c"), n_layer=7
+    )
+    assert parse(sample.SampleConfig, ["hello", "there"], words="prompt").prompt == "hello there"
+    given = ["hello  there,", "--seed=1", "true", "\u2014 love"]
+    config = parse(sample.SampleConfig, given, words="prompt")
+    assert (config.prompt, config.seed) == ("hello  there, true \u2014 love", 1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["x", "--data", "y"], "'x' has no flag, which means --data, but --data is given too"),
+        (["x", "--data=y"], "'x' has no flag, which means --data, but --data is given too"),
+        (["x", "--compile", "True"], "'True' belongs to no flag; a switch takes no value"),
+        (["--no-compile=false"], "'false' belongs to no flag; a switch takes no value"),
+        (["x", "--n-layers", "3"], "unknown flag --n-layers; did you mean --n_layer?"),
+        (["-5 degrees"], "unknown flag -5 degrees; for a value that begins with -, give --data="),
+        (["\u2014n_layer", "3"], "unknown flag \u2014n_layer; did you mean --n_layer?"),
+    ],
+)
+def test_a_mistyped_flag_is_no_word(flags: list[str], message: str) -> None:
+    """Neither is the value of a switch, nor a text that was given with its flag already."""
+    with pytest.raises(UserError) as error:
+        parse(Flags, flags, words="data")
+    assert str(error.value).startswith(message)
+
+
+def test_words_are_the_prompt(run: Any) -> None:
+    """The commands take them for --prompt and for --data, and --help says so."""
+    given = run("--prompt", "the cat", "--max_new_tokens", "5")
+    assert run("the", "cat", "--max_new_tokens", "5") == given
+    assert run("the cat", "--max_new_tokens", "5") == given
+    with pytest.raises(UserError, match="exclude each other"):
+        run("the cat", "--interactive")
+    for main, flag in ((sample.main, "--prompt"), (train.main, "--data")):
+        with pytest.raises(SystemExit), contextlib.redirect_stdout(io.StringIO()) as said:
+            main(["--help"])
+        assert f"Words without a flag mean {flag}." in said.getvalue()
+    for words in (["nowhere.txt"], ["--minutes", "2", "3"], ["--fsdp", "no.txt", "no.md"]):
+        with pytest.raises(UserError, match="no such file or corpus"):
+            train.main([*words, "--device", "cpu"])
+
+
 def test_help_tells_the_comments_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         parse(Flags, ["--help"])
@@ -381,6 +430,7 @@ def test_help_tells_the_comments_and_defaults(capsys: pytest.CaptureFixture[str]
     assert re.search(r"--out_dir PATH +where things are \(default: out\)", text)
     assert re.search(r"--rate FLOAT +how fast \(default: none\)", text)
     assert "heading" not in text
+    assert "--version prints the version." in text and "Words" not in text
 
 
 # --- in processes of their own ---
@@ -394,6 +444,38 @@ def start(out: Path, *flags: str) -> subprocess.Popen[bytes]:
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals")
+def test_at_a_terminal_a_conversation_says_how_it_ends_and_has_arrow_keys(out: Path) -> None:
+    """A line can be edited and called back; an empty one ends the program."""
+    pytest.importorskip("readline")
+    import pty
+
+    ours, theirs = pty.openpty()
+    flags = ["--run=char", "--interactive", "--max_new_tokens=3", "--seed=2"]
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), "--out_dir", str(out), *flags],
+        stdin=theirs, stdout=theirs, stderr=subprocess.PIPE,
+        env={**os.environ, "TERM": "vt100", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        assert process.stderr is not None
+        read_up_to(process.stderr, b"an empty line ends all.\n")
+        with os.fdopen(ours, "r+b", buffering=0) as terminal:
+            read_up_to(terminal, b"> ")
+            terminal.write(b" cat\x01the\r")  # Ctrl-A: to the beginning of the line
+            read_up_to(terminal, b"\nthe cat")
+            read_up_to(terminal, b"> ")
+            terminal.write(b"\x1b[A\r")  # up: the line before
+            read_up_to(terminal, b"\nthe cat")
+            read_up_to(terminal, b"> ")
+            terminal.write(b"\r")
+            assert process.wait(timeout=100) == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 def read_up_to(stream: IO[bytes], wanted: bytes) -> None:
