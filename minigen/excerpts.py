@@ -16,10 +16,9 @@ from minigen.data import TokenFile
 from minigen.interface import Loaded, for_writing
 from minigen.model import GPT
 from minigen.repetition import LEAST_LOOP, LongText, distinct, loops, self_repetition, twins
-from minigen.sampling import Sampling, generate
+from minigen.sampling import ROWS, Sampling, generate
 from minigen.tokenizer import Tokenizer
 
-ROWS = 64  # samples that are written at once
 PROMPT_TOKENS = 16  # where no first line says what a text is to be; none of a short document
 READ = 1 << 22  # tokens of a text to take excerpts from
 

@@ -150,7 +150,10 @@ def test_what_is_written_is_saved_as_its_name_says(run: Run, tmp_path: Path) -> 
 def test_a_text_that_breaks_its_promise_is_told(run: Run) -> None:
     text, notes = run("all", "--prompt", CAPTION, "--max_new_tokens=30", "--num_samples=2")
     assert text.startswith(CAPTION)
+    assert notes.endswith("0 of 2 obey their first line; 2 were cut off by --max_new_tokens\n")
+    _, notes = run("all", "--prompt", CAPTION, "--stop_strings=\n", "--num_samples=2")
     assert "0 of 2 obey their first line\n  1: there are " in notes
+    assert notes.endswith("\nmost of them are not well-formed: train longer\n")
     assert "obey" not in run("all", "--prompt", "Once", "--max_new_tokens=1")[1]
 
 
@@ -158,6 +161,17 @@ def test_to_be_well_formed_is_not_to_obey(capsys: pytest.CaptureFixture[str]) ->
     sample.checked([PICTURE, PICTURE.replace("left of", "right of", 1), "no medium"])
     said = capsys.readouterr().err
     assert re.fullmatch(r"1 of 2 obey their first line\n  2: the .* is not right of the .*\n", said)
+
+
+def test_of_many_faulty_texts_ten_are_named_and_the_others_counted_by_kind(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    wrong = PICTURE.replace("left of", "right of", 1)
+    sample.checked([PICTURE, *[wrong] * 14, wrong[:60], wrong[:60]], {15, 16})
+    first, *named, last = capsys.readouterr().err.splitlines()
+    assert first == "1 of 17 obey their first line; 2 were cut off by --max_new_tokens"
+    assert [line.split(":")[0].strip() for line in named] == [str(n) for n in range(2, 12)]
+    assert re.fullmatch(r"  4 more: the \.\.\..* is not \.\.\. the .*", last)
 
 
 def test_texts_of_two_kinds_are_not_one_file(tmp_path: Path) -> None:
