@@ -160,7 +160,9 @@ def check_saving(config: SampleConfig, media: Sequence[Medium]) -> None:
         return
     if config.interactive:
         raise UserError("--interactive and --save exclude each other; give --prompt")
-    endings = sorted({".txt"}.union(*(one.ENDINGS for one in media)))
+    # A model of other texts may write tunes or pictures, too: that is seen when they are written.
+    able = media or [medium.named(name) for name in medium.BEGINNINGS]
+    endings = sorted({".txt"}.union(*(one.ENDINGS for one in able)))
     if path.suffix.lower() not in endings:
         raise UserError(f"cannot save as {path}; give a name that ends in {', '.join(endings)}")
     if not path.absolute().parent.is_dir():
@@ -219,15 +221,15 @@ def kind_of(complaint: str, one: Medium) -> str:
 
 def save(texts: Sequence[str], path: Path) -> None:
     """Write the texts as the file that the ending of `path` says."""
-    kinds = {medium.of(text) for text in texts}
+    kinds = {medium.written_as(text) for text in texts} - {None}
     if path.suffix.lower() == ".txt":
         medium.save_text(texts, path)
     elif len(kinds) > 1:
         raise UserError(f"these are not all of one kind; save them as {path.with_suffix('.txt')}")
-    elif (kind := kinds.pop()) and path.suffix.lower() in kind.ENDINGS:
+    elif (kind := kinds.pop() if kinds else None) and path.suffix.lower() in kind.ENDINGS:
         kind.save(texts, path)
     else:
-        noun = kind.NOUN if kind else "text"
+        noun = kind.NOUN if kind else "text that is no picture, and no tune from X: to K: and notes"
         raise UserError(f"a {noun} is not saved as {path}; take {path.with_suffix('.txt')}")
 
 

@@ -475,7 +475,7 @@ def test_very_little_text_gets_a_loss_and_one_line(
     config = EvaluateConfig(file=str(tmp_path / "little.txt"), device="cpu")
     found = judge(config, loaded)
     assert found["verdict"] == ["no verdict: 1 tokens are too few; --file FILE judges on more text"]
-    assert "n/a" in evaluate.table(found) and "0.0%" not in evaluate.table(found)
+    assert "n/a" in evaluate.table(found) and " 0.0%" not in evaluate.table(found)
     evaluate.plot(found, tmp_path / "x.png")
     figures = read(model, small(tmp_path, "ab")[1], model.config.vocab_size)
     monkeypatch.setattr(evaluate, "read", lambda *_: replace(figures, loss=1000.0))

@@ -107,7 +107,8 @@ def test_conditions_become_the_first_line(run: Run) -> None:
         ("files", ["--help_conditions"], "this model has read no tales, pictures or tunes"),
         ("all", ["--condition", "shape=star", "--prompt", "a"], "exclude each other"),
         ("pictures", ["--save", "x.wav"], "cannot save as x.wav; give a name that ends in .png, "),
-        ("files", ["--save", "x.png"], "cannot save as x.png; give a name that ends in .txt"),
+        ("files", ["--save", "x.jpg"], "cannot save as x.jpg; .* ends in .abc, .png, .txt, .wav"),
+        ("files", ["--save", "x.wav", "--prompt", "hero:"], "a tale is not saved as x.wav; take"),
         ("all", ["--save", "no/x.png"], "there is no folder .*no for --save; make it first"),
         ("all", ["--save", "x.png", "--interactive"], "exclude each other"),
         ("all", ["--save", "x.png", "--prompt", "hero:"], "a tale is not saved as x.png; take"),
@@ -145,6 +146,36 @@ def test_what_is_written_is_saved_as_its_name_says(run: Run, tmp_path: Path) -> 
     assert {path.name for path in tmp_path.glob("two*")} == {"two-1.abc", "two-2.abc"}
     both = save("both.txt", "hero:", "--num_samples=2").read_text(encoding="utf-8")
     assert both == f"{TALE}\n\n{TALE}\n"
+
+
+def test_own_tunes_are_heard_whatever_their_corpus_is_called(tmp_path: Path) -> None:
+    """ABC notation without the built-in corpus's first line; one text may hold several tunes."""
+    own = TUNE.partition("\n")[2]
+    for ending in (".wav", ".png", ".abc"):
+        sample.save([own], tmp_path / f"x{ending}")
+        sample.save([f"the end of one\n\n{own}\n\n{own}"], tmp_path / f"two{ending}")
+    assert (tmp_path / "x.abc").read_text(encoding="utf-8") == own + "\n"
+    assert len(list(tmp_path.glob("two-[12].*"))) == 6
+    with wave.open(str(tmp_path / "x.wav")) as sound:
+        assert sound.getnframes() > 5 * sound.getframerate()
+    with pytest.raises(UserError, match=r"a text that is no picture, and no tune .* take .*y\.txt"):
+        sample.save(["some prose"], tmp_path / "y.wav")
+    with pytest.raises(UserError, match=r"tune 2 cannot be read: no line begins with X:"):
+        sample.save([own, "no tune"], tmp_path / "z.wav")
+    assert [path.name for path in tmp_path.glob("z*")] == ["z-1.wav"]
+
+
+def test_what_cannot_be_played_of_a_tune_is_named_and_the_rest_is_saved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = 'X:1\nK:Ddor\n~A2 !trill!B{c}d "Gsus4"(3efg ~a z0 |1 c,,,,, | "C" |]'
+    sample.save([text], tmp_path / "x.wav")
+    sample.save([text], tmp_path / "x.png")
+    said = capsys.readouterr().err
+    assert said.startswith("left out, as minigen cannot play it: '~' 2 x, 'K:Ddor' 1 x, ")
+    assert said.count("\n") == 2 and (tmp_path / "x.wav").stat().st_size > 10_000
+    with pytest.raises(UserError, match=r"^4 of 5 are no tunes: tune 2 cannot .*; train longer$"):
+        sample.save([text, *["X:1\nK:C\n"] * 4], tmp_path / "y.wav")
 
 
 def test_a_text_that_breaks_its_promise_is_told(run: Run) -> None:
