@@ -19,15 +19,18 @@ import io
 import itertools
 import math
 import random
+import re
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from minigen import checkpoint
 from minigen.command_line import parse
@@ -35,10 +38,11 @@ from minigen.corpora import medium
 from minigen.corpora.medium import Medium
 from minigen.errors import UserError, one_line_errors
 from minigen.interface import Loaded, for_writing, from_checkpoint, load
-from minigen.sampling import Sampling, StopStrings, Token, filtered, generate, pick
+from minigen.sampling import ROWS, Sampling, StopStrings, Token, filtered, generate, pick
 from minigen.tokenizer import Tokenizer
 
 RULE = "-" * 60  # between samples
+MOST_NAMED = 10  # texts whose fault is named, and kinds of faults of the others
 
 
 @dataclass(frozen=True)
@@ -103,8 +107,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{loaded.path}: {step}{known}", file=sys.stderr)
     if config.interactive:
         return converse(writer)
-    texts = writer.write(ids, prompt)
-    checked(texts)
+    samples = writer.write(ids, prompt)
+    texts = [sample.text for sample in samples]
+    checked(texts, {n for n, sample in enumerate(samples) if sample.cut_off})
     if config.save:
         save(texts, config.save)
 
@@ -161,39 +166,76 @@ def check_saving(config: SampleConfig, media: Sequence[Medium]) -> None:
         return
     if config.interactive:
         raise UserError("--interactive and --save exclude each other; give --prompt")
-    endings = sorted({".txt"}.union(*(one.ENDINGS for one in media)))
+    # A model of other texts may write tunes or pictures, too: that is seen when they are written.
+    able = media or [medium.named(name) for name in medium.BEGINNINGS]
+    endings = sorted({".txt"}.union(*(one.ENDINGS for one in able)))
     if path.suffix.lower() not in endings:
         raise UserError(f"cannot save as {path}; give a name that ends in {', '.join(endings)}")
     if not path.absolute().parent.is_dir():
         raise UserError(f"there is no folder {path.absolute().parent} for --save; make it first")
 
 
-def checked(texts: Sequence[str]) -> None:
+def checked(texts: Sequence[str], cut_off: Collection[int] = ()) -> None:
     """Say on standard error how many texts are as their first line says, and what the others lack.
 
-    Texts that are no medium promise nothing.
+    Texts that are no medium promise nothing. Of many faulty ones the first are named, and the
+    faults of the others are counted.
+
+    Args:
+        cut_off: the texts, counted from 0, that --max_new_tokens ended. What they lack may have
+            been to come, so they are counted apart.
     """
-    verdicts = {n: one.check(text) for n, text in enumerate(texts, 1) if (one := medium.of(text))}
-    if not verdicts:
+    media = [medium.of(text) for text in texts]
+    verdicts = [one and one.check(text) for one, text in zip(media, texts, strict=True)]
+    n_checked = len(verdicts) - verdicts.count(None)
+    if not n_checked:
         return
-    n_obeying = sum(verdict.obeys for verdict in verdicts.values())
-    print(f"{n_obeying} of {len(verdicts)} obey their first line", file=sys.stderr)
-    for n, verdict in verdicts.items():
-        if not verdict.obeys:
-            print(f"  {n}: {verdict.complaints[0]}", file=sys.stderr)
+    faulty = [n for n, verdict in enumerate(verdicts) if verdict and not verdict.obeys]
+    blamed = [n for n in faulty if n not in cut_off]
+    said = f"{n_checked - len(faulty)} of {n_checked} obey their first line"
+    if n_cut := len(faulty) - len(blamed):
+        said += f"; {n_cut} {'was' if n_cut == 1 else 'were'} cut off by --max_new_tokens"
+    print(said, file=sys.stderr)
+    kinds = Counter[str]()
+    n_unreadable = 0
+    for place, n in enumerate(blamed):
+        one, verdict = media[n], verdicts[n]
+        assert one and verdict
+        n_unreadable += not verdict.well_formed
+        if place < MOST_NAMED:
+            print(f"  {n + 1}: {verdict.complaints[0]}", file=sys.stderr)
+        else:
+            kinds[kind_of(verdict.complaints[0], one)] += 1
+    for kind, times in kinds.most_common(MOST_NAMED):
+        print(f"  {times} more: {kind}", file=sys.stderr)
+    if rest := kinds.total() - sum(times for _, times in kinds.most_common(MOST_NAMED)):
+        print(f"  {rest} more: other faults", file=sys.stderr)
+    if 2 * n_unreadable > n_checked:
+        print("most of them are not well-formed: train longer", file=sys.stderr)
+
+
+def kind_of(complaint: str, one: Medium) -> str:
+    """A complaint without the numbers, the quotes and the medium's words that tell it from others.
+
+    >>> kind_of("the red thing at row 11 has no known shape", medium.named("pictures"))
+    'the ... thing at row ... has no known shape'
+    """
+    words = sorted({w for options in one.FIELDS.values() for w in options} - {"a"}, key=len)[::-1]
+    own = "|".join(map(re.escape, words))
+    return re.sub(rf"\"[^\"]*\"|'[^']*'|\b(?:{own})\b|\d[\d/]*", "...", complaint)
 
 
 def save(texts: Sequence[str], path: Path) -> None:
     """Write the texts as the file that the ending of `path` says."""
-    kinds = {medium.of(text) for text in texts}
+    kinds = {medium.written_as(text) for text in texts} - {None}
     if path.suffix.lower() == ".txt":
         medium.save_text(texts, path)
     elif len(kinds) > 1:
         raise UserError(f"these are not all of one kind; save them as {path.with_suffix('.txt')}")
-    elif (kind := kinds.pop()) and path.suffix.lower() in kind.ENDINGS:
+    elif (kind := kinds.pop() if kinds else None) and path.suffix.lower() in kind.ENDINGS:
         kind.save(texts, path)
     else:
-        noun = kind.NOUN if kind else "text"
+        noun = kind.NOUN if kind else "text that is no picture, and no tune from X: to K: and notes"
         raise UserError(f"a {noun} is not saved as {path}; take {path.with_suffix('.txt')}")
 
 
@@ -213,14 +255,28 @@ class Writer:
             return medium.condition(self.media, self.config.condition, self.rng)
         return medium.prompt(self.media, text, self.rng)
 
-    def write(self, ids: Sequence[int], prompt: str, first: int = 0) -> list[str]:
+    def write(self, ids: Sequence[int], prompt: str, first: int = 0) -> list[Sample]:
         """Print num_samples texts that begin with `prompt`, whose tokens are ids; returns them.
 
-        They grow together. The first that has not ended is shown as it grows, then the next.
+        Up to ROWS grow together. The first that has not ended is shown as it grows, then the next.
         Their random numbers are those of samples number `first` and on.
         """
+        config, samples, self.noted = self.config, list[Sample](), False
+        # Where the terminal shows the texts, they themselves show how far it is.
+        hidden = config.num_samples == 1 or sys.stdout.isatty() or not sys.stderr.isatty()
+        with tqdm(total=config.num_samples, unit=" samples", disable=hidden, leave=False) as bar:
+            while len(samples) < config.num_samples:
+                n = min(ROWS, config.num_samples - len(samples))
+                batch = [Sample(self, prompt, rule=n > 0 or bool(samples)) for n in range(n)]
+                self.grow(batch, ids, first + len(samples), bar)
+                samples += batch
+        return samples
+
+    def grow(
+        self, samples: Sequence[Sample], ids: Sequence[int], first: int, bar: tqdm[Any]
+    ) -> None:
+        """Write some of the texts, all at once."""
         config, end_of_text = self.config, self.tokenizer.end_of_text
-        samples = [Sample(self, prompt, rule=n > 0) for n in range(config.num_samples)]
         limit = config.max_new_tokens or (20 if config.show_probs else 500)
         finished: set[int] = set()
         for step in generate(
@@ -244,11 +300,14 @@ class Writer:
                 samples[row].push(token)
                 if samples[row].ended:
                     finished.add(row)
+                    bar.update()
             show(samples)
         for sample in samples:
-            sample.end()
+            if not sample.ended:
+                sample.cut_off = True
+                sample.end()
+                bar.update()
         show(samples)
-        return [sample.text for sample in samples]
 
 
 class Sample:
@@ -263,7 +322,7 @@ class Sample:
         colours = sys.stdout.isatty() and any(one.WHOLE for one in writer.media)
         self.held = writer.config.show_probs or colours
         self.unprinted = RULE + "\n" if rule else ""
-        self.ended = False
+        self.ended = self.cut_off = False  # cut_off: by --max_new_tokens
         self._add(prompt)
 
     def push(self, token: Token) -> None:

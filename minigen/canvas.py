@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ if TYPE_CHECKING:  # a terminal needs neither
     import numpy.typing as npt
 
 CELL = 16  # pixels along the side of a cell
+SIDE = 13  # cells along the sides of a picture, where most on a sheet are of no common size
+MOST_CELLS, MOST_LINES = 64, 3  # of a side, and of a caption; what is beyond them is cut off
 
 # For each letter the colour of its cell, and of a small mark in the middle of it, if it has one.
 PALETTE: dict[str, tuple[str, str | None]] = {
@@ -65,12 +68,13 @@ def cells_of(row: str) -> str:
 def pixels(text: str, cell: int = CELL) -> npt.NDArray[np.uint8]:
     """The image (rows * cell, columns * cell, 3) of a picture; (0, 0, 3) of a caption alone.
 
-    Letters that the palette lacks are magenta, and what is missing in a row is white.
+    Letters that the palette lacks are magenta, and what is missing in a row is white. Rows and
+    columns beyond MOST_CELLS, which only a broken picture has, are cut off.
     """
     import numpy as np
 
     _, *rows = text.strip("\n").split("\n")
-    rows = list(map(cells_of, rows))
+    rows = [cells_of(row)[:MOST_CELLS] for row in rows[:MOST_CELLS]]
     n_columns = max(map(len, rows), default=0)
     image = np.full((len(rows) * cell, n_columns * cell, 3), _rgb(PAPER), dtype=np.uint8)
     edge = cell * 5 // 16  # of a mark
@@ -87,7 +91,8 @@ def pixels(text: str, cell: int = CELL) -> npt.NDArray[np.uint8]:
 def save(texts: Sequence[str], path: Path, cell: int = CELL, columns: int = 0) -> None:
     """Write a PNG: of one picture its cells, of several a contact sheet with the captions.
 
-    A caption that all share is written once, above them.
+    A caption that all share is written once, above them. On a sheet, each has the place of a
+    picture of the usual size; what a broken one has beyond that is cut off.
 
     Args:
         columns: of a contact sheet; 0 for a sheet that is about square.
@@ -103,12 +108,15 @@ def save(texts: Sequence[str], path: Path, cell: int = CELL, columns: int = 0) -
             plt.imsave(path, images[0], format="png")
             return
         gap, line, dpi = 16, 15, 100  # pixels, and how many of them an inch has
-        height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
+        (usual, times), *_ = Counter(image.shape for image in images).most_common(1)
+        side = (SIDE * cell, SIDE * cell, 3)
+        height, width, _ = usual if 2 * times >= len(images) and min(usual) else side
+        images = [image[:height, :width] for image in images]
         columns = columns or math.ceil(math.sqrt(len(images)))
         n_rows = math.ceil(len(images) / columns)
         captions = [text.strip("\n").split("\n")[0].removeprefix("picture: ") for text in texts]
         shared = captions[0] if len(set(captions)) == 1 else ""
-        captions = [textwrap.fill(caption, width // 7) for caption in captions]
+        captions = [short(caption, max(1, width // 7)) for caption in captions]
         n_lines = 0 if shared else max(1 + caption.count("\n") for caption in captions)
         step = height + n_lines * line + gap
         top = gap + line if shared else gap
@@ -116,9 +124,10 @@ def save(texts: Sequence[str], path: Path, cell: int = CELL, columns: int = 0) -
         figure = plt.figure(figsize=(across / dpi, down / dpi), dpi=dpi, facecolor=PAPER)
 
         def write(text: str, x: int, y: int) -> None:
-            figure.text(x / across, 1 - y / down, text, va="top", fontsize=8, color="#333333")
+            figure.text(x / across, 1 - y / down, text, va="top", fontsize=8, color="#333333",
+                        parse_math=False)  # fmt: skip
 
-        write(shared, gap, gap // 2)
+        write(short(shared, max(1, across // 7), 1), gap, gap // 2)
         for n, (image, caption) in enumerate(zip(images, captions, strict=True)):
             x, y = gap + n % columns * (width + gap), top + n // columns * step
             if image.size:  # matplotlib counts from below
@@ -129,6 +138,12 @@ def save(texts: Sequence[str], path: Path, cell: int = CELL, columns: int = 0) -
         plt.close(figure)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; give another place") from None
+
+
+def short(caption: str, width: int, n_lines: int = MOST_LINES) -> str:
+    """The caption in lines of so many characters, the first few of them."""
+    printable = "".join(letter if " " <= letter <= "~" else "?" for letter in caption)
+    return "\n".join(textwrap.wrap(printable, width)[:n_lines])
 
 
 def terminal(text: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from minigen.data import TokenFile, prepare, scan, write_tokens
 from minigen.device import choose_device
 from minigen.errors import UserError, one_line_errors
 from minigen.excerpts import (
+    READ,
     copying_run,
     cut,
     evenly,
@@ -38,7 +40,7 @@ from minigen.excerpts import (
 from minigen.interface import Loaded, load
 from minigen.model import GPT
 from minigen.plot import check_ending, pyplot
-from minigen.repetition import LongText
+from minigen.repetition import LongText, drawn_twins
 from minigen.report import LOSS_APART
 from minigen.sampling import Sampling
 from minigen.threads import threads
@@ -51,13 +53,20 @@ POSITIONS = 16  # parts of the context
 ONE_PROMPT = 100  # samples of the first prompt, at most
 NEW_TOKENS = 200  # of a sample that has no end of its own
 SEARCHED = 64 << 20  # bytes of the training text
+DRAWN_FROM = 4 << 20  # bytes of it whose short documents are counted
+LEAST_READ = 10_000  # tokens of the training text
+MOST_LOSS = 700  # nats/token whose perplexity is still a number
 
 # The verdict. All are differences to real text, or parts of what real text has.
 MORE_STUCK = 0.1  # collapsed: so many more samples loop or are the same
 MORE_COPIED = 0.15  # memorising: so many more share a long run with the training text
 LEAST_HEEDED = 0.25  # ignores its prompt: of obeying more often than by chance, less than this
 LEAST_FORMED = 0.5  # undertrained: of being well-formed, less than this
-LITTLE_LEARNT = 0.9  # undertrained: of the entropy of single tokens, the loss is more than this
+LITTLE_LEARNT = 0.9  # undertrained: of the loss of single tokens, the loss is more than this
+SOME_APART = 1.2  # memorising, if little was learnt: so many times the training loss
+DOCUMENTS_APART = 1.1  # memorising whole short documents: so many times the training loss
+LEAST_TOKENS = 100  # fewer tokens of a text are no measure of a loss
+LEAST_TEXTS = 10  # fewer texts are no measure of a share
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,6 @@ class TextFigures:
 
     n_tokens: int  # that were predicted
     loss: float
-    single_tokens: float  # the entropy of single tokens: the loss of knowing how frequent each is
     calibration_error: float
     calibration: list[tuple[float, float, int]]  # of each bin: mean p, how often it came, how many
     by_position: list[tuple[int, float]]  # of 16 parts of the context: its last place, its loss
@@ -114,7 +122,7 @@ def read(model: GPT, tokens: TokenFile, n_vocab: int, limit: int | None = None) 
     """
     device, block = model.embedding.weight.device, min(model.config.block_size, tokens.n_tokens - 1)
     rows = max(1, LOGITS_BYTES // (4 * n_vocab * block))
-    total, counts = 0.0, torch.zeros(n_vocab, dtype=torch.int64)
+    total, n = 0.0, 0
     bins = torch.zeros(3, BINS, dtype=torch.float64)  # expected, observed, predictions
     places = torch.zeros(2, block, dtype=torch.float64)  # the loss, the tokens
     length = min(tokens.n_tokens, limit or tokens.n_tokens)
@@ -131,21 +139,35 @@ def read(model: GPT, tokens: TokenFile, n_vocab: int, limit: int | None = None) 
             places += torch.stack((losses.sum(dim=0), (following >= 0).sum(dim=0)))
             total += float(losses[y >= 0].sum())
             targets = y[y >= 0]
-            counts += targets.bincount(minlength=n_vocab)
+            n += len(targets)
             bins += binned(logits[(y >= 0).to(device)].softmax(dim=-1).cpu(), targets)
             bar.update(len(targets))
-    n = int(counts.sum())
+    if not math.isfinite(total):
+        raise UserError("the model predicts NaN: its weights are broken; judge an earlier one")
     expected, observed, _ = bins
     parts = torch.arange(block).tensor_split(min(POSITIONS, block))
     sums = [(int(part[-1]) + 1, *places[:, part].sum(dim=1).tolist()) for part in parts]
     return TextFigures(
         n_tokens=n,
         loss=total / n,
-        single_tokens=float(torch.special.entr(counts.double() / n).sum()),
         calibration_error=float((expected - observed).abs().sum()) / 2 / n,
         calibration=[(p / m, came / m, int(m)) for p, came, m in bins.T.tolist() if m],
         by_position=[(last, loss / m) for last, loss, m in sums if m],
     )
+
+
+def single_token_loss(text: TokenFile, known: TokenFile, n_vocab: int) -> float:
+    """The loss on a text, in nats/token, of knowing only how frequent each token is in another.
+
+    Each token counts once more than it comes there, so that none is impossible. Of both, at most
+    the first 4 million tokens are counted.
+    """
+    of_text, of_known = (
+        torch.from_numpy(tokens.read(0, min(READ, tokens.n_tokens))).bincount(minlength=n_vocab)
+        for tokens in (text, known)
+    )
+    log_p = ((of_known + 1.0).double() / (of_known + 1).sum()).log()
+    return float(-(of_text * log_p).sum() / of_text.sum())
 
 
 def binned(probabilities: Tensor, targets: Tensor) -> Tensor:
@@ -185,53 +207,86 @@ FIGURES = {
     "distinct_2": ("different pairs of words", "{:.1%}"),
     "distinct_3": ("different triples of words", "{:.1%}"),
     "entropy": ("entropy of predictions, nats", "{:.3f}"),
-    "copied_run": ("share {} characters with the training text", "{:.1%}"),
+    "copied_run": ("share {} bytes with the training text", "{:.1%}"),
     "copied_whole": ("are in the training text as a whole", "{:.1%}"),
-    "longest_run": ("longest run in common, characters", "{:,.0f}"),
+    "longest_run": ("longest run in common, bytes", "{:,.0f}"),
 }
 
 
 def verdict(judged: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a model, in words, or that nothing is."""
+    """Say what is wrong with a model, or that nothing is.
+
+    A model that memorises is never called undertrained: more training would make it worse.
+    """
     text, samples, real = judged["text"], judged["samples"], judged["real"]
-    found = []
-    if samples:
-        stuck, usual = samples["stuck"], real["stuck"]
-        collapsed = stuck >= usual + MORE_STUCK
-        if collapsed:
+
+    def both(key: str, otherwise: float = 0.0) -> tuple[float, float]:
+        """A figure of samples and of real text; `otherwise` where it cannot be counted."""
+        ours, theirs = samples.get(key), real.get(key)
+        return (otherwise if ours is None else ours, otherwise if theirs is None else theirs)
+
+    # The losses. On few tokens, they are chance.
+    loss, train, single = text["loss"], judged["train_loss"], text["single_tokens"]
+    measured = train is not None and text["n_tokens"] >= LEAST_TOKENS
+    learnt_little = measured and loss > LITTLE_LEARNT * single
+    apart = SOME_APART if learnt_little else LOSS_APART
+    collapsed, memorising, found = False, list[str](), list[str]()
+    if measured and loss >= apart * train:
+        memorising.append(
+            f"memorising: the loss is {train:.3f} on the training text and {loss:.3f} on new text"
+        )
+    n_samples = judged["n_samples"]
+    if n_samples >= LEAST_TEXTS:
+        stuck, usual = both("stuck")
+        if collapsed := stuck >= usual + MORE_STUCK:
             found.append(
                 f"collapsed: {stuck:.0%} of samples loop or are the same; real text: {usual:.0%}"
             )
-        copied, usual = samples.get("copied_run", 0.0), real.get("copied_run", 0.0)
+        copied, usual = both("copied_run")
         if copied >= usual + MORE_COPIED:
-            found.append(
+            memorising.insert(
+                0,
                 f"memorising: {copied:.0%} of samples share {judged['run_length']} or more "
-                f"characters with the training text; real text: {usual:.0%}"
+                f"bytes with the training text; real text: {usual:.0%}",
             )
-        formed, usual = samples.get("well_formed", 1.0), real.get("well_formed", 1.0)
-        if formed < LEAST_FORMED * usual and not collapsed:
+        # Many short documents are probable, in the training text or not: that a model writes those
+        # of the training text is a fault only if it finds them more probable than new ones.
+        copied, usual = both("copied_whole")
+        prefers = train is None or (measured and loss >= DOCUMENTS_APART * train)
+        if judged["short"] and copied >= usual + MORE_COPIED and prefers:
+            memorising.insert(
+                0,
+                f"memorising: {copied:.0%} of samples are documents of the training text; "
+                f"real text: {usual:.0%}",
+            )
+    found += memorising
+    if n_samples >= LEAST_TEXTS:
+        formed, usual = both("well_formed", 1.0)
+        if formed < LEAST_FORMED * usual and not collapsed and not memorising:
             found.append(
                 f"undertrained: {formed:.0%} of samples are well-formed; real text: {usual:.0%}"
             )
-        if "obeys" in samples and formed >= LEAST_FORMED * usual:
-            heeded, possible = (one["obeys"] - one["obeys_by_chance"] for one in (samples, real))
+        if samples.get("obeys_by_chance") is not None and formed >= LEAST_FORMED * usual:
+            heeded, possible = (
+                one["obeys"] - (one["obeys_by_chance"] or 0) for one in (samples, real)
+            )
             if heeded < LEAST_HEEDED * possible:
                 found.append(
                     f"ignores its prompt: {samples['obeys']:.0%} obey it, "
                     f"{samples['obeys_by_chance']:.0%} another one's; real text: "
-                    f"{real['obeys']:.0%} and {real['obeys_by_chance']:.0%}"
+                    f"{real['obeys']:.0%} and {real['obeys_by_chance'] or 0:.0%}"
                 )
-    train = judged["train_loss"]
-    if train is not None and text["loss"] >= LOSS_APART * train:
+    if learnt_little and not memorising:
         found.append(
-            f"memorising: the loss is {train:.3f} on the training text and {text['loss']:.3f} on "
-            "new text"
+            f"undertrained: a loss of {loss:.3f}; knowing only how frequent each token is "
+            f"gives {single:.3f}"
         )
-    if train is not None and text["loss"] > LITTLE_LEARNT * text["single_tokens"]:
-        found.append(
-            f"undertrained: a loss of {text['loss']:.3f}; knowing only how frequent each token is "
-            f"gives {text['single_tokens']:.3f}"
-        )
+    if not found and text["n_tokens"] < LEAST_TOKENS:
+        return [
+            f"no verdict: {text['n_tokens']} tokens are too few; --file FILE judges on more text"
+        ]
+    if not found and 0 < n_samples < LEAST_TEXTS:
+        return [f"no fault in its losses; {n_samples} samples are too few to judge"]
     return found or ["healthy" if samples else "no fault in its losses; --count 0 made no samples"]
 
 
@@ -282,7 +337,7 @@ def find_texts(config: EvaluateConfig, loaded: Loaded) -> Texts:
 
 
 def training_text(tokens: TokenFile, tokenizer: Tokenizer) -> LongText:
-    """What its tokens decode to, up to 64 MB; 0xFF, which is in no UTF-8, before each document."""
+    """Decode its tokens, up to 64 MB; 0xFF, which is in no UTF-8, stands around each document."""
     content, place = bytearray(), 0
     while place < tokens.n_tokens and len(content) < SEARCHED:
         ids = tokens.read(place, min(1 << 16, tokens.n_tokens - place)).tolist()
@@ -290,6 +345,7 @@ def training_text(tokens: TokenFile, tokenizer: Tokenizer) -> LongText:
         content += b"".join(
             b"\xff" if id == tokens.end_of_text else tokenizer.token_bytes(id) for id in ids
         )
+    content += b"\xff"
     return LongText(bytes(content[:SEARCHED]))
 
 
@@ -307,30 +363,34 @@ def judge(config: EvaluateConfig, loaded: Loaded) -> dict[str, Any]:
         "model": str(loaded.path),
         "step": loaded.state.get("step"),
         "config": {k: v for k, v in asdict(config).items() if not isinstance(v, Path)},
-        "text": asdict(text),
-        "perplexity": math.exp(text.loss),
+        "text": {**asdict(text), "single_tokens": None},
+        "perplexity": math.exp(text.loss) if text.loss < MOST_LOSS else None,  # None: infinite
         "bits_per_byte": text.loss * bits_per_byte,
         "floor": texts.floor,
         "train_loss": None,
         "run_length": None,
+        "n_samples": 0,
+        "short": False,  # whole documents of less than 32 tokens are written
         "samples": {},
         "real": {},
     }
     if texts.training is not None and texts.is_own:
-        judged["train_loss"] = read(model, texts.training, n_vocab, text.n_tokens).loss
+        n = max(text.n_tokens, LEAST_READ)
+        judged["train_loss"] = read(model, texts.training, n_vocab, n).loss
+        judged["text"]["single_tokens"] = single_token_loss(texts.held_out, texts.training, n_vocab)
     if config.count:
         length = config.max_new_tokens or NEW_TOKENS
         real = excerpts(texts.held_out, tokenizer, block, length, config.prompt_lines)
         real = evenly(real, config.count)
-        if not real:
-            raise UserError("the text is too short to take prompts from; give more, or --count 0")
         # Documents end by themselves: twice the longest is room for one that does not.
-        longest = max(len(one.rest) for one in real) * (2 if real[0].line else 1)
-        limit = config.max_new_tokens or longest
+        whole = all(one.rest[-1] == tokenizer.end_of_text for one in real)
+        limit = config.max_new_tokens or max(len(one.rest) for one in real) * (2 if whole else 1)
         real = [cut(one, limit, tokenizer) for one in real]  # no longer than a sample may be
         prompts = [*real, *[real[0]] * min(ONE_PROMPT, config.count)]
         written = write(loaded, prompts, sampling, limit, config.seed, config.device)
         samples, of_one_prompt = written[: len(real)], written[len(real) :]
+        short = all(one.is_document for one in real)
+        judged |= {"n_samples": len(samples), "short": short}
         training, run = None, 0
         if texts.training is not None:
             print("looking for copies", file=sys.stderr)
@@ -339,8 +399,15 @@ def judge(config: EvaluateConfig, loaded: Loaded) -> dict[str, Any]:
         for name, some in (("samples", samples), ("real", real)):
             judged[name] = figures(some, training, run)
             judged[name]["entropy"] = mean_entropy(model, some, n_vocab)
-        different = {one.body for one in of_one_prompt}
-        judged["samples"]["different"] = len(different) / len(of_one_prompt)
+        if training is not None and short:
+            # A list may have each document once; but who draws from it will draw some again.
+            documents = training.content[:DRAWN_FROM].split(b"\xff")[1:-1]
+            drawn = drawn_twins([*Counter(documents).values()], len(samples))
+            for key in ("identical", "stuck"):
+                judged["real"][key] = max(judged["real"][key] or 0.0, drawn)
+        if len(of_one_prompt) > 1:
+            different = {one.body for one in of_one_prompt}
+            judged["samples"]["different"] = len(different) / len(of_one_prompt)
     judged["verdict"] = verdict(judged)
     return judged
 
@@ -353,7 +420,7 @@ def table(judged: Mapping[str, Any]) -> str:
         f"{judged['model']} on {text['n_tokens']:,} tokens",
         f"loss                {text['loss']:.4f} nats/token = {bits:.4f} bits/byte"
         + ("" if floor is None else f" ({bits / floor - 1:.1%} above the text's entropy)")
-        + f", perplexity {judged['perplexity']:.2f}",
+        + f", perplexity {math.inf if judged['perplexity'] is None else judged['perplexity']:.2f}",
     ]
     if train is not None:
         lines.append(f"on training text    {train:.4f} nats/token")
@@ -362,9 +429,12 @@ def table(judged: Mapping[str, Any]) -> str:
         lines.append(f"\n{'':50}{'samples':>9}{'real text':>11}")
     for key, (words, form) in FIGURES.items():
         if key in samples:
-            beside = form.format(real[key]) if key in real else ""
+            ours, theirs = (
+                "" if key not in some else "n/a" if some[key] is None else form.format(some[key])
+                for some in (samples, real)
+            )
             label = words.format(judged["run_length"])
-            lines.append(f"{label:50}{form.format(samples[key]):>9}{beside:>11}".rstrip())
+            lines.append(f"{label:50}{ours:>9}{theirs:>11}".rstrip())
     return "\n".join([*lines, "", *judged["verdict"]])
 
 
@@ -372,7 +442,11 @@ def plot(judged: Mapping[str, Any], path: Path) -> None:
     """Calibration, loss by position, and shares of samples beside those of real text."""
     plt = pyplot()
     text, samples, real = judged["text"], judged["samples"], judged["real"]
-    shown = [key for key, (_, form) in FIGURES.items() if "%" in form and key in real]
+    shown = [
+        key
+        for key, (_, form) in FIGURES.items()
+        if "%" in form and None not in (samples.get(key), real.get(key))
+    ]
     figure, (one, two, three) = plt.subplots(
         1, 3, figsize=(15, 4.5), dpi=100, width_ratios=(1, 1, 1.2), layout="constrained"
     )

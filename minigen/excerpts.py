@@ -15,12 +15,11 @@ from minigen.corpora import medium
 from minigen.data import TokenFile
 from minigen.interface import Loaded, for_writing
 from minigen.model import GPT
-from minigen.repetition import LongText, distinct, loops, self_repetition, twins
-from minigen.sampling import Sampling, generate
+from minigen.repetition import LEAST_LOOP, LongText, distinct, loops, self_repetition, twins
+from minigen.sampling import ROWS, Sampling, generate
 from minigen.tokenizer import Tokenizer
 
-ROWS = 64  # samples that are written at once
-PROMPT_TOKENS = 16  # where no first line says what a text is to be
+PROMPT_TOKENS = 16  # where no first line says what a text is to be; none of a short document
 READ = 1 << 22  # tokens of a text to take excerpts from
 
 
@@ -33,19 +32,26 @@ class Excerpt:
     line: str  # or lines, that a document of a medium begins with; empty if it is of none
     body: str  # the text of `rest`
 
+    @property
+    def is_document(self) -> bool:
+        """Whether the body is a short document from beginning to end, whose prompt says nothing."""
+        return len(self.prompt) == 1 and self.prompt == self.rest[-1:]
+
 
 def excerpts(
     tokens: TokenFile, tokenizer: Tokenizer, block: int, n_new: int, n_lines: int = 1
 ) -> list[Excerpt]:
     """What samples are to be compared with: documents, cut behind their first lines or tokens.
 
-    Where there are documents of a medium, only those are taken, as one cut by the split is none. A
-    document of no medium that outgrows the context is taken in pieces, each with so many new tokens
-    at most.
+    Where most documents are of a medium, only those are taken, as one cut by the split is none. A
+    short document, of less than 32 tokens, has no beginning but END_OF_TEXT: half a name would say
+    little about a model that writes names. A document of no medium that outgrows the context is
+    taken in pieces, each with so many new tokens at most.
     """
     ids = tokens.read(0, min(tokens.n_tokens, READ))
     found: list[Excerpt] = []
     plain: list[Excerpt] = []
+    n_plain = 0
     for document in np.split(ids, np.flatnonzero(ids == tokens.end_of_text))[1:]:
         text = tokenizer.decode(document[1:].tolist())
         if medium.of(text):
@@ -53,14 +59,17 @@ def excerpts(
             body = text.removeprefix(line)
             rest = [*tokenizer.encode(body), tokens.end_of_text]
             found.append(Excerpt(tokenizer.encode_prompt(line), rest, line, body))
-        elif not found:
+        else:
+            n_plain += 1
             whole = [*document.tolist(), tokens.end_of_text]
-            size = len(whole) if len(whole) <= block else min(block, PROMPT_TOKENS + n_new)
+            is_whole = len(whole) <= max(2, block)
+            size = len(whole) if is_whole else max(2, min(block, PROMPT_TOKENS + n_new))
+            is_short = is_whole and size < 2 * PROMPT_TOKENS
             for first in range(0, len(whole) - size + 1, size):
-                n = first + min(PROMPT_TOKENS, size // 2)
+                n = first + (1 if is_short else min(PROMPT_TOKENS, size // 2))
                 rest = whole[n : first + size]
                 plain.append(Excerpt(whole[first:n], rest, "", body_of(rest, tokenizer)))
-    return found or plain
+    return found if len(found) >= n_plain else plain
 
 
 def body_of(ids: Sequence[int], tokenizer: Tokenizer) -> str:
@@ -115,14 +124,17 @@ def write(
 
 
 @torch.no_grad()
-def mean_entropy(model: GPT, texts: Sequence[Excerpt], n_vocab: int) -> float:
-    """Of the model's predictions of what the texts have behind their prompts, in nats."""
+def mean_entropy(model: GPT, texts: Sequence[Excerpt], n_vocab: int) -> float | None:
+    """Of the model's predictions of what the texts have behind their prompts, in nats.
+
+    None where the prompts fill the context.
+    """
     found: list[float] = []
     for one in texts:
         ids = [*one.prompt, *one.rest][: model.config.block_size]
         logits = model(torch.tensor([ids[:-1]]).to(model.embedding.weight.device))
         found += entropy(logits[0, len(one.prompt) - 1 :, :n_vocab]).tolist()
-    return sum(found) / max(1, len(found))
+    return sum(found) / len(found) if found else None
 
 
 def entropy(logits: Tensor) -> Tensor:
@@ -138,20 +150,24 @@ def entropy(logits: Tensor) -> Tensor:
 # ---- figures of texts ----
 
 
-def figures(texts: Sequence[Excerpt], training: LongText | None, run: int) -> dict[str, float]:
-    """What can be said of texts alone; those about copying only with the training text.
+Figures = dict[str, float | None]  # None: there is nothing to count
+
+
+def figures(texts: Sequence[Excerpt], training: LongText | None, run: int) -> Figures:
+    """Count what can be said of texts alone, and of copies only with the training text.
 
     Args:
-        run: so many characters (bytes of UTF-8) in common with the training text make a copy.
+        training: 0xFF, which is in no UTF-8, stands around each document.
+        run: so many bytes of UTF-8 in common with the training text make a copy.
     """
     bodies = [one.body for one in texts]
     looping, same = [loops(body) for body in bodies], twins(bodies)
-    found: dict[str, float] = {}
+    found: Figures = {}
     if all(one.line for one in texts):
         found |= fidelity(texts)
     found |= {
-        "identical": share(same),
-        "loops": share(looping),
+        "identical": share(same) if len(texts) > 1 else None,
+        "loops": share(looping) if max(map(len, bodies), default=0) >= LEAST_LOOP else None,
         "stuck": share(a or b for a, b in zip(looping, same, strict=True)),
         "self_repetition": self_repetition(bodies),
         **{f"distinct_{n}": distinct(bodies, n) for n in (1, 2, 3)},
@@ -159,16 +175,21 @@ def figures(texts: Sequence[Excerpt], training: LongText | None, run: int) -> di
     if training is not None:
         contents = [body.encode() for body in bodies]
         copied = training.has_run(run, contents)
-        whole = (c in training.content for c, has in zip(contents, copied, strict=True) if has)
+        whole = (
+            b"\xff%b\xff" % content in training.content
+            if one.is_document
+            else has and content in training.content
+            for one, content, has in zip(texts, contents, copied, strict=True)
+        )
         found |= {
-            "copied_run": share(copied),
-            "copied_whole": sum(whole) / len(texts),
+            "copied_run": share(copied) if max(map(len, contents), default=0) >= run else None,
+            "copied_whole": share(whole),
             "longest_run": training.longest_run(contents),
         }
     return found
 
 
-def fidelity(texts: Sequence[Excerpt]) -> dict[str, float]:
+def fidelity(texts: Sequence[Excerpt]) -> Figures:
     """How many texts are what their first line says, and what that of another document says.
 
     The second is what a model would reach that does not read its prompt.
@@ -186,7 +207,7 @@ def fidelity(texts: Sequence[Excerpt]) -> dict[str, float]:
             name: share(getattr(verdict, name) for verdict in verdicts)
             for name in ("well_formed", "obeys", "valid")
         },
-        "obeys_by_chance": share(by_chance),
+        "obeys_by_chance": share(by_chance) if by_chance else None,
     }
 
 
@@ -203,7 +224,7 @@ def share(flags: Iterable[bool]) -> float:
 
 
 def copying_run(training: LongText, real: Sequence[Excerpt]) -> int:
-    """60, 120, 240, ...: the first length that at most 5 % of real texts share with training."""
+    """60, 120, 240, ... bytes: the first that at most 5 % of real texts share with training."""
     run, contents = 60, [one.body.encode() for one in real]
     while share(training.has_run(run, contents)) > 0.05:
         run *= 2

@@ -15,9 +15,11 @@ symbols, bar lines, repeats and parts. What it cannot read, it names.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 from minigen.errors import UserError
 
@@ -26,6 +28,7 @@ LETTERS = "CDEFGAB"
 SEMITONES = dict(zip(LETTERS, (0, 2, 4, 5, 7, 9, 11), strict=True))
 FIFTHS = "FCGDAEB"  # the order in which key signatures take sharps; flats come from its end
 ACCIDENTALS = {"": None, "=": 0, "^": 1, "^^": 2, "_": -1, "__": -2}  # None: as the key says
+CHORD = re.compile(r"([A-G])([#b]?)(m?)7?")
 MIDDLE_C = 60  # MIDI's number; a semitone is 1
 
 TOKEN = re.compile(
@@ -100,8 +103,19 @@ class Tune:
                     yield part, bar
 
 
-def read(text: str) -> Tune:
+DEFAULTS = {"T": "", "M": "4/4", "L": "1/8"}  # of a header that lacks them
+# Marks of a standard tune that change no note's pitch: what one sign of them all is.
+MARK = re.compile(
+    r"![^!\n]*! | \(\d | \{[^}\n]*\} | \[[A-Za-z]:[^\]\n]*\] | \"[^\"\n]*\" | .", re.VERBOSE
+)
+
+
+def read(text: str, left_out: Counter[str] | None = None) -> Tune:
     """The first tune of a text; what stands before its X: does not count, nor do comments.
+
+    Args:
+        left_out: counts what cannot be read, each such sign, and the tune is read without it. A
+            header's lines may be missing then. None: all must be read.
 
     Raises UserError that says what cannot be read, and in which line.
 
@@ -120,12 +134,14 @@ def read(text: str) -> Tune:
             raise UserError(f"the header has no K: by line {n + 1}; K: must be its last line")
         headers.setdefault(lines[n][0], lines[n][2:].strip())
         n += 1
+    if left_out is not None:
+        headers = _readable({**DEFAULTS, **headers}, left_out)
     for name in HEADERS:
         if name not in headers:
             raise UserError(f"the header has no {name}:")
     _metre(headers["M"])
     unit, signature = _fraction(headers["L"], "L"), key_signature(headers["K"])
-    body = _Body(unit, signature)
+    body = _Body(unit, signature, left_out)
     for number, line in enumerate(lines[n:], n + 1):
         if not line:
             break  # an empty line ends a tune
@@ -140,10 +156,31 @@ def read(text: str) -> Tune:
     return Tune(headers, tuple(body.parts))
 
 
+def _readable(headers: dict[str, str], left_out: Counter[str]) -> dict[str, str]:
+    """The headers with a usual value for each that cannot be read."""
+    tries: dict[str, tuple[Callable[[str], Any], str]] = {
+        "M": (_metre, DEFAULTS["M"]),
+        "L": (lambda unit: _fraction(unit, "L"), DEFAULTS["L"]),
+        "K": (key_signature, "C"),
+    }
+    for name, (parse, usual) in tries.items():
+        try:
+            parse(headers[name])
+        except UserError:
+            left_out[f"{name}:{headers[name]}"] += 1
+            # Of a mode such as Dmix, the letter is a better guess than C.
+            near = re.match(r"[A-G][#b]?m?(?![a-z])|[A-G][#b]?", headers[name])
+            headers[name] = near[0] if name == "K" and near else usual
+    return headers
+
+
 class _Body:
     """The music so far: finished parts, the bars of this part, and what this bar holds."""
 
-    def __init__(self, unit: Fraction, signature: dict[str, int]) -> None:
+    def __init__(
+        self, unit: Fraction, signature: dict[str, int], left_out: Counter[str] | None = None
+    ) -> None:
+        self.left_out = left_out
         self.unit, self.signature = unit, signature
         self.parts: list[Part] = []
         self.name, self.bars = "", list[Bar]()
@@ -156,6 +193,12 @@ class _Body:
         at = 0
         while at < len(line):
             found = TOKEN.match(line, at)
+            if self.left_out is not None and not (found and self.playable(found)):
+                sign = MARK.match(line, at) if not found or found["chord"] is not None else found
+                assert sign
+                self.left_out[sign[0]] += 1
+                at = sign.end()
+                continue
             if not found:
                 raise UserError(f"cannot read {line[at:][:12]!r} in line {number}")
             apart = at == 0 or line[at - 1] in ' "|:]'
@@ -175,6 +218,15 @@ class _Body:
                 self.break_rhythm(found["broken"])
             elif found["letter"]:
                 self.add_note(found, apart)
+
+    def playable(self, found: re.Match[str]) -> bool:
+        """Whether a chord, a broken rhythm or a note can be read."""
+        if found["chord"] is not None:
+            return CHORD.fullmatch(found["chord"]) is not None
+        if found["letter"]:  # eight octaves, and a length of seconds
+            times = found["times"]
+            return len(found["octave"]) <= 3 and len(times) <= 2 and int(times or 1) > 0
+        return bool(self.notes) or not found["broken"]
 
     def add_note(self, found: re.Match[str], apart: bool) -> None:
         parts = found["parts"]
@@ -209,6 +261,8 @@ class _Body:
     def end_bar(self) -> None:
         if self.notes:
             self.bars.append(Bar(tuple(self.notes), tuple(self.chords)))
+        elif self.chords and self.left_out is not None:
+            self.left_out.update(f'"{name}"' for _, name in self.chords)
         elif self.chords:
             raise UserError(f"the chord {self.chords[0][1]} stands in a bar without notes")
         self.notes, self.chords, self.altered, self.time = [], [], {}, Fraction(0)
@@ -242,7 +296,7 @@ def chord_pitches(name: str) -> tuple[int, ...]:
     >>> chord_pitches("Am"), chord_pitches("Bb")
     ((9, 12, 16), (10, 14, 17))
     """
-    found = re.fullmatch(r"([A-G])([#b]?)(m?)7?", name)
+    found = CHORD.fullmatch(name)
     if not found:
         raise UserError(f"cannot read the chord {name!r}; it is such as G, Bb or F#m")
     root = SEMITONES[found[1]] + {"": 0, "#": 1, "b": -1}[found[2]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -13,6 +14,11 @@ Hashes = npt.NDArray[np.uint64]  # one for each window of a text
 
 LEAST_TIMES = 4  # that a loop goes round; a tune may well play a phrase three times
 LEAST_LOOP = 48  # characters: `<<<<<< <<<<<<<`, a row of clear sky, is no loop
+
+# Characters of scripts that put no blanks between words: Thai, Lao, Tibetan, Burmese and Khmer,
+# Japanese syllables, Chinese characters.
+UNSPACED = "\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+WORD = re.compile(f"[{UNSPACED}]|[^\\s{UNSPACED}]+")
 
 
 def loops(text: str) -> bool:
@@ -37,6 +43,19 @@ def loops(text: str) -> bool:
     return False
 
 
+def drawn_twins(counts: Sequence[int], n: int) -> float:
+    """The share of twins to expect among n texts drawn from a list that has each so many times.
+
+    Each text is drawn with its share of the list, and put back.
+
+    >>> drawn_twins([1, 1], 2)
+    0.5
+    """
+    total = sum(counts)
+    times = Counter(counts)  # texts that come equally often have the same chance
+    return sum(m * c / total * (1 - (1 - c / total) ** (n - 1)) for c, m in times.items())
+
+
 def twins(texts: Sequence[str]) -> list[bool]:
     """Which of the texts are also another of them."""
     times = Counter(texts)
@@ -44,36 +63,41 @@ def twins(texts: Sequence[str]) -> list[bool]:
 
 
 def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
-    """All n words that follow each other; a word is what stands between white space.
+    """All n words that follow each other.
+
+    A word is a text between white space; in scripts without blanks, such as Chinese, a character.
 
     >>> ngrams("a b a b", 2)
     [('a', 'b'), ('b', 'a'), ('a', 'b')]
+    >>> ngrams("天地 OK", 1)
+    [('天',), ('地',), ('OK',)]
     """
-    words = text.split()
+    words = WORD.findall(text)
     return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
 
 
-def distinct(texts: Sequence[str], n: int) -> float:
+def distinct(texts: Sequence[str], n: int) -> float | None:
     """Different n-grams over all n-grams of the texts (Li et al. 2016, arXiv:1510.03055).
 
-    More text has fewer: only figures of as much text compare.
+    More text has fewer: only figures of as much text compare. None where there are no n-grams.
 
     >>> distinct(["a b a b"], 2)
     0.6666666666666666
     """
     every = [gram for text in texts for gram in ngrams(text, n)]
-    return len(set(every)) / max(1, len(every))
+    return len(set(every)) / len(every) if every else None
 
 
-def self_repetition(texts: Sequence[str], n: int = 4) -> float:
-    """The share of n-grams of the texts that the same text had before.
+def self_repetition(texts: Sequence[str], n: int = 4) -> float | None:
+    """The share of n-grams of the texts that the same text had before; None without n-grams.
 
     >>> self_repetition(["a b a b a", "a b c"], 2)
     0.3333333333333333
     """
     every = [ngrams(text, n) for text in texts]
     again = sum(len(grams) - len(set(grams)) for grams in every)
-    return again / max(1, sum(map(len, every)))
+    n_grams = sum(map(len, every))
+    return again / n_grams if n_grams else None
 
 
 # ---- runs in common with a long text ----

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from minigen.errors import UserError
 
 Texts = Sequence[Sequence[int]]  # of B texts, the ids so far
+ROWS = 64  # texts at once where many are written: a text is the same alone or among others
 
 
 @dataclass(frozen=True)

@@ -229,7 +229,7 @@ def piano_roll(tune: Tune) -> bytes:
     for side in axes.spines.values():
         side.set_visible(False)
     about = f"{tune.headers['T']}   {tune.headers['M']}, in {tune.headers['K']}"
-    axes.set_title(about, loc="left", fontsize=12, pad=8)
+    axes.set_title(about, loc="left", fontsize=12, pad=8, parse_math=False)
     figure.tight_layout()
     file = io.BytesIO()
     figure.savefig(file, format="png", facecolor=PAPER)

@@ -65,6 +65,19 @@ def test_a_faulty_picture_is_shown_as_it_is() -> None:
     assert canvas.pixels("picture: nothing yet", cell=1).size == 0
 
 
+def test_broken_pictures_make_a_sheet_of_the_usual_size(tmp_path: Path) -> None:
+    """Neither endless rows nor endless captions make room for themselves."""
+    broken = ["picture: $ \x1b" + "what? " * 400 + "\n" + "g" * 5000, "picture: x" + "\ng" * 900]
+    canvas.save(TEXTS, tmp_path / "usual.png", cell=4, columns=3)
+    usual = matplotlib.image.imread(tmp_path / "usual.png").shape
+    for texts in ([*TEXTS[:3], *broken], [TEXTS[0], *broken * 2]):
+        canvas.save(texts, tmp_path / "sheet.png", cell=4, columns=3)
+        found = matplotlib.image.imread(tmp_path / "sheet.png").shape
+        assert found[1] == usual[1] and found[0] <= usual[0] + 2 * 15 * canvas.MOST_LINES
+    canvas.save(broken[:1], tmp_path / "one.png", cell=4)
+    assert matplotlib.image.imread(tmp_path / "one.png").shape[:2] == (4, 4 * canvas.MOST_CELLS)
+
+
 def test_a_terminal_shows_colours() -> None:
     caption, *rows = canvas.terminal(TEXTS[0]).split("\n")
     assert caption == TEXTS[0].split("\n")[0]

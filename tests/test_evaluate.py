@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,19 @@ from minigen import evaluate
 from minigen.corpora import medium, pictures, tales, tunes
 from minigen.data import TokenFile, scan, write_tokens
 from minigen.errors import UserError
-from minigen.evaluate import EvaluateConfig, binned, find_model, judge, read, verdict
-from minigen.excerpts import Excerpt, copying_run, entropy, excerpts, fidelity
+from minigen.evaluate import (
+    EvaluateConfig,
+    binned,
+    find_model,
+    judge,
+    read,
+    single_token_loss,
+    verdict,
+)
+from minigen.excerpts import Excerpt, copying_run, entropy, excerpts, fidelity, figures
 from minigen.interface import load
 from minigen.model import GPT, GPTConfig
-from minigen.repetition import LongText, distinct, loops, self_repetition, twins
+from minigen.repetition import LongText, distinct, drawn_twins, loops, self_repetition, twins
 from minigen.report import Report, memorising
 from minigen.tokenizer import train_tokenizer
 
@@ -233,7 +242,7 @@ def test_a_model_that_knows_nothing_has_the_loss_ln_v_everywhere(tmp_path: Path)
     assert found.n_tokens == 200 and found.loss == pytest.approx(math.log(n_vocab))
     assert [loss for _, loss in found.by_position] == pytest.approx([math.log(n_vocab)] * 16)
     assert [place for place, _ in found.by_position] == list(range(2, 33, 2))
-    assert found.single_tokens == pytest.approx(math.log(2))
+    assert single_token_loss(tokens, tokens, n_vocab) > math.log(2)  # END_OF_TEXT, too
     assert found.calibration_error == pytest.approx(0, abs=1e-9)
     assert found.calibration == [(pytest.approx(1 / n_vocab), 1 / n_vocab, 200 * n_vocab)]
 
@@ -302,7 +311,8 @@ def test_a_long_run_is_what_real_text_does_not_share() -> None:
 def test_distinct_and_repeated_ngrams() -> None:
     assert distinct(["the cat and the dog", "the cat"], 1) == 4 / 7
     assert distinct(["the cat and the dog", "the cat"], 2) == 4 / 5
-    assert distinct(["one", ""], 2) == 0
+    assert distinct(["one", ""], 2) is None and self_repetition(["a b c"]) is None
+    assert distinct(["天地天地。"], 1) == 3 / 5 and self_repetition(["天地玄黄天地玄黄"]) == 1 / 5
     assert self_repetition(["a b c d e", "a b c d"]) == 0
     assert self_repetition(["a b c d a b c d", "x"]) == 1 / 5
     assert twins(["a", "b", "a", ""]) == [True, False, True, False]
@@ -392,14 +402,15 @@ def test_memorising_is_said_when_the_losses_fall_apart() -> None:
 
 def test_each_verdict_is_against_real_text() -> None:
     """The same figures are no fault where real text has them, too."""
-    text = {"loss": 1.0, "single_tokens": 3.0}
+    text = {"loss": 1.0, "single_tokens": 3.0, "n_tokens": 1000}
     figures = {"stuck": 0.5, "copied_run": 0.5, "well_formed": 0.3, "obeys": 0.2,
                "obeys_by_chance": 0.1}  # fmt: skip
     sound = {"stuck": 0.0, "copied_run": 0.0, "well_formed": 1.0, "obeys": 1.0,
              "obeys_by_chance": 0.0}  # fmt: skip
 
     def said(samples: dict[str, float], real: dict[str, float], **more: Any) -> list[str]:
-        given = {"text": text, "train_loss": 1.0, "run_length": 60} | more
+        given = {"text": text, "train_loss": 1.0, "run_length": 60, "n_samples": 40,
+                 "short": False} | more  # fmt: skip
         return [v.split(":")[0] for v in verdict({**given, "samples": samples, "real": real})]
 
     assert said(figures, figures) == said(sound, sound) == ["healthy"]
@@ -407,6 +418,69 @@ def test_each_verdict_is_against_real_text() -> None:
     assert said(sound | {"well_formed": 0.3}, sound) == ["undertrained"]
     assert said(sound | {"obeys_by_chance": 0.9}, sound) == ["ignores its prompt"]
     assert said(sound, sound, train_loss=0.6) == ["memorising"]
-    assert said(sound, sound, text={"loss": 2.9, "single_tokens": 3.0}, train_loss=2.9) == [
-        "undertrained"
+    little = {**text, "loss": 2.9}
+    assert said(sound, sound, text=little, train_loss=2.9) == ["undertrained"]
+    assert said(sound | {"well_formed": 0.3}, sound, text=little, train_loss=1.9) == ["memorising"]
+    assert said(sound, sound, text=little, train_loss=2.3) == ["memorising"]
+    assert said(sound, sound, text={**text, "loss": 2.6}, train_loss=2.1) == ["healthy"]
+
+
+def test_a_short_document_of_training_is_a_copy_if_new_ones_are_less_probable() -> None:
+    """A name that the training list has, too, is no fault where both lists are as probable."""
+
+    def said(**more: Any) -> list[str]:
+        text = {"loss": 2.0, "single_tokens": 3.0, "n_tokens": 1000}
+        figures = {"stuck": 0.0, "copied_run": None, "loops": None}
+        given = {"text": text, "train_loss": 1.9, "run_length": 60, "n_samples": 40, "short": True,
+                 "samples": {**figures, "copied_whole": 0.4},
+                 "real": {**figures, "copied_whole": 0.0}} | more  # fmt: skip
+        return [v.split(":")[0] for v in verdict(given)]
+
+    assert said() == said(short=False, train_loss=1.7) == ["healthy"]
+    assert said(train_loss=1.7) == said(train_loss=None) == ["memorising"]
+    assert said(train_loss=1.7, n_samples=9) == [
+        "no fault in its losses; 9 samples are too few to judge"
     ]
+
+
+def test_short_documents_are_judged_as_a_whole(tmp_path: Path) -> None:
+    """Each is prompted by nothing, a copy is a whole one, and what cannot be counted is None."""
+    model, tokens = small(tmp_path, "Ann\n\nBartholomew\n\nAnnika")
+    tokenizer = train_tokenizer("byte", [])
+    texts = excerpts(tokens, tokenizer, model.config.block_size, 20)
+    assert [one.body for one in texts] == ["Ann", "Bartholomew", "Annika"]
+    assert all(one.is_document and one.prompt == [tokens.end_of_text] for one in texts)
+    training = evaluate.training_text(tokens, tokenizer)
+    assert training.content == b"\xffAnn\xffBartholomew\xffAnnika\xff"
+    nearly = [replace(texts[0], body="Annik"), texts[1], replace(texts[0], body="Ann", rest=[1])]
+    found = figures(nearly, training, 60)
+    assert found["copied_whole"] == 1 / 3 and found["identical"] == 0
+    for key in ("loops", "self_repetition", "distinct_2", "copied_run"):
+        assert found[key] is None
+    assert figures(texts[:1], training, 60)["identical"] is None
+
+
+def test_draws_from_a_list_repeat_as_often_as_chance_says() -> None:
+    rng = random.Random(0)
+    names = ["a"] * 5 + ["b"] * 3 + list("cdefgh")
+    drawn = [rng.choices(names, k=6) for _ in range(4000)]
+    counted = sum(sum(twins(texts)) for texts in drawn) / (6 * len(drawn))
+    assert drawn_twins([5, 3, 1, 1, 1, 1, 1, 1], 6) == pytest.approx(counted, abs=0.02)
+
+
+def test_very_little_text_gets_a_loss_and_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the perplexity is beyond all numbers."""
+    monkeypatch.setattr(evaluate, "DATA", tmp_path)
+    (tmp_path / "little.txt").write_text("a", encoding="utf-8")
+    model, _ = small(tmp_path, "ab")
+    loaded = evaluate.Loaded(tmp_path, model, train_tokenizer("byte", []), {})
+    config = EvaluateConfig(file=str(tmp_path / "little.txt"), device="cpu")
+    found = judge(config, loaded)
+    assert found["verdict"] == ["no verdict: 1 tokens are too few; --file FILE judges on more text"]
+    assert "n/a" in evaluate.table(found) and " 0.0%" not in evaluate.table(found)
+    evaluate.plot(found, tmp_path / "x.png")
+    figures = read(model, small(tmp_path, "ab")[1], model.config.vocab_size)
+    monkeypatch.setattr(evaluate, "read", lambda *_: replace(figures, loss=1000.0))
+    assert "perplexity inf" in evaluate.table(judge(config, loaded))

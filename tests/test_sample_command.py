@@ -136,6 +136,23 @@ def test_samples_written_together_are_the_samples_written_alone(out: Path, run: 
         assert len({len(text) for text in wanted}) > 1
 
 
+def test_many_samples_are_written_in_batches_and_are_those_of_one(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ("--num_samples=5", "--max_new_tokens=9")
+    together, _ = run(*flags)
+    rows = []
+    batched = sample.generate
+
+    def noting(model: Any, cache: Any, prompts: Any, *args: Any, **kwargs: Any) -> Any:
+        rows.append(len(prompts))
+        return batched(model, cache, prompts, *args, **kwargs)
+
+    monkeypatch.setattr(sample, "generate", noting)
+    monkeypatch.setattr(sample, "ROWS", 2)
+    assert run(*flags)[0] == together and rows == [2, 2, 1]
+
+
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Grows by one at each step that is computed."""

@@ -107,7 +107,8 @@ def test_conditions_become_the_first_line(run: Run) -> None:
         ("files", ["--help_conditions"], "this model has read no tales, pictures or tunes"),
         ("all", ["--condition", "shape=star", "--prompt", "a"], "exclude each other"),
         ("pictures", ["--save", "x.wav"], "cannot save as x.wav; give a name that ends in .png, "),
-        ("files", ["--save", "x.png"], "cannot save as x.png; give a name that ends in .txt"),
+        ("files", ["--save", "x.jpg"], "cannot save as x.jpg; .* ends in .abc, .png, .txt, .wav"),
+        ("files", ["--save", "x.wav", "--prompt", "hero:"], "a tale is not saved as x.wav; take"),
         ("all", ["--save", "no/x.png"], "there is no folder .*no for --save; make it first"),
         ("all", ["--save", "x.png", "--interactive"], "exclude each other"),
         ("all", ["--save", "x.png", "--prompt", "hero:"], "a tale is not saved as x.png; take"),
@@ -147,10 +148,43 @@ def test_what_is_written_is_saved_as_its_name_says(run: Run, tmp_path: Path) -> 
     assert both == f"{TALE}\n\n{TALE}\n"
 
 
+def test_own_tunes_are_heard_whatever_their_corpus_is_called(tmp_path: Path) -> None:
+    """ABC notation without the built-in corpus's first line; one text may hold several tunes."""
+    own = TUNE.partition("\n")[2]
+    for ending in (".wav", ".png", ".abc"):
+        sample.save([own], tmp_path / f"x{ending}")
+        sample.save([f"the end of one\n\n{own}\n\n{own}"], tmp_path / f"two{ending}")
+    assert (tmp_path / "x.abc").read_text(encoding="utf-8") == own + "\n"
+    assert len(list(tmp_path.glob("two-[12].*"))) == 6
+    with wave.open(str(tmp_path / "x.wav")) as sound:
+        assert sound.getnframes() > 5 * sound.getframerate()
+    with pytest.raises(UserError, match=r"a text that is no picture, and no tune .* take .*y\.txt"):
+        sample.save(["some prose"], tmp_path / "y.wav")
+    with pytest.raises(UserError, match=r"tune 2 cannot be read: no line begins with X:"):
+        sample.save([own, "no tune"], tmp_path / "z.wav")
+    assert [path.name for path in tmp_path.glob("z*")] == ["z-1.wav"]
+
+
+def test_what_cannot_be_played_of_a_tune_is_named_and_the_rest_is_saved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = 'X:1\nK:Ddor\n~A2 !trill!B{c}d "Gsus4"(3efg ~a z0 |1 c,,,,, | "C" |]'
+    sample.save([text], tmp_path / "x.wav")
+    sample.save([text], tmp_path / "x.png")
+    said = capsys.readouterr().err
+    assert said.startswith("left out, as minigen cannot play it: '~' 2 x, 'K:Ddor' 1 x, ")
+    assert said.count("\n") == 2 and (tmp_path / "x.wav").stat().st_size > 10_000
+    with pytest.raises(UserError, match=r"^4 of 5 are no tunes: tune 2 cannot .*; train longer$"):
+        sample.save([text, *["X:1\nK:C\n"] * 4], tmp_path / "y.wav")
+
+
 def test_a_text_that_breaks_its_promise_is_told(run: Run) -> None:
     text, notes = run("all", "--prompt", CAPTION, "--max_new_tokens=30", "--num_samples=2")
     assert text.startswith(CAPTION)
+    assert notes.endswith("0 of 2 obey their first line; 2 were cut off by --max_new_tokens\n")
+    _, notes = run("all", "--prompt", CAPTION, "--stop_strings=\n", "--num_samples=2")
     assert "0 of 2 obey their first line\n  1: there are " in notes
+    assert notes.endswith("\nmost of them are not well-formed: train longer\n")
     assert "obey" not in run("all", "--prompt", "Once", "--max_new_tokens=1")[1]
 
 
@@ -158,6 +192,17 @@ def test_to_be_well_formed_is_not_to_obey(capsys: pytest.CaptureFixture[str]) ->
     sample.checked([PICTURE, PICTURE.replace("left of", "right of", 1), "no medium"])
     said = capsys.readouterr().err
     assert re.fullmatch(r"1 of 2 obey their first line\n  2: the .* is not right of the .*\n", said)
+
+
+def test_of_many_faulty_texts_ten_are_named_and_the_others_counted_by_kind(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    wrong = PICTURE.replace("left of", "right of", 1)
+    sample.checked([PICTURE, *[wrong] * 14, wrong[:60], wrong[:60]], {15, 16})
+    first, *named, last = capsys.readouterr().err.splitlines()
+    assert first == "1 of 17 obey their first line; 2 were cut off by --max_new_tokens"
+    assert [line.split(":")[0].strip() for line in named] == [str(n) for n in range(2, 12)]
+    assert re.fullmatch(r"  4 more: the \.\.\..* is not \.\.\. the .*", last)
 
 
 def test_texts_of_two_kinds_are_not_one_file(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from minigen.errors import UserError
 
 # Of the documents of each; in the order in which a prompt is tried, as a tale takes any words.
 BEGINNINGS = {"pictures": "picture:", "tunes": "tune:", "tales": "hero:"}
+ABC = re.compile(r"^X:.*\n(?:[A-Za-z]:.*\n|%.*\n)*K:", re.MULTILINE)  # how a tune's header goes
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,11 @@ def of(text: str) -> Medium | None:
     """The medium that a text is; None for a text of any other kind."""
     found = [corpus for corpus, words in BEGINNINGS.items() if text.startswith(words)]
     return named(found[0]) if found else None
+
+
+def written_as(text: str) -> Medium | None:
+    """The medium as whose documents a text can be saved: also ABC notation without a first line."""
+    return of(text) or (named("tunes") if ABC.search(text) else None)
 
 
 def trained(state: Mapping[str, Any]) -> list[Medium]:

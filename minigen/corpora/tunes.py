@@ -35,6 +35,8 @@ import itertools
 import math
 import random
 import re
+import sys
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -602,7 +604,7 @@ def abc(text: str) -> str:
     line, _, tune = text.strip("\n").partition("\n")
     conditions, complaints = read_first_line(line)
     if complaints:
-        return tune if line.startswith("tune:") else text.strip("\n")
+        return tune if line.startswith("tune:") else text[max(0, text.find("X:")) :].strip("\n")
     beat = "3/8" if conditions["dance"] == "jig" else "1/4"
     tempo = f"Q:{beat}={style(conditions).per_minute}\n"
     return re.sub(r"^K:", f"{tempo}K:", tune, count=1, flags=re.MULTILINE)
@@ -616,17 +618,20 @@ def show(text: str) -> str:
 def save(texts: Sequence[str], path: Path) -> None:
     """Write tunes as the ending of `path` says: .txt, .abc, .wav to hear, .png to see.
 
-    Of several, the files are numbered: tune-1.wav, tune-2.wav and so on. Raises UserError for
-    another ending, and, after all others are written, for texts that are no tunes.
+    Of several, the files are numbered: tune-1.wav, tune-2.wav and so on. A text without separators
+    may hold several, too. What cannot be read in a tune is left out of .wav and .png, and named on
+    standard error. Raises UserError for another ending, and, after all others are written, for
+    texts that are no tunes.
     """
     if path.suffix.lower() == ".txt":
         return save_text(texts, path)
-    faults = []
+    faults, left_out = [], Counter[str]()
+    texts = several(texts)
     for number, text in enumerate(texts, 1):
         where = path if len(texts) == 1 else path.with_stem(f"{path.stem}-{number}")
         music = abc(text)
         try:
-            tune = notation.read(music)
+            tune = notation.read(music, left_out)
         except UserError as error:
             faults.append(f"tune {number} cannot be read: {error}")
             continue
@@ -634,8 +639,26 @@ def save(texts: Sequence[str], path: Path) -> None:
             save_text([music], where)
         else:
             sound.save(tune, where)
+    if left_out and path.suffix.lower() != ".abc":
+        most = ", ".join(f"{what!r} {n} x" for what, n in left_out.most_common(5))
+        others = f" and {len(left_out) - 5} other signs" if len(left_out) > 5 else ""
+        print(f"left out, as minigen cannot play it: {most}{others}", file=sys.stderr)
     if faults:
-        raise UserError(f"{'; '.join(faults)}; another --seed makes another")
+        few = "; ".join(faults[:3])
+        said = (
+            few if len(faults) <= 3 else f"{len(faults)} of {len(texts)} are no tunes: {few}; ..."
+        )
+        most = 2 * len(faults) > len(texts) > 1
+        raise UserError(f"{said}; {'train longer' if most else 'another --seed makes another'}")
+
+
+def several(texts: Sequence[str]) -> list[str]:
+    """The tunes of texts: one that has no first line may hold more than one, each from its X:."""
+    found = []
+    for text in texts:
+        _, *tunes = re.split(r"^(?=X:)", text, flags=re.MULTILINE)
+        found += [text] if text.startswith("tune:") or len(tunes) < 2 else tunes
+    return found
 
 
 # ---- checking tunes ------------------------------------------------------------------------------
