@@ -38,6 +38,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from minigen.errors import UserError
+from minigen.text_file import CONTROL_BYTES, is_utf16, likely, not_utf8, unreadable
 from minigen.tokenizer import END_OF_TEXT, Tokenizer, train_tokenizer
 
 FORMAT = 1  # raise it when the same text would give other tokens or shards: old ones do not fit
@@ -47,8 +48,6 @@ MOST_OPEN = 64  # files of tokens at once
 # Characters to train a tokenizer on. Five times as many, of 100 MB of source code, made 1 to 2 %
 # fewer tokens and took more than twice as long.
 BPE_SAMPLE = 2_000_000
-
-CONTROL_BYTES = bytes({*range(32), 127} - set(b"\t\n\f\r\x1b"))
 
 
 class Source(Protocol):
@@ -109,6 +108,8 @@ def read_text(path: Path) -> Iterator[str]:
             data = b"any"
             while data:
                 data = file.read(CHUNK)
+                if n_read == 0 and is_utf16(data):
+                    raise not_utf8(path, "it begins with UTF-16's mark", "UTF-16")
                 n_read += len(data)
                 n_control += len(data) - len(data.translate(None, CONTROL_BYTES))
                 if b"\0" in data or n_control > n_read / 2:
@@ -116,18 +117,12 @@ def read_text(path: Path) -> Iterator[str]:
                 if text := decoder.decode(data, final=not data):
                     yield text
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     except UnicodeDecodeError as error:
         # The decoder was given error.object, which ends where reading has come to.
         place = n_read - len(error.object) + error.start
-        raise UserError(
-            f"{path} is not UTF-8: byte {place} ({error.object[error.start]:#04x}) fits no "
-            "character; convert it to UTF-8, or leave it out"
-        ) from None
-
-
-def _unreadable(path: Path, error: OSError) -> UserError:
-    return UserError(f"cannot read {path}: {error.strerror}; mend that or leave it out")
+        bad = f"byte {place} ({error.object[error.start]:#04x}) fits no character"
+        raise not_utf8(path, bad, likely(error.object, error.start)) from None
 
 
 class Piece(NamedTuple):
@@ -202,7 +197,7 @@ def _states(files: Iterable[Path]) -> tuple[tuple[int, int], ...]:
         try:
             found = path.stat()
         except OSError as error:
-            raise _unreadable(path, error) from None
+            raise unreadable(path, error) from None
         states.append((found.st_size, found.st_mtime_ns))
     return tuple(states)
 
