@@ -16,15 +16,15 @@ import math
 import random
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from minigen import checkpoint
+from minigen import checkpoint, corpora
 from minigen.command_line import parse
 from minigen.corpora import medium
 from minigen.corpora.medium import Medium
@@ -33,7 +33,7 @@ from minigen.interface import Loaded, for_writing, from_checkpoint, load
 from minigen.sampling import Sampling, StopStrings, Token, filtered, generate, pick
 from minigen.tokenizer import Tokenizer
 
-RULE = "-" * 60  # between samples
+RULE = "-" * 60  # between samples, where documents have no separator of their own
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class SampleConfig:
     run: str | None = None  # the run's name; none: the run that was saved last
     checkpoint: str = "best"  # best (lowest validation loss), last, or a model: a folder, or gpt2
     # --- what to write ---
-    prompt: str | None = None  # how the text begins; none: as documents do
+    prompt: str | None = None  # how the text begins; none: as documents do, or lines of a book
     prompt_file: str | None = None  # a file that holds the prompt; - is standard input
     interactive: bool = False  # go on behind each line that you type; an empty one ends
     condition: str | None = None  # instead of a prompt: what the text is to be like, as mood=sad
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_saving(config, media)
     writer = Writer(config, sampling, loaded)
     prompt = writer.asked(text)
-    ids = writer.tokenizer.encode_prompt(prompt)
+    ids = writer.tokenizer.encode_prompt(prompt, writer.opening)
     loss = loaded.state.get("val_loss")
     known = "" if loss is None else f", validation loss {loss:.3f} nats/token"
     step = f"step {loaded.state['step']}" if loaded.state else "a model of others"
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     texts = writer.write(ids, prompt)
     checked(texts)
     if config.save:
-        save(texts, config.save)
+        save(texts, config.save, writer.joint or "\n\n")
 
 
 def read_prompt(config: SampleConfig) -> str:
@@ -177,11 +177,24 @@ def checked(texts: Sequence[str]) -> None:
             print(f"  {n}: {verdict.complaints[0]}", file=sys.stderr)
 
 
-def save(texts: Sequence[str], path: Path) -> None:
-    """Write the texts as the file that the ending of `path` says."""
+def joint(state: Mapping[str, Any]) -> str | None:
+    """The end of a text and what stands before the next, as in the training text.
+
+    None where files were documents, or for tales, pictures and tunes: a rule shows best where one
+    ends.
+    """
+    separator = state.get("config", {}).get("separator")
+    if not isinstance(separator, str):
+        return None
+    separator = corpora.typed(separator)
+    return f"\n{inner}\n" if (inner := separator.strip("\n")) else separator
+
+
+def save(texts: Sequence[str], path: Path, joint: str) -> None:
+    """Write the texts as the file that the ending of `path` says, as text with `joint` between."""
     kinds = {medium.of(text) for text in texts}
     if path.suffix.lower() == ".txt":
-        medium.save_text(texts, path)
+        medium.save_text(texts, path, joint)
     elif len(kinds) > 1:
         raise UserError(f"these are not all of one kind; save them as {path.with_suffix('.txt')}")
     elif (kind := kinds.pop()) and path.suffix.lower() in kind.ENDINGS:
@@ -197,6 +210,7 @@ class Writer:
     def __init__(self, config: SampleConfig, sampling: Sampling, loaded: Loaded) -> None:
         self.config, self.sampling, self.tokenizer = config, sampling, loaded.tokenizer
         self.media = medium.trained(loaded.state)
+        self.opening, self.joint = loaded.state.get("opening", ""), joint(loaded.state)
         self.rng = random.Random(f"prompt/{config.seed}")
         self.model, self.cache_for = for_writing(loaded.model, config.device, config.dtype)
 
@@ -213,7 +227,9 @@ class Writer:
         Their random numbers are those of samples number `first` and on.
         """
         config, end_of_text = self.config, self.tokenizer.end_of_text
-        samples = [Sample(self, prompt, rule=n > 0) for n in range(config.num_samples)]
+        between = self.joint or f"\n{RULE}\n"
+        before = between.removeprefix("\n")  # each text ends its own line
+        samples = [Sample(self, prompt, before if n else "") for n in range(config.num_samples)]
         limit = config.max_new_tokens or (20 if config.show_probs else 500)
         finished: set[int] = set()
         noted = False
@@ -248,21 +264,22 @@ class Writer:
 class Sample:
     """One text: tokens in, what is to be printed out."""
 
-    def __init__(self, writer: Writer, prompt: str, rule: bool) -> None:
+    def __init__(self, writer: Writer, prompt: str, before: str) -> None:
         self.config, self.sampling = writer.config, writer.sampling
         self.tokenizer, self.decoder = writer.tokenizer, writer.tokenizer.stream()
         self.stop = StopStrings(writer.config.stop_strings)
-        self.text = ""
+        self.text, self.opening = "", writer.opening
         # Between tables it would be in pieces; and some texts are seen as a whole only.
         colours = sys.stdout.isatty() and any(one.WHOLE for one in writer.media)
         self.held = writer.config.show_probs or colours
-        self.unprinted = RULE + "\n" if rule else ""
+        self.unprinted = before
         self.ended = False
         self._add(prompt)
 
     def push(self, token: Token) -> None:
         if self.config.show_probs:
-            self.unprinted += explain(token, self.text, self.tokenizer, self.sampling) + "\n\n"
+            read = self.text or self.opening
+            self.unprinted += explain(token, read, self.tokenizer, self.sampling) + "\n\n"
         if token.id == self.tokenizer.end_of_text and not self.config.ignore_end_of_text:
             self.end()
             return

@@ -51,6 +51,11 @@ class Corpus:
     floor: float | None = None  # bits per byte of `val` that no model can beat, where known
     notes: tuple[str, ...] = ()  # lines to show the user before training
 
+    @property
+    def separator_bytes(self) -> int:
+        """The bytes of text that END_OF_TEXT stands for; 0 where `floor` leaves them out."""
+        return len((self.separator or "").encode()) if self.floor is None else 0
+
 
 def find(data: Sequence[str], folder: Path, separator: str | None = None) -> Corpus:
     r"""The corpus that `--data` means.
@@ -61,13 +66,12 @@ def find(data: Sequence[str], folder: Path, separator: str | None = None) -> Cor
             exists as a file is never taken for anything else. Of several files, binary ones are
             left out, and a note says how many.
         folder: where the corpora with names are kept; they are made or downloaded on first use.
-        separator: what stands between documents in a file. A shell passes "\n" as two characters;
-            here they mean a newline.
+        separator: what stands between documents in a file, as `typed`.
 
     Raises UserError for what does not exist, cannot be read, or is neither file nor folder.
     """
     if separator is not None:
-        separator = separator.replace("\\n", "\n").replace("\\t", "\t")
+        separator = typed(separator)
         if not separator:
             raise UserError("--separator is empty; leave it out, and a file is one document")
     entries = [entry for given in data for entry in _entries(given)]
@@ -92,6 +96,11 @@ def find(data: Sequence[str], folder: Path, separator: str | None = None) -> Cor
         name = entries[0].resolve().name if entries[0].is_dir() else entries[0].stem
     name = re.sub(r"[^\w+-]+", "-", name).strip("-")[:50] or "text"
     return Corpus(name, files, (), separator, notes=notes)
+
+
+def typed(separator: str) -> str:
+    r"""A separator as it was meant: a shell passes "\n" as two characters, which are a newline."""
+    return separator.replace("\\n", "\n").replace("\\t", "\t")
 
 
 def written(data: Sequence[str]) -> tuple[str, ...]:
