@@ -23,7 +23,7 @@ import re
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from minigen import checkpoint
+from minigen import checkpoint, corpora
 from minigen.command_line import parse
 from minigen.corpora import medium
 from minigen.corpora.medium import Medium
@@ -41,7 +41,7 @@ from minigen.interface import Loaded, for_writing, from_checkpoint, load
 from minigen.sampling import ROWS, Sampling, StopStrings, Token, filtered, generate, pick
 from minigen.tokenizer import Tokenizer
 
-RULE = "-" * 60  # between samples
+RULE = "-" * 60  # between samples, where documents have no separator of their own
 MOST_NAMED = 10  # texts whose fault is named, and kinds of faults of the others
 
 
@@ -57,7 +57,7 @@ class SampleConfig:
     run: str | None = None  # a run, its name or its folder; none: the run that was saved last
     checkpoint: str = "best"  # best (lowest validation loss), last, or a model: a folder, or gpt2
     # --- what to write ---
-    prompt: str | None = None  # how the text begins; none: as documents do
+    prompt: str | None = None  # how the text begins; none: as documents do, or lines of a book
     prompt_file: str | None = None  # a file that holds the prompt; - is standard input
     interactive: bool = False  # go on behind each line that you type; an empty one ends
     condition: str | None = None  # instead of a prompt: what the text is to be like, as mood=sad
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_saving(config, media)
     writer = Writer(config, sampling, loaded)
     prompt = writer.asked(text)
-    ids = writer.tokenizer.encode_prompt(prompt)
+    ids = writer.tokenizer.encode_prompt(prompt, writer.opening)
     loss = loaded.state.get("val_loss")
     known = "" if loss is None else f", validation loss {loss:.3f} nats/token"
     step = f"step {loaded.state['step']}" if loaded.state else "a model of others"
@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     texts = [sample.text for sample in samples]
     checked(texts, {n for n, sample in enumerate(samples) if sample.cut_off})
     if config.save:
-        save(texts, config.save)
+        save(texts, config.save, writer.joint or "\n\n")
 
 
 def read_prompt(config: SampleConfig) -> str:
@@ -225,11 +225,24 @@ def kind_of(complaint: str, one: Medium) -> str:
     return re.sub(rf"\"[^\"]*\"|'[^']*'|\b(?:{own})\b|\d[\d/]*", "...", complaint)
 
 
-def save(texts: Sequence[str], path: Path) -> None:
-    """Write the texts as the file that the ending of `path` says."""
+def joint(state: Mapping[str, Any]) -> str | None:
+    """The end of a text and what stands before the next, as in the training text.
+
+    None where files were documents, or for tales, pictures and tunes: a rule shows best where one
+    ends.
+    """
+    separator = state.get("config", {}).get("separator")
+    if not isinstance(separator, str):
+        return None
+    separator = corpora.typed(separator)
+    return f"\n{inner}\n" if (inner := separator.strip("\n")) else separator
+
+
+def save(texts: Sequence[str], path: Path, joint: str) -> None:
+    """Write the texts as the file that the ending of `path` says, as text with `joint` between."""
     kinds = {medium.written_as(text) for text in texts} - {None}
     if path.suffix.lower() == ".txt":
-        medium.save_text(texts, path)
+        medium.save_text(texts, path, joint)
     elif len(kinds) > 1:
         raise UserError(f"these are not all of one kind; save them as {path.with_suffix('.txt')}")
     elif (kind := kinds.pop() if kinds else None) and path.suffix.lower() in kind.ENDINGS:
@@ -246,6 +259,7 @@ class Writer:
         self.config, self.sampling, self.tokenizer = config, sampling, loaded.tokenizer
         self.media = medium.trained(loaded.state)
         self.noted = False  # that a text outgrew the context
+        self.opening, self.joint = loaded.state.get("opening", ""), joint(loaded.state)
         self.rng = random.Random(f"prompt/{config.seed}")
         self.model, self.cache_for = for_writing(loaded.model, config.device, config.dtype)
 
@@ -262,12 +276,14 @@ class Writer:
         Their random numbers are those of samples number `first` and on.
         """
         config, samples, self.noted = self.config, list[Sample](), False
+        # Each text ends its own line.
+        before = (self.joint or f"\n{RULE}\n").removeprefix("\n")
         # Where the terminal shows the texts, they themselves show how far it is.
         hidden = config.num_samples == 1 or sys.stdout.isatty() or not sys.stderr.isatty()
         with tqdm(total=config.num_samples, unit=" samples", disable=hidden, leave=False) as bar:
             while len(samples) < config.num_samples:
                 n = min(ROWS, config.num_samples - len(samples))
-                batch = [Sample(self, prompt, rule=n > 0 or bool(samples)) for n in range(n)]
+                batch = [Sample(self, prompt, before if i or samples else "") for i in range(n)]
                 self.grow(batch, ids, first + len(samples), bar)
                 samples += batch
         return samples
@@ -313,21 +329,22 @@ class Writer:
 class Sample:
     """One text: tokens in, what is to be printed out."""
 
-    def __init__(self, writer: Writer, prompt: str, rule: bool) -> None:
+    def __init__(self, writer: Writer, prompt: str, before: str) -> None:
         self.config, self.sampling = writer.config, writer.sampling
         self.tokenizer, self.decoder = writer.tokenizer, writer.tokenizer.stream()
         self.stop = StopStrings(writer.config.stop_strings)
-        self.text = ""
+        self.text, self.opening = "", writer.opening
         # Between tables it would be in pieces; and some texts are seen as a whole only.
         colours = sys.stdout.isatty() and any(one.WHOLE for one in writer.media)
         self.held = writer.config.show_probs or colours
-        self.unprinted = RULE + "\n" if rule else ""
+        self.unprinted = before
         self.ended = self.cut_off = False  # cut_off: by --max_new_tokens
         self._add(prompt)
 
     def push(self, token: Token) -> None:
         if self.config.show_probs:
-            self.unprinted += explain(token, self.text, self.tokenizer, self.sampling) + "\n\n"
+            read = self.text or self.opening
+            self.unprinted += explain(token, read, self.tokenizer, self.sampling) + "\n\n"
         if token.id == self.tokenizer.end_of_text and not self.config.ignore_end_of_text:
             self.end()
             return

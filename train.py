@@ -36,7 +36,7 @@ from tqdm import tqdm
 
 from minigen import checkpoint, corpora, distributed, lora
 from minigen.command_line import parse
-from minigen.data import TokenFile, prepare
+from minigen.data import TokenFile, notes_on_lines, opening, prepare
 from minigen.device import (
     arithmetic,
     as_written,
@@ -180,6 +180,8 @@ class TrainConfig:
             if not least <= getattr(config, name) <= most:
                 limits = f"from {least:g} to {most:g}" if most < math.inf else f"{least:g} or more"
                 raise UserError(f"--{name} is {getattr(config, name)}; give {limits}")
+        if config.init_from == "scratch":
+            shape_of(config.vocab_size, config)  # refuse what cannot be before a text is read
         device = choose_device(config.device)
         dtype: Any = choose_dtype(config.dtype, device)
         return dataclasses.replace(config, device=str(device), dtype=dtype)
@@ -254,7 +256,9 @@ def evaluate(model: GPT, tokens: TokenFile, config: TrainConfig, limit: int | No
     return float(sums[0] / sums[1])
 
 
-def live_sample(model: GPT, tokenizer: Tokenizer, config: TrainConfig, limit: int = 60) -> str:
+def live_sample(
+    model: GPT, tokenizer: Tokenizer, config: TrainConfig, start: str = "", limit: int = 60
+) -> str:
     """How the model goes on from --sample_prompt; the random numbers are the same at each call."""
 
     def new_cache(rows: int) -> KVCache:
@@ -266,7 +270,7 @@ def live_sample(model: GPT, tokenizer: Tokenizer, config: TrainConfig, limit: in
         steps = generate(
             model,
             new_cache,
-            [tokenizer.encode_prompt(config.sample_prompt)],
+            [tokenizer.encode_prompt(config.sample_prompt, start)],
             Sampling(temperature=0.8, min_p=0.1),
             n_vocab=tokenizer.n_vocab,
             max_new_tokens=limit,
@@ -302,22 +306,26 @@ def old_text(config: TrainConfig, tokenizer: Tokenizer, settings: Mapping[str, A
 
 
 def knowledge(
-    model: GPT, old_tokens: TokenFile, tokenizer: Tokenizer, config: TrainConfig
+    model: GPT, old_tokens: TokenFile, tokenizer: Tokenizer, config: TrainConfig, start: str
 ) -> dict[str, Any]:
     """What fine-tuning changes: how a model writes, and its loss on a text of before."""
-    old_loss = evaluate(model, old_tokens, config, config.eval_tokens)
-    return {"sample": live_sample(model, tokenizer, config), "old_loss": old_loss}
+    block = min(config.block_size, old_tokens.n_tokens - 1)  # a short old text limits no training
+    old_loss = evaluate(
+        model, old_tokens, dataclasses.replace(config, block_size=block), config.eval_tokens
+    )
+    return {"sample": live_sample(model, tokenizer, config, start), "old_loss": old_loss}
 
 
 # ---- around the loop ----
 
 
-def new_model(vocab_size: int, config: TrainConfig) -> GPT:
+def shape_of(vocab_size: int, config: TrainConfig) -> GPTConfig:
+    """The shape of a new model. Raises `UserError` if there is no such model."""
     size = (vocab_size, config.block_size, config.n_layer, config.n_head, config.n_embd)
     if config.architecture == "gpt2":
-        return GPT(GPTConfig.gpt2(*size, dropout=config.dropout or 0.0, bias=config.bias))
+        return GPTConfig.gpt2(*size, dropout=config.dropout or 0.0, bias=config.bias)
     # Qwen3's small models tie the head to the embedding; ours learn faster with one of their own.
-    return GPT(GPTConfig.modern(*size, dropout=config.dropout or 0.0, tied_head=False))
+    return GPTConfig.modern(*size, dropout=config.dropout or 0.0, tied_head=False)
 
 
 class StopSignal:
@@ -492,6 +500,7 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
         distributed.wait()
 
     # The run: a new one, one that goes on, or one that begins with a trained model.
+    block_size = config.block_size  # 0: a short text may make it smaller
     begun = distributed.begun(Path(config.out_dir))
     if config.init_from != "resume" and begun and checkpoint.steps(begun):
         print(f"{begun} was begun by this launch and goes on", file=sys.stderr)
@@ -520,8 +529,19 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
     corpus = corpora.find(config.data, DATA, config.separator)
     known = last.tokenizer if last else base.tokenizer if base else None
     tokenizer, train_tokens, val_tokens = prepare(
-        corpus, known, config.tokenizer, config.vocab_size, DATA / "cache"
+        corpus, known, config.tokenizer, config.vocab_size, DATA / "cache", block_size=block_size
     )
+    notes = [] if last else [*corpus.notes, *notes_on_lines(corpus)]
+    room = min(train_tokens.n_tokens, val_tokens.n_tokens) - 1
+    if not block_size and room < config.block_size:
+        notes.append(f"a short text, so --block_size is {room}: its held-out part fills no more")
+        config = dataclasses.replace(config, block_size=room)
+    for tokens in (train_tokens, val_tokens):
+        tokens.n_windows(config.block_size)  # refuse what is too short before there is a run
+    start = opening(train_tokens, tokenizer)
+    if start and known is None:
+        tokenizer.bare = True
+    tokenizer.encode_prompt(config.sample_prompt)  # refuse unknown characters now, too
     settings = base.state.get("config", {}) if base else {}
     if last and "tuned" in last.state:
         settings = last.state["tuned"].get("config", {})
@@ -531,19 +551,8 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
         often = base is None and config.size != "tiny" and train_tokens.n_tokens < 1_000_000
         config = dataclasses.replace(config, dropout=0.1 if often else 0.0)
     content = [train_tokens.path.stem, val_tokens.path.stem]  # made of the text and the tokenizer
-    if last is None:
-        run = new_run(Path(config.out_dir), config.name or corpus.name)
-        if distributed.is_first():
-            held.enter_context(checkpoint.lock(run))
-            distributed.sign(run)
-    elif last.state["content"] != content:
+    if last is not None and last.state["content"] != content:
         raise UserError(f"{run} was trained on another text; give its --data, or start a new run")
-    if distributed.is_first():
-        distributed.wait()
-    step = last.step if last else 0
-    if distributed.from_first(step) != step:
-        raise UserError(f"not all processes see the same {run}; put --out_dir on a disk of all")
-    bits_per_byte = (val_tokens.n_tokens - 1) / val_tokens.n_bytes / math.log(2)  # of 1 nat/token
 
     # The model and its optimiser.
     torch.manual_seed(config.seed)
@@ -558,8 +567,21 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
         if config.lora_rank:
             lora.add(model, config.lora_rank)
     else:
-        model = new_model(tokenizer.n_vocab, config)
+        model = GPT(shape_of(tokenizer.n_vocab, config))
     model.train()
+
+    # The run's folder, once nothing can be refused any more.
+    if last is None:
+        run = new_run(Path(config.out_dir), config.name or corpus.name)
+        if distributed.is_first():
+            held.enter_context(checkpoint.lock(run))
+            distributed.sign(run)
+    if distributed.is_first():
+        distributed.wait()
+    step = last.step if last else 0
+    if distributed.from_first(step) != step:
+        raise UserError(f"not all processes see the same {run}; put --out_dir on a disk of all")
+
     trainee = distributed.distribute(model, config.device, config.dtype, config.fsdp)
     if model.n_parameters() < 2**22:  # of a large model, steps take long anyway, and much memory
         keep_memory()
@@ -594,10 +616,12 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
         step,
         schedule.max_steps,
         tokenizer.n_vocab,
-        bits_per_byte,
+        val_tokens.bits_per_byte(corpus.separator_bytes),
         corpus.floor,
         silent=not distributed.is_first(),
     )
+    for note in notes:
+        report.say(note)
     n_trained = sum(p.numel() for _, p in trained)
     part = f", of which {n_trained:,} train" if config.lora_rank else ""
     report.say(
@@ -618,14 +642,14 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
     def look() -> float:
         """Measure, and show what the model writes by now."""
         val_loss = measure()
-        report.evaluation(step, val_loss, live_sample(model, tokenizer, config))
+        report.evaluation(step, val_loss, live_sample(model, tokenizer, config, start))
         return val_loss
 
     def save(**losses: float) -> None:
         """Commit a checkpoint. If the disk is full, but the run goes on, so does training."""
         now = dataclasses.replace(config, max_steps=schedule.max_steps)
         facts = {"step": step, "config": dataclasses.asdict(now), "content": content, **losses}
-        facts |= {"schedule": dataclasses.asdict(schedule), "skipped": skipped}
+        facts |= {"schedule": dataclasses.asdict(schedule), "skipped": skipped, "opening": start}
         facts |= {"threads": torch.get_num_threads(), "thread_counts": counts}
         facts |= {"tuned": tuned} if tuned else {}
         complete, state = distributed.gather(model, optimizer.state)
@@ -642,7 +666,7 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
     if step == 0:
         look()
     if tuned and "before" not in tuned:
-        tuned["before"] = knowledge(model, old_tokens, tokenizer, config)
+        tuned["before"] = knowledge(model, old_tokens, tokenizer, config, start)
     if clock.seconds is not None:
         measure()  # for its time: the first one was slow
         clock.pause = clock.evaluating + SHOWING
@@ -712,7 +736,7 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
     limit = int(n_parts * config.eval_tokens)
     report.final(best.step, evaluate(model, val_tokens, config, limit), limit, val_tokens.n_tokens)
     if tuned:
-        after = knowledge(model, old_tokens, tokenizer, config)
+        after = knowledge(model, old_tokens, tokenizer, config, start)
         report.before_and_after(best.step, tuned["before"], after)
     if clock.seconds is not None:
         epochs = step * config.batch_size * config.block_size / train_tokens.n_tokens

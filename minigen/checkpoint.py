@@ -250,6 +250,7 @@ def _read_state(path: Path, content: bytes) -> dict[str, Any]:
         and isinstance(tuned, dict)
         and all(isinstance(tuned.get(key), str) for key in ("path", "sha256"))
         and isinstance(state.get("config", {}), dict)
+        and isinstance(state.get("opening", ""), str)
     ):
         raise UserError(f"{name} is damaged: no step, or no loss; use another checkpoint")
     if re.fullmatch(STEP, path.name) and _step(path) != state["step"]:

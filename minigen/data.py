@@ -38,6 +38,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from minigen.errors import UserError
+from minigen.text_file import CONTROL_BYTES, is_utf16, likely, not_utf8, unreadable
 from minigen.tokenizer import END_OF_TEXT, Tokenizer, train_tokenizer
 
 FORMAT = 1  # raise it when the same text would give other tokens or shards: old ones do not fit
@@ -47,8 +48,8 @@ MOST_OPEN = 64  # files of tokens at once
 # Characters to train a tokenizer on. Five times as many, of 100 MB of source code, made 1 to 2 %
 # fewer tokens and took more than twice as long.
 BPE_SAMPLE = 2_000_000
-
-CONTROL_BYTES = bytes({*range(32), 127} - set(b"\t\n\f\r\x1b"))
+SHORT = 1 << 16  # characters: a text that takes no time to tokenise
+RARE = 20_000  # tokens of a document so long that few windows show where one begins
 
 
 class Source(Protocol):
@@ -69,6 +70,7 @@ def prepare(
     vocab_size: int,
     cache: Path,
     val_fraction: float = 0.1,
+    block_size: int = 0,
 ) -> tuple[Tokenizer, TokenFile, TokenFile]:
     """Tokenise a corpus, or find that this was done before.
 
@@ -77,6 +79,8 @@ def prepare(
             are held out: of one file, text[: int(0.9 * n)] trains, text[int(0.9 * n) :] validates.
         tokenizer: the one to use; None trains one of `kind` on the training part.
         cache: the folder for the results; created if missing, and all in it can be made again.
+        block_size: what windows are to hold, if that is known already. A short text that has not
+            the tokens of one is refused before anything is written.
 
     Returns the tokenizer, the training stream and the validation stream.
     Raises UserError if the text cannot be read, is empty, or is no text.
@@ -86,8 +90,18 @@ def prepare(
         val = scan(source.val, source.separator)
     else:
         train, val = hold_out(train, val_fraction)
+    key = _key(train.sha256, train.stop, val.sha256, kind, vocab_size)
+    learnt, is_new = cache / f"{key}.tokenizer.json", False
     if tokenizer is None:
-        tokenizer = _trained_tokenizer(train, val, kind, vocab_size, cache)
+        tokenizer, is_new = _trained_tokenizer(train, val, kind, vocab_size, learnt)
+    for text, name in ((train, "training text"), (val, "validation text")):
+        if block_size and text.stop - text.start <= SHORT:
+            parts = chunks(text.pieces(), CHUNK)
+            n_tokens = sum(len(tokenizer.encode_documents(part.documents)) for part in parts)
+            _check_length(n_tokens, name, block_size)
+    if is_new:
+        with _written(learnt) as part:
+            tokenizer.save(part)
     train_file = write_tokens(train, tokenizer, cache, "training text")
     return tokenizer, train_file, write_tokens(val, tokenizer, cache, "validation text")
 
@@ -103,31 +117,30 @@ def read_text(path: Path) -> Iterator[str]:
     # Both keep what is cut by a chunk's end for the next: half a character, and "\r" without "\n".
     utf8 = codecs.getincrementaldecoder("utf-8-sig")()
     decoder = io.IncrementalNewlineDecoder(utf8, translate=True)
-    n_read = n_control = 0
+    n_read, n_control, is_ascii = 0, 0, True
     try:
         with path.open("rb") as file:
             data = b"any"
             while data:
                 data = file.read(CHUNK)
+                if n_read == 0 and is_utf16(data):
+                    raise not_utf8(path, "it begins with UTF-16's mark", "UTF-16")
                 n_read += len(data)
                 n_control += len(data) - len(data.translate(None, CONTROL_BYTES))
                 if b"\0" in data or n_control > n_read / 2:
                     raise UserError(f"{path} is binary, not text; give UTF-8 text, or leave it out")
                 if text := decoder.decode(data, final=not data):
+                    is_ascii &= text.isascii()
                     yield text
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     except UnicodeDecodeError as error:
         # The decoder was given error.object, which ends where reading has come to.
         place = n_read - len(error.object) + error.start
-        raise UserError(
-            f"{path} is not UTF-8: byte {place} ({error.object[error.start]:#04x}) fits no "
-            "character; convert it to UTF-8, or leave it out"
-        ) from None
-
-
-def _unreadable(path: Path, error: OSError) -> UserError:
-    return UserError(f"cannot read {path}: {error.strerror}; mend that or leave it out")
+        bad = f"byte {place} ({error.object[error.start]:#04x}) fits no character"
+        # What was UTF-8 beyond ASCII up to there is damaged, and not in another encoding.
+        encoding = likely(error.object, error.start) if is_ascii else None
+        raise not_utf8(path, bad, encoding) from None
 
 
 class Piece(NamedTuple):
@@ -202,7 +215,7 @@ def _states(files: Iterable[Path]) -> tuple[tuple[int, int], ...]:
         try:
             found = path.stat()
         except OSError as error:
-            raise _unreadable(path, error) from None
+            raise unreadable(path, error) from None
         states.append((found.st_size, found.st_mtime_ns))
     return tuple(states)
 
@@ -228,6 +241,29 @@ def scan(files: Sequence[Path], separator: str | None) -> Text:
         named = ", ".join(map(str, files[:3])) + (" ..." if len(files) > 3 else "")
         raise UserError(f"no text in {named}; give a file that is not empty")
     return Text(tuple(files), separator, digest.hexdigest(), states, 0, n_chars)
+
+
+def notes_on_lines(source: Source) -> list[str]:
+    """What to say of a text that seems to have one document a line, such as names or rows.
+
+    A book has blank lines or long ones, and a program has indented ones.
+    """
+    if source.separator is not None:
+        return []
+    n_chars, n_lines, n_others, text = 0, 0, 0, ""
+    for text in itertools.chain.from_iterable(map(read_text, source.train)):
+        n_chars += len(text)
+        n_lines += text.count("\n")
+        n_others += text.count("\n\n") + text.count("\n ") + text.count("\n\t")
+        if n_chars >= CHUNK and n_chars > 100 * n_lines:  # do not read a long book again
+            return []
+    n_lines += not text.endswith("\n")
+    if n_lines < 50 or n_chars > 100 * n_lines or 50 * n_others > n_lines:
+        return []
+    return [
+        f"{n_lines:,} short lines; if each stands by itself, --separator "
+        '"\\n" makes each a document'
+    ]
 
 
 def hold_out(text: Text, fraction: float) -> tuple[Text, Text]:
@@ -294,13 +330,13 @@ def _last_cut(text: str) -> int:
 
 
 def _trained_tokenizer(
-    train: Text, val: Text, kind: str, vocab_size: int, cache: Path
-) -> Tokenizer:
+    train: Text, val: Text, kind: str, vocab_size: int, path: Path
+) -> tuple[Tokenizer, bool]:
+    """The tokenizer that `path` has, or a new one; and whether it is to be saved there."""
     if kind not in ("char", "bpe"):
-        return train_tokenizer(kind, [])  # not learned from text
-    path = cache / f"{_key(train.sha256, train.stop, val.sha256, kind, vocab_size)}.tokenizer.json"
+        return train_tokenizer(kind, []), False  # not learned from text
     with contextlib.suppress(UserError):  # missing or damaged
-        return Tokenizer.load(path)
+        return Tokenizer.load(path), False
     if kind == "char":
         # Those of the validation text too: a character without an id could not be scored.
         known: set[str] = set()
@@ -311,9 +347,7 @@ def _trained_tokenizer(
         tokenizer = train_tokenizer("bpe", _sample(train), vocab_size)
     for text in (train, val):
         text.check()
-    with _written(path) as part:
-        tokenizer.save(part)
-    return tokenizer
+    return tokenizer, True
 
 
 def _sample(text: Text) -> Iterator[str]:
@@ -507,12 +541,13 @@ class TokenFile:
 
     def n_windows(self, block_size: int) -> int:
         """Windows in an epoch. Raises UserError if there are not the T + 1 tokens of one."""
-        if self.n_tokens < block_size + 1:
-            raise UserError(
-                f"the {self.name} has only {self.n_tokens} tokens, and --block_size {block_size} "
-                f"needs {block_size + 1}; give a smaller --block_size or more text"
-            )
+        _check_length(self.n_tokens, self.name, block_size)
         return self.n_tokens // block_size
+
+    def bits_per_byte(self, separator_bytes: int) -> float:
+        """A loss of 1 nat/token in bits/byte, where END_OF_TEXT stands for so many bytes."""
+        n_bytes = self.n_bytes + (self.n_documents - 1) * separator_bytes
+        return (self.n_tokens - 1) / n_bytes / math.log(2)  # the first END_OF_TEXT is no target
 
     def batch(
         self, seed: int, step: int, batch_size: int, block_size: int
@@ -640,6 +675,29 @@ class TokenFile:
     def _begins(self) -> list[int]:
         """The place of each shard's first token."""
         return list(itertools.accumulate((s.n_tokens for s in self.shards), initial=0))[:-1]
+
+
+def _check_length(n_tokens: int, name: str, block_size: int) -> None:
+    if n_tokens < block_size + 1:
+        raise UserError(
+            f"the {name} has only {n_tokens} tokens, and --block_size {block_size} "
+            f"needs {block_size + 1}; give a smaller --block_size or more text"
+        )
+
+
+def opening(tokens: TokenFile, tokenizer: Tokenizer) -> str:
+    """The end of a line or paragraph, to go on from without a prompt; "" if documents begin often.
+
+    A model sees a book's only END_OF_TEXT a few times, or none. After it, such a model writes the
+    book's first words by heart, or begins in mid-word. A line's end it has seen everywhere.
+    """
+    if tokens.n_documents > 1 and tokens.n_tokens < RARE * tokens.n_documents:
+        return ""
+    ids = tokens.read(0, min(tokens.n_tokens, 1 << 16)).tolist()
+    text = tokenizer.decode(id for id in ids if id != tokens.end_of_text)
+    if 50 * text.count("\n\n") > text.count("\n"):
+        return "\n\n"
+    return "\n" if "\n" in text else ""
 
 
 def _stamp(file: io.FileIO) -> tuple[int, int]:

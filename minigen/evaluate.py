@@ -299,6 +299,7 @@ class Texts(NamedTuple):
     held_out: TokenFile
     training: TokenFile | None  # None: not known
     floor: float | None  # of `held_out`, in bits/byte
+    separator_bytes: int  # of text that END_OF_TEXT stands for
     is_own: bool  # `held_out` is of the same text as `training`
 
 
@@ -324,16 +325,20 @@ def find_texts(config: EvaluateConfig, loaded: Loaded) -> Texts:
         if separator is None and corpus is not None and Path(config.file).exists():
             separator = corpus.separator
         given = corpora.find([config.file], DATA, separator)
+        for note in given.notes:
+            print(note, file=sys.stderr)
         text = scan(given.val or given.train, given.separator)
-        return Texts(write_tokens(text, tokenizer, cache, "text"), training, given.floor, False)
+        tokens = write_tokens(text, tokenizer, cache, "text")
+        return Texts(tokens, training, given.floor, given.separator_bytes, False)
     assert corpus is not None
     if config.split == "val":
-        return Texts(own, training, corpus.floor, True)
+        return Texts(own, training, corpus.floor, corpus.separator_bytes, True)
     files = [path.with_name("held_out.txt") for path in corpus.val]
     if not files or not all(file.is_file() for file in files):
         raise UserError(f"{corpus.name} has no held_out.txt; leave out --split, or give a --file")
     text = scan(files, corpus.separator)
-    return Texts(write_tokens(text, tokenizer, cache, "held-out text"), training, None, True)
+    tokens = write_tokens(text, tokenizer, cache, "held-out text")
+    return Texts(tokens, training, None, corpus.separator_bytes, True)
 
 
 def training_text(tokens: TokenFile, tokenizer: Tokenizer) -> LongText:
@@ -358,7 +363,7 @@ def judge(config: EvaluateConfig, loaded: Loaded) -> dict[str, Any]:
         config.temperature, config.top_k, config.top_p, config.min_p, config.repetition_penalty
     )
     text = read(model, texts.held_out, n_vocab, config.eval_tokens or None)
-    bits_per_byte = (texts.held_out.n_tokens - 1) / texts.held_out.n_bytes / math.log(2)
+    bits_per_byte = texts.held_out.bits_per_byte(texts.separator_bytes)
     judged: dict[str, Any] = {
         "model": str(loaded.path),
         "step": loaded.state.get("step"),

@@ -8,7 +8,8 @@
 
 A tokenizer is two facts: its kind, and the bytes of each token in the order of the ids. The last id
 is always END_OF_TEXT, which parts documents; no text encodes to it. A third fact is how a model
-reads a text: with END_OF_TEXT before it, as in training, or bare, as other people's GPT-2.
+reads a text: with END_OF_TEXT before it, as in training, or bare, as other people's GPT-2 and a
+model of a book, which has hardly ever seen END_OF_TEXT.
 
 Tokenizers of other models are read by Hugging Face's library: `HubTokenizer`.
 
@@ -122,8 +123,14 @@ class Tokenizer:
                     ids += self.encode(part)
         return ids
 
-    def encode_prompt(self, text: str) -> list[int]:
-        """The ids that a model reads to go on behind `text`; at least one."""
+    def encode_prompt(self, text: str, opening: str = "") -> list[int]:
+        """The ids that a model reads to go on after `text`; at least one.
+
+        Args:
+            opening: what the model reads instead of an empty text.
+        """
+        if opening and not text:
+            return self.encode(opening)
         ids = self.encode(text)
         return ids if self.bare and ids else [self.end_of_text, *ids]
 

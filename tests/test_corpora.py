@@ -18,7 +18,7 @@ from digests import digests
 
 from minigen import corpora
 from minigen.corpora import Corpus, pictures, tales, tunes
-from minigen.data import prepare
+from minigen.data import prepare, scan
 from minigen.errors import UserError
 
 
@@ -94,6 +94,50 @@ def test_names_are_safe_as_folders(tmp_path: Path, name: str) -> None:
     assert re.fullmatch(r"[\w+][\w+-]*", safe)
     (tmp_path / "runs" / safe).mkdir(parents=True)
     assert len(safe) <= 50
+
+
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+
+
+def test_pictures_among_texts_are_left_out_and_counted(tmp_path: Path) -> None:
+    """In a folder, by a pattern, and in a list, as a shell makes of a pattern."""
+    folder = tmp_path / "books"
+    texts = [put(folder / name) for name in ("b.txt", "c.txt")]
+    (folder / "a.png").write_bytes(PNG)
+    note = f"skipped 1 binary file {folder / 'a.png'}"
+    for given in ([folder], [folder / "*"], sorted(folder.iterdir())):
+        found = find(*given)
+        assert (found.train, found.notes) == (tuple(texts), (note,))
+    (folder / "d.bin").write_bytes(b"\1\2\3")
+    assert find(folder).notes == (f"skipped 2 binary files, such as {folder / 'a.png'}",)
+
+
+def test_a_binary_file_alone_and_nothing_but_binary_files_are_refused(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(PNG)
+    assert find(tmp_path / "a.png").train == (tmp_path / "a.png",)
+    with pytest.raises(UserError, match=r"a\.png is binary"):
+        scan(find(tmp_path / "a.png").train, None)
+    with pytest.raises(UserError, match="all of the 2 files are binary"):
+        find(tmp_path)
+
+
+def test_text_in_another_encoding_is_never_left_out(tmp_path: Path) -> None:
+    put(tmp_path / "a.txt")
+    for content in ("옛날 어느 마을에".encode("cp949"), "Łódź".encode("utf-16")):
+        (tmp_path / "b.txt").write_bytes(content)
+        with pytest.raises(UserError, match=r"b\.txt is not UTF-8.*iconv -f"):
+            scan(find(tmp_path).train, None)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "b.tsv", "c.json", "d.JSONL"])
+def test_tables_are_said_to_be_read_as_text(tmp_path: Path, name: str) -> None:
+    """Where they are most of the files, and not one among many."""
+    path = put(tmp_path / name, "1,2\n")
+    assert find(path).notes == (f"{path} is read as plain text, its quotes and commas too",)
+    for other in ("x.txt", "y.txt"):
+        put(tmp_path / other)
+    assert find(tmp_path).notes == ()
 
 
 def test_a_separator_may_be_typed_in_a_shell(tmp_path: Path) -> None:

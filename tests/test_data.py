@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,13 +134,56 @@ def test_invalid_utf8_is_named_with_its_byte(
         b"text\0text",
         bytes(range(1, 9)) * 9,
         b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
-        "utf-16".encode("utf-16"),
     ],
 )
 def test_binary_files_are_refused_by_name(tmp_path: Path, content: bytes) -> None:
     path = put(tmp_path, content)
     with pytest.raises(UserError, match=r"text\.txt is binary"):
         list(read_text(path))
+
+
+FOREIGN = [
+    ("UTF-16", "hero: Łódź, 日本\n"),
+    ("CP949", "옛날 어느 마을에 나무꾼이 살았습니다. 어머니가 말했다.\n"),
+    ("GB18030", "从前有座山。山里有座庙、庙里有个老和尚。今天3月5日、天气很好。\n"),
+    ("BIG5", "從前有座山。山裡有座廟、廟裡有個老和尚。今天天氣很好。\n"),
+    ("CP932", "むかし、あるところに、おじいさんが住んでいました。山へ柴刈りに。\n"),
+    ("EUC-JP", "むかし、あるところに、おじいさんが住んでいました。山へ柴刈りに。\n"),
+    ("CP1251", "Жили-были старик со старухой у самого синего моря.\n"),  # noqa: RUF001
+    ("CP1252", "Il était une fois une forêt où vivait un bûcheron, «là-bas».\n"),
+    ("CP1252", "Es war einmal ein König, der hatte eine schöne Tochter.\n"),
+]
+
+
+@pytest.mark.parametrize(("encoding", "line"), FOREIGN)
+@pytest.mark.parametrize("before", ["", "Chapter 1\n"])
+@pytest.mark.parametrize("times", [1, 100])
+def test_the_command_in_the_refusal_makes_a_file_with_the_same_text(
+    tmp_path: Path, encoding: str, line: str, before: str, times: int
+) -> None:
+    """The encoding is guessed, and that is said; a part of a character ends the last chunk."""
+    text = before + line * times
+    path = put(tmp_path, text.encode(encoding), "my text.txt")
+    with mock.patch.object(data, "CHUNK", 1001), pytest.raises(UserError) as caught:
+        list(read_text(path))
+    said = str(caught.value)
+    assert said.startswith(f"{path} is not UTF-8: ") and "it may be" in said and "\n" not in said
+    (command,) = re.findall(rf"iconv -f {encoding} -t UTF-8 .*txt'(?= makes)", said)
+    if shutil.which("iconv") is None:
+        pytest.skip("there is no iconv here")
+    subprocess.run(command, shell=True, check=True)
+    assert "".join(read_text(tmp_path / "my text-utf8.txt")) == text
+
+
+@pytest.mark.parametrize(
+    "content", ["né ".encode() + b"caf\xe9", "né\n".encode() * 999 + b"\xe9 ", b"\x81 \x81 "]
+)
+def test_no_encoding_is_named_without_evidence(tmp_path: Path, content: bytes) -> None:
+    """As of a damaged UTF-8 text, or of bytes that are no letters anywhere."""
+    path = put(tmp_path, content)
+    with mock.patch.object(data, "CHUNK", 1000), pytest.raises(UserError) as caught:
+        list(read_text(path))
+    assert str(caught.value).endswith("; convert it to UTF-8, or leave it out")
 
 
 def test_text_with_colours_and_form_feeds_is_text(tmp_path: Path) -> None:
@@ -155,6 +200,18 @@ def test_too_little_text_is_said_in_one_line(tmp_path: Path, content: str) -> No
     with pytest.raises(UserError, match=r"text\.txt") as caught:
         prepare(Files((path,)), BYTE, "byte", 0, tmp_path / "cache")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["char", "byte", "bpe"])
+def test_a_text_without_a_window_is_refused_before_anything_is_written(
+    tmp_path: Path, kind: str
+) -> None:
+    source, cache = Files((put(tmp_path, "the cat sat on the mat. " * 40),)), tmp_path / "cache"
+    *_, val = prepare(source, None, kind, 270, tmp_path / "trial")
+    with pytest.raises(UserError, match=f"has only {val.n_tokens} tokens, and --block_size"):
+        prepare(source, None, kind, 270, cache, block_size=val.n_tokens)
+    assert not cache.exists()
+    assert prepare(source, None, kind, 270, cache, block_size=val.n_tokens - 1)[2].n_windows(1)
 
 
 def test_what_cannot_be_opened_is_said_in_one_line(tmp_path: Path) -> None:
@@ -225,6 +282,64 @@ def test_each_document_begins_with_end_of_text(tmp_path: Path) -> None:
     file, text = stream("\n\n")
     assert text == b"|one|two|three"
     assert (file.n_documents, file.n_bytes, file.n_tokens) == (3, 11, 14)
+
+
+@pytest.mark.parametrize("separator", ["\n", "\n\n", "--", "é"])
+def test_bits_per_byte_counts_the_separators_that_end_of_text_stands_for(
+    tmp_path: Path, separator: str
+) -> None:
+    """The figure is of the whole file, with what stands between its documents."""
+    text = separator.join(["one", "two", "three", "fünf"])
+    file = made(tmp_path, text, separator=separator)
+    bits = (file.n_tokens - 1) / math.log(2)  # all but the first token, at 1 nat each
+    wanted = pytest.approx(bits / len(text.encode()))
+    assert file.bits_per_byte(len(separator.encode())) == wanted
+
+
+PARAGRAPHS = "It was late.\nIt rained.\n\n" * 20
+
+
+@pytest.mark.parametrize(
+    ("documents", "start"),
+    [
+        ([PARAGRAPHS], "\n\n"),
+        (["a line\n" * 20], "\n"),
+        (["one line"], ""),
+        ([PARAGRAPHS, PARAGRAPHS], ""),
+        (["word " * 40_000, PARAGRAPHS], "\n\n"),
+    ],
+    ids=["a book", "lines", "a line", "two short documents", "a long one and a short one"],
+)
+def test_a_sample_of_a_book_starts_as_its_paragraphs_or_lines_do(
+    tmp_path: Path, documents: list[str], start: str
+) -> None:
+    """Where END_OF_TEXT is frequent, a sample starts after it, as documents do."""
+    files = tuple(put(tmp_path, text, str(i)) for i, text in enumerate(reversed(documents)))
+    text = data.scan(files, None)
+    with mock.patch.object(data, "RARE", 5000):
+        tokens = data.write_tokens(text, BYTE, tmp_path / "cache", "text")
+        assert data.opening(tokens, BYTE) == start
+
+
+@pytest.mark.parametrize(
+    ("text", "n_lines"),
+    [
+        ("Ann\nBob\n" * 40, 80),
+        ("id,name\n" + "1,Ann\n" * 60, 61),
+        ("Ann\nBob\n" * 20, 0),
+        (PARAGRAPHS * 9, 0),
+        ("def f():\n    pass\n" * 40, 0),
+        ("A long paragraph of many words. " * 5 + "\n", 0),
+    ],
+    ids=["names", "rows", "few", "a book", "a program", "one long line"],
+)
+def test_one_document_a_line_is_noticed(tmp_path: Path, text: str, n_lines: int) -> None:
+    path = put(tmp_path, text)
+    for chunk in (100, 1 << 20):
+        with mock.patch.object(data, "CHUNK", chunk):
+            notes = data.notes_on_lines(Files((path,)))
+            assert [note.split(" ")[0] for note in notes] == ([str(n_lines)] if n_lines else [])
+    assert data.notes_on_lines(Files((path,), (), "\n")) == []
 
 
 def test_end_of_text_written_in_a_file_is_plain_text(tmp_path: Path) -> None:

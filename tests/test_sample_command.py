@@ -26,7 +26,7 @@ from minigen.command_line import parse
 from minigen.errors import UserError
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.sampling import Sampling, generate
-from minigen.tokenizer import END_OF_TEXT, train_tokenizer
+from minigen.tokenizer import END_OF_TEXT, Tokenizer, train_tokenizer
 
 SCRIPT = Path(sample.__file__)
 TEXT = "the cat sat on the mat. 나는 밥을 먹는다.\n"
@@ -219,6 +219,46 @@ def test_a_prompt_file_begins_the_text(out: Path, run: Any, tmp_path: Path) -> N
     text, _ = run("--prompt_file", str(file), "--max_new_tokens=9")
     assert text == until_end(expected(out / "char/step-000001", "the cat\nsat on\n", 9)) + "\n"
     assert run("--prompt_file=-", "--max_new_tokens=9", stdin=file.read_bytes())[0] == text
+
+
+@pytest.mark.parametrize(
+    ("separator", "between"),
+    [
+        (None, f"\n{sample.RULE}\n"),
+        ("\n", "\n"),
+        (r"\n", "\n"),
+        ("\n\n", "\n\n"),
+        ("---", "\n---\n"),
+        (r"\n%\n", "\n%\n"),
+    ],
+)
+def test_texts_are_joined_as_the_training_text_was(
+    out: Path, run: Any, tmp_path: Path, separator: str | None, between: str
+) -> None:
+    """On the terminal and in a file; split there, they are the samples again."""
+    saved = checkpoint.load(out / "char/step-000001")
+    state = {"step": 1, "config": {"separator": separator}}
+    folder = checkpoint.save(tmp_path / "out", saved.model(), saved.tokenizer, {}, state)
+    flags = ["--prompt=the", "--max_new_tokens=9", "--num_samples=3", "--stop_strings=\n"]
+    file = tmp_path / "texts.txt"
+    text, _ = run(*flags, "--checkpoint", str(folder), "--save", str(file))
+    alone = [until_end(expected(folder, "the", 9, n)).split("\n")[0] for n in range(3)]
+    assert text == between.join(alone) + "\n"
+    assert file.read_text() == (between if separator else "\n\n").join(alone) + "\n"
+
+
+def test_without_a_prompt_a_text_goes_on_from_the_opening(
+    out: Path, run: Any, tmp_path: Path
+) -> None:
+    """It is read and not shown, without END_OF_TEXT; a prompt takes its place."""
+    saved = checkpoint.load(out / "char/step-000001")
+    tokenizer = Tokenizer("char", saved.tokenizer._tokens, bare=True)
+    state = {"step": 1, "opening": "\n"}
+    folder = checkpoint.save(tmp_path / "out", saved.model(), tokenizer, {}, state)
+    flags = ["--max_new_tokens=9", "--ignore_end_of_text", "--checkpoint", str(folder)]
+    assert run("--prompt=\n", *flags)[0] == "\n" + run(*flags)[0]
+    assert "after '\\n'\n" in run(*flags, "--show_probs")[0]
+    assert run("--prompt=the", *flags)[0].startswith("the")
 
 
 def test_a_conversation_goes_on_behind_each_line(out: Path, run: Any) -> None:

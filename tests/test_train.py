@@ -22,10 +22,13 @@ import torch
 from digests import trained
 from torch.nn import functional as F
 
+import sample
 import train
 from minigen import checkpoint, corpora, plan
+from minigen import evaluate as judging
 from minigen.data import TokenFile, prepare
 from minigen.errors import UserError
+from minigen.interface import load
 from minigen.model import GPT, GPTConfig
 from minigen.report import read_metrics
 from minigen.tokenizer import Tokenizer
@@ -324,6 +327,7 @@ def test_fine_tuning_refuses_what_the_model_fixes(run: Run, tmp_path: Path) -> N
         with pytest.raises(UserError, match=re.escape(complaint)) as caught:
             run(flags, "refused", small="")
         assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out" / "refused").exists()
 
 
 def test_weights_that_are_no_numbers_are_not_saved(run: Run, tmp_path: Path) -> None:
@@ -375,6 +379,120 @@ def test_what_a_user_can_mend_is_one_line(run: Run, flags: str, complaint: str) 
     with pytest.raises(UserError, match=re.escape(complaint)) as caught:
         run(flags)
     assert "\n" not in str(caught.value)
+
+
+TINY = "--n_layer 1 --n_head 1 --n_embd 8 --batch_size 2 --vocab_size 270 --device cpu"
+TINY += " --compile no --dtype float32"
+
+
+@pytest.mark.parametrize("n_chars", [30, 300, 2000])
+def test_a_block_fits_itself_to_a_short_text(
+    run: Run, text: Path, n_chars: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line says so, the run's config has it, and a stop changes nothing."""
+    text.write_text(text.read_text()[:n_chars])
+    whole = run("--max_steps 4 --cooldown 0", "whole", small=TINY)
+    said = capsys.readouterr().err
+    config = checkpoint.load_newest(whole).state["config"]
+    assert said.count(f"a short text, so --block_size is {config['block_size']}: ") == 1
+    _, train_tokens, val_tokens = prepare(
+        corpora.find([str(text)], text), None, "bpe", 270, text.parent / "cache"
+    )
+    assert config["block_size"] == val_tokens.n_tokens - 1 < train_tokens.n_tokens
+    assert checkpoint.load_newest(whole).config.block_size == config["block_size"]
+    run("--max_steps 2 --cooldown 0", "half", small=TINY)
+    capsys.readouterr()
+    assert trained(run("--init_from resume --max_steps 4", "half", small="")) == trained(whole)
+    assert "a short text" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", ["", r"--separator \n"])
+def test_a_short_run_is_judged_by_the_same_figure(
+    run: Run, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str
+) -> None:
+    """Also where END_OF_TEXT stands for a separator, whose bytes both count."""
+    text.write_text(text.read_text()[:2000])
+    whole = run(f"--max_steps 2 {flags}", small=TINY)
+    monkeypatch.setattr(judging, "DATA", tmp_path / "data")
+    judged = judging.judge(
+        judging.EvaluateConfig(count=2, max_new_tokens=5, device="cpu"), load(whole)
+    )
+    told = read_metrics(whole)[-1]["final_val_bits_per_byte"]
+    assert judged["bits_per_byte"] == pytest.approx(told, rel=1e-5)
+
+
+def test_a_short_text_tunes_a_model_whose_old_text_is_shorter(
+    run: Run, text: Path, tmp_path: Path
+) -> None:
+    """The block fits the new text; on the old one, all of its tokens are scored."""
+    base = run("--max_steps 2 --block_size 64", "base", small=TINY)
+    old = tmp_path / "old.txt"
+    old.write_text(text.read_text()[:200])
+    text.write_text(text.read_text()[:400])
+    flags = f"--init_from {base} --old_data {old} --max_steps 2 --device cpu --compile no"
+    tuned = run(flags, "tuned", small="")
+    assert 16 < checkpoint.load_newest(tuned).state["config"]["block_size"] < 64
+    (told,) = (line for line in read_metrics(tuned) if "old_loss_after" in line)
+    assert math.isfinite(told["old_loss_after"])
+
+
+@pytest.mark.parametrize(
+    ("content", "flags", "complaint"),
+    [
+        (b"the cat sat on the mat. " * 40, "--block_size 256", "has only"),
+        (b"the cat sat on the mat. " * 40, "--block_size 64", "has only"),
+        (b"", "", "no text in"),
+        (b"x", "", "too few"),
+        (b"\x89PNG\0\0", "", "is binary"),
+        (b"caf\xe9 cr\xe8me", "", "iconv -f CP1252"),
+        (b"abc " * 900, "--data missing", "no such file"),
+        (b"abc " * 900, "--n_head 3", "not divisible"),
+        (b"abc " * 900, "--n_head 3 --architecture gpt2", "not divisible"),
+        (b"abc " * 900, "--lora_rank 2", "--lora_rank"),
+        (b"abc " * 900, "--vocab_size 9", "vocab_size 9"),
+        (b"abc " * 900, "--separator=", "--separator is empty"),
+        (b"abc " * 900, "--learning_rate -1", "--learning_rate is -1"),
+        (b"abc " * 900, "--gradient_accumulation_steps 3", "--gradient_accumulation_steps"),
+        (b"abc " * 900, "--init_from nowhere", "nowhere"),
+    ],
+)
+def test_a_refusal_prints_one_line_and_leaves_nothing(
+    run: Run,
+    text: Path,
+    tmp_path: Path,
+    content: bytes,
+    flags: str,
+    complaint: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """No run, no tokens, and nothing that was said before."""
+    text.write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(complaint)) as caught:
+        run(flags, small="--n_layer 1 --n_embd 8 --batch_size 2 --device cpu")
+    assert "\n" not in str(caught.value)
+    assert capsys.readouterr() == ("", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
+
+
+def test_a_prompt_that_has_no_ids_leaves_no_run(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not among the"):
+        run("--sample_prompt 日 --tokenizer char", small=TINY)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_of_a_book_starts_where_lines_start(
+    run: Run, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a prompt; and END_OF_TEXT, which it has hardly seen, stands before no prompt."""
+    book = checkpoint.load_newest(run("--max_steps 200 --dropout 0", "book"))
+    assert book.state["opening"] == "\n" and book.tokenizer.bare
+    capsys.readouterr()
+    sample.main(["--out_dir", str(tmp_path / "out"), "--run", "book", "--num_samples", "9"])
+    written = capsys.readouterr().out.split(f"{sample.RULE}\n")
+    assert len(written) == 9 and all(re.match("[A-Z]", one) for one in written)
+
+    listed = checkpoint.load_newest(run("--max_steps 2 --separator \\n", "list"))
+    assert listed.state["opening"] == "" and not listed.tokenizer.bare
 
 
 def test_a_compiled_run_saves_what_a_plain_one_loads(run: Run) -> None:

@@ -27,9 +27,11 @@ from pathlib import Path
 from typing import Any
 
 from minigen.errors import UserError
+from minigen.text_file import is_binary, unreadable
 
 WRITTEN = ("tales", "pictures", "tunes")  # by a module of that name, here
 NAMES = (*WRITTEN, "shakespeare")
+TABLES = (".csv", ".tsv", ".json", ".jsonl")  # files that hold more than text
 
 SHAKESPEARE_URL = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -47,6 +49,12 @@ class Corpus:
     val: tuple[Path, ...] = ()
     separator: str | None = None  # stands between documents; None: each file is one document
     floor: float | None = None  # bits per byte of `val` that no model can beat, where known
+    notes: tuple[str, ...] = ()  # lines to show the user before training
+
+    @property
+    def separator_bytes(self) -> int:
+        """The bytes of text that END_OF_TEXT stands for; 0 where `floor` leaves them out."""
+        return len((self.separator or "").encode()) if self.floor is None else 0
 
 
 def find(data: Sequence[str], folder: Path, separator: str | None = None) -> Corpus:
@@ -55,15 +63,15 @@ def find(data: Sequence[str], folder: Path, separator: str | None = None) -> Cor
     Args:
         data: files, folders (all files in them that are not hidden), patterns like "books/*.txt",
             and names of corpora; several may stand in one string, with commas between them. What
-            exists as a file is never taken for anything else.
+            exists as a file is never taken for anything else. Of several files, binary ones are
+            left out, and a note says how many.
         folder: where the corpora with names are kept; they are made or downloaded on first use.
-        separator: what stands between documents in a file. A shell passes "\n" as two characters;
-            here they mean a newline.
+        separator: what stands between documents in a file, as `typed`.
 
     Raises UserError for what does not exist, cannot be read, or is neither file nor folder.
     """
     if separator is not None:
-        separator = separator.replace("\\n", "\n").replace("\\t", "\t")
+        separator = typed(separator)
         if not separator:
             raise UserError("--separator is empty; leave it out, and a file is one document")
     entries = [entry for given in data for entry in _entries(given)]
@@ -78,14 +86,21 @@ def find(data: Sequence[str], folder: Path, separator: str | None = None) -> Cor
             )
         return _written(grammars, folder)
     found = [_shakespeare(folder) if isinstance(e, str) else _files(e) for e in entries]
-    files = tuple(dict.fromkeys(file for files in found for file in files))  # each once, in order
+    every = tuple(dict.fromkeys(file for files in found for file in files))  # each once, in order
+    files, notes = _texts(every)
     if len(entries) > 1:
-        name = f"{files[0].stem}+{len(files) - 1}"
+        name = files[0].stem + (f"+{len(files) - 1}" if len(files) > 1 else "")
     elif isinstance(entries[0], str):
         name = entries[0]
     else:
         name = entries[0].resolve().name if entries[0].is_dir() else entries[0].stem
-    return Corpus(re.sub(r"[^\w+-]+", "-", name).strip("-")[:50] or "text", files, (), separator)
+    name = re.sub(r"[^\w+-]+", "-", name).strip("-")[:50] or "text"
+    return Corpus(name, files, (), separator, notes=notes)
+
+
+def typed(separator: str) -> str:
+    r"""A separator as it was meant: a shell passes "\n" as two characters, which are a newline."""
+    return separator.replace("\\n", "\n").replace("\\t", "\t")
 
 
 def written(data: Sequence[str]) -> tuple[str, ...]:
@@ -132,13 +147,38 @@ def _files(path: Path) -> list[Path]:
             files += [Path(root, name) for name in names if not name.startswith(".")]
         files = sorted(file for file in files if file.is_file())
     except OSError as error:
-        where = error.filename or path
-        raise UserError(
-            f"cannot read {where}: {error.strerror}; mend that or leave it out"
-        ) from None
+        raise unreadable(error.filename or path, error) from None
     if not files:
         raise UserError(f"the folder {path} holds no files; give one with text files")
     return files
+
+
+def _texts(files: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Those of several files that are not binary, and notes on the others and on tables.
+
+    A file that is given alone stays, as reading it says what is wrong. A text in another encoding
+    stays too: text is never left out without asking.
+    """
+    notes = []
+    binary = [file for file in files if len(files) > 1 and is_binary(_first_bytes(file))]
+    if binary:
+        n = "1 binary file" if len(binary) == 1 else f"{len(binary):,} binary files, such as"
+        notes.append(f"skipped {n} {binary[0]}")
+    texts = tuple(file for file in files if file not in set(binary))
+    if not texts:
+        raise UserError(f"all of the {len(files)} files are binary, not text; give UTF-8 text")
+    tables = [file for file in texts if file.suffix.lower() in TABLES]
+    if 2 * len(tables) > len(texts):
+        notes.append(f"{tables[0]} is read as plain text, its quotes and commas too")
+    return texts, tuple(notes)
+
+
+def _first_bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(1 << 16)
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def _written(names: Sequence[str], folder: Path) -> Corpus:

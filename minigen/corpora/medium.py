@@ -175,10 +175,10 @@ def draw(options: Sequence[str], rng: random.Random) -> str:
     return options[int(rng.random() * len(options))]
 
 
-def save_text(texts: Sequence[str], path: Path) -> None:
-    """Write texts with blank lines between them. Raises UserError if they cannot be written."""
+def save_text(texts: Sequence[str], path: Path, joint: str = "\n\n") -> None:
+    """Write texts with `joint` between them. Raises UserError if they cannot be written."""
     try:
-        path.write_text("\n\n".join(texts) + "\n", encoding="utf-8")
+        path.write_text(joint.join(texts) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; give another place") from None
 
