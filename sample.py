@@ -210,7 +210,7 @@ def checked(texts: Sequence[str], cut_off: Collection[int] = ()) -> None:
         print(f"  {times} more: {kind}", file=sys.stderr)
     if rest := kinds.total() - sum(times for _, times in kinds.most_common(MOST_NAMED)):
         print(f"  {rest} more: other faults", file=sys.stderr)
-    if 2 * n_unreadable > n_checked:
+    if 2 * n_unreadable > n_checked - n_cut:
         print("most of them are not well-formed: train longer", file=sys.stderr)
 
 

@@ -109,8 +109,10 @@ def save(texts: Sequence[str], path: Path, cell: int = CELL, columns: int = 0) -
             return
         gap, line, dpi = 16, 15, 100  # pixels, and how many of them an inch has
         (usual, times), *_ = Counter(image.shape for image in images).most_common(1)
-        side = (SIDE * cell, SIDE * cell, 3)
-        height, width, _ = usual if 2 * times >= len(images) and min(usual) else side
+        side, least, most = SIDE * cell, SIDE * cell // 2, MOST_CELLS * cell
+        if 2 * times < len(images) or not all(least <= size < most for size in usual[:2]):
+            usual = side, side, 3
+        height, width, _ = usual
         images = [image[:height, :width] for image in images]
         columns = columns or math.ceil(math.sqrt(len(images)))
         n_rows = math.ceil(len(images) / columns)

@@ -70,7 +70,7 @@ def test_broken_pictures_make_a_sheet_of_the_usual_size(tmp_path: Path) -> None:
     broken = ["picture: $ \x1b" + "what? " * 400 + "\n" + "g" * 5000, "picture: x" + "\ng" * 900]
     canvas.save(TEXTS, tmp_path / "usual.png", cell=4, columns=3)
     usual = matplotlib.image.imread(tmp_path / "usual.png").shape
-    for texts in ([*TEXTS[:3], *broken], [TEXTS[0], *broken * 2]):
+    for texts in ([*TEXTS[:3], *broken], [TEXTS[0], *broken * 2], broken[:1] * 4):
         canvas.save(texts, tmp_path / "sheet.png", cell=4, columns=3)
         found = matplotlib.image.imread(tmp_path / "sheet.png").shape
         assert found[1] == usual[1] and found[0] <= usual[0] + 2 * 15 * canvas.MOST_LINES

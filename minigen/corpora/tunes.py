@@ -644,18 +644,18 @@ def save(texts: Sequence[str], path: Path) -> None:
         others = f" and {len(left_out) - 5} other signs" if len(left_out) > 5 else ""
         print(f"left out, as minigen cannot play it: {most}{others}", file=sys.stderr)
     if faults:
+        mostly = 2 * len(faults) > len(texts) > 1
+        advice = "train longer" if mostly else "another --seed makes another"
         few = "; ".join(faults[:3])
         said = (
             few if len(faults) <= 3 else f"{len(faults)} of {len(texts)} are no tunes: {few}; ..."
         )
-        are_many = 2 * len(faults) > len(texts) > 1
-        advice = "train longer" if are_many else "another --seed makes another"
         raise UserError(f"{said}; {advice}")
 
 
 def several(texts: Sequence[str]) -> list[str]:
     """The tunes of texts: one that has no first line may hold more than one, each from its X:."""
-    found = list[str]()
+    found: list[str] = []
     for text in texts:
         _, *tunes = re.split(r"^(?=X:)", text, flags=re.MULTILINE)
         found += [text] if text.startswith("tune:") or len(tunes) < 2 else tunes
