@@ -132,6 +132,7 @@ class TrainConfig:
         correction, which starts from nothing, takes ten times more.
         """
         fresh, shape = TrainConfig(), base.model.config
+        settings = base.state.get("config", {})
         for name in ("n_layer", "n_head", "n_embd", "size", "architecture", "bias", "tokenizer",
                      "vocab_size"):  # fmt: skip
             if getattr(self, name) != getattr(fresh, name):
@@ -147,8 +148,9 @@ class TrainConfig:
             batch_size=self.batch_size or 8,
             learning_rate=self.learning_rate or (0.8 if self.lora_rank else 0.08) / shape.n_embd,
             optimizer="adamw" if self.optimizer == "auto" else self.optimizer,
-            old_data=self.old_data or tuple(base.state.get("config", {}).get("data", ("tales",))),
-            separator=self.separator or separator_of(self.data, base.state.get("config", {})),
+            old_data=self.old_data
+            or corpora.given_in(base.state.get("folder", ""), settings.get("data", ("tales",))),
+            separator=self.separator or separator_of(self.data, settings),
         )
 
     def resolved(self) -> TrainConfig:
@@ -291,15 +293,18 @@ def separator_of(data: tuple[str, ...], settings: Mapping[str, Any]) -> str | No
     return None if corpora.written(data) else separator
 
 
-def old_text(config: TrainConfig, tokenizer: Tokenizer, settings: Mapping[str, Any]) -> TokenFile:
+def old_text(
+    config: TrainConfig, tokenizer: Tokenizer, settings: Mapping[str, Any], most_chars: int
+) -> TokenFile:
     """Return the held-out part of --old_data: text that a model knew before it was fine-tuned.
 
     Args:
         settings: the configuration that the model was trained with; empty: it is another's model.
+        most_chars: of a longer text about so many characters are read; 0: all are.
     """
     try:
         old = corpora.find(config.old_data, DATA, separator_of(config.old_data, settings))
-        _, _, held_out = prepare(old, tokenizer, "", 0, DATA / "cache")
+        _, _, held_out = prepare(old, tokenizer, "", 0, DATA / "cache", most_chars=most_chars)
     except UserError as error:
         raise UserError(f"the model's old text: {error}; --old_data names another") from None
     return held_out
@@ -456,6 +461,9 @@ def settle_compile(model: GPT, tokens: TokenFile, config: TrainConfig) -> TrainC
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Of a longer text a part is read by a run by the clock, as reading all would take too much of the
+# time. Two slow cores tokenise 12 million characters a second, and train on less than 0.1 million.
+CHARS_A_MINUTE = 100_000_000
 MOST_SKIPPED = 20  # steps of a run without finite gradients, with --on_nan skip
 SHOWING = 0.5  # seconds that an evaluation takes besides: a sample, a plot, a checkpoint
 
@@ -514,6 +522,9 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
         last = checkpoint.load_newest(run)
         checkpoint.set_aside(run, last.step)
         config = resumed(config, last.state["config"])
+        folder = last.state.get("folder", "")
+        data, old_data = (corpora.given_in(folder, d) for d in (config.data, config.old_data))
+        config = dataclasses.replace(config, data=data, old_data=old_data)
     elif config.init_from != "scratch":
         source = checkpoint.find(config.init_from, config.out_dir)
         base = load(source, config.dropout or 0.0)
@@ -528,10 +539,22 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
     # The text, as tokens.
     corpus = corpora.find(config.data, DATA, config.separator)
     known = last.tokenizer if last else base.tokenizer if base else None
+    most_chars = 0  # that are read of a text; 0: all
+    if last is not None:
+        most_chars = last.state.get("most_chars", 0)
+    elif not config.max_steps and config.device == "cpu":
+        most_chars = math.ceil(CHARS_A_MINUTE * config.minutes)
     tokenizer, train_tokens, val_tokens = prepare(
-        corpus, known, config.tokenizer, config.vocab_size, DATA / "cache", block_size=block_size
-    )
+        corpus, known, config.tokenizer, config.vocab_size, DATA / "cache", block_size=block_size,
+        most_chars=most_chars,
+    )  # fmt: skip
     notes = [] if last else [*corpus.notes, *notes_on_lines(corpus)]
+    read, size = (train_tokens.n_bytes + val_tokens.n_bytes) / 1e6, corpus.n_bytes / 1e6
+    if most_chars and read < 0.8 * size:
+        notes.append(
+            f"of {size:,.0f} MB of text {read:,.0f} MB are read, from all over it: more than "
+            f"{config.minutes:g} minutes are enough to learn from; with --max_steps all is read"
+        )
     room = min(train_tokens.n_tokens, val_tokens.n_tokens) - 1
     if not block_size and room < config.block_size:
         notes.append(f"a short text, so --block_size is {room}: its held-out part fills no more")
@@ -545,7 +568,9 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
     settings = base.state.get("config", {}) if base else {}
     if last and "tuned" in last.state:
         settings = last.state["tuned"].get("config", {})
-    old_tokens = old_text(config, tokenizer, settings) if config.old_data else val_tokens
+    old_tokens = val_tokens
+    if config.old_data:
+        old_tokens = old_text(config, tokenizer, settings, most_chars)
     config = in_parts(config, tokenizer.n_vocab)
     if config.dropout is None:  # a short text is read often; keep it from being learnt by heart
         often = base is None and config.size != "tiny" and train_tokens.n_tokens < 1_000_000
@@ -651,6 +676,7 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
         facts = {"step": step, "config": dataclasses.asdict(now), "content": content, **losses}
         facts |= {"schedule": dataclasses.asdict(schedule), "skipped": skipped, "opening": start}
         facts |= {"threads": torch.get_num_threads(), "thread_counts": counts}
+        facts |= {"most_chars": most_chars, "folder": os.getcwd()}  # where the text's paths begin
         facts |= {"tuned": tuned} if tuned else {}
         complete, state = distributed.gather(model, optimizer.state)
         try:

@@ -43,11 +43,13 @@ from minigen.tokenizer import END_OF_TEXT, Tokenizer, train_tokenizer
 
 FORMAT = 1  # raise it when the same text would give other tokens or shards: old ones do not fit
 CHUNK = 1 << 20  # bytes to read, characters to encode at once: memory is a small multiple of it
+STRIPE = 1 << 20  # characters that are read in a row of a text that is read in part
 SHARD = 1 << 26  # characters in a file of tokens, or up to a chunk more
 MOST_OPEN = 64  # files of tokens at once
 # Characters to train a tokenizer on. Five times as many, of 100 MB of source code, made 1 to 2 %
 # fewer tokens and took more than twice as long.
 BPE_SAMPLE = 2_000_000
+NOTED = 1 << 24  # characters that are looked at to see whether each line is a document
 SHORT = 1 << 16  # characters: a text that takes no time to tokenise
 RARE = 20_000  # tokens of a document so long that few windows show where one begins
 
@@ -71,6 +73,7 @@ def prepare(
     cache: Path,
     val_fraction: float = 0.1,
     block_size: int = 0,
+    most_chars: int = 0,
 ) -> tuple[Tokenizer, TokenFile, TokenFile]:
     """Tokenise a corpus, or find that this was done before.
 
@@ -81,6 +84,8 @@ def prepare(
         cache: the folder for the results; created if missing, and all in it can be made again.
         block_size: what windows are to hold, if that is known already. A short text that has not
             the tokens of one is refused before anything is written.
+        most_chars: of a longer text about so many characters are read, in stripes from all over it;
+            0: all are.
 
     Returns the tokenizer, the training stream and the validation stream.
     Raises UserError if the text cannot be read, is empty, or is no text.
@@ -90,12 +95,15 @@ def prepare(
         val = scan(source.val, source.separator)
     else:
         train, val = hold_out(train, val_fraction)
-    key = _key(train.sha256, train.stop, val.sha256, kind, vocab_size)
+    if most_chars and not source.val:
+        every = math.ceil((train.n_chars + val.n_chars) / most_chars)
+        train, val = replace(train, every=every), replace(val, every=every)
+    key = _key(train.sha256, train.stop, val.sha256, kind, vocab_size, *train.key)
     learnt, is_new = cache / f"{key}.tokenizer.json", False
     if tokenizer is None:
         tokenizer, is_new = _trained_tokenizer(train, val, kind, vocab_size, learnt)
     for text, name in ((train, "training text"), (val, "validation text")):
-        if block_size and text.stop - text.start <= SHORT:
+        if block_size and text.n_chars <= SHORT:
             parts = chunks(text.pieces(), CHUNK)
             n_tokens = sum(len(tokenizer.encode_documents(part.documents)) for part in parts)
             _check_length(n_tokens, name, block_size)
@@ -190,15 +198,40 @@ class Text:
     states: tuple[tuple[int, int], ...]  # of the files: as long as these stay, so does the text
     start: int
     stop: int
+    every: int = 1  # of so many stripes of STRIPE characters one is read, and the others are not
+
+    @property
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """The characters that are read, as (start, stop) pairs in order."""
+        if self.every == 1:
+            yield self.start, self.stop
+        else:
+            for start in range(self.start, self.stop, self.every * STRIPE):
+                yield start, min(start + STRIPE, self.stop)
+
+    @property
+    def n_chars(self) -> int:
+        """The number of characters that are read."""
+        return sum(stop - start for start, stop in self.spans)
+
+    @property
+    def key(self) -> tuple[int, ...]:
+        """The part of this text's name in the cache that tells a text read in stripes."""
+        return (self.every,) if self.every > 1 else ()
 
     def pieces(self) -> Iterator[Piece]:
-        """The documents in pieces of at most some MB. One cut by `start` begins there."""
-        position = 0
+        """The documents in pieces of at most some MB. One cut by a span's start begins there."""
+        position, spans = 0, self.spans
+        start, stop = next(spans)
         for begins, text in _pieces(self.files, self.separator):
-            if position >= self.stop:
-                return
-            if part := text[max(0, self.start - position) : self.stop - position]:
-                yield Piece(begins or position <= self.start, part)
+            while start < position + len(text):
+                if part := text[max(0, start - position) : stop - position]:
+                    yield Piece(begins or position <= start, part)
+                if stop > position + len(text):
+                    break  # the span continues in the next piece
+                if (span := next(spans, None)) is None:
+                    return
+                start, stop = span
             position += len(text)
 
     def check(self) -> None:
@@ -233,10 +266,13 @@ def scan(files: Sequence[Path], separator: str | None) -> Text:
     """Read all once: to see that it is text, to count its characters, to know it again."""
     states = _states(files)
     digest, n_chars = hashlib.sha256(), 0
-    for piece in _pieces(files, separator):
-        # 0xFF is in no UTF-8, so the digest also tells where the documents begin.
-        digest.update(b"\xff" * piece.begins + piece.text.encode("utf-8"))
-        n_chars += len(piece.text)
+    with _bar("reading", sum(size for size, _ in states), "B") as bar:
+        for piece in _pieces(files, separator):
+            content = piece.text.encode("utf-8")
+            # 0xFF is in no UTF-8, so the digest also tells where the documents begin.
+            digest.update(b"\xff" * piece.begins + content)
+            n_chars += len(piece.text)
+            bar.update(len(content))
     if n_chars == 0:
         named = ", ".join(map(str, files[:3])) + (" ..." if len(files) > 3 else "")
         raise UserError(f"no text in {named}; give a file that is not empty")
@@ -250,18 +286,21 @@ def notes_on_lines(source: Source) -> list[str]:
     """
     if source.separator is not None:
         return []
-    n_chars, n_lines, n_others, text = 0, 0, 0, ""
+    n_chars, n_lines, n_others, text, more = 0, 0, 0, "", ""
     for text in itertools.chain.from_iterable(map(read_text, source.train)):
         n_chars += len(text)
         n_lines += text.count("\n")
         n_others += text.count("\n\n") + text.count("\n ") + text.count("\n\t")
         if n_chars >= CHUNK and n_chars > 100 * n_lines:  # do not read a long book again
             return []
+        if n_chars >= NOTED:
+            more = "more than "
+            break
     n_lines += not text.endswith("\n")
     if n_lines < 50 or n_chars > 100 * n_lines or 50 * n_others > n_lines:
         return []
     return [
-        f"{n_lines:,} short lines; if each stands by itself, --separator "
+        f"{more}{n_lines:,} short lines; if each stands by itself, --separator "
         '"\\n" makes each a document'
     ]
 
@@ -352,13 +391,15 @@ def _trained_tokenizer(
 
 def _sample(text: Text) -> Iterator[str]:
     """Chunks from all over the text, of `BPE_SAMPLE` characters or a little more together."""
-    share = min(1, BPE_SAMPLE / (text.stop - text.start))
+    share = min(1, BPE_SAMPLE / text.n_chars)
     seen = taken = 0
-    for chunk in chunks(text.pieces(), size=1 << 16):
-        seen += chunk.n_chars
-        if taken < share * seen:
-            taken += chunk.n_chars
-            yield from chunk.documents
+    with _bar("choosing a sample to learn tokens from", text.n_chars, "char") as bar:
+        for chunk in chunks(text.pieces(), size=1 << 16):
+            seen += chunk.n_chars
+            bar.update(chunk.n_chars)
+            if taken < share * seen:
+                taken += chunk.n_chars
+                yield from chunk.documents
 
 
 def write_tokens(text: Text, tokenizer: Tokenizer, cache: Path, name: str) -> TokenFile:
@@ -366,24 +407,16 @@ def write_tokens(text: Text, tokenizer: Tokenizer, cache: Path, name: str) -> To
 
     Each shard takes its place when it is whole, and then the file of facts that names it.
     """
-    path = cache / f"{_key(text.sha256, text.start, text.stop, tokenizer.fingerprint)}.json"
+    path = (
+        cache / f"{_key(text.sha256, text.start, text.stop, tokenizer.fingerprint, *text.key)}.json"
+    )
     dtype = np.dtype("<u2" if tokenizer.n_vocab <= 1 << 16 else "<u4")
     file = TokenFile(path, name, dtype.str, tokenizer.end_of_text, _whole_shards(path))
     n_done = sum(shard.n_chars for shard in file.shards)
-    if n_done == text.stop - text.start:
+    if n_done == text.n_chars:
         return file
     encoded = _encode(text, tokenizer, dtype, n_done)
-    # Shows itself after a second, and not where stderr is no terminal.
-    with tqdm(
-        desc="tokenising",
-        total=text.stop - text.start,
-        initial=n_done,
-        unit="char",
-        unit_scale=True,
-        delay=1,
-        disable=None,
-        leave=False,
-    ) as bar:
+    with _bar("tokenising", text.n_chars, "char", n_done) as bar:
         for _, parts in itertools.groupby(encoded, key=lambda part: part.shard):
             with _written(_shard_path(path, len(file.shards))) as part:
                 shard = _write_shard(part, parts, bar)
@@ -395,6 +428,14 @@ def write_tokens(text: Text, tokenizer: Tokenizer, cache: Path, name: str) -> To
                 part.write_bytes(json.dumps(facts, indent=1).encode("utf-8"))
     text.check()  # if it became shorter, there may have been no shard to commit
     return file
+
+
+def _bar(what: str, total: int, unit: str, n_done: int = 0) -> tqdm[Any]:
+    """Return a bar that shows itself after a second, and not where stderr is no terminal."""
+    return tqdm(
+        desc=what, total=total, initial=n_done, unit=unit, unit_scale=True, delay=1, disable=None,
+        leave=False,
+    )  # fmt: skip
 
 
 class Part(NamedTuple):

@@ -309,8 +309,11 @@ def find_texts(config: EvaluateConfig, loaded: Loaded) -> Texts:
     try:
         if settings is None:
             raise UserError(f"{loaded.path} is no run of train.py, so what it read is not known")
-        corpus = corpora.find(settings["data"], DATA, settings["separator"])
-        _, training, own = prepare(corpus, tokenizer, "", 0, cache)
+        data = corpora.given_in(loaded.state.get("folder", ""), settings["data"])
+        corpus = corpora.find(data, DATA, settings["separator"])
+        _, training, own = prepare(
+            corpus, tokenizer, "", 0, cache, most_chars=loaded.state.get("most_chars", 0)
+        )
         if loaded.state["content"] != [training.path.stem, own.path.stem]:
             training = None
             raise UserError(f"{corpus.name} is no longer the text that it was trained on")

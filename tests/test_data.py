@@ -27,9 +27,9 @@ from digests import digests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from minigen import data
+from minigen import corpora, data
 from minigen.corpora import Corpus
-from minigen.data import TokenFile, prepare, read_text
+from minigen.data import TokenFile, prepare, read_text, scan
 from minigen.errors import UserError
 from minigen.tokenizer import END_OF_TEXT, Tokenizer, train_tokenizer
 
@@ -1032,3 +1032,42 @@ def test_sliding_predicts_from_the_beginning_of_a_document(
                 place += 1
                 n_scored += 1
     assert n_scored == len(tokens) - 1
+
+
+def test_a_text_read_in_stripes_is_its_stripes(tmp_path: Path, monkeypatch: Any) -> None:
+    """Of every third stripe each character once, in order, whatever the documents are."""
+    monkeypatch.setattr(data, "STRIPE", 7)
+    text = "".join(f"line {n}\n" * (n % 3 + 1) for n in range(60))
+    path = tmp_path / "text.txt"
+    path.write_text(text)
+    for separator in (None, "\n"):
+        whole = scan([path], separator)
+        full = "".join(piece.text for piece in whole.pieces())
+        assert len(full) == whole.n_chars
+        for start, stop in ((0, whole.stop), (5, whole.stop - 4)):
+            part = replace(whole, start=start, stop=stop, every=3)
+            expected = [full[a : min(a + 7, stop)] for a in range(start, stop, 21)]
+            pieces = list(part.pieces())
+            assert "".join(piece.text for piece in pieces) == "".join(expected)
+            assert part.n_chars == sum(map(len, expected))
+            assert sum(piece.begins for piece in pieces) >= len(expected)  # each cut begins one
+
+
+def test_of_a_long_text_a_part_is_read_from_all_over_it(tmp_path: Path, monkeypatch: Any) -> None:
+    """About as much as asked for, under another name in the cache; a short text is read whole."""
+    monkeypatch.setattr(data, "STRIPE", 100)
+    path = tmp_path / "text.txt"
+    path.write_text("".join(f"{n} is a number.\n" for n in range(4000)))
+    source, cache = corpora.find([str(path)], tmp_path), tmp_path / "cache"
+    tokenizer, train, val = prepare(source, None, "byte", 0, cache)
+    _, part, part_val = prepare(source, tokenizer, "", 0, cache, most_chars=9000)
+    assert 0.8 * 9000 < part.n_bytes + part_val.n_bytes < 1.2 * 9000
+    assert part.path != train.path and part_val.path != val.path
+    numbers = [int(n) for n in re.findall(r"\n(\d+) is", tokenizer.decode(all_of(part)))]
+    assert numbers == sorted(numbers) and numbers[0] < 200 and numbers[-1] > 3300
+    assert prepare(source, tokenizer, "", 0, cache, most_chars=10**6)[1] == train
+
+
+def all_of(tokens: TokenFile) -> list[int]:
+    """Return the ids of a stream, without END_OF_TEXT."""
+    return [id for id in tokens.read(0, tokens.n_tokens).tolist() if id != tokens.end_of_text]

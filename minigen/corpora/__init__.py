@@ -56,6 +56,11 @@ class Corpus:
         """The bytes of text that END_OF_TEXT stands for; 0 where `floor` leaves them out."""
         return len((self.separator or "").encode()) if self.floor is None else 0
 
+    @property
+    def n_bytes(self) -> int:
+        """The size of all its files."""
+        return sum(path.stat().st_size for path in (*self.train, *self.val))
+
 
 def find(data: Sequence[str], folder: Path, separator: str | None = None) -> Corpus:
     r"""The corpus that `--data` means.
@@ -107,6 +112,20 @@ def written(data: Sequence[str]) -> tuple[str, ...]:
     """Those of the corpora that grammars write which `--data` names."""
     names = {name.strip() for given in data for name in given.split(",")}
     return tuple(name for name in WRITTEN if name in names)
+
+
+def given_in(folder: str, data: Sequence[str]) -> tuple[str, ...]:
+    """Return the entries of a --data that was given in `folder`, as they are found from here.
+
+    An entry that is not here, but lies in that folder, becomes a path in that folder.
+    """
+    found = []
+    for given in data:
+        there = os.path.join(folder, given)
+        is_here = given in NAMES or os.path.lexists(given) or glob.glob(given, recursive=True)
+        is_there = os.path.lexists(there) or glob.glob(there, recursive=True)
+        found.append(there if is_there and not is_here else given)
+    return tuple(found)
 
 
 def _entries(given: str) -> list[str | Path]:
