@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from digests import trained
+from small_text import until_it_trains
 from torch.nn import functional as F
 
 import train
@@ -431,11 +432,7 @@ def test_ctrl_c_from_a_terminal(text: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [*command, *SMALL.split(), "--max_steps", "100000"], stderr=subprocess.PIPE, text=True
     )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("step 0"):
-            break
-    time.sleep(1)
+    until_it_trains(out_dir / "text")
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
