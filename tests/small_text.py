@@ -1,8 +1,9 @@
-"""The text that tests train on."""
+"""The text that tests train on, and the moment at which a process has begun to."""
 
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 
 
@@ -15,3 +16,11 @@ def write_text(folder: Path) -> Path:
     path = folder / "text.txt"
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
+
+
+def until_it_trains(run: Path) -> None:
+    """Wait until the process that trains a run has taken its first step."""
+    metrics, end = run / "metrics.jsonl", time.monotonic() + 100
+    while not metrics.exists() or '"train_loss"' not in metrics.read_text(encoding="utf-8"):
+        assert time.monotonic() < end, "no step was taken"
+        time.sleep(0.02)

@@ -1063,11 +1063,13 @@ def test_of_a_long_text_a_part_is_read_from_all_over_it(tmp_path: Path, monkeypa
     _, part, part_val = prepare(source, tokenizer, "", 0, cache, most_chars=9000)
     assert 0.8 * 9000 < part.n_bytes + part_val.n_bytes < 1.2 * 9000
     assert part.path != train.path and part_val.path != val.path
-    numbers = [int(n) for n in re.findall(r"\n(\d+) is", tokenizer.decode(all_of(part)))]
+    numbers = [int(n) for n in re.findall(r"\n(\d+) is", text_of(part, tokenizer))]
     assert numbers == sorted(numbers) and numbers[0] < 200 and numbers[-1] > 3300
     assert prepare(source, tokenizer, "", 0, cache, most_chars=10**6)[1] == train
 
 
-def all_of(tokens: TokenFile) -> list[int]:
-    """Return the ids of a stream, without END_OF_TEXT."""
-    return [id for id in tokens.read(0, tokens.n_tokens).tolist() if id != tokens.end_of_text]
+def text_of(tokens: TokenFile, tokenizer: Tokenizer) -> str:
+    """Return the text of a stream, with | before each document."""
+    ids = tokens.read(0, tokens.n_tokens)
+    documents = np.split(ids, np.flatnonzero(ids == tokens.end_of_text))[1:]
+    return "".join("|" + tokenizer.decode(document[1:].tolist()) for document in documents)

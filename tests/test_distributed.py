@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import torch
 from digests import trained
-from small_text import write_text
+from small_text import until_it_trains, write_text
 
 import train
 from minigen import checkpoint, distributed
@@ -254,10 +254,7 @@ def stop_torchrun(tmp_path: Path, number: signal.Signals, after: float) -> None:
                "--name", "run", "--eval_interval", "50000"]  # fmt: skip
     os.environ["NOTES"] = str(tmp_path)
     process = torchrun("/bin/sh", str(tmp_path / "with_code"), *command, options="--no-python")
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("step 0"):
-            break
+    until_it_trains(tmp_path / "out" / "run")
     time.sleep(after)
     process.send_signal(number)
     began = time.monotonic()

@@ -23,7 +23,7 @@ COMMANDS = [line for block in BLOCKS for line in block.strip().splitlines()]
 
 # So that a test trains a small model for a moment on small corpora, which it finds written, and
 # nothing else of the commands is changed.
-BRIEF = ["--max_steps", "4", "--n_embd", "16", "--block_size", "64", "--eval_tokens", "200"]
+BRIEF = ["--max_steps", "2", "--n_embd", "16", "--block_size", "64", "--eval_tokens", "200"]
 
 
 def test_two_commands_set_everything_up() -> None:

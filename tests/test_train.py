@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 from digests import trained
+from small_text import until_it_trains
 from torch.nn import functional as F
 
 import sample
