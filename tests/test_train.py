@@ -536,9 +536,7 @@ def test_ctrl_c_from_a_terminal(text: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [*command, *SMALL.split(), "--max_steps", "100000"], stderr=subprocess.PIPE, text=True
     )
-    while not any("train_loss" in line for line in read_metrics(out_dir / "text")):
-        assert process.poll() is None
-        time.sleep(0.1)  # until a step is taken: before the first one nothing is there to save
+    until_it_trains(out_dir / "text")
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
