@@ -238,7 +238,7 @@ def joint(state: Mapping[str, Any]) -> str | None:
     return f"\n{inner}\n" if (inner := separator.strip("\n")) else separator
 
 
-def save(texts: Sequence[str], path: Path, joint: str) -> None:
+def save(texts: Sequence[str], path: Path, joint: str = "\n\n") -> None:
     """Write the texts as the file that the ending of `path` says, as text with `joint` between."""
     kinds = {medium.written_as(text) for text in texts} - {None}
     if path.suffix.lower() == ".txt":

@@ -167,7 +167,7 @@ def test_best_without_any_validation_loss_is_the_newest(tmp_path: Path) -> None:
 
 def test_runs_are_found_by_name_or_as_the_last(tmp_path: Path) -> None:
     """The run that was saved last, or the named one; for a missing one, those that exist."""
-    with pytest.raises(UserError, match="python train"):
+    with pytest.raises(UserError, match=r"train one: \S+ \S*train\.py"):
         checkpoint.find_run(tmp_path / "none")
     make(tmp_path / "old", 9)
     make(tmp_path / "new", 1)

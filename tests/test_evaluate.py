@@ -180,9 +180,12 @@ def test_what_cannot_be_judged_is_one_line(
     with pytest.raises(UserError, match="--count is -1; give 0 or more"):
         evaluate.main(["--count", "-1"])
     shutil.copytree(project / "out", tmp_path / "out")
-    monkeypatch.chdir(tmp_path)  # where its text is not
+    monkeypatch.chdir(tmp_path)  # where its text is not, but the run knows where it was
+    assert judged("healthy", file=None, count=0, eval_tokens=300)["train_loss"] is not None
+    text = (project / "healthy.txt").rename(project / "away.txt")
     with pytest.raises(UserError, match=r"'healthy.txt'.*give a text to judge on: --file FILE"):
         judged("healthy", file=None)
+    text.rename(project / "healthy.txt")
     (tmp_path / "healthy.txt").write_text("another text " * 50, encoding="utf-8")
     with pytest.raises(UserError, match="no longer the text that it was trained on"):
         judged("healthy", file=None)

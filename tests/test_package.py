@@ -28,10 +28,10 @@ ALLOWED = {
         "minigen.tensor_file",
         "minigen.tokenizer",
     },
-    "data.py": {"minigen.tokenizer"},
+    "data.py": {"minigen.text_file", "minigen.tokenizer"},
     "command_line.py": {"minigen"},
     "tokenizer.py": {"minigen"},
-    "decoder.py": {"minigen.device", "minigen.model", "minigen.native"},
+    "decoder.py": {"minigen.device", "minigen.model", "minigen.native", "minigen.threads"},
     "device.py": {"minigen.model"},
     "distributed.py": {"minigen", "minigen.device", "minigen.model"},  # lora, optim, pretrained
     "__init__.py": {"minigen", "minigen.model", "minigen.interface"},
@@ -45,7 +45,7 @@ ALLOWED = {
         "minigen.sampling",
         "minigen.tokenizer",
     },
-    "report.py": {"minigen.plot", "minigen.repetition"},
+    "report.py": {"minigen.plot", "minigen.repetition", "minigen.threads"},
     "canvas.py": {"minigen.plot"},
     "compare.py": {"minigen", "minigen.command_line", "minigen.plot", "minigen.report"},
     "excerpts.py": {
@@ -69,9 +69,10 @@ ALLOWED = {
         "minigen.report",
         "minigen.excerpts",
         "minigen.sampling",
+        "minigen.threads",
         "minigen.tokenizer",
     },
-    "corpora/__init__.py": {"minigen.corpora"},
+    "corpora/__init__.py": {"minigen.corpora", "minigen.text_file"},
     "corpora/medium.py": {"minigen"},  # corpora
     "corpora/pictures.py": {"minigen", "minigen.corpora", "minigen.corpora.medium"},
     "corpora/tales.py": {"minigen.corpora", "minigen.corpora.grammar", "minigen.corpora.medium"},

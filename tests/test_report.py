@@ -54,7 +54,8 @@ def test_any_name_of_a_run_can_be_a_title(name: str, tmp_path: Path) -> None:
     report = make(tmp_path / name)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        report.evaluation(1, 2.9, "once")
+        report.step(1, loss=3.0, norm=1.0, rate=0.1, speed=1.0)
+        plot_loss(tmp_path / name, 50, 0.5, 0.3)
     assert (tmp_path / name / "loss.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
