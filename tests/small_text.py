@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 
 
-def write_text(folder: Path) -> Path:
-    """A file of 20,000 characters that a model can learn something from."""
+def write_text(folder: Path, n_lines: int = 450) -> Path:
+    """Write a text, of 20,000 characters unless fewer lines are enough, that a model can learn."""
     text = "the sun and a moon rose over every hill while children sang of rain and bread"
     words = text.split(" ")
     draw = random.Random(0)
-    lines = [" ".join(draw.choices(words, k=9)).capitalize() + "." for _ in range(450)]
+    lines = [" ".join(draw.choices(words, k=9)).capitalize() + "." for _ in range(n_lines)]
     path = folder / "text.txt"
     path.write_text("\n".join(lines), encoding="utf-8")
     return path

@@ -33,7 +33,7 @@ TESTS = Path(__file__).parent
 
 # Nothing comes out even: 9 samples in 4 parts, 3 matrices of a shape, 17 rows for 2 processes.
 SMALL = "--n_layer 3 --n_head 1 --n_embd 17 --block_size 16 --batch_size 9 --vocab_size 270"
-SMALL += " --gradient_accumulation_steps 4 --device cpu --dropout 0.1 --eval_tokens 500"
+SMALL += " --gradient_accumulation_steps 4 --device cpu --dropout 0.1 --eval_tokens 100"
 SMALL += " --compile no --dtype float32 --learning_rate 0.003 --eval_interval 10"
 
 
@@ -62,6 +62,7 @@ class Launched:
     """What is left of many trainings."""
 
     folder: Path
+    steps: int
     flags: str
     said: str
 
@@ -88,24 +89,27 @@ def alone(folder: Path, flags: str, stop: int | None = None) -> int:
     return code
 
 
-@pytest.fixture(scope="module")
-def launched(tmp_path_factory: pytest.TempPathFactory) -> Launched:
-    """Two processes train again and again: starting them is what takes time."""
+@pytest.fixture(scope="module", params=[20, pytest.param(50, marks=pytest.mark.slow)])
+def launched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Launched:
+    """Two processes train again and again, each time for a number of steps."""
+    steps: int = request.param
     folder = tmp_path_factory.mktemp("several")
-    where = f"--data {write_text(folder)} --out_dir {folder / 'out'}"
-    flags = f"{where} {SMALL} --max_steps 50"
+    # Little text and few evaluations: FSDP gathers each layer for every token of a live sample.
+    where = f"--data {write_text(folder, n_lines=150)} --out_dir {folder / 'out'}"
+    flags = f"{where} {SMALL} --max_steps {steps}"
     again = f"{where} --init_from resume --name moved"
     assert alone(folder, f"{flags} --name alone") == 0
-    assert alone(folder, f"{flags} --name moved", stop=12) == 128 + signal.SIGTERM
+    assert alone(folder, f"{flags} --name moved", stop=steps // 4) == 128 + signal.SIGTERM
     lora = f"{where} --init_from {folder / 'out' / 'alone'} --lora_rank 2 --max_steps 10"
     lora += " --device cpu --compile no --dtype float32 --learning_rate 0.01"
+    lora += " --eval_tokens 100 --eval_interval 10"
     assert alone(folder, f"{lora} --name lora-alone") == 0
     plans = [
         {"flags": f"{flags} --name ddp"},
         {"flags": f"{flags} --name again"},
         {"flags": f"{flags} --name fsdp --fsdp"},
-        {"flags": again, "stop": [1, 24, 0]},
-        {"flags": f"{again} --fsdp", "stop": [0, 37, 0]},
+        {"flags": again, "stop": [1, steps // 2 - 1, 0]},
+        {"flags": f"{again} --fsdp", "stop": [0, 3 * steps // 4, 0]},
         {"flags": f"{flags} --name spoilt", "nan": [1, 15, 0]},
         {"flags": f"{lora} --name lora --fsdp"},
         {"flags": f"{flags.replace('float32', 'bfloat16')} --name bfloat16 --fsdp"},
@@ -115,13 +119,13 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Launched:
     _, said = process.communicate(timeout=400)
     assert process.returncode == 0, said
     assert alone(folder, again) == 0
-    return Launched(folder, flags, said)
+    return Launched(folder, steps, flags, said)
 
 
 def test_two_processes_are_one(launched: Launched) -> None:
-    """In 50 steps with dropout: the loss that is told, and the weights at the end."""
+    """In many steps with dropout: the loss that is told, and the weights at the end."""
     one, two = losses(launched.run("alone")), losses(launched.run("ddp"))
-    assert len(one) == 50
+    assert len(one) == launched.steps
     assert two == pytest.approx(one, rel=0, abs=1e-5)
     final = [read_metrics(launched.run(name))[-1]["final_val_loss"] for name in ("alone", "ddp")]
     assert final[0] == pytest.approx(final[1], rel=0, abs=1e-5)
@@ -161,8 +165,8 @@ def test_each_sample_is_taken_once(launched: Launched) -> None:
          for id in line.get("ids", [])]
         for rank in (0, 1)
     ]  # fmt: skip
-    assert sorted(taken[0] + taken[1]) == list(range(50 * 9))
-    for step in range(50):
+    assert sorted(taken[0] + taken[1]) == list(range(launched.steps * 9))
+    for step in range(launched.steps):
         assert sum(id // 9 == step for id in taken[0]) == 5
         assert sum(id // 9 == step for id in taken[1]) == 4
 
@@ -172,7 +176,7 @@ def test_gradients_are_added_up_once_a_step(launched: Launched) -> None:
     for rank in (0, 1):
         noted = [line for line in notes_of(launched.folder, rank) if "adds_up" in line]
         whole = [line["adds_up"] for line in noted if line["run"] == f"{launched.flags} --name ddp"]
-        assert whole == [False, True] * 50
+        assert whole == [False, True] * launched.steps
 
 
 def test_lora_is_shared_out_too(launched: Launched) -> None:
@@ -189,12 +193,13 @@ def test_one_clock_decides_how_many_steps_fit(launched: Launched) -> None:
 
 
 def test_a_run_moves_between_one_and_two_processes(launched: Launched) -> None:
-    """13 steps by one process, 12 with DDP, 13 with FSDP2, and the rest by one again."""
+    """A quarter of the steps by one process, with DDP, with FSDP2, and by one again."""
     moved = losses(launched.run("moved"))
     assert moved == pytest.approx(losses(launched.run("alone")), rel=0, abs=1e-5)
-    assert len(moved) == 50
+    assert len(moved) == launched.steps
     said = re.findall(r"stopped and saved at step (\d+)", launched.said)
-    assert said == ["25", "38"]  # a signal to either process stops both, and one tells
+    # A signal to either process stops both, and one tells.
+    assert list(map(int, said)) == [launched.steps // 2, 3 * launched.steps // 4 + 1]
 
 
 def test_a_loss_of_one_process_that_is_no_number_stops_all(launched: Launched) -> None:
@@ -211,7 +216,7 @@ def test_only_the_first_process_speaks(launched: Launched) -> None:
     assert launched.said.count(f"{launched.run('ddp')}: ") == 1
     assert launched.said.count("done: ") == 6
     steps = [line["step"] for line in read_metrics(launched.run("ddp")) if "train_loss" in line]
-    assert steps == list(range(1, 51))
+    assert steps == list(range(1, launched.steps + 1))
 
 
 def test_a_process_that_dies_is_started_again(launched: Launched, tmp_path: Path) -> None:
@@ -220,7 +225,7 @@ def test_a_process_that_dies_is_started_again(launched: Launched, tmp_path: Path
     Each time the other process has ended within 30 seconds.
     """
     flags = launched.flags.replace(str(launched.folder / "out"), str(tmp_path / "out"))
-    plan = {"flags": f"{flags} --name ddp", "die": [[1, 5, 0], [0, 25, 1]]}
+    plan = {"flags": f"{flags} --name ddp", "die": [[1, 5, 0], [0, 15, 1]]}
     process = torchrun(
         str(TESTS / "one_of_several.py"), str(tmp_path), json.dumps([plan]),
         options="--max-restarts=2",
