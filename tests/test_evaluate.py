@@ -78,7 +78,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "healthy": (told, 320),
         "collapsed": (list(map(looped, told)), 120),
         "memorising": (documents(8, random.Random(0)) * 5, 250),
-        "ignoring": (shuffled(told), 250),
+        "ignoring": (shuffled(told[:800]), 160),
     }
     files = {name: texts for name, (texts, _) in kinds.items()}
     files |= {"new": documents(60, Narrow(1)), "any": documents(60, random.Random(1))}
