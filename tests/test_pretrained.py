@@ -34,9 +34,10 @@ QWEN: dict[str, Any] = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
 }  # fmt: skip
 
-# Each of GPT-2's sizes by its width and heads; the 124M whole, the others with fewer layers.
+# Each of GPT-2's sizes by its width and heads; the 124M whole too, the others with fewer layers.
 MODELS: dict[str, Callable[[], Any]] = {
     "gpt2 124M": lambda: GPT2LMHeadModel(GPT2Config()),
+    "gpt2 124M, 2 layers": lambda: GPT2LMHeadModel(GPT2Config(n_layer=2, n_positions=256)),
     "gpt2-medium": lambda: GPT2LMHeadModel(GPT2Config(n_embd=1024, n_head=16, n_layer=2, **SMALL)),
     "gpt2-large": lambda: GPT2LMHeadModel(GPT2Config(n_embd=1280, n_head=20, n_layer=2, **SMALL)),
     "gpt2-xl": lambda: GPT2LMHeadModel(GPT2Config(n_embd=1600, n_head=25, n_layer=1, **SMALL)),
@@ -70,7 +71,10 @@ def make(name: str, folder: Path) -> Any:
     return model.eval()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name == "gpt2 124M" else ()) for name in MODELS],
+)
 def test_the_check_finds_no_difference(name: str, tmp_path: Path) -> None:
     """Logits at every position, loss, greedy text and the count of parameters are the same."""
     make(name, tmp_path)
