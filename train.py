@@ -20,6 +20,7 @@ import minigen  # noqa: F401  its first import measures, from here on, how busy 
 import contextlib
 import dataclasses
 import math
+import re
 import sys
 import threading
 from collections.abc import Mapping
@@ -361,6 +362,8 @@ class StopSignal:
 def new_run(out_dir: Path, name: str) -> Path:
     """A folder for a new run: out_dir/name, or name-2, name-3, ... where there are checkpoints."""
     run, n = out_dir / name, 1
+    if Path(name).name in ("", "..") or re.fullmatch(checkpoint.STEP, Path(name).name):
+        raise UserError(f"a run cannot be called {name!r}; give another --name")
     while checkpoint.steps(run):
         n += 1
         run = out_dir / f"{name}-{n}"
@@ -482,8 +485,10 @@ def scheduled(
     if "schedule" in last.state:
         planned = Schedule(**last.state["schedule"])
     further = given.minutes > 0 or given.max_steps > last.step
-    if planned.cooldown and 0 < planned.max_steps <= last.step and further:
-        planned = planned.again(last.step, began["cooldown"])
+    if 0 < planned.max_steps <= last.step and further:
+        planned = dataclasses.replace(planned, max_steps=0)
+        if planned.cooldown:  # else the rate has not fallen
+            planned = planned.again(last.step, began["cooldown"])
     return planned.ending_at(given.max_steps, last.step) if given.max_steps else planned
 
 
@@ -501,8 +506,8 @@ def main(argv: list[str] | None = None, started: float | None = None) -> int:
 def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
     """The same for flags that were parsed; `held` holds the run's lock until it ends."""
     stop, given, last, base = StopSignal(held), config, None, None
-    if config.threads:
-        threads.fix(config.threads)
+    if given.minutes and given.max_steps:
+        raise UserError("--minutes and --max_steps both say how long to train; give one of them")
     distributed.join(config.device)
     if not distributed.is_first():  # it makes the run's folder and the tokens; then they are there
         distributed.wait()
@@ -535,6 +540,8 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
             )
         config = config.fitted_to(base)
     config = config.resolved()
+    if config.threads:
+        threads.fix(config.threads)
 
     # The text, as tokens.
     corpus = corpora.find(config.data, DATA, config.separator)
@@ -549,6 +556,9 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
         most_chars=most_chars,
     )  # fmt: skip
     notes = [] if last else [*corpus.notes, *notes_on_lines(corpus)]
+    n_documents = train_tokens.n_documents + val_tokens.n_documents
+    if config.separator and not last and n_documents <= len(corpus.train) + 1:
+        notes.append(f"warning: --separator {config.separator!r} occurs nowhere in the text")
     read, size = (train_tokens.n_bytes + val_tokens.n_bytes) / 1e6, corpus.n_bytes / 1e6
     if most_chars and read < 0.8 * size:
         notes.append(
@@ -654,6 +664,9 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
         f"text, {tokenizer.n_vocab} different ones; {config.device}, {config.dtype}"
     )
 
+    if 0 < schedule.max_steps <= step:
+        more = command("train.py", "--init_from", "resume", "--name", run, "--minutes", "3")
+        report.say(f"{run} had ended at step {step}; to train it further: {more}")
     if schedule.origin and schedule.origin == step:
         report.say(f"{run} had ended at step {step}: the learning rate rises and falls once more")
 
@@ -730,7 +743,8 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
         if finite:
             report.step(step, loss.item(), norm.item(), share * config.learning_rate, speed)
 
-        if clock.seconds is not None and step % max(1, schedule.max_steps // 100) == 0:
+        # Several processes decide together, which takes a while.
+        if clock.seconds is not None and (distributed.size() == 1 or step % 10 == 0):
             last_step = clock.last_step(step, schedule.max_steps, config.eval_interval, n_parts)
             last_step = int(distributed.from_first(last_step))
             if last_step != schedule.max_steps:
@@ -740,8 +754,9 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
         if clock.seconds is not None:  # clocks differ, and all processes evaluate together
             interval = int(distributed.from_first(interval))
         stopped = distributed.highest(stop.number)  # once: it may come in between, to any process
-        # A plan that has just changed makes no evaluation right after another.
-        due = interval and step % interval == 0 and step - evaluated >= interval / 2
+        due = interval and step % interval == 0
+        if due and not config.eval_interval:  # none right after another, or right before the last
+            due = min(step - evaluated, schedule.max_steps - step) >= interval / 2
         if step == schedule.max_steps or due:
             evaluated, began = step, time.perf_counter()
             save(val_loss=look())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.machinery
 import io
 import os
@@ -33,6 +34,12 @@ def one_line_errors() -> Iterator[None]:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        with contextlib.suppress(OSError):
+            print(f"error: cannot write the output: {error.strerror}; make room", file=sys.stderr)
+        sys.exit(2)
     except UserError as error:
         with contextlib.suppress(OSError):  # as on a full disk
             print(f"error: {error}", file=sys.stderr)

@@ -62,7 +62,8 @@ class Clock:
         if left > 0 and (taken < 3 or sum(self.steps) < 0.01 * self.seconds):
             return max_steps
         # The first steps are slower, and the latest tell most about the next.
-        latest = self.steps[min(3, taken - 1) :][-max(10, taken // 4) :]
+        n = min(max(10, taken // 4), 200)
+        latest = self.steps[min(3, taken - 1) :][-n:] if taken < 300 else self.steps[-n:]
         each = sum(latest) / len(latest)
         if interval:
             each += self.pause / interval

@@ -99,7 +99,7 @@ class Report:
     def threads(self, step: int, number: int, threads: Threads) -> None:
         """Log that from `step` on so many threads compute, and the first time say why."""
         self.record(step=step, threads=number)
-        if number < threads.most and not self.busy:
+        if number < threads.most and threads.taken > 0.25 and not self.busy:
             self.busy = True
             self.say(
                 f"step {step}: other programs keep {threads.taken:.1f} processors busy, so "
@@ -181,7 +181,7 @@ def far_from_done(
     """
     if n_steps >= FEW_STEPS and epochs >= ONE_EPOCH:
         return None
-    enough = minutes * min(MOST_TIMES, max(FEW_STEPS / n_steps, ONE_EPOCH / epochs))
+    enough = minutes * min(MOST_TIMES, max(FEW_STEPS / max(1, n_steps), ONE_EPOCH / epochs))
     found = f"the model has read {epochs:.0%} of the text in {n_steps:,} steps"
     if n_steps < FEW_STEPS:
         reason = ", as other programs had the processors" if busy else ""

@@ -52,9 +52,8 @@ def simulated(
         step += 1
         clock.steps.append(step_seconds(time.now / seconds))
         time.now += clock.steps[-1]
-        if step % max(1, schedule.max_steps // 100) == 0:
-            last_step = clock.last_step(step, schedule.max_steps, 0, n_parts)
-            schedule = schedule.ending_at(last_step, step)
+        last_step = clock.last_step(step, schedule.max_steps, 0, n_parts)
+        schedule = schedule.ending_at(last_step, step)
         interval = clock.interval(schedule.max_steps)
         if step == schedule.max_steps or (interval and step % interval == 0):
             evaluations += 1

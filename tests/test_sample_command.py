@@ -585,3 +585,13 @@ def test_as_a_command(out: Path) -> None:
         for process in (plain, wrong, endless, chat):
             process.kill()
             process.wait()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk_is_one_line(out: Path) -> None:
+    """Standard output that takes no more: exit code 2 and no traceback."""
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, sample.__file__, "--out_dir", str(out), "--max_new_tokens=5"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: cannot write the output: ")

@@ -371,6 +371,11 @@ def test_resume_refuses_what_would_not_be_the_same_run(run: Run, text: Path) -> 
         ("--block_size 100000", "--block_size"),
         ("--gradient_accumulation_steps 9", "--gradient_accumulation_steps is 9"),
         ("--max_steps few", "few"),
+        ("--max_steps 5 --minutes 1", "--minutes and --max_steps both say how long"),
+        ("--threads -1", "--threads is -1"),
+        ("--threads 99999999999", "--threads is 99999999999"),
+        ("--name ..", "a run cannot be called '..'"),
+        ("--name step-000001", "a run cannot be called 'step-000001'"),
         ("--init_from resume --name nothing", "no run 'nothing'"),
         ("--data missing.txt", "missing.txt"),
     ],
@@ -613,6 +618,52 @@ def test_a_stopped_run_ends_earlier_or_later_without_a_jump_of_its_rate(run: Run
     assert len(rates) == 60 and rates[-1] < 0.05 * full
     falling = rates[10:]
     assert all(0 <= a - b < 0.06 * full for a, b in itertools.pairwise(falling))
+
+
+def test_minutes_are_kept_whatever_the_plan_was(run: Run) -> None:
+    """A stopped run of very many steps, resumed with --minutes, ends, and its rate has fallen."""
+    original = train.gradients
+
+    def interrupted(model: Any, tokens: Any, config: Any, step: int) -> torch.Tensor:
+        if step == 9:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(model, tokens, config, step)
+
+    train.gradients = interrupted
+    try:
+        folder = run("--max_steps 1000000 --warmup_steps 4", code=130)
+    finally:
+        train.gradients = original
+    run("--init_from resume --minutes 0.08", small="")
+    rates = [line["learning_rate"] for line in read_metrics(folder) if "learning_rate" in line]
+    assert 12 < len(rates) < 10_000 and rates[-1] < 0.3 * max(rates)
+
+
+def test_a_run_without_a_cooldown_is_trained_further_by_the_clock(run: Run) -> None:
+    """Its rate never fell, so nothing rises: it takes more steps."""
+    folder = run("--max_steps 6 --cooldown 0")
+    run("--init_from resume --minutes 0.06", small="")
+    assert checkpoint.load_newest(folder).step > 6
+
+
+def test_a_run_that_had_ended_says_how_to_train_it_further(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command, once, where no step was taken."""
+    run("--max_steps 3")
+    capsys.readouterr()
+    run("--init_from resume", small="")
+    assert "had ended at step 3; to train it further: " in capsys.readouterr().err
+
+
+def test_a_separator_that_occurs_nowhere_is_a_warning(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line, and none where it does occur."""
+    run("--max_steps 1 --separator @@@")
+    assert "warning: --separator '@@@' occurs nowhere" in capsys.readouterr().err
+    run("--max_steps 1 --separator \\n", "lines")
+    assert "occurs nowhere" not in capsys.readouterr().err
 
 
 def test_a_thread_of_a_notebook_can_train(run: Run) -> None:

@@ -143,8 +143,8 @@ def _entries(given: str) -> list[str | Path]:
     closest = difflib.get_close_matches(given, [*NAMES, *nearby], n=1)
     raise UserError(
         f"no such file or corpus: {given!r}"
-        + (f"; did you mean {closest[0]}?" if closest else "")
-        + f" The corpora are {', '.join(NAMES)}"
+        + (f"; did you mean {closest[0]}?" if closest else ";")
+        + f" the corpora are {', '.join(NAMES)}"
     )
 
 
