@@ -127,6 +127,13 @@ def test_two_processes_are_one(launched: Launched) -> None:
     one, two = losses(launched.run("alone")), losses(launched.run("ddp"))
     assert len(one) == launched.steps
     assert two == pytest.approx(one, rel=0, abs=1e-5)
+    # The optimiser does not see how long a gradient is, so the losses do not show it.
+    norms = [
+        [line["grad_norm"] for line in read_metrics(launched.run(name)) if "grad_norm" in line]
+        for name in ("alone", "ddp", "fsdp")
+    ]
+    assert norms[1] == pytest.approx(norms[0], rel=1e-4)
+    assert norms[2] == pytest.approx(norms[0], rel=1e-4)
     final = [read_metrics(launched.run(name))[-1]["final_val_loss"] for name in ("alone", "ddp")]
     assert final[0] == pytest.approx(final[1], rel=0, abs=1e-5)
 
