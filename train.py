@@ -738,8 +738,9 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
             report.say(f"warning: {what}; skipped, as {skipped} of at most {MOST_SKIPPED}")
             model.zero_grad(set_to_none=True)
         step += 1
-        clock.steps.append(time.perf_counter() - began)
-        speed = config.batch_size * config.block_size / clock.steps[-1]
+        seconds = time.perf_counter() - began
+        clock.stepped(seconds)
+        speed = config.batch_size * config.block_size / seconds
         if finite:
             report.step(step, loss.item(), norm.item(), share * config.learning_rate, speed)
 
@@ -774,14 +775,14 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
     model = best.model()
     distributed.distribute(model, config.device, config.dtype, config.fsdp)
     n_parts = distributed.from_first(clock.affordable(n_parts))
-    limit = int(n_parts * config.eval_tokens)
+    limit = round(n_parts * config.eval_tokens)
     report.final(best.step, evaluate(model, val_tokens, config, limit), limit, val_tokens.n_tokens)
     if tuned:
         after = knowledge(model, old_tokens, tokenizer, config, start)
         report.before_and_after(best.step, tuned["before"], after)
     if clock.seconds is not None:
         epochs = step * config.batch_size * config.block_size / train_tokens.n_tokens
-        if found := far_from_done(len(clock.steps), epochs, clock.seconds / 60, report.busy):
+        if found := far_from_done(clock.n_steps, epochs, clock.seconds / 60, report.busy):
             further = ("--init_from", "resume", "--name", run, "--minutes", str(found[1]))
             report.say(f"{found[0]}. More time would help: {command('train.py', *further)}")
     now = command("sample.py", "--run", run)

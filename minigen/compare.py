@@ -122,17 +122,20 @@ def read_run(folder: Path, label: str) -> Run:
 
 
 def find(name: str, out_dir: Path) -> Path:
-    """The folder of a run, of which the name in `out_dir` or the folder is given."""
-    for folder in (out_dir / name, Path(name)):
-        if os.path.isdir(folder):
-            return folder
-    return checkpoint.find_run(out_dir, name)  # which raises, and names the runs that are there
+    """Return the folder of the run that `name` means, also of one that has no checkpoint yet."""
+    try:
+        return checkpoint.find_run(out_dir, name)
+    except UserError:
+        for folder in (out_dir / name, Path(name)):
+            if name and os.path.isdir(folder) and not checkpoint.is_one(folder):
+                return folder
+        raise
 
 
 def find_runs(config: CompareConfig) -> list[Run]:
     """The runs to compare, each once; one that cannot be drawn is named on stderr and left out."""
     out_dir = Path(config.out_dir)
-    there = sorted(path.name for path in out_dir.glob("*") if checkpoint.steps(path))
+    there = [path.name for path in checkpoint.runs(out_dir)]
     if not config.runs and not there:
         checkpoint.find_run(out_dir)  # which raises
     named: dict[Path, Path] = {}

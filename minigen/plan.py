@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 
 EVALUATIONS = 5  # in a run, where --eval_interval does not say otherwise
 EVALUATING = 0.15  # the largest share of the time that these may take; else there are fewer
@@ -29,9 +30,17 @@ class Clock:
 
     def __init__(self, began: float, seconds: float | None = None) -> None:
         self.began, self.seconds = began, seconds
-        self.steps: list[float] = []  # seconds of each step
+        self.n_steps = 0  # that were timed
+        self.training = 0.0  # seconds of all of them
+        self.latest: deque[float] = deque(maxlen=200)  # seconds of each of the latest
         self.evaluating = 0.0  # seconds to evaluate a part of the validation text
         self.pause = 0.0  # the same with a sample, a plot and a checkpoint
+
+    def stepped(self, seconds: float) -> None:
+        """Note that a step took `seconds`."""
+        self.n_steps += 1
+        self.training += seconds
+        self.latest.append(seconds)
 
     def left(self, share: float = TARGET) -> float:
         """Return the seconds that are left until this share of the time is over."""
@@ -57,13 +66,12 @@ class Clock:
         """
         if self.seconds is None or (max_steps and step >= max_steps):
             return max_steps
-        taken = len(self.steps)
         left = self.left() - min(FINAL * self.seconds, n_parts * self.evaluating)
-        if left > 0 and (taken < 3 or sum(self.steps) < 0.01 * self.seconds):
+        if left > 0 and (self.n_steps < 3 or self.training < 0.01 * self.seconds):
             return max_steps
-        # The first steps are slower, and the latest tell most about the next.
-        n = min(max(10, taken // 4), 200)
-        latest = self.steps[min(3, taken - 1) :][-n:] if taken < 300 else self.steps[-n:]
+        # The first three steps are slower, and the latest tell most about the next.
+        n = max(1, min(self.n_steps - 3, max(10, self.n_steps // 4)))
+        latest = list(self.latest)[-n:]
         each = sum(latest) / len(latest)
         if interval:
             each += self.pause / interval

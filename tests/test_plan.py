@@ -50,8 +50,9 @@ def simulated(
     while not schedule.max_steps or step < schedule.max_steps:
         shares.append(schedule.share(step))
         step += 1
-        clock.steps.append(step_seconds(time.now / seconds))
-        time.now += clock.steps[-1]
+        taken = step_seconds(time.now / seconds)
+        clock.stepped(taken)
+        time.now += taken
         last_step = clock.last_step(step, schedule.max_steps, 0, n_parts)
         schedule = schedule.ending_at(last_step, step)
         interval = clock.interval(schedule.max_steps)
@@ -98,7 +99,9 @@ def test_little_time_means_fewer_evaluations(monkeypatch: pytest.MonkeyPatch) ->
 def test_without_a_time_nothing_is_planned(monkeypatch: pytest.MonkeyPatch) -> None:
     """A number of steps stays, with five evaluations, and all of the text is read at the end."""
     clock = Clock(0.0)
-    clock.steps, clock.pause = [9.0] * 20, 99.0
+    clock.pause = 99.0
+    for _ in range(20):
+        clock.stepped(9.0)
     assert clock.last_step(20, 100, 0, 8) == 100 and clock.interval(100) == 20
     assert clock.affordable(8) == 8 and clock.left() == math.inf
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,21 @@ def test_validation_loss_is_the_mean_over_every_token(parts: Any) -> None:
     assert model.training
 
 
+@contextlib.contextmanager
+def stopped_at(step: int) -> Iterator[None]:
+    """Stop the run as Ctrl-C does, by a signal that arrives in the middle of this step."""
+    original = train.gradients
+
+    def interrupted(model: Any, tokens: Any, config: Any, number: int) -> torch.Tensor:
+        if number == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(model, tokens, config, number)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "gradients", interrupted)
+        yield
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_stopped_run_goes_on_bit_for_bit(run: Run, dtype: str) -> None:
     """200 steps are 137 steps and 63 more, over the borders of epochs, with dropout."""
@@ -122,21 +138,8 @@ def test_a_stopped_run_goes_on_bit_for_bit(run: Run, dtype: str) -> None:
         line["step"]: line["train_loss"] for line in read_metrics(whole) if "train_loss" in line
     }
 
-    # Stop as Ctrl-C does: a signal that arrives in the middle of step 137.
-    original, calls = train.gradients, 0
-
-    def interrupted(*args: Any) -> torch.Tensor:
-        nonlocal calls
-        calls += 1
-        if calls == 137:
-            os.kill(os.getpid(), signal.SIGINT)
-        return original(*args)
-
-    train.gradients = interrupted
-    try:
+    with stopped_at(136):
         half = run("--max_steps 200 --eval_interval 100", "half", code=130, small=small)
-    finally:
-        train.gradients = original
     assert checkpoint.steps(half)[-1].name == "step-000137"
     n_tokens = 12_371  # of the text: one epoch had ended, and one more does
     assert n_tokens < 137 * 8 * 16 and 2 * n_tokens < 200 * 8 * 16
@@ -582,36 +585,16 @@ def test_a_run_that_has_ended_can_be_trained_further(
     assert checkpoint.load_best(ended).state["val_loss"] < before
 
     run("--max_steps 40", "stopped", small=small)
-    original = train.gradients
-
-    def interrupted(model: Any, tokens: Any, config: Any, step: int) -> torch.Tensor:
-        if step == 52:
-            os.kill(os.getpid(), signal.SIGINT)
-        return original(model, tokens, config, step)
-
     if "max_steps" in further:
-        train.gradients = interrupted
-        try:
+        with stopped_at(52):
             run(f"--init_from resume {further}", "stopped", code=130, small="")
-        finally:
-            train.gradients = original
         assert trained(run("--init_from resume", "stopped", small="")) == trained(ended)
 
 
 def test_a_stopped_run_ends_earlier_or_later_without_a_jump_of_its_rate(run: Run) -> None:
     """More steps given while the rate falls: it falls on from where it was."""
-    original = train.gradients
-
-    def interrupted(model: Any, tokens: Any, config: Any, step: int) -> torch.Tensor:
-        if step == 19:
-            os.kill(os.getpid(), signal.SIGINT)
-        return original(model, tokens, config, step)
-
-    train.gradients = interrupted
-    try:
+    with stopped_at(19):
         folder = run("--max_steps 30 --warmup_steps 4", code=130)
-    finally:
-        train.gradients = original
     run("--init_from resume --max_steps 60", small="")
     rates = [line["learning_rate"] for line in read_metrics(folder) if "learning_rate" in line]
     full = max(rates)
@@ -622,18 +605,8 @@ def test_a_stopped_run_ends_earlier_or_later_without_a_jump_of_its_rate(run: Run
 
 def test_minutes_are_kept_whatever_the_plan_was(run: Run) -> None:
     """A stopped run of very many steps, resumed with --minutes, ends, and its rate has fallen."""
-    original = train.gradients
-
-    def interrupted(model: Any, tokens: Any, config: Any, step: int) -> torch.Tensor:
-        if step == 9:
-            os.kill(os.getpid(), signal.SIGINT)
-        return original(model, tokens, config, step)
-
-    train.gradients = interrupted
-    try:
+    with stopped_at(9):
         folder = run("--max_steps 1000000 --warmup_steps 4", code=130)
-    finally:
-        train.gradients = original
     run("--init_from resume --minutes 0.08", small="")
     rates = [line["learning_rate"] for line in read_metrics(folder) if "learning_rate" in line]
     assert 12 < len(rates) < 10_000 and rates[-1] < 0.3 * max(rates)
