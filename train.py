@@ -465,8 +465,9 @@ def settle_compile(model: GPT, tokens: TokenFile, config: TrainConfig) -> TrainC
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Of a longer text a part is read by a run by the clock, as reading all would take too much of the
-# time. Two slow cores tokenise 12 million characters a second, and train on less than 0.1 million.
-CHARS_A_MINUTE = 100_000_000
+# time. Two slow cores tokenise 12 million characters a second, and train on less than 0.1 million:
+# so this is four times as much as they train on.
+CHARS_A_MINUTE = 25_000_000
 MOST_SKIPPED = 20  # steps of a run without finite gradients, with --on_nan skip
 SHOWING = 0.5  # seconds that an evaluation takes besides: a sample, a plot, a checkpoint
 
