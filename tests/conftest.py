@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forks import Server
 from small_text import write_text
 
 # torch reads the number when it is first imported, also in the processes that tests start. Their
@@ -21,6 +22,14 @@ def no_pictures_of_losses() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("minigen.report.plot_loss", lambda *_: None)
         yield
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """What runs a command of Python without importing torch once more."""
+    server = Server(tmp_path_factory.mktemp("trials"))
+    yield server
+    server.close()
 
 
 @pytest.fixture

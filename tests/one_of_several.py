@@ -33,8 +33,12 @@ faulthandler.dump_traceback_later(300, exit=True)  # who waits in vain shows whe
 notes, plans = Path(sys.argv[1]), json.loads(sys.argv[2])
 attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
 gradients, windows, loss = train.gradients, TokenFile.windows, train.next_token_loss
+live_sample = train.live_sample
 train.DATA = notes / "data"
-report.plot_loss = lambda *_: None  # drawing takes longer than these trainings
+# Drawing takes longer than these trainings; so do long samples, as FSDP gathers each layer for
+# every token.
+report.plot_loss = lambda *_: None
+train.live_sample = lambda *args: live_sample(*args, limit=4)  # type: ignore[assignment]
 
 
 def note(**what: Any) -> None:

@@ -94,8 +94,8 @@ def launched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """Two processes train again and again, each time for a number of steps."""
     steps: int = request.param
     folder = tmp_path_factory.mktemp("several")
-    # Little text and few evaluations: FSDP gathers each layer for every token of a live sample.
-    where = f"--data {write_text(folder, n_lines=150)} --out_dir {folder / 'out'}"
+    # Little text and few evaluations, as FSDP gathers each layer for each of their batches.
+    where = f"--data {write_text(folder, n_lines=100)} --out_dir {folder / 'out'}"
     flags = f"{where} {SMALL} --max_steps {steps}"
     again = f"{where} --init_from resume --name moved"
     assert alone(folder, f"{flags} --name alone") == 0
