@@ -22,10 +22,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from brief import make_brief
 from torch.nn.parallel import DistributedDataParallel
 
 import train
-from minigen import distributed, report
+from minigen import distributed
 from minigen.data import TokenFile
 from minigen.errors import one_line_errors
 
@@ -33,12 +34,8 @@ faulthandler.dump_traceback_later(300, exit=True)  # who waits in vain shows whe
 notes, plans = Path(sys.argv[1]), json.loads(sys.argv[2])
 attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
 gradients, windows, loss = train.gradients, TokenFile.windows, train.next_token_loss
-live_sample = train.live_sample
 train.DATA = notes / "data"
-# Drawing takes longer than these trainings; so do long samples, as FSDP gathers each layer for
-# every token.
-report.plot_loss = lambda *_: None
-train.live_sample = lambda *args: live_sample(*args, limit=4)  # type: ignore[assignment]
+make_brief()
 
 
 def note(**what: Any) -> None:

@@ -163,7 +163,7 @@ def test_minutes_become_a_number_of_steps(run: Run, monkeypatch: pytest.MonkeyPa
     """Where the machine stays as fast as it was, that number, given, makes the same run."""
     monkeypatch.setattr(plan, "OFF", math.inf)
     began = time.perf_counter()
-    timed = run("--minutes 0.1", "timed")
+    timed = run("--minutes 0.06", "timed")
     assert time.perf_counter() - began < 30
     steps = checkpoint.load_newest(timed).state["config"]["max_steps"]
     assert steps == checkpoint.load_newest(timed).step > 10

@@ -19,13 +19,14 @@ Flags = Callable[..., list[str]]
 
 
 def train_job(argv: list[str]) -> int:
+    from brief import make_brief
+
     import train
-    from minigen import report
 
     for number in train.SIGNALS:  # as train.py does before it imports anything
         signal.signal(number, lambda number, _: os._exit(128 + number))
     train.DATA = Path.cwd() / "data"
-    report.plot_loss = lambda *_: None
+    make_brief()
     return train.main(argv)
 
 
