@@ -12,7 +12,7 @@ import io
 import os
 import wave
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -124,8 +124,12 @@ def mix(sounding: list[Tone]) -> Samples:
         return np.zeros(0)
     end = max(tone.start + tone.length for tone in sounding) + RELEASE
     sound: Samples = np.zeros(round(end * RATE) + 2)
+    plucked: dict[Tone, Samples] = {}  # repeats and strokes of a chord sound alike
     for tone in sounding:
-        samples, at = pluck(tone), round(tone.start * RATE)
+        alike = replace(tone, start=0.0)
+        if alike not in plucked:
+            plucked[alike] = pluck(tone)
+        samples, at = plucked[alike], round(tone.start * RATE)
         sound[at : at + len(samples)] += samples
     sound *= LOUDEST / np.abs(sound).max()
     return sound

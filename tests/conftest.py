@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forks import Server
 from small_text import write_text
 
 # torch reads the number when it is first imported, also in the processes that tests start. Their
@@ -15,12 +16,30 @@ from small_text import write_text
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+# The files with the longest tests, and with the most expensive fixtures.
+LONG = ("test_train.py", "test_evaluate.py", "test_distributed.py", "test_readme.py",
+        "test_mutants.py", "test_kills.py", "test_data.py", "test_pretrained.py")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run them first, so that short ones are left to share when the first process has no more."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture(autouse=True, scope="session")
-def no_pictures_of_losses() -> Iterator[None]:
-    """Draw none in this process: each evaluation of a run would take half a second for it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("minigen.report.plot_loss", lambda *_: None)
-        yield
+def brief_runs() -> None:
+    """Make the runs in this process brief."""
+    from brief import make_brief  # here, as it imports PyTorch
+
+    make_brief()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """What runs a command of Python without importing torch once more."""
+    server = Server(tmp_path_factory.mktemp("trials"))
+    yield server
+    server.close()
 
 
 @pytest.fixture

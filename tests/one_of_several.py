@@ -22,10 +22,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from brief import make_brief
 from torch.nn.parallel import DistributedDataParallel
 
 import train
-from minigen import distributed, report
+from minigen import distributed
 from minigen.data import TokenFile
 from minigen.errors import one_line_errors
 
@@ -34,7 +35,7 @@ notes, plans = Path(sys.argv[1]), json.loads(sys.argv[2])
 attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
 gradients, windows, loss = train.gradients, TokenFile.windows, train.next_token_loss
 train.DATA = notes / "data"
-report.plot_loss = lambda *_: None  # drawing takes longer than these trainings
+make_brief()
 
 
 def note(**what: Any) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import Server
 
 import train
 from minigen import checkpoint, compare
@@ -62,14 +61,11 @@ def plotted(tmp_path: Path, *runs: Path) -> Any:
     return figure.axes[0], [text.get_text() for text in legend.get_texts()]
 
 
-def test_the_command_compares_two_runs(trained: Train, tmp_path: Path) -> None:
+def test_the_command_compares_two_runs(trained: Train, server: Server, tmp_path: Path) -> None:
     """A PNG, a row for each run with its own figures, and only the settings that differ."""
     runs = trained("a"), trained("한_b", f"{SMALL} --learning_rate 1e-3")
-    command = [sys.executable, "-m", "minigen.compare", "a", str(runs[1])]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", timeout=120
-    )
+    done = server.python("-m", "minigen.compare", "a", runs[1], cwd=tmp_path, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     header, *rows, _, setting, _, last = done.stdout.splitlines()
     assert header.split("  ")[-1] == "run" and len(rows) == 2

@@ -7,14 +7,13 @@ import http.server
 import math
 import os
 import re
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from digests import digests
+from forks import ROOT, Server
 
 from minigen import corpora
 from minigen.corpora import Corpus, pictures, tales, tunes
@@ -326,18 +325,20 @@ def test_tales_stand_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "begins"), [("tales", "hero: "), ("pictures", "picture: "), ("tunes", "tune: ")]
 )
-def test_the_module_of_a_corpus_runs_without_a_warning(name: str, begins: str) -> None:
+def test_the_module_of_a_corpus_runs_without_a_warning(
+    name: str, begins: str, server: Server
+) -> None:
     """It would warn if the package had imported it before."""
-    command = [sys.executable, "-W", "error", "-m", f"minigen.corpora.{name}", "--count", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    module = f"minigen.corpora.{name}"
+    done = server.python("-W", "error", "-m", module, "--count", "1", cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(begins)
-    assert done.stderr == ""
 
 
 # ---- downloads ----
 
 
-class Server(http.server.SimpleHTTPRequestHandler):
+class Website(http.server.SimpleHTTPRequestHandler):
     """Serves the text, a longer one, one cut short in transfer, or 404; counts what was asked."""
 
     text = b"To be, or not to be\n" * 50
@@ -363,36 +364,36 @@ class Server(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def server() -> Iterator[str]:
-    Server.asked = []
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as running:
+def website() -> Iterator[str]:
+    Website.asked = []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Website) as running:
         threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{running.server_address[1]}"
         running.shutdown()
 
 
 @pytest.fixture
-def published(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The server's text takes the place of tiny Shakespeare."""
-    monkeypatch.setattr(corpora, "SHAKESPEARE_URL", f"{server}/text")
-    monkeypatch.setattr(corpora, "SHAKESPEARE_BYTES", len(Server.text))
-    monkeypatch.setattr(corpora, "SHAKESPEARE_SHA256", hashlib.sha256(Server.text).hexdigest())
-    return server
+def published(website: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The website's text takes the place of tiny Shakespeare."""
+    monkeypatch.setattr(corpora, "SHAKESPEARE_URL", f"{website}/text")
+    monkeypatch.setattr(corpora, "SHAKESPEARE_BYTES", len(Website.text))
+    monkeypatch.setattr(corpora, "SHAKESPEARE_SHA256", hashlib.sha256(Website.text).hexdigest())
+    return website
 
 
 def test_shakespeare_is_downloaded_once(tmp_path: Path, published: str) -> None:
     path = tmp_path / "shakespeare" / "tinyshakespeare.txt"
     for _ in range(2):
         assert corpora.find(["shakespeare"], tmp_path) == Corpus("shakespeare", (path,))
-        assert path.read_bytes() == Server.text
-    assert Server.asked == ["/text"]
+        assert path.read_bytes() == Website.text
+    assert Website.asked == ["/text"]
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_damaged_download_is_made_again(tmp_path: Path, published: str) -> None:
     path = put(tmp_path / "shakespeare" / "tinyshakespeare.txt", "To be, or n")
     corpora.find(["shakespeare"], tmp_path)
-    assert path.read_bytes() == Server.text
+    assert path.read_bytes() == Website.text
 
 
 def test_shakespeare_goes_with_other_files(tmp_path: Path, published: str) -> None:

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 from digests import trained
+from forks import Server, Trial
 from small_text import until_it_trains, write_text
 
 import train
@@ -37,13 +37,10 @@ SMALL += " --gradient_accumulation_steps 4 --device cpu --dropout 0.1 --eval_tok
 SMALL += " --compile no --dtype float32 --learning_rate 0.003 --eval_interval 10"
 
 
-def torchrun(*command: str, options: str = "") -> subprocess.Popen[str]:
+def torchrun(server: Server, *command: str, options: str = "") -> Trial:
     """Start two processes on this machine."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
-         *options.split(), *command],
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    words = ("--standalone", "--nproc_per_node=2", *options.split(), *command)
+    return server.start_python("-m", "torch.distributed.run", *words, cwd=Path.cwd())
 
 
 def notes_of(folder: Path, rank: int) -> list[dict[str, Any]]:
@@ -90,12 +87,14 @@ def alone(folder: Path, flags: str, stop: int | None = None) -> int:
 
 
 @pytest.fixture(scope="module", params=[20, pytest.param(50, marks=pytest.mark.slow)])
-def launched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Launched:
+def launched(
+    request: pytest.FixtureRequest, server: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Launched:
     """Two processes train again and again, each time for a number of steps."""
     steps: int = request.param
     folder = tmp_path_factory.mktemp("several")
-    # Little text and few evaluations: FSDP gathers each layer for every token of a live sample.
-    where = f"--data {write_text(folder, n_lines=150)} --out_dir {folder / 'out'}"
+    # Little text and few evaluations, as FSDP gathers each layer for each of their batches.
+    where = f"--data {write_text(folder, n_lines=100)} --out_dir {folder / 'out'}"
     flags = f"{where} {SMALL} --max_steps {steps}"
     again = f"{where} --init_from resume --name moved"
     assert alone(folder, f"{flags} --name alone") == 0
@@ -115,11 +114,10 @@ def launched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         {"flags": f"{flags.replace('float32', 'bfloat16')} --name bfloat16 --fsdp"},
         {"flags": f"{where} {SMALL} --name timed --minutes 0.06"},
     ]
-    process = torchrun(str(TESTS / "one_of_several.py"), str(folder), json.dumps(plans))
-    _, said = process.communicate(timeout=400)
-    assert process.returncode == 0, said
+    process = torchrun(server, str(TESTS / "one_of_several.py"), str(folder), json.dumps(plans))
+    assert process.wait(400) == 0, process.said()
     assert alone(folder, again) == 0
-    return Launched(folder, steps, flags, said)
+    return Launched(folder, steps, flags, process.said())
 
 
 def test_two_processes_are_one(launched: Launched) -> None:
@@ -226,19 +224,19 @@ def test_only_the_first_process_speaks(launched: Launched) -> None:
     assert steps == list(range(1, launched.steps + 1))
 
 
-def test_a_process_that_dies_is_started_again(launched: Launched, tmp_path: Path) -> None:
+def test_a_process_that_dies_is_started_again(
+    launched: Launched, server: Server, tmp_path: Path
+) -> None:
     """--max-restarts: first from the beginning, then from the last checkpoint, to the same bits.
 
     Each time the other process has ended within 30 seconds.
     """
     flags = launched.flags.replace(str(launched.folder / "out"), str(tmp_path / "out"))
     plan = {"flags": f"{flags} --name ddp", "die": [[1, 5, 0], [0, 15, 1]]}
-    process = torchrun(
-        str(TESTS / "one_of_several.py"), str(tmp_path), json.dumps([plan]),
-        options="--max-restarts=2",
-    )  # fmt: skip
-    _, said = process.communicate(timeout=400)
-    assert process.returncode == 0, said
+    command = (str(TESTS / "one_of_several.py"), str(tmp_path), json.dumps([plan]))
+    process = torchrun(server, *command, options="--max-restarts=2")
+    code, said = process.wait(400), process.said()
+    assert code == 0, said
     assert said.count("was begun by this launch and goes on") == 1
     assert "error: lost the other processes" in said and "Traceback" not in said
     lines = sorted(notes_of(tmp_path, 0) + notes_of(tmp_path, 1), key=lambda line: line["time"])
@@ -258,48 +256,49 @@ echo $? > "$NOTES/code-$RANK"
 """
 
 
-def stop_torchrun(tmp_path: Path, number: signal.Signals, after: float) -> None:
+def stop_torchrun(server: Server, tmp_path: Path, number: signal.Signals, after: float) -> None:
     """Send a signal to torchrun in mid-training; both processes must leave as one would."""
     (tmp_path / "with_code").write_text(WITH_CODE)
     command = [sys.executable, str(ROOT / "train.py"), *SMALL.split(), "--max_steps", "100000",
                "--data", str(write_text(tmp_path)), "--out_dir", str(tmp_path / "out"),
                "--name", "run", "--eval_interval", "50000"]  # fmt: skip
     os.environ["NOTES"] = str(tmp_path)
-    process = torchrun("/bin/sh", str(tmp_path / "with_code"), *command, options="--no-python")
+    command = ["/bin/sh", str(tmp_path / "with_code"), *command]
+    process = torchrun(server, *command, options="--no-python")
     until_it_trains(tmp_path / "out" / "run")
     time.sleep(after)
-    process.send_signal(number)
+    process.kill(number)
     began = time.monotonic()
-    _, said = process.communicate(timeout=60)
+    assert process.wait(60) == 1  # torchrun's own, whatever its processes say
     assert time.monotonic() - began < 30
-    assert process.returncode == 1  # torchrun's own, whatever its processes say
+    said = process.said()
     codes = [(tmp_path / f"code-{rank}").read_text() for rank in (0, 1)]
     assert codes == [f"{128 + number}\n"] * 2, said
     (step,) = re.findall(r"stopped and saved at step (\d+)", said)
     assert checkpoint.load_newest(tmp_path / "out" / "run").step == int(step) > 0
 
 
-def test_a_signal_to_torchrun_saves(tmp_path: Path) -> None:
+def test_a_signal_to_torchrun_saves(server: Server, tmp_path: Path) -> None:
     """SIGTERM, as a cluster sends it before it takes the machines away."""
-    stop_torchrun(tmp_path, signal.SIGTERM, after=1)
+    stop_torchrun(server, tmp_path, signal.SIGTERM, after=1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("after", [0.0, 0.2, 0.7, 1.5, 3.0])
 def test_a_signal_to_torchrun_at_any_moment(
-    tmp_path: Path, number: signal.Signals, after: float
+    server: Server, tmp_path: Path, number: signal.Signals, after: float
 ) -> None:
     """The same at other moments, also by Ctrl-C."""
-    stop_torchrun(tmp_path, number, after)
+    stop_torchrun(server, tmp_path, number, after)
 
 
 @pytest.mark.slow
-def test_an_error_of_all_is_told_once(tmp_path: Path) -> None:
+def test_an_error_of_all_is_told_once(server: Server, tmp_path: Path) -> None:
     """What a user can mend is one line, also of two processes."""
-    process = torchrun(str(ROOT / "train.py"), "--data", str(tmp_path / "missing.txt"))
-    _, said = process.communicate(timeout=100)
-    assert process.returncode == 1
+    process = torchrun(server, str(ROOT / "train.py"), "--data", str(tmp_path / "missing.txt"))
+    assert process.wait(100) == 1
+    said = process.said()
     assert said.count("error: ") == 1 and "missing.txt" in said
 
 

@@ -6,8 +6,6 @@ import json
 import math
 import random
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from forks import Server
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,7 +67,7 @@ def shuffled(texts: list[str]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project, where the real train.py has trained one model of each kind."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(ROOT / "minigen", folder / "minigen")
@@ -86,21 +85,15 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{name}.txt").write_text("\n\n".join(texts), encoding="utf-8")
     flags = ["--size", "tiny", "--vocab_size", "512", "--compile", "no", "--device", "cpu"]
     running = [
-        start(folder, "train.py", "--data", f"{name}.txt", "--separator", r"\n\n", *flags,
-              "--max_steps", str(steps), "--eval_interval", str(steps))
+        server.start_python(
+            "train.py", "--data", f"{name}.txt", "--separator", r"\n\n", *flags,
+            "--max_steps", str(steps), "--eval_interval", str(steps), cwd=folder,
+        )
         for name, (_, steps) in kinds.items()
     ]  # fmt: skip
     for process in running:
-        _, said = process.communicate()
-        assert process.returncode == 0, said
+        assert process.wait(240) == 0, process.said()
     return folder
-
-
-def start(folder: Path, *command: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, *command], cwd=folder, encoding="utf-8",
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
 
 
 Judge = Callable[..., dict[str, Any]]
@@ -153,11 +146,12 @@ def test_a_model_that_ignores_its_prompt_obeys_it_as_often_as_any_other(judged: 
     assert found["samples"]["well_formed"] > 0.7 and found["samples"]["obeys"] < 0.15
 
 
-def test_the_command_tells_people_and_programs(project: Path) -> None:
+def test_the_command_tells_people_and_programs(project: Path, server: Server) -> None:
     """A table on stdout, JSON and a PNG in the run's folder, and the loss that training told."""
-    process = start(project, "-m", "minigen.evaluate", "healthy", "--count", "4", "--seed", "1")
-    out, said = process.communicate()
-    assert process.returncode == 0, said
+    command = ("-m", "minigen.evaluate", "healthy", "--count", "4", "--seed", "1")
+    done = server.python(*command, cwd=project)
+    assert done.returncode == 0, done.stderr
+    out = done.stdout
     run = project / "out" / "healthy"
     found = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
     assert f"{found['text']['loss']:.4f} nats/token" in out and "real text" in out

@@ -9,7 +9,6 @@ import json
 import math
 import random
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 from digests import digests
+from forks import ROOT, Server
 
 from minigen import corpora
 from minigen.corpora import medium, pictures, tales, tunes
@@ -203,12 +203,8 @@ def test_what_the_command_prints_it_also_accepts(
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_a_file_that_is_not_there_is_told_in_one_line(name: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", f"minigen.corpora.{name}", "--check", "no/such/file"],
-        capture_output=True,
-        encoding="utf-8",
-        cwd=Path(__file__).resolve().parents[1],
-    )
+def test_a_file_that_is_not_there_is_told_in_one_line(name: str, server: Server) -> None:
+    module = f"minigen.corpora.{name}"
+    done = server.python("-W", "error", "-m", module, "--check", "no/such/file", cwd=ROOT)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: cannot read no/such/file: No such file or directory\n"

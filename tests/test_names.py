@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from forks import Server
 
 import minigen
 import sample
@@ -191,31 +191,33 @@ def test_only_a_run_resumes(here: Path) -> None:
 # ---- commands that are printed ----
 
 
-def copied(command: str, folder: Path, *more: str, installed: bool = True) -> str:
+def copied(server: Server, command: str, folder: Path, *more: str) -> str:
     """Run a printed line as a shell would, and return what it writes."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT) if installed else "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*shlex.split(command), *more], cwd=folder, env=env, capture_output=True, encoding="utf-8"
-    )
+    python, *words = shlex.split(command)
+    assert shutil.which(python) == sys.executable
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = server.python(*words, *more, cwd=folder, env=env)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
 
 @pytest.mark.usefixtures("signals")
-def test_printed_commands_run_when_they_are_copied(text: Path, tmp_path: Path) -> None:
+def test_printed_commands_run_when_they_are_copied(
+    text: Path, server: Server, tmp_path: Path
+) -> None:
     """From a folder that is not the repository, with spaces in a path and in a name."""
     flags = [*SMALL.split(), "--max_steps", "2", "--out_dir", "else where", "--name", "my run"]
     line = shlex.join([sys.executable, str(ROOT / "train.py"), text.name, *flags])
-    said = copied(line, tmp_path)
+    said = copied(server, line, tmp_path)
     sampling = re.search(r"Now: (.*)", said)
     assert sampling is not None and "'else where/my run'" in sampling[1]
-    wrote = copied(sampling[1], tmp_path, "the sun", "--max_new_tokens", "3")
+    wrote = copied(server, sampling[1], tmp_path, "the sun", "--max_new_tokens", "3")
     assert "the sun" in wrote and "else where/my run/step-000002" in wrote
 
 
 @pytest.mark.usefixtures("signals")
 def test_the_hint_to_export_runs_when_it_is_copied(
-    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    text: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where minigen is not installed; and a model of one's own is fine-tuned by its name."""
     monkeypatch.setattr(train, "DATA", tmp_path / "data")
@@ -230,7 +232,7 @@ def test_the_hint_to_export_runs_when_it_is_copied(
         train.main([*tuned, "--init_from", "lora"])
     hint = re.search(r"its model: (.*)", str(caught.value))
     assert hint is not None
-    copied(hint[1], tmp_path)
+    copied(server, hint[1], tmp_path)
     assert (tmp_path / "FOLDER" / "model.safetensors").is_file()
 
 

@@ -38,8 +38,8 @@ QWEN: dict[str, Any] = {
 MODELS: dict[str, Callable[[], Any]] = {
     "gpt2 124M": lambda: GPT2LMHeadModel(GPT2Config()),
     "gpt2 124M, 2 layers": lambda: GPT2LMHeadModel(GPT2Config(n_layer=2, n_positions=256)),
-    "gpt2-medium": lambda: GPT2LMHeadModel(GPT2Config(n_embd=1024, n_head=16, n_layer=2, **SMALL)),
-    "gpt2-large": lambda: GPT2LMHeadModel(GPT2Config(n_embd=1280, n_head=20, n_layer=2, **SMALL)),
+    "gpt2-medium": lambda: GPT2LMHeadModel(GPT2Config(n_embd=1024, n_head=16, n_layer=1, **SMALL)),
+    "gpt2-large": lambda: GPT2LMHeadModel(GPT2Config(n_embd=1280, n_head=20, n_layer=1, **SMALL)),
     "gpt2-xl": lambda: GPT2LMHeadModel(GPT2Config(n_embd=1600, n_head=25, n_layer=1, **SMALL)),
     "gpt2 untied": lambda: GPT2LMHeadModel(
         GPT2Config(n_embd=24, n_head=2, n_layer=2, n_inner=50, tie_word_embeddings=False,

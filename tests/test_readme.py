@@ -6,11 +6,10 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forks import Server
 
 import train
 from minigen.corpora import NAMES, pictures, tales, tunes
@@ -34,7 +33,7 @@ def test_two_commands_set_everything_up() -> None:
 
 
 @pytest.mark.parametrize("small", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_every_command_runs(small: bool, tmp_path: Path) -> None:
+def test_every_command_runs(small: bool, server: Server, tmp_path: Path) -> None:
     """One after the other in an empty folder, as a reader would.
 
     A small form runs a copy of the project, as train.py looks for the corpora beside itself.
@@ -62,14 +61,7 @@ def test_every_command_runs(small: bool, tmp_path: Path) -> None:
                 # What such a model writes is no picture and no tune, so it is saved as text.
                 words = [re.sub(r"\.(png|wav)$", ".txt", word) for word in words]
                 words[1] = str(project / words[1])
-            done = subprocess.run(
-                [sys.executable, *words[1:]],
-                cwd=tmp_path,
-                env=environment,
-                capture_output=True,
-                encoding="utf-8",
-                timeout=240,
-            )
+            done = server.python(*words[1:], cwd=tmp_path, env=environment)
             assert done.returncode == 0, f"{command}\n{done.stderr}"
             ran += 1
     assert ran >= 6

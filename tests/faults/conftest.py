@@ -1,23 +1,16 @@
-"""What the faults share: a server of trials, a text, and the flags of a run that takes a second."""
+"""What the faults share: the flags of a run that takes a second."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import digests
 import pytest
-from forks import Flags, Server
+from jobs import Flags
 
 SMALL = "--n_layer 1 --n_head 2 --n_embd 16 --block_size 16 --batch_size 4 --vocab_size 270"
 SMALL += " --device cpu --dropout 0.1 --eval_tokens 100 --compile no --dtype float32"
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("trials"))
-    yield server
-    server.close()
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from forks import Flags, Server, model_and_optimizer
+from forks import Server
+from jobs import Flags, model_and_optimizer
 
 from minigen import checkpoint
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from digests import digests
-from forks import Flags, Server, model_and_optimizer
+from forks import Server
+from jobs import Flags, model_and_optimizer
 
 from minigen import checkpoint
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forks import Server, model_and_optimizer
+from forks import Server
+from jobs import model_and_optimizer
 
 from minigen import checkpoint
 

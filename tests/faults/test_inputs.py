@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 
 import pytest
-from forks import Flags, Server
+from forks import Server
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jobs import Flags
 
 from minigen import corpora
 from minigen.data import prepare

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from forks import ROOT
+from forks import ROOT, Server
 
 # What is dropped: the file, the words, what stands there instead, and a test that must then fail.
 MUTANTS = {
@@ -71,7 +69,7 @@ CHEAP = ("fsync of a file", "rename", "the optimiser's state", "the manifest's c
 @pytest.mark.parametrize(
     "name", [n if n in CHEAP else pytest.param(n, marks=pytest.mark.slow) for n in MUTANTS]
 )
-def test_a_guard_less_is_noticed(name: str, tmp_path: Path) -> None:
+def test_a_guard_less_is_noticed(name: str, server: Server, tmp_path: Path) -> None:
     """A copy of minigen without it fails a test that passes with it."""
     path, guard, instead, test = MUTANTS[name]
     for part in ("minigen", "tests", "train.py", "sample.py", "pyproject.toml"):
@@ -87,9 +85,6 @@ def test_a_guard_less_is_noticed(name: str, tmp_path: Path) -> None:
     # No other process, as there is one test; and nobody reads why it fails.
     options = ["-q", "-x", "-n", "0", "--assert=plain", "-p", "no:cacheprovider"]
     environment = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, f"--basetemp={tmp_path / 'trials'}",
-         f"tests/faults/{test}"],
-        cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8",
-    )  # fmt: skip
+    where = (f"--basetemp={tmp_path / 'trials'}", f"tests/faults/{test}")
+    done = server.python("-m", "pytest", *options, *where, cwd=tmp_path, env=environment)
     assert done.returncode == 1 and "1 failed" in done.stdout, done.stdout

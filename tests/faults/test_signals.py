@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from forks import ROOT, Flags, Server
+from forks import ROOT, Server
+from jobs import Flags
 
 from minigen import checkpoint
 

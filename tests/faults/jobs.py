@@ -1,12 +1,4 @@
-"""A server that imports torch once, and forks a process for each trial: hundreds in a minute.
-
-    python forks.py        reads a JSON object a line, answers each with one
-
-{"job": "train", "argv": [...], "log": PATH, "hook": [NAME, ...]} forks a child that runs the real
-`main`, with its output in the log, and gives its pid. {"wait": PID} gives its exit status, as
-`subprocess` does: minus the signal that ended it. The server itself never computes anything, so a
-child begins like a fresh process.
-"""
+"""What a fork of tests/forks.py does in a trial: a job, and a hook that makes it go wrong."""
 
 from __future__ import annotations
 
@@ -15,97 +7,26 @@ import json
 import os
 import resource
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 Flags = Callable[..., list[str]]
-ROOT = Path(__file__).resolve().parents[2]
 
-
-# ---- the tests' side ----
-
-
-@dataclass
-class Trial:
-    """A child of the server."""
-
-    server: Server
-    pid: int
-    log: Path
-
-    def wait(self, seconds: float = 60) -> int:
-        """Its exit code, or minus the signal that ended it; killed if it takes longer."""
-        return int(self.server.ask(wait=self.pid, seconds=seconds)["code"])
-
-    def kill(self, number: int = signal.SIGKILL) -> None:
-        with contextlib.suppress(ProcessLookupError):  # it has ended before
-            os.kill(self.pid, number)
-
-    def said(self) -> str:
-        return self.log.read_text(encoding="utf-8", errors="replace")
-
-    def until(self, text: str, seconds: float = 60) -> None:
-        """Wait until its output has `text`."""
-        end = time.monotonic() + seconds
-        while text not in self.said():
-            assert time.monotonic() < end, self.said()
-            time.sleep(0.002)
-
-
-class Server:
-    """Starts trials in `folder`, where the caches of their texts are kept, too."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.n = folder, 0
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            encoding="utf-8",
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-
-    def ask(self, **request: Any) -> dict[str, Any]:
-        assert self.process.stdin and self.process.stdout
-        print(json.dumps(request), file=self.process.stdin, flush=True)
-        return dict(json.loads(self.process.stdout.readline()))
-
-    def start(self, job: str, argv: list[str], *hook: Any) -> Trial:
-        """Fork a child for a job of JOBS, with a hook of HOOKS and its arguments."""
-        self.n += 1
-        log = self.folder / f"{self.n}.log"
-        log.touch()
-        pid = self.ask(job=job, argv=argv, log=str(log), hook=hook)["pid"]
-        return Trial(self, pid, log)
-
-    def run(self, job: str, argv: list[str], *hook: Any) -> tuple[int, str]:
-        """Start, wait, and return the exit code and what was said."""
-        trial = self.start(job, argv, *hook)
-        code = trial.wait()
-        return code, trial.said()
-
-    def close(self) -> None:
-        assert self.process.stdin and self.process.stdout
-        self.process.stdin.close()
-        self.process.wait(60)
-        self.process.stdout.close()
-
-
-# ---- the server's side: jobs and hooks, which run in the child ----
+# ---- jobs ----
 
 
 def train_job(argv: list[str]) -> int:
+    from brief import make_brief
+
     import train
 
     for number in train.SIGNALS:  # as train.py does before it imports anything
         signal.signal(number, lambda number, _: os._exit(128 + number))
     train.DATA = Path.cwd() / "data"
-    train.report_module.plot_loss = lambda *_: None  # type: ignore[attr-defined]
+    make_brief()
     return train.main(argv)
 
 
@@ -205,6 +126,9 @@ def model_and_optimizer(seed: int) -> Any:
     return model, tokenizer, {name: torch.rand_like(t) for name, t in state.items()}
 
 
+# ---- hooks ----
+
+
 def kill_inside_a_save(number: int, event: int) -> None:
     """End the process at the `event`-th thing that the `number`-th save does to the disk."""
     from minigen import checkpoint
@@ -277,70 +201,3 @@ def threads(n: int) -> None:
 JOBS = {"train": train_job, "sample": sample_job, "samples": samples_job, "save": save_job,
         "open": open_job}  # fmt: skip
 HOOKS = {f.__name__: f for f in (kill_inside_a_save, poison, slow_steps, largest_file, threads)}
-
-
-def child(request: dict[str, Any]) -> int:
-    from minigen.errors import one_line_errors
-
-    log = os.open(request["log"], os.O_WRONLY | os.O_APPEND)
-    null = os.open(os.devnull, os.O_RDONLY)
-    for old, new in ((null, 0), (log, 1), (log, 2)):
-        os.dup2(old, new)
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115
-    try:
-        if request["hook"]:
-            name, *arguments = request["hook"]
-            HOOKS[name](*arguments)
-        with one_line_errors():
-            return JOBS[request["job"]](request["argv"])
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-        return 1
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-
-
-def wait(pid: int, seconds: float) -> int:
-    end = time.monotonic() + seconds
-    while True:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > end:
-            os.kill(pid, signal.SIGKILL)
-        time.sleep(0.002)
-
-
-def requests() -> Iterator[dict[str, Any]]:
-    for line in sys.stdin:
-        yield json.loads(line)
-
-
-def main() -> None:
-    os.chdir(sys.argv[1])
-    sys.path.insert(0, str(ROOT))
-    import sample  # noqa: F401
-    import train
-    from minigen import report
-
-    train.report_module = report  # type: ignore[attr-defined]
-    for request in requests():
-        if "wait" in request:
-            answer = {"code": wait(request["wait"], request["seconds"])}
-        elif pid := os.fork():
-            answer = {"pid": pid}
-        else:
-            os._exit(child(request))
-        print(json.dumps(answer), flush=True)
-
-
-if __name__ == "__main__":
-    main()

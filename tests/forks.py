@@ -1,0 +1,229 @@
+"""A server that imports torch once, and forks a process for each command: hundreds in a minute.
+
+    python forks.py FOLDER        reads a JSON object a line, answers each with one
+
+{"python": WORDS, "cwd": PATH, "env": {...}, "out": PATH, "err": PATH} forks a child that runs the
+command `python WORDS`, with its output in these files, and gives its pid. {"job": "train", "argv":
+[...], "hook": [NAME, ...], ...} runs a job of faults/jobs.py instead. {"wait": PID} gives a child's
+exit status, as `subprocess` does: minus the signal that ended it. The server itself never computes
+anything, so a child begins like a fresh process. What a library reads from the environment when it
+is imported, and what Python reads when it starts, is the server's: a test of these needs a process
+that begins at the beginning.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+TESTS = Path(__file__).resolve().parent
+
+
+# ---- the tests' side ----
+
+
+@dataclass
+class Trial:
+    """A child of the server; `log` has what it writes to stderr, and a job's output too."""
+
+    server: Server
+    pid: int
+    out: Path
+    log: Path
+
+    def wait(self, seconds: float = 60) -> int:
+        """Its exit code, or minus the signal that ended it; killed if it takes longer."""
+        return int(self.server.ask(wait=self.pid, seconds=seconds)["code"])
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it has ended before
+            os.kill(self.pid, number)
+
+    def said(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def until(self, text: str, seconds: float = 60) -> None:
+        """Wait until its output has `text`."""
+        end = time.monotonic() + seconds
+        while text not in self.said():
+            assert time.monotonic() < end, self.said()
+            time.sleep(0.002)
+
+
+class Server:
+    """Starts trials in `folder`, where the caches of their texts are kept, too."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.n = folder, 0
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+        )
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        assert self.process.stdin and self.process.stdout
+        print(json.dumps(request), file=self.process.stdin, flush=True)
+        return dict(json.loads(self.process.stdout.readline()))
+
+    def _fork(self, merged: bool, **request: Any) -> Trial:
+        self.n += 1
+        log = self.folder / f"{self.n}.log"
+        out = log if merged else self.folder / f"{self.n}.out"
+        for path in (out, log):
+            path.touch()
+        pid = self.ask(out=str(out), err=str(log), **request)["pid"]
+        return Trial(self, pid, out, log)
+
+    def start(self, job: str, argv: list[str], *hook: Any) -> Trial:
+        """Fork a child for a job of JOBS, with a hook of HOOKS and its arguments."""
+        return self._fork(True, job=job, argv=argv, hook=hook, cwd=str(self.folder))
+
+    def run(self, job: str, argv: list[str], *hook: Any) -> tuple[int, str]:
+        """Start, wait, and return the exit code and what was said."""
+        trial = self.start(job, argv, *hook)
+        code = trial.wait()
+        return code, trial.said()
+
+    def start_python(
+        self, *words: str | Path, cwd: Path, env: Mapping[str, str] = os.environ
+    ) -> Trial:
+        """Fork a child for the command `python WORDS`: a script's path or `-m`, and arguments."""
+        given = list(map(str, words))
+        return self._fork(False, python=given, cwd=str(cwd), env=dict(env))
+
+    def python(
+        self, *words: str | Path, cwd: Path, env: Mapping[str, str] = os.environ
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the command `python WORDS` to its end, as `subprocess.run` would."""
+        trial = self.start_python(*words, cwd=cwd, env=env)
+        code = trial.wait(240)
+        out = trial.out.read_text(encoding="utf-8")
+        return subprocess.CompletedProcess(words, code, out, trial.said())
+
+    def close(self) -> None:
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.close()
+        self.process.wait(60)
+        self.process.stdout.close()
+
+
+# ---- the server's side ----
+
+
+def run_python(words: list[str], env: Mapping[str, str], standard: list[str]) -> None:
+    """Run a command line as a Python that has just begun: modules of minigen are imported anew.
+
+    Args:
+        words: as after `python`: a script or `-m` and a module, before it perhaps `-W` and what to
+            do about warnings; and arguments.
+        env: all of the environment.
+        standard: `sys.path` without the script's folder and without those of PYTHONPATH.
+    """
+    os.environ.clear()
+    os.environ.update(env)
+    for name in [n for n in sys.modules if n.partition(".")[0] in ("minigen", "train", "sample")]:
+        del sys.modules[name]
+    more = [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path]
+    if words[0] == "-W":
+        warnings.simplefilter(words[1])  # type: ignore[arg-type]
+        words = words[2:]
+    if words[0] == "-m":
+        sys.argv, sys.path = words[1:], [os.getcwd(), *more, *standard]
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv, sys.path = words, [str(Path(words[0]).resolve().parent), *more, *standard]
+        runpy.run_path(words[0], run_name="__main__")
+
+
+def run_job(request: dict[str, Any]) -> int:
+    from jobs import HOOKS, JOBS
+
+    from minigen.errors import one_line_errors
+
+    if request["hook"]:
+        name, *arguments = request["hook"]
+        HOOKS[name](*arguments)
+    with one_line_errors():
+        return JOBS[request["job"]](request["argv"])
+
+
+def child(request: dict[str, Any], standard: list[str]) -> int:
+    out, log = (os.open(request[name], os.O_WRONLY | os.O_APPEND) for name in ("out", "err"))
+    null = os.open(os.devnull, os.O_RDONLY)
+    for old, new in ((null, 0), (out, 1), (log, 2)):
+        os.dup2(old, new)
+    encoding = request.get("env", {}).get("PYTHONIOENCODING", "utf-8")
+    sys.stdin = open(0, encoding=encoding, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding=encoding, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding=encoding, closefd=False, buffering=1)  # noqa: SIM115
+    os.chdir(request["cwd"])
+    try:
+        if "job" in request:
+            return run_job(request)
+        run_python(request["python"], request["env"], standard)
+        return 0
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        return 1
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+
+
+def wait(pid: int, seconds: float) -> int:
+    end = time.monotonic() + seconds
+    while True:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > end:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.002)
+
+
+def requests() -> Iterator[dict[str, Any]]:
+    for line in sys.stdin:
+        yield json.loads(line)
+
+
+def main() -> None:
+    given = [*map(os.path.abspath, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    standard = [path for path in sys.path[1:] if path not in given]
+    os.chdir(sys.argv[1])
+    sys.path[:0] = [str(ROOT), str(TESTS / "faults")]
+    import sample  # noqa: F401
+    import train  # noqa: F401
+    from minigen import plot
+
+    plot.pyplot()
+    for request in requests():
+        if "wait" in request:
+            answer = {"code": wait(request["wait"], request["seconds"])}
+        elif pid := os.fork():
+            answer = {"pid": pid}
+        else:
+            os._exit(child(request, standard))
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
