@@ -101,8 +101,9 @@ class Server:
 
 def train_job(argv: list[str]) -> int:
     import train
+    from minigen.signals import PERSON
 
-    for number in train.SIGNALS:  # as train.py does before it imports anything
+    for number in PERSON:  # as train.py does before it imports anything
         signal.signal(number, lambda number, _: os._exit(128 + number))
     train.DATA = Path.cwd() / "data"
     train.report_module.plot_loss = lambda *_: None  # type: ignore[attr-defined]
@@ -263,6 +264,52 @@ def slow_steps(seconds: float) -> None:
     train.gradients = slow  # type: ignore[assignment]
 
 
+def lacks(call: str, number: int) -> None:
+    """The system answers a call with an error: flock, fsync, fsync of a folder, madvise, rename.
+
+    A replacement counts as a rename.
+    """
+    import fcntl
+    import stat
+
+    from minigen import tensor_file
+
+    fsync = os.fsync
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    def fsync_files(handle: int) -> None:
+        return refuse() if stat.S_ISDIR(os.fstat(handle).st_mode) else fsync(handle)
+
+    class Memory(tensor_file.mmap.mmap):
+        madvise = refuse
+
+    if call == "flock":
+        fcntl.flock = refuse
+    elif call == "madvise":
+        tensor_file.mmap.mmap = Memory  # type: ignore[misc]
+    elif call == "rename":
+        os.rename = os.replace = Path.rename = Path.replace = refuse  # type: ignore[method-assign]
+    else:
+        os.fsync = refuse if call == "fsync" else fsync_files
+
+
+def no_reader() -> None:
+    """Nobody reads standard error any more."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    os.dup2(writer, 2)
+
+
+def removed_folder() -> None:
+    """The working folder is gone."""
+    folder = Path("removed")
+    folder.mkdir()
+    os.chdir(folder)
+    Path(f"../{folder}").rmdir()
+
+
 def largest_file(n_bytes: int) -> None:
     """The disk takes no file of more than so many bytes."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
@@ -276,7 +323,11 @@ def threads(n: int) -> None:
 
 JOBS = {"train": train_job, "sample": sample_job, "samples": samples_job, "save": save_job,
         "open": open_job}  # fmt: skip
-HOOKS = {f.__name__: f for f in (kill_inside_a_save, poison, slow_steps, largest_file, threads)}
+HOOKS = {
+    f.__name__: f
+    for f in (kill_inside_a_save, poison, slow_steps, largest_file, threads, lacks, no_reader,
+              removed_folder)
+}  # fmt: skip
 
 
 def child(request: dict[str, Any]) -> int:
