@@ -329,9 +329,17 @@ def prune(run: Path) -> None:
     with contextlib.suppress(OSError):  # the next time, then
         for path in steps(run):
             if path not in keep:
-                path.rename(path.with_name(f".tmp-{path.name}"))
+                _give_up(path)
         for path in run.glob(".tmp-step-*"):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _give_up(path: Path) -> None:
+    try:
+        path.rename(path.with_name(f".tmp-{path.name}"))
+    except OSError:  # no folder can be renamed here: without its manifest it is none either
+        (path / "MANIFEST.json").unlink(missing_ok=True)
+        shutil.rmtree(path)
 
 
 def find(name: str | Path, out_dir: str | Path = "out") -> Path | str:

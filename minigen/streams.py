@@ -64,7 +64,9 @@ def standard() -> Iterator[None]:
 def _open() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # the lowest free number is that of the stream
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+            nowhere = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, nowhere)
+            setattr(sys, f"__{name}__", nowhere)  # which keeps it open
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             os.set_blocking(stream.fileno(), True)  # another program at the terminal changed it

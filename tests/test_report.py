@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -72,6 +74,37 @@ def test_metrics_end_before_a_damaged_line(line: str, tmp_path: Path) -> None:
     good = json.dumps({"step": 1, "train_loss": 2.0, "grad_norm": float("nan")})
     (tmp_path / "metrics.jsonl").write_text(f"{good}\n{line}\n{good}\n", encoding="utf-8")
     assert [read["train_loss"] for read in read_metrics(tmp_path)] == [2.0]
+
+
+def test_a_plot_that_fails_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever matplotlib raises, once, and the run records its losses as before."""
+
+    def fail(*_: object) -> None:
+        raise ImportError("numpy.core.multiarray failed to import\nand a second line")
+
+    monkeypatch.setattr("minigen.report.plot_loss", fail)
+    report = make(tmp_path)
+    for step in (1, 2):
+        report.evaluation(step, 3.0, "once")
+    assert capsys.readouterr().err.count("warning: cannot draw") == 1
+    assert [line["val_loss"] for line in read_metrics(tmp_path)] == [3.0, 3.0]
+
+
+def test_settings_for_other_pictures_do_not_count(tmp_path: Path) -> None:
+    """A notebook's MPLBACKEND, and a matplotlibrc that is damaged or asks for LaTeX."""
+    (tmp_path / "matplotlibrc").write_text("backend: nosuch\nfont.size: many\ntext.usetex: True\n")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "val_loss": 1.0}\n')
+    code = "import sys; from pathlib import Path; from minigen.report import plot_loss; "
+    code += "plot_loss(Path(sys.argv[1]), 50, 0.5, None)"
+    backend = "module://matplotlib_inline.nosuch"
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, encoding="utf-8",
+        env={**os.environ, "MPLBACKEND": backend, "MATPLOTLIBRC": str(tmp_path / "matplotlibrc")},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "loss.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
 def test_a_number_that_is_none_is_null_and_read_as_nan(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def train_job(argv: list[str]) -> int:
 
     for number in PERSON:  # as train.py does before it imports anything
         signal.signal(number, lambda number, _: os._exit(128 + number))
-    train.DATA = Path.cwd() / "data"
+    train.DATA = Path(sys.argv[1]) / "data"
     train.report_module.plot_loss = lambda *_: None  # type: ignore[attr-defined]
     return train.main(argv)
 
@@ -264,35 +264,26 @@ def slow_steps(seconds: float) -> None:
     train.gradients = slow  # type: ignore[assignment]
 
 
-def lacks(call: str, number: int) -> None:
-    """The system answers a call with an error: flock, fsync, fsync of a folder, madvise, rename.
-
-    A replacement counts as a rename.
-    """
+def lacks(calls: str, number: int) -> None:
+    """The system answers calls with an error: "flock", "fsync", "madvise", "rename"."""
     import fcntl
-    import stat
 
     from minigen import tensor_file
-
-    fsync = os.fsync
 
     def refuse(*_: Any, **__: Any) -> Any:
         raise OSError(number, os.strerror(number))
 
-    def fsync_files(handle: int) -> None:
-        return refuse() if stat.S_ISDIR(os.fstat(handle).st_mode) else fsync(handle)
-
     class Memory(tensor_file.mmap.mmap):
         madvise = refuse
 
-    if call == "flock":
+    if "flock" in calls:
         fcntl.flock = refuse
-    elif call == "madvise":
+    if "fsync" in calls:
+        os.fsync = refuse
+    if "madvise" in calls:
         tensor_file.mmap.mmap = Memory  # type: ignore[misc]
-    elif call == "rename":
+    if "rename" in calls:
         os.rename = os.replace = Path.rename = Path.replace = refuse  # type: ignore[method-assign]
-    else:
-        os.fsync = refuse if call == "fsync" else fsync_files
 
 
 def no_reader() -> None:
@@ -300,6 +291,14 @@ def no_reader() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     os.dup2(writer, 2)
+
+
+def no_streams() -> None:
+    """The process was started without the three standard streams."""
+    sys.stdin = sys.stdout = sys.stderr = None  # type: ignore[assignment]
+    for number in range(3):
+        with contextlib.suppress(OSError):
+            os.close(number)
 
 
 def removed_folder() -> None:
@@ -326,7 +325,7 @@ JOBS = {"train": train_job, "sample": sample_job, "samples": samples_job, "save"
 HOOKS = {
     f.__name__: f
     for f in (kill_inside_a_save, poison, slow_steps, largest_file, threads, lacks, no_reader,
-              removed_folder)
+              no_streams, removed_folder)
 }  # fmt: skip
 
 
