@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import signal
 
-if __name__ == "__main__":
-    # Ctrl-C, and a reader like `head` that has seen enough, end this process without a word; set
-    # before the slow imports.
-    for name in {"SIGINT", "SIGPIPE"} & set(dir(signal)):
-        signal.signal(getattr(signal, name), signal.SIG_DFL)
+if __name__ == "__main__":  # Ctrl-C ends the slow imports without a word
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import minigen  # noqa: F401  its first import measures, from here on, how busy the machine is
 
 # isort: split
 
 import contextlib
-import io
 import itertools
 import math
 import random
@@ -32,7 +28,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from minigen import checkpoint, corpora
+from minigen import checkpoint, corpora, streams
 from minigen.command_line import parse
 from minigen.corpora import medium
 from minigen.corpora.medium import Medium
@@ -90,9 +86,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     sampling = Sampling(
         config.temperature, config.top_k, config.top_p, config.min_p, config.repetition_penalty
     )
-    for stream in (sys.stdin, sys.stdout):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+    streams.as_utf8()
+    if config.save:  # the file is wanted, even if nobody reads on here
+        sys.stdout = streams.unheard(sys.stdout)
     loaded = find_model(config)
     media = medium.trained(loaded.state)
     if config.help_conditions:
@@ -123,7 +119,7 @@ def read_prompt(config: SampleConfig) -> str:
         )
     name = config.prompt_file
     if name is None:
-        return config.prompt or ""
+        return streams.decoded(config.prompt or "")
     try:
         content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
         return content.decode("utf-8-sig").replace("\r\n", "\n")
@@ -266,7 +262,7 @@ class Writer:
     def asked(self, text: str) -> str:
         """What was typed, or --condition, as the model has it in its first lines."""
         if self.config.condition is not None:
-            return medium.condition(self.media, self.config.condition, self.rng)
+            return medium.condition(self.media, streams.decoded(self.config.condition), self.rng)
         return medium.prompt(self.media, text, self.rng)
 
     def write(self, ids: Sequence[int], prompt: str, first: int = 0) -> list[Sample]:
@@ -280,7 +276,9 @@ class Writer:
         before = (self.joint or f"\n{RULE}\n").removeprefix("\n")
         # Where the terminal shows the texts, they themselves show how far it is.
         hidden = config.num_samples == 1 or sys.stdout.isatty() or not sys.stderr.isatty()
-        with tqdm(total=config.num_samples, unit=" samples", disable=hidden, leave=False) as bar:
+        with streams.progress_bar(
+            total=config.num_samples, unit=" samples", disable=hidden, leave=False
+        ) as bar:
             while len(samples) < config.num_samples:
                 n = min(ROWS, config.num_samples - len(samples))
                 batch = [Sample(self, prompt, before if i or samples else "") for i in range(n)]
@@ -335,7 +333,7 @@ class Sample:
         self.stop = StopStrings(writer.config.stop_strings)
         self.text, self.opening = "", writer.opening
         # Between tables it would be in pieces; and some texts are seen as a whole only.
-        colours = sys.stdout.isatty() and any(one.WHOLE for one in writer.media)
+        colours = streams.shows_colours() and any(one.WHOLE for one in writer.media)
         self.held = writer.config.show_probs or colours
         self.unprinted = before
         self.ended = self.cut_off = False  # cut_off: by --max_new_tokens
@@ -357,7 +355,7 @@ class Sample:
         if not self.ended:
             self._add(self.stop.push(self.decoder.finish()) + self.stop.finish())
             if self.held:
-                kind = medium.of(self.text) if sys.stdout.isatty() else None
+                kind = medium.of(self.text) if streams.shows_colours() else None
                 self.unprinted += kind.show(self.text) if kind else self.text
             self.unprinted += "\n"
             self.ended = True
@@ -389,7 +387,7 @@ def converse(writer: Writer) -> None:
     """Go on behind each line typed. Ctrl-C ends one text; Ctrl-D or an empty line, the program."""
     at_terminal = sys.stdin.isatty()
     if at_terminal:
-        with contextlib.suppress(ImportError):  # Windows has its own
+        with contextlib.suppress(Exception):  # Windows has its own, and others a broken one
             import readline  # noqa: F401  makes `input` know the arrow keys and earlier lines
         print(
             "Type how a text begins, then Enter. Ctrl-C ends a text; an empty line ends all.",
@@ -480,7 +478,4 @@ def fit(text: str, width: int) -> str:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on, KeyboardInterrupt
     with one_line_errors():
-        try:
-            main()
-        except KeyboardInterrupt:
-            sys.exit(130)
+        main()

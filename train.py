@@ -22,18 +22,15 @@ import dataclasses
 import math
 import re
 import sys
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from minigen import checkpoint, corpora, distributed, lora
 from minigen.command_line import parse
@@ -48,13 +45,15 @@ from minigen.device import (
     is_out_of_memory,
     keep_memory,
 )
-from minigen.errors import UserError, command, one_line_errors
+from minigen.errors import UserError, command, cwd, one_line_errors
 from minigen.interface import Loaded, load
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.optim import Optimizer, Schedule
 from minigen.plan import Clock
 from minigen.report import Report, far_from_done
 from minigen.sampling import Sampling, generate
+from minigen.signals import StopSignal
+from minigen.streams import decoded, progress_bar
 from minigen.threads import threads
 from minigen.tokenizer import Tokenizer
 
@@ -167,7 +166,8 @@ class TrainConfig:
             fitting, minutes = "slim", self.minutes or (3 if len(written) == 1 else 6)
         size = fitting if self.size == "auto" else self.size
         chosen: dict[str, Any] = {k: v for k, v in SIZES[size].items() if not getattr(self, k)}
-        config = dataclasses.replace(self, **chosen | {"size": size, "minutes": minutes})
+        chosen |= {"size": size, "minutes": minutes, "sample_prompt": decoded(self.sample_prompt)}
+        config = dataclasses.replace(self, **chosen)
         if config.init_from == "scratch" and (config.lora_rank or config.old_data):
             raise UserError("--lora_rank and --old_data go with a trained model: give --init_from")
         if config.optimizer == "auto":
@@ -245,7 +245,7 @@ def evaluate(model: GPT, tokens: TokenFile, config: TrainConfig, limit: int | No
     rows = max(1, config.batch_size // config.gradient_accumulation_steps)
     batches = tokens.sliding(config.block_size, rows, limit=limit)
     n = min(limit or tokens.n_tokens, tokens.n_tokens) // distributed.size()
-    with tqdm(total=n, desc=tokens.name, delay=1, disable=None, leave=False) as bar:
+    with progress_bar(total=n, desc=tokens.name, delay=1, leave=False) as bar:
         for x, y in distributed.shared(batches):  # (B, T) each
             threads.follow()
             with arithmetic(config.device, config.dtype), as_written(config.compile):
@@ -332,31 +332,6 @@ def shape_of(vocab_size: int, config: TrainConfig) -> GPTConfig:
         return GPTConfig.gpt2(*size, dropout=config.dropout or 0.0, bias=config.bias)
     # Qwen3's small models tie the head to the embedding; ours learn faster with one of their own.
     return GPTConfig.modern(*size, dropout=config.dropout or 0.0, tied_head=False)
-
-
-class StopSignal:
-    """Ctrl-C and SIGTERM: before and after the steps they end the run at once, as nothing is lost.
-
-    During them they leave a note, so that no step and no save is cut in two. A second one ends the
-    process wherever it is. Of several processes, each only leaves a note. Only a process's main
-    thread can be told of signals; a run in another thread leaves them alone.
-    """
-
-    def __init__(self, held: contextlib.ExitStack) -> None:
-        self.number = 0
-        self.waits = False
-        if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                held.callback(signal.signal, number, signal.signal(number, self.note))
-
-    def note(self, number: int, frame: FrameType | None) -> None:
-        self.number = number
-        if distributed.size() > 1:
-            return  # it may come twice, by itself and from torchrun, and all have to leave together
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
-        if not self.waits:
-            sys.exit(128 + number)
 
 
 def new_run(out_dir: Path, name: str) -> Path:
@@ -463,7 +438,6 @@ def settle_compile(model: GPT, tokens: TokenFile, config: TrainConfig) -> TrainC
     return config
 
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Of a longer text a part is read by a run by the clock, as reading all would take too much of the
 # time. Two slow cores tokenise 12 million characters a second, and train on less than 0.1 million:
 # so this is four times as much as they train on.
@@ -690,7 +664,7 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
         facts = {"step": step, "config": dataclasses.asdict(now), "content": content, **losses}
         facts |= {"schedule": dataclasses.asdict(schedule), "skipped": skipped, "opening": start}
         facts |= {"threads": torch.get_num_threads(), "thread_counts": counts}
-        facts |= {"most_chars": most_chars, "folder": os.getcwd()}  # where the text's paths begin
+        facts |= {"most_chars": most_chars, "folder": cwd()}  # where the text's paths begin
         facts |= {"tuned": tuned} if tuned else {}
         complete, state = distributed.gather(model, optimizer.state)
         try:

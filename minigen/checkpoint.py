@@ -28,7 +28,6 @@ import contextlib
 import dataclasses
 import difflib
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -38,14 +37,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 from torch import Tensor
 
 import minigen
-from minigen import lora, pretrained, tensor_file
+from minigen import disk, lora, pretrained, tensor_file
 from minigen.errors import UserError, as_path, command, one_line_errors
 from minigen.model import GPT, GPTConfig
+from minigen.strict_json import to_json
 from minigen.tensor_file import Fact, TensorFile, parse_json, plain, read_file
 from minigen.tokenizer import Tokenizer
 
@@ -108,11 +107,9 @@ def lock(run: Path) -> Iterator[None]:
     The kernel holds the lock and frees it when the process ends, however that comes about.
     """
     path = run / ".lock"
-    held = filelock.FileLock(path, timeout=0)
     try:
-        held.acquire()
-        path.write_text(f"process {os.getpid()}", encoding="utf-8")
-    except filelock.Timeout:
+        file = disk.take_lock(path)
+    except BlockingIOError:
         holder = plain(read_file(path, 100).decode(errors="replace")) or "another process"
         raise UserError(
             f"{run} is in use by {holder}; wait for it, or give another --name"
@@ -121,10 +118,11 @@ def lock(run: Path) -> Iterator[None]:
         raise UserError(
             f"cannot write in {run}: {error.strerror}; give another --out_dir"
         ) from None
-    try:
+    with file:
+        file.truncate(0)
+        file.write(f"process {os.getpid()}".encode())
+        file.flush()
         yield
-    finally:
-        held.release()
 
 
 def save(
@@ -163,11 +161,11 @@ def save(
         facts = {name: _write(folder / name, content) for name, content in contents.items()}
         files = {name: dataclasses.asdict(fact) for name, fact in facts.items()}
         _write(folder / "MANIFEST.json", _json({"format": FORMAT, "files": files}))
-        _sync(folder)
+        disk.flush_folder(folder)
         # The commit: before it the checkpoint is not there, after it, it is whole.
-        os.rename(folder, target)
-        _sync(run)
-        _sync(run.parent)  # the run itself may be new
+        disk.rename_folder(folder, target, last="MANIFEST.json")
+        disk.flush_folder(run)
+        disk.flush_folder(run.parent)  # the run itself may be new
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise NotSavedError(
@@ -246,7 +244,7 @@ def _read_state(path: Path, content: bytes) -> dict[str, Any]:
     if not (
         type(state.get("step")) is int
         and state["step"] >= 0
-        and isinstance(loss, int | float)
+        and isinstance(loss, int | float | None)
         and isinstance(tuned, dict)
         and all(isinstance(tuned.get(key), str) for key in ("path", "sha256"))
         and isinstance(state.get("config", {}), dict)
@@ -303,7 +301,7 @@ def set_aside(run: Path, step: int) -> None:
         if _step(path) > step:
             aside = path.with_name(f"damaged-{path.name}")
             shutil.rmtree(aside, ignore_errors=True)
-            path.rename(aside)
+            disk.rename_folder(path, aside, last="MANIFEST.json")
 
 
 def steps(run: Path) -> list[Path]:
@@ -331,9 +329,17 @@ def prune(run: Path) -> None:
     with contextlib.suppress(OSError):  # the next time, then
         for path in steps(run):
             if path not in keep:
-                path.rename(path.with_name(f".tmp-{path.name}"))
+                _give_up(path)
         for path in run.glob(".tmp-step-*"):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _give_up(path: Path) -> None:
+    try:
+        path.rename(path.with_name(f".tmp-{path.name}"))
+    except OSError:  # no folder can be renamed here: without its manifest it is none either
+        (path / "MANIFEST.json").unlink(missing_ok=True)
+        shutil.rmtree(path)
 
 
 def find(name: str | Path, out_dir: str | Path = "out") -> Path | str:
@@ -498,7 +504,7 @@ def _tokenizer_files(model: GPT, tokenizer: Tokenizer) -> dict[str, bytes | Mapp
 
 
 def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    return (to_json(value, indent=2) + "\n").encode()
 
 
 def _write(path: Path, content: bytes | Mapping[str, Tensor]) -> Fact:
@@ -507,18 +513,8 @@ def _write(path: Path, content: bytes | Mapping[str, Tensor]) -> Fact:
         return tensor_file.write(path, content)
     with path.open("xb") as file:
         file.write(content)
-        tensor_file.flush(file)
+        disk.flush(file)
     return _fact(content)
-
-
-def _sync(folder: Path) -> None:
-    """Flush a folder's list of names to the disk, so that a rename survives a power cut."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def main(argv: list[str] | None = None) -> None:

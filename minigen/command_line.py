@@ -24,6 +24,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 import minigen
 from minigen.errors import UserError
+from minigen.streams import wide_enough
 
 Config = TypeVar("Config")
 
@@ -64,7 +65,7 @@ def parse(
         raise SystemExit(0)
     box = io.StringIO()
     try:
-        with contextlib.redirect_stderr(box):
+        with contextlib.redirect_stderr(box), wide_enough():
             config, unknown = tyro.cli(
                 config_class,
                 args=argv,

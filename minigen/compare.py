@@ -269,11 +269,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = parse(CompareConfig, argv)
     check_ending(config.plot)
     runs = find_runs(config)
-    print(table(runs))
-    try:
+    try:  # first, as who reads the table may be gone after its first line
         draw(runs, config.plot)
     except OSError as error:
         raise UserError(f"cannot write {config.plot}: {error.strerror}") from None
+    finally:
+        print(table(runs))
     print(f"\nthe losses are drawn in {printable(str(config.plot))}")
 
 

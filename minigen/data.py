@@ -37,7 +37,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from minigen.disk import flush, rename_file
 from minigen.errors import UserError
+from minigen.places import writable
+from minigen.streams import progress_bar
 from minigen.text_file import CONTROL_BYTES, is_utf16, likely, not_utf8, unreadable
 from minigen.tokenizer import END_OF_TEXT, Tokenizer, train_tokenizer
 
@@ -91,6 +94,7 @@ def prepare(
     Returns the tokenizer, the training stream and the validation stream.
     Raises UserError if the text cannot be read, is empty, or is no text.
     """
+    cache = writable(cache)
     train = scan(source.train, source.separator)
     if source.val:
         val = scan(source.val, source.separator)
@@ -410,9 +414,8 @@ def write_tokens(text: Text, tokenizer: Tokenizer, cache: Path, name: str) -> To
 
     Each shard takes its place when it is whole, and then the file of facts that names it.
     """
-    path = (
-        cache / f"{_key(text.sha256, text.start, text.stop, tokenizer.fingerprint, *text.key)}.json"
-    )
+    key = _key(text.sha256, text.start, text.stop, tokenizer.fingerprint, *text.key)
+    path = writable(cache) / f"{key}.json"
     dtype = np.dtype("<u2" if tokenizer.n_vocab <= 1 << 16 else "<u4")
     file = TokenFile(path, name, dtype.str, tokenizer.end_of_text, _whole_shards(path))
     n_done = sum(shard.n_chars for shard in file.shards)
@@ -435,10 +438,9 @@ def write_tokens(text: Text, tokenizer: Tokenizer, cache: Path, name: str) -> To
 
 def _bar(what: str, total: int, unit: str, n_done: int = 0) -> tqdm[Any]:
     """Return a bar that shows itself after a second, and not where stderr is no terminal."""
-    return tqdm(
-        desc=what, total=total, initial=n_done, unit=unit, unit_scale=True, delay=1, disable=None,
-        leave=False,
-    )  # fmt: skip
+    return progress_bar(
+        desc=what, total=total, initial=n_done, unit=unit, unit_scale=True, delay=1, leave=False
+    )
 
 
 class Part(NamedTuple):
@@ -534,8 +536,8 @@ def _written(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
+            flush(file)
+        rename_file(part, path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; make room or mend that") from None
     finally:

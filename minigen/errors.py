@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib.machinery
-import io
 import os
 import shlex
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from minigen.streams import standard
 
 ROOT = Path(__file__).resolve().parents[1]  # where train.py and sample.py are, too
 
@@ -24,26 +24,20 @@ class UserError(ValueError):
 def one_line_errors() -> Iterator[None]:
     """Show a `UserError` as one line on stderr and exit with code 2; let bugs keep their traceback.
 
-    What stdout's encoding has no character for, such as a Korean name, is printed as an escape.
+    Ctrl-C exits with code 130. The standard streams become what `standard` makes of them.
 
     >>> with one_line_errors():                                       # doctest: +SKIP
     ...     raise UserError("--top_k is 0; give 1 or more")
     error: --top_k is 0; give 1 or more
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        with contextlib.suppress(OSError):
-            print(f"error: cannot write the output: {error.strerror}; make room", file=sys.stderr)
-        sys.exit(2)
-    except UserError as error:
-        with contextlib.suppress(OSError):  # as on a full disk
+    with standard():
+        try:
+            yield
+        except KeyboardInterrupt:
+            sys.exit(130)
+        except UserError as error:
             print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+            sys.exit(2)
 
 
 def command(program: str, *words: str | Path) -> str:
@@ -67,7 +61,7 @@ def command(program: str, *words: str | Path) -> str:
     else:
         # The first folder is that of the script, or the working folder: not there in the next run.
         others = [path for path in sys.path[1:] if path]
-        if Path.cwd() != ROOT and not importlib.machinery.PathFinder.find_spec("minigen", others):
+        if cwd() != str(ROOT) and not importlib.machinery.PathFinder.find_spec("minigen", others):
             line = ["env", f"PYTHONPATH={ROOT}", *line]  # minigen is not installed
         line += ["-m", program]
     return shlex.join([*line, *(as_path(w) if isinstance(w, Path) else w for w in words)])
@@ -79,8 +73,16 @@ def install(extra: str) -> str:
     >>> install("hf")                                                 # doctest: +SKIP
     "python -m pip install -e '.[hf]'"
     """
-    there = "." if Path.cwd() == ROOT else str(ROOT)
+    there = "." if cwd() == str(ROOT) else str(ROOT)
     return shlex.join([_python(), "-m", "pip", "install", "-e", f"{there}[{extra}]"])
+
+
+def cwd() -> str:
+    """Return the working folder; "" if it was removed."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
 
 
 def as_path(path: Path) -> str:
@@ -92,8 +94,9 @@ def _python() -> str:
     """Return the name of this Python if the shell finds it by that name, or its path."""
     for name in ("python", Path(sys.executable).stem):
         found = shutil.which(name)
-        if found and os.path.abspath(found) == os.path.abspath(sys.executable):
-            return name
+        with contextlib.suppress(OSError):  # in a folder that was removed
+            if found and os.path.abspath(found) == os.path.abspath(sys.executable):
+                return name
     return sys.executable or "python"
 
 
@@ -101,5 +104,5 @@ def _nearest(path: Path) -> str:
     """Return a path as it is shortest: from the working folder, or from the root."""
     try:
         return min(os.path.relpath(path), str(path), key=len)
-    except ValueError:  # on another drive
+    except (ValueError, OSError):  # on another drive, or the working folder was removed
         return str(path)

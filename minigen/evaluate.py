@@ -7,7 +7,6 @@ text, cut the same way: where the two differ, something is wrong.
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections import Counter
@@ -20,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from minigen import checkpoint, corpora
 from minigen.command_line import parse
@@ -43,6 +41,8 @@ from minigen.plot import check_ending, pyplot
 from minigen.repetition import LongText, drawn_twins
 from minigen.report import LOSS_APART
 from minigen.sampling import Sampling
+from minigen.streams import progress_bar
+from minigen.strict_json import to_json
 from minigen.threads import threads
 from minigen.tokenizer import Tokenizer
 
@@ -126,7 +126,7 @@ def read(model: GPT, tokens: TokenFile, n_vocab: int, limit: int | None = None) 
     bins = torch.zeros(3, BINS, dtype=torch.float64)  # expected, observed, predictions
     places = torch.zeros(2, block, dtype=torch.float64)  # the loss, the tokens
     length = min(tokens.n_tokens, limit or tokens.n_tokens)
-    with tqdm(total=length, desc=tokens.name, disable=None, leave=False) as bar:
+    with progress_bar(total=length, desc=tokens.name, leave=False) as bar:
         for x, y in tokens.sliding(block, rows, limit=limit):  # (B, T) each
             threads.follow()
             logits = model(x.to(device))[..., :n_vocab].float()  # (B, T, V)
@@ -478,6 +478,18 @@ def plot(judged: Mapping[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
+def draw(judged: Mapping[str, Any], path: Path, asked: bool) -> None:
+    """`plot`; where nobody asked for it, a failure other than the disk's is only a warning."""
+    try:
+        plot(judged, path)
+    except OSError:
+        raise
+    except Exception as error:  # whatever matplotlib can do wrong
+        if asked:
+            raise
+        print(f"warning: cannot draw {path}: {error}", file=sys.stderr)
+
+
 def find_model(config: EvaluateConfig) -> Loaded:
     if config.run is None:
         return load(checkpoint.find_run(config.out_dir))
@@ -502,14 +514,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = loaded.path.parent if loaded.state else None
     json_path = config.json or (run and run / "evaluation.json")
     plot_path = config.plot or (run and run / "evaluation.png")
-    print(table(judged))
-    try:
+    try:  # first, as who reads the table may be gone after its first line
         if json_path:
-            json_path.write_text(json.dumps(judged, indent=1) + "\n", encoding="utf-8")
+            json_path.write_text(to_json(judged, indent=1) + "\n", encoding="utf-8")
         if plot_path:
-            plot(judged, plot_path)
+            draw(judged, plot_path, config.plot is not None)
     except OSError as error:
         raise UserError(f"cannot write {error.filename}: {error.strerror}") from None
+    finally:
+        print(table(judged))
 
 
 if __name__ == "__main__":

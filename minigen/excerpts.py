@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from minigen.corpora import medium
 from minigen.data import TokenFile
@@ -17,6 +16,7 @@ from minigen.interface import Loaded, for_writing
 from minigen.model import GPT
 from minigen.repetition import LEAST_LOOP, LongText, distinct, loops, self_repetition, twins
 from minigen.sampling import ROWS, Sampling, generate
+from minigen.streams import progress_bar
 from minigen.tokenizer import Tokenizer
 
 PROMPT_TOKENS = 16  # where no first line says what a text is to be; none of a short document
@@ -102,7 +102,7 @@ def write(
     """
     tokenizer, written = loaded.tokenizer, list[Excerpt]()
     model, cache_for = for_writing(loaded.model, device)
-    with tqdm(total=len(excerpts), desc="samples", disable=None, leave=False) as bar:
+    with progress_bar(total=len(excerpts), desc="samples", leave=False) as bar:
         for first in range(0, len(excerpts), ROWS):
             batch = excerpts[first : first + ROWS]
             steps = generate(

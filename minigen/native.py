@@ -40,13 +40,11 @@ def compiled(source: Path) -> ctypes.CDLL | None:
     with contextlib.suppress(OSError):  # it is not there yet, or damaged
         return ctypes.CDLL(str(kept))
     for command in commands:
-        with _scratch(folder) as scratch:
+        # No place to compile in, no compiler that works, no program in temporary files (noexec).
+        with contextlib.suppress(OSError, subprocess.SubprocessError), _scratch(folder) as scratch:
             made, began = Path(scratch, "made.so"), time.perf_counter()
-            try:
-                _compile(command, source, made)
-                code = ctypes.CDLL(str(made))
-            except (OSError, subprocess.SubprocessError):
-                continue
+            _compile(command, source, made)
+            code = ctypes.CDLL(str(made))
             seconds = time.perf_counter() - began
             print(f"compiled {source.name} in {seconds:.1f} s", file=sys.stderr)
             with contextlib.suppress(OSError):  # what cannot be kept is made again the next time

@@ -135,27 +135,31 @@ class Optimizer:
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
-        """Move every parameter by its gradient, which is then dropped."""
+        """Move every parameter by its gradient, which is then dropped.
+
+        A parameter without a gradient, because it is frozen or was not used, stays as it is.
+        """
         self.step_count += 1
         for name, p in self.adamw.items():
-            self._adamw(name, p, rate)
+            if p.grad is not None:
+                self._adamw(name, p, p.grad, rate)
         for group in self.muon.values():
-            self._muon(group, rate)
+            if moving := {name: p for name, p in group.items() if p.grad is not None}:
+                self._muon(moving, rate)
         for p in [
             *self.adamw.values(),
             *(p for group in self.muon.values() for p in group.values()),
         ]:
             p.grad = None
 
-    def _adamw(self, name: str, p: nn.Parameter, rate: float) -> None:
-        assert p.grad is not None
+    def _adamw(self, name: str, p: nn.Parameter, gradient: Tensor, rate: float) -> None:
         (beta1, beta2), mean, square = (
             self.betas,
             self.state[f"{name}.mean"],
             self.state[f"{name}.square"],
         )
-        mean.lerp_(p.grad, 1 - beta1)
-        square.lerp_(p.grad.square(), 1 - beta2)
+        mean.lerp_(gradient, 1 - beta1)
+        square.lerp_(gradient.square(), 1 - beta2)
         # Both averages start at zero; dividing by 1 - beta^t undoes that.
         noise = (square / (1 - beta2**self.step_count)).sqrt_().add_(1e-8)
         if p.ndim == 2:

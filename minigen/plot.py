@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -26,11 +28,23 @@ def pyplot() -> ModuleType:
     """Import `matplotlib.pyplot`, which takes a second, and set it up to draw into files.
 
     The name of a run or the caption of a picture may hold anything: "$" begins no formula, and a
-    character that no font has becomes a box, without a warning.
+    character that no font has becomes a box, without a warning. A matplotlibrc is for pictures of
+    another kind, as is a notebook's MPLBACKEND, whose module may not be here.
     """
-    import matplotlib
-    from matplotlib import font_manager, pyplot
-
+    given = os.environ.pop("MPLBACKEND", None)
+    level = logging.getLogger("matplotlib").level
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of a damaged matplotlibrc
+    try:
+        import matplotlib
+        from matplotlib import font_manager, pyplot
+    except Exception as error:  # whatever an installation that is broken can do
+        said = (str(error).splitlines() or [""])[0]
+        raise UserError(f"matplotlib cannot be used ({said}); reinstall it") from None
+    finally:
+        logging.getLogger("matplotlib").setLevel(level)
+        if given is not None:
+            os.environ["MPLBACKEND"] = given
+    matplotlib.rcdefaults()
     matplotlib.use("Agg")
     known = {font.name for font in font_manager.fontManager.ttflist}
     matplotlib.rcParams["font.family"] = ["sans-serif", *(name for name in FONTS if name in known)]

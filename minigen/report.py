@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from minigen.errors import command
 from minigen.plot import pyplot
 from minigen.repetition import loops
+from minigen.streams import progress_bar
+from minigen.strict_json import to_json
 from minigen.threads import Threads
 
 FEW_STEPS = 300  # with fewer, a model is far from what it can learn
@@ -48,16 +48,16 @@ class Report:
     ) -> None:
         self.run, self.n_vocab, self.bits_per_byte, self.floor = run, n_vocab, bits_per_byte, floor
         self.silent, self.warned, self.busy = silent, set[str](), False
-        self.bar = tqdm(
+        self.bar = progress_bar(
             initial=step, total=max_steps or None, unit=" steps",
-            disable=silent or not sys.stderr.isatty(), dynamic_ncols=True, smoothing=0.1,
+            disable=silent, dynamic_ncols=True, smoothing=0.1,
         )  # fmt: skip
         self.plan(max_steps)
         if silent:
             return
         with self.optional():
             kept = [line for line in read_metrics(run) if line["step"] <= step] if step else []
-            text = "".join(json.dumps(line) + "\n" for line in kept)
+            text = "".join(to_json(line) + "\n" for line in kept)
             (run / "metrics.jsonl").write_text(text, encoding="utf-8")
 
     def plan(self, max_steps: int) -> None:
@@ -94,7 +94,10 @@ class Report:
                     "what it writes goes round in a loop. If the text does not, a lower "
                     f"--learning_rate or more text would help. To learn more: {judge}",
                 )
+        try:
             plot_loss(self.run, self.n_vocab, self.bits_per_byte, self.floor)
+        except Exception as error:  # whatever matplotlib, its settings or its fonts can do wrong
+            self.warn("plot", f"cannot draw {self.run / 'loss.png'}: {in_brief(error)}")
 
     def threads(self, step: int, number: int, threads: Threads) -> None:
         """Log that from `step` on so many threads compute, and the first time say why."""
@@ -118,6 +121,7 @@ class Report:
         """What fine-tuning did: a sample of the same prompt and seed, and the loss on old text."""
         self.say(f"before: {before['sample']!r}\nafter:  {after['sample']!r}")
         was, now = before["old_loss"], after["old_loss"]
+        was = math.nan if was is None else was  # read back after a resume
         self.record(step=step, old_loss_before=was, old_loss_after=now)
         more = "more" if now > was else "less"
         self.say(
@@ -137,7 +141,7 @@ class Report:
         if self.silent:
             return
         with self.optional(), open(self.run / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+            file.write(to_json(values) + "\n")
 
     @contextlib.contextmanager
     def optional(self) -> Iterator[None]:
@@ -194,8 +198,12 @@ def memorising(metrics: list[dict[str, Any]]) -> tuple[str, str] | None:
 
     What is meant comes first: advice with other figures may mean the same.
     """
-    looks = [line for line in metrics if "val_loss" in line]
-    train = [(line["step"], line["train_loss"]) for line in metrics if "train_loss" in line]
+    looks = [line for line in metrics if math.isfinite(line.get("val_loss", math.nan))]
+    train = [
+        (line["step"], line["train_loss"])
+        for line in metrics
+        if math.isfinite(line.get("train_loss", math.nan))
+    ]
     best = min(looks, key=lambda line: float(line["val_loss"]), default=None)
     if best is None or not train:
         return None
@@ -219,8 +227,17 @@ def memorising(metrics: list[dict[str, Any]]) -> tuple[str, str] | None:
     return None
 
 
+def in_brief(error: Exception) -> str:
+    """Return what an error says, on one line."""
+    said = error.strerror if isinstance(error, OSError) else str(error)
+    return (f"{said}".splitlines() or [""])[0][:200] or type(error).__name__
+
+
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The measurements of a run, up to a line that was cut short or damaged."""
+    """The measurements of a run, up to a line that was cut short or damaged.
+
+    What was not finite, which JSON has as null, is NaN.
+    """
     path = run / "metrics.jsonl"
     lines = path.read_bytes().splitlines() if path.exists() else []
     metrics: list[dict[str, Any]] = []
@@ -229,6 +246,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
             values = json.loads(line)
             if type(values["step"]) is not int:
                 break
+            values = {key: math.nan if value is None else value for key, value in values.items()}
             for value in values.values():
                 math.isnan(value)  # raises unless the value is a number that can be drawn
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError):

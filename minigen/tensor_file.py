@@ -22,11 +22,12 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from minigen.disk import flush
 from minigen.errors import UserError
 
 # How such a file calls the formats of numbers.
@@ -114,8 +115,9 @@ class TensorFile:
             memory = mmap.mmap(-1, end - begin)
         except OSError:
             raise UserError(f"{self.path} does not fit into memory") from None
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            memory.madvise(mmap.MADV_HUGEPAGE)  # fewer and larger pages are faster to get
+        if hasattr(mmap, "MADV_HUGEPAGE"):  # fewer and larger pages are faster to get
+            with contextlib.suppress(OSError):  # advice, which a kernel without such pages refuses
+                memory.madvise(mmap.MADV_HUGEPAGE)
         tensor = torch.frombuffer(memory, dtype=dtype).view(shape)
         return tensor, self._fill(memoryview(memory), len(self.start) + begin)
 
@@ -176,12 +178,6 @@ def _pieces(start: bytes, tensors: Iterator[Tensor]) -> Iterator[bytes | memoryv
             plain = tensor.detach().cpu().contiguous().view(-1)
             memory = memoryview(plain.view(torch.uint8).numpy().data)
             yield from (memory[at : at + PIECE] for at in range(0, len(memory), PIECE))
-
-
-def flush(file: BinaryIO) -> None:
-    """Return when what was written lies on the disk, where a power cut leaves it."""
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def read_file(path: Path, most: int) -> bytes:

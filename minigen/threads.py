@@ -14,7 +14,10 @@ import contextlib
 import os
 import time
 
-import psutil
+try:
+    import psutil
+except Exception:  # an installation that is broken; the number of threads then stays
+    psutil = None  # type: ignore[assignment]
 
 INTERVAL = 1.0  # seconds between two looks at the processors: they count in hundredths of a second
 AGREE = 2  # measurements in a row that must ask for fewer threads, or for more, before a change
@@ -51,15 +54,12 @@ class Processors:
     def taken(self) -> float | None:
         """Return the mean number of processors that others kept busy since the last measurement.
 
-        None if that was less than `INTERVAL` ago, or where the system does not tell.
+        None if that was less than `INTERVAL` ago.
         """
         elapsed = time.perf_counter() - self.time
         if elapsed < INTERVAL:
             return None
-        try:
-            busy = self._busy()
-        except (psutil.Error, OSError):
-            return None
+        busy = self._busy()
         taken = max(0.0, busy - self.busy) / elapsed
         self.time, self.busy = time.perf_counter(), busy
         return taken
@@ -89,7 +89,7 @@ class Threads:
     def __init__(self) -> None:
         self.processors: Processors | None = None
         if "OMP_NUM_THREADS" not in os.environ:
-            with contextlib.suppress(psutil.Error, OSError, NotImplementedError):
+            with contextlib.suppress(Exception):  # nobody can tell, as without /proc
                 self.processors = Processors()  # before the slow imports: they are measured, too
         self.most = self.now = 0  # not known before PyTorch is imported
         self.taken = 0.0  # processors that others keep busy, as last measured
@@ -110,11 +110,15 @@ class Threads:
         if number != self.now:  # someone else chose it
             self.processors = None
             return number
-        taken = self.processors.taken()
+        try:
+            taken = self.processors.taken()
+            count = self.processors.count()
+        except Exception:  # whatever a system can answer that psutil does not know
+            return number
         if taken is None:
             return number
         self.taken = taken
-        self.asked = [*self.asked, fitting(self.most, self.processors.count(), taken)][-AGREE:]
+        self.asked = [*self.asked, fitting(self.most, count, taken)][-AGREE:]
         if len(self.asked) == AGREE and not min(self.asked) <= number <= max(self.asked):
             self.now = min(self.asked, key=lambda asked: abs(asked - number))
             torch.set_num_threads(self.now)

@@ -43,6 +43,7 @@ import tiktoken
 
 import minigen
 from minigen.errors import UserError, install, one_line_errors
+from minigen.streams import decoded
 
 if TYPE_CHECKING:  # NumPy takes longer to import than all the rest, so it waits for its first use
     import numpy as np
@@ -587,13 +588,13 @@ def main() -> None:
         "--tokenizer", help="a tokenizer.json that minigen saved, instead of GPT-2's"
     )
     args = parser.parse_args()
-    with one_line_errors():
-        path = args.tokenizer
-        tokenizer = Tokenizer.load(path) if path else train_tokenizer("gpt2", [])
-        for pieces in tokenizer.merges(args.word):
-            print(" | ".join(piece.decode("utf-8", errors="backslashreplace") for piece in pieces))
-        print("ids:", *tokenizer.encode(args.word))
+    path, word = args.tokenizer, decoded(args.word)
+    tokenizer = Tokenizer.load(path) if path else train_tokenizer("gpt2", [])
+    for pieces in tokenizer.merges(word):
+        print(" | ".join(piece.decode("utf-8", errors="backslashreplace") for piece in pieces))
+    print("ids:", *tokenizer.encode(word))
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

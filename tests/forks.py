@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,10 +54,10 @@ class Trial:
     def said(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
-    def until(self, text: str, seconds: float = 60) -> None:
-        """Wait until its output has `text`."""
+    def until(self, awaited: str | Callable[[], bool], seconds: float = 60) -> None:
+        """Wait until its output has a text, or until a condition holds."""
         end = time.monotonic() + seconds
-        while text not in self.said():
+        while not (awaited in self.said() if isinstance(awaited, str) else awaited()):
             assert time.monotonic() < end, self.said()
             time.sleep(0.002)
 

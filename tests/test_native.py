@@ -85,6 +85,19 @@ def test_where_nothing_can_be_kept_it_is_compiled_each_time(
 
 
 @needs_compiler
+def test_without_a_temporary_folder_there_is_no_library(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that cannot be written at all: the model itself writes."""
+
+    def nowhere(**_: object) -> None:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", nowhere)
+    assert native.compiled(source) is None
+
+
+@needs_compiler
 def test_a_damaged_library_is_made_again(source: Path) -> None:
     code = "import sys; from pathlib import Path; from minigen.native import compiled; "
     code += "compiled(Path(sys.argv[1]))"

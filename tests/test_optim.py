@@ -157,3 +157,23 @@ def test_a_run_that_had_ended_rises_and_falls_once_more() -> None:
     fresh = Schedule(60, 0.5, 10)
     assert [again.share(100 + s) for s in range(60)] == [fresh.share(s) for s in range(60)]
     assert Schedule(50, 0, 10).ending_at(90, 50) == Schedule(90, 0, 10)
+
+
+@pytest.mark.parametrize("muon", [True, False])
+def test_a_frozen_parameter_is_passed_over(muon: bool) -> None:
+    """It keeps its bits, the others move as without it, and its state is saved and loaded."""
+    torch.manual_seed(0)
+    model = GPT(GPTConfig.modern(20, 8, n_layer=2, n_head=2, n_embd=8))
+    frozen = {"embedding.weight", "blocks.0.mlp.down.weight", "blocks.1.mlp_norm.weight"}
+    for name, p in model.named_parameters():
+        nn.init.normal_(p).requires_grad_(name not in frozen)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = Optimizer(model.named_parameters(), muon)
+    for _ in range(2):
+        model(torch.randint(20, (2, 8))).logsumexp(-1).mean().backward()
+        optimizer.step(0.01)
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == before.keys() - frozen
+    again = Optimizer(model.named_parameters(), muon)
+    again.load(optimizer.state, 2)
+    assert all(torch.equal(t, optimizer.state[name]) for name, t in again.state.items())

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import os
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -62,7 +65,7 @@ def test_any_name_of_a_run_can_be_a_title(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "line",
     ['{"step": 2, "train', "[2]", "2", '{"step": "2"}', '{"step": 2.5}', '{"val_loss": 1.0}',
-     '{"step": 2, "val_loss": null}', '{"step": 2, "val_loss": "low"}', "[" * 10**5,
+     '{"step": null}', '{"step": 2, "val_loss": "low"}', "[" * 10**5,
      '{"step": 2, "val_loss": 1' + 400 * "0" + "}"],
     ids=range(10),
 )  # fmt: skip
@@ -71,6 +74,55 @@ def test_metrics_end_before_a_damaged_line(line: str, tmp_path: Path) -> None:
     good = json.dumps({"step": 1, "train_loss": 2.0, "grad_norm": float("nan")})
     (tmp_path / "metrics.jsonl").write_text(f"{good}\n{line}\n{good}\n", encoding="utf-8")
     assert [read["train_loss"] for read in read_metrics(tmp_path)] == [2.0]
+
+
+def test_a_plot_that_fails_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever matplotlib raises, once, and the run records its losses as before."""
+
+    def fail(*_: object) -> None:
+        raise ImportError("numpy.core.multiarray failed to import\nand a second line")
+
+    monkeypatch.setattr("minigen.report.plot_loss", fail)
+    report = make(tmp_path)
+    for step in (1, 2):
+        report.evaluation(step, 3.0, "once")
+    assert capsys.readouterr().err.count("warning: cannot draw") == 1
+    assert [line["val_loss"] for line in read_metrics(tmp_path)] == [3.0, 3.0]
+
+
+def test_settings_for_other_pictures_do_not_count(tmp_path: Path) -> None:
+    """A notebook's MPLBACKEND, and a matplotlibrc that is damaged or asks for LaTeX."""
+    (tmp_path / "matplotlibrc").write_text("backend: nosuch\nfont.size: many\ntext.usetex: True\n")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "val_loss": 1.0}\n')
+    code = "import sys; from pathlib import Path; from minigen.report import plot_loss; "
+    code += "plot_loss(Path(sys.argv[1]), 50, 0.5, None)"
+    backend = "module://matplotlib_inline.nosuch"
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, encoding="utf-8",
+        env={**os.environ, "MPLBACKEND": backend, "MATPLOTLIBRC": str(tmp_path / "matplotlibrc")},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "loss.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_a_number_that_is_none_is_null_and_read_as_nan(tmp_path: Path) -> None:
+    """metrics.jsonl is JSON for every reader, and a resumed run and a plot take such a line."""
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    report = make(tmp_path)
+    report.step(1, loss=math.inf, norm=math.nan, rate=0.1, speed=1.0)
+    report.evaluation(1, math.inf, "once")
+    make(tmp_path, step=1).step(2, loss=1.0, norm=1.0, rate=0.1, speed=1.0)
+    lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    first, look, last = (json.loads(line, parse_constant=refuse) for line in lines)
+    assert first["train_loss"] is None and first["grad_norm"] is None and look["val_loss"] is None
+    assert math.isnan(read_metrics(tmp_path)[0]["train_loss"]) and last["train_loss"] == 1.0
+    assert memorising(read_metrics(tmp_path)) is None
+    plot_loss(tmp_path, 50, 0.5, 0.3)
 
 
 def history(*looks: tuple[float, float]) -> list[dict[str, Any]]:

@@ -94,6 +94,28 @@ def test_a_resumed_run_has_the_threads_that_it_was_saved_with(two_threads: None)
     assert [threads.follow() for _ in range(3)] == [2, 2, 1]
 
 
+@pytest.mark.parametrize("error", [psutil.AccessDenied(), FileNotFoundError("/proc/stat"),
+                                   NotImplementedError(), IndexError(), ValueError()])  # fmt: skip
+def test_a_system_that_does_not_tell_changes_nothing(
+    error: Exception, two_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without /proc, in a sandbox, in a container of another kind: the number of threads stays."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    threads = Threads()
+    threads.processors = Told([0.0], 2)
+    monkeypatch.setattr(Told, "taken", fail)
+    assert threads.follow() == 2
+    monkeypatch.undo()
+    monkeypatch.setattr(psutil, "cpu_times", fail)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert Threads().processors is None and Threads().follow() == 2
+    monkeypatch.setattr("minigen.threads.psutil", None)
+    assert Threads().follow() == 2
+
+
 def test_a_busy_program_is_measured() -> None:
     """A loop in another process counts, and one in this process does not."""
     mine, without = Processors(), Processors(psutil.Process())

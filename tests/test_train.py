@@ -34,6 +34,7 @@ from minigen.errors import UserError
 from minigen.interface import load
 from minigen.model import GPT, GPTConfig
 from minigen.report import read_metrics
+from minigen.signals import SIGNALS
 from minigen.tokenizer import Tokenizer
 from train import TrainConfig, evaluate, gradients, gradients_that_fit, in_parts
 
@@ -642,13 +643,13 @@ def test_a_separator_that_occurs_nowhere_is_a_warning(
 
 def test_a_thread_of_a_notebook_can_train(run: Run) -> None:
     """Twice in one process, in a thread of its own and in the main one; handlers stay as before."""
-    handlers = [signal.getsignal(number) for number in train.SIGNALS]
+    handlers = [signal.getsignal(number) for number in SIGNALS]
     codes: list[Path] = []
     worker = threading.Thread(target=lambda: codes.append(run("--max_steps 3", "thread")))
     worker.start()
     worker.join()
     assert trained(codes[0]) == trained(run("--max_steps 3", "main"))
-    assert [signal.getsignal(number) for number in train.SIGNALS] == handlers
+    assert [signal.getsignal(number) for number in SIGNALS] == handlers
 
 
 def test_fine_tuning_takes_the_separator_along(run: Run, tmp_path: Path) -> None:

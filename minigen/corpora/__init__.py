@@ -26,7 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from minigen.disk import flush, rename_file
 from minigen.errors import UserError
+from minigen.places import writable
 from minigen.text_file import is_binary, unreadable
 
 WRITTEN = ("tales", "pictures", "tunes")  # by a module of that name, here
@@ -207,13 +209,12 @@ def _written(names: Sequence[str], folder: Path) -> Corpus:
     learns little of what is rare.
     """
     names = tuple(dict.fromkeys(names))
-    facts = [_intact_facts(name, folder / name)["splits"] for name in names]
+    found = [_intact(name, folder) for name in names]
+    folders, facts = [place for place, _ in found], [facts["splits"] for _, facts in found]
     sizes = [splits["train"]["bytes"] for splits in facts]
     times = [max(sizes) // size for size in sizes]
-    train = [
-        folder / name / "train.txt" for name, n in zip(names, times, strict=True) for _ in range(n)
-    ]
-    val = [folder / name / "val.txt" for name in names]
+    train = [place / "train.txt" for place, n in zip(folders, times, strict=True) for _ in range(n)]
+    val = [place / "val.txt" for place in folders]
     # Both sums leave out the blank lines between the documents, as the tokens do. END_OF_TEXT
     # stands there instead: a token that is scored, but after the last sentence of a tale or the
     # last row of a picture nothing else can come, so it costs a perfect model no bits. What it does
@@ -227,27 +228,45 @@ def _written(names: Sequence[str], folder: Path) -> Corpus:
     return Corpus("+".join(names), tuple(train), tuple(val), "\n\n", floor)
 
 
-def _intact_facts(name: str, folder: Path) -> dict[str, Any]:
-    """The facts.json of a corpus, whose files are written if they are missing or not as it says."""
+def _intact(name: str, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The place of a corpus and its facts.json.
+
+    Its files are written if they are missing or not as it says; where `folder` cannot be written,
+    into another.
+    """
     # Not at the top of the file, so that `python -m minigen.corpora.tales` loads it once.
     module = importlib.import_module(f"minigen.corpora.{name}")
+    if facts := _intact_facts(folder / name, module.VERSION):
+        return folder / name, facts
+    place = writable(folder / name)
+    return place, _intact_facts(place, module.VERSION) or dict(module.write(place))
+
+
+def _intact_facts(folder: Path, version: int) -> dict[str, Any] | None:
+    """The facts.json of a corpus; None if a file is missing, or not as it says."""
     try:
         facts: dict[str, Any] = json.loads((folder / "facts.json").read_bytes())
-        if facts["version"] == module.VERSION and all(
+        if facts["version"] == version and all(
             _sha256((folder / f"{split}.txt").read_bytes()) == said["sha256"]
             for split, said in facts["splits"].items()
         ):
             return facts
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # not yet written, by an older version, or damaged
-    return dict(module.write(folder))
+    return None
 
 
 def _shakespeare(folder: Path) -> list[Path]:
     path = folder / "shakespeare" / "tinyshakespeare.txt"
-    if not path.is_file() or _sha256(path.read_bytes()) != SHAKESPEARE_SHA256:
+    if not _is_shakespeare(path):
+        path = writable(path.parent) / path.name
+    if not _is_shakespeare(path):
         download(SHAKESPEARE_URL, path, SHAKESPEARE_BYTES, SHAKESPEARE_SHA256)
     return [path]
+
+
+def _is_shakespeare(path: Path) -> bool:
+    return path.is_file() and _sha256(path.read_bytes()) == SHAKESPEARE_SHA256
 
 
 def download(url: str, path: Path, n_bytes: int, sha256: str) -> None:
@@ -265,9 +284,8 @@ def download(url: str, path: Path, n_bytes: int, sha256: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+            flush(file)
+        rename_file(part, path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; make room or mend that") from None
     finally:

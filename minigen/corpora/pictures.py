@@ -41,7 +41,6 @@ import itertools
 import math
 import random
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,6 +53,7 @@ from minigen import canvas
 from minigen.corpora import splits
 from minigen.corpora.medium import Verdict, check_file, draw, flags, known, save_text
 from minigen.errors import UserError, one_line_errors
+from minigen.streams import shows_colours
 
 VERSION = 1  # of the text format: the same version and seed give the same bytes
 
@@ -867,7 +867,7 @@ def main(arguments: list[str] | None = None) -> None:
         if options.save and texts:
             canvas.save(texts, Path(options.save))
         elif not options.save:
-            shown = map(canvas.terminal, texts) if sys.stdout.isatty() else texts
+            shown = map(canvas.terminal, texts) if shows_colours() else texts
             print("\n\n".join(shown))
         return
     check_file(options.check, NOUN, check)

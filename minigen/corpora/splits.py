@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from minigen.disk import rename_file
 from minigen.errors import UserError
 
 
@@ -89,6 +90,6 @@ def _write_whole(path: Path, data: bytes) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(data)
-        temporary.replace(path)
+        rename_file(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

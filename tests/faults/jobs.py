@@ -22,10 +22,11 @@ def train_job(argv: list[str]) -> int:
     from brief import make_brief
 
     import train
+    from minigen.signals import PERSON
 
-    for number in train.SIGNALS:  # as train.py does before it imports anything
+    for number in PERSON:  # as train.py does before it imports anything
         signal.signal(number, lambda number, _: os._exit(128 + number))
-    train.DATA = Path.cwd() / "data"
+    train.DATA = Path(sys.argv[1]) / "data"
     make_brief()
     return train.main(argv)
 
@@ -187,6 +188,51 @@ def slow_steps(seconds: float) -> None:
     train.gradients = slow  # type: ignore[assignment]
 
 
+def lacks(calls: str, number: int) -> None:
+    """The system answers calls with an error: "flock", "fsync", "madvise", "rename"."""
+    import fcntl
+
+    from minigen import tensor_file
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    class Memory(tensor_file.mmap.mmap):
+        madvise = refuse
+
+    if "flock" in calls:
+        fcntl.flock = refuse
+    if "fsync" in calls:
+        os.fsync = refuse
+    if "madvise" in calls:
+        tensor_file.mmap.mmap = Memory  # type: ignore[misc]
+    if "rename" in calls:
+        os.rename = os.replace = Path.rename = Path.replace = refuse  # type: ignore[method-assign]
+
+
+def no_reader() -> None:
+    """Nobody reads standard error any more."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    os.dup2(writer, 2)
+
+
+def no_streams() -> None:
+    """The process was started without the three standard streams."""
+    sys.stdin = sys.stdout = sys.stderr = None  # type: ignore[assignment]
+    for number in range(3):
+        with contextlib.suppress(OSError):
+            os.close(number)
+
+
+def removed_folder() -> None:
+    """The working folder is gone."""
+    folder = Path("removed")
+    folder.mkdir()
+    os.chdir(folder)
+    Path(f"../{folder}").rmdir()
+
+
 def largest_file(n_bytes: int) -> None:
     """The disk takes no file of more than so many bytes."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
@@ -200,4 +246,8 @@ def threads(n: int) -> None:
 
 JOBS = {"train": train_job, "sample": sample_job, "samples": samples_job, "save": save_job,
         "open": open_job}  # fmt: skip
-HOOKS = {f.__name__: f for f in (kill_inside_a_save, poison, slow_steps, largest_file, threads)}
+HOOKS = {
+    f.__name__: f
+    for f in (kill_inside_a_save, poison, slow_steps, largest_file, threads, lacks, no_reader,
+              no_streams, removed_folder)
+}  # fmt: skip

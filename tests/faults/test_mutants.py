@@ -12,15 +12,15 @@ from forks import ROOT, Server
 # What is dropped: the file, the words, what stands there instead, and a test that must then fail.
 MUTANTS = {
     "fsync of a file": (
-        "minigen/tensor_file.py", "    os.fsync(file.fileno())\n", "",
+        "minigen/disk.py", "        os.fsync(file.fileno())\n", "        pass\n",
         "test_kills.py::test_order_of_flushes",
     ),
     "fsync of the folder": (
-        "minigen/checkpoint.py", "        _sync(folder)\n", "",
+        "minigen/checkpoint.py", "        disk.flush_folder(folder)\n", "",
         "test_kills.py::test_order_of_flushes",
     ),
     "fsync of the parent": (
-        "minigen/checkpoint.py", "        _sync(run)\n", "",
+        "minigen/checkpoint.py", "        disk.flush_folder(run)\n", "",
         "test_kills.py::test_order_of_flushes",
     ),
     "rename": (
@@ -46,7 +46,7 @@ MUTANTS = {
         "test_signals.py::test_what_is_no_number_is_not_learnt",
     ),
     "the lock": (
-        "minigen/checkpoint.py", "        held.acquire()\n", "",
+        "minigen/disk.py", "        _lock(file)\n", "        pass\n",
         "test_disk.py::test_two_runs_in_one_folder",
     ),
     "the shapes' check": (

@@ -1,0 +1,72 @@
+"""Where files may lie that can be made again: beside the program, or in the user's own cache."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import stat
+import sys
+import tempfile
+from pathlib import Path
+
+from minigen.errors import UserError
+
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@functools.cache
+def writable(folder: Path) -> Path:
+    """Return the folder if files can be written there, or one of the same name in the user's cache.
+
+    Another folder is said on stderr, once. What keeps a file from being written in a folder that
+    this user may change, such as a full disk, is left for the writing to tell.
+
+    Raises `UserError` if neither can be written.
+    """
+    if can_write(folder):
+        return folder
+    tried = [folder]
+    for cache in (_cache(), _temporary()):
+        if cache is None:
+            continue
+        place = cache / folder.name
+        if can_write(place):
+            print(f"{folder} cannot be written; {place} is used instead", file=sys.stderr)
+            return place
+        tried.append(place)
+    raise UserError(
+        f"cannot write in any of {', '.join(map(str, tried))}; "
+        "set XDG_CACHE_HOME to a folder where you can"
+    )
+
+
+def can_write(folder: Path) -> bool:
+    """Return whether this user may make files in a folder, which is made if it is missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError as error:
+        return error.errno not in FORBIDDEN
+
+
+def _cache() -> Path | None:
+    """Return minigen's folder in the user's cache; None for a user who has no home."""
+    named = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
+    try:
+        return Path(named or Path.home() / ".cache") / "minigen"
+    except RuntimeError:  # a number without a name, as in a container
+        return None
+
+
+def _temporary() -> Path | None:
+    """Return a folder for temporary files of this user alone; None if there can be none."""
+    try:
+        folder = Path(tempfile.gettempdir()) / f"minigen-{getattr(os, 'getuid', int)()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError:
+        return None
+    mine = os.name != "posix" or (found.st_uid == os.getuid() and not found.st_mode & 0o022)
+    return folder if stat.S_ISDIR(found.st_mode) and mine else None

@@ -1,0 +1,31 @@
+"""JSON as every reader takes it: a number that is not finite is written as null."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Return a value as JSON; NaN and the infinities, for which JSON has no word, become null.
+
+    >>> to_json({"loss": float("inf"), "losses": [1.5, float("nan")]})
+    '{"loss": null, "losses": [1.5, null]}'
+    """
+    value = _finite(value)
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # the name of a file that is not UTF-8
+        text = json.dumps(value, indent=indent, allow_nan=False)
+    return text
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
+    return [_finite(part) for part in value] if isinstance(value, list | tuple) else value

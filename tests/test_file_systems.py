@@ -1,0 +1,94 @@
+"""What a file system lacks is passed over with a warning; what a disk has lost never is."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minigen import disk
+
+
+@pytest.fixture(autouse=True)
+def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk, "_warned", set())
+
+
+def refusing(number: int) -> Any:
+    """Return a function that fails with this error."""
+
+    def refuse(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_what_cannot_be_flushed_is_a_warning(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One for files and one for folders, however many there are."""
+    monkeypatch.setattr(os, "fsync", refusing(number))
+    for _ in range(2):
+        with (tmp_path / "file").open("wb") as file:
+            disk.flush(file)
+        disk.flush_folder(tmp_path)
+    assert capsys.readouterr().err.count("warning: this file system flushes no") == 2
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_what_a_disk_has_lost_is_an_error(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a file, of a folder, of a rename and of a lock: nobody is told that it was saved."""
+    (tmp_path / "part").touch()
+    for module, name in ((os, "fsync"), (os, "rename"), (Path, "replace"), (disk, "_lock")):
+        monkeypatch.setattr(module, name, refusing(number))
+    for act in (
+        lambda: disk.flush((tmp_path / "file").open("wb")),
+        lambda: disk.flush_folder(tmp_path),
+        lambda: disk.rename_file(tmp_path / "part", tmp_path / "whole"),
+        lambda: disk.rename_folder(tmp_path / "a", tmp_path / "b", "last"),
+        lambda: disk.take_lock(tmp_path / "lock"),
+    ):
+        with pytest.raises(OSError) as caught:
+            act()
+        assert caught.value.errno == number
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EEXIST, errno.ENOSYS, errno.EXDEV])
+def test_where_nothing_can_be_renamed_it_is_copied(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over a file of before, and a folder with the file that makes it whole as the last."""
+    copied: list[str] = []
+    flush = disk.flush
+    monkeypatch.setattr(disk, "flush", lambda f: (copied.append(Path(f.name).name), flush(f)))
+    monkeypatch.setattr(os, "rename", refusing(number))
+    monkeypatch.setattr(Path, "replace", refusing(number))
+    (tmp_path / "whole").write_text("before")
+    (tmp_path / "part").write_text("after")
+    disk.rename_file(tmp_path / "part", tmp_path / "whole")
+    assert (tmp_path / "whole").read_text() == "after" and not (tmp_path / "part").exists()
+    (tmp_path / "folder").mkdir()
+    for name in ("a", "b", "c"):
+        (tmp_path / "folder" / name).write_text(name)
+    disk.rename_folder(tmp_path / "folder", tmp_path / "target", last="a")
+    assert not (tmp_path / "folder").exists() and copied == ["b", "c", "a"]
+    assert sorted(p.read_text() for p in (tmp_path / "target").iterdir()) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP])
+def test_where_nothing_can_be_locked_a_run_is_not_taken(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A missing lock is no lock of another process; a lock of another one is."""
+    disk.take_lock(tmp_path / "lock").close()
+    with disk.take_lock(tmp_path / "lock"), pytest.raises(BlockingIOError):
+        disk.take_lock(tmp_path / "lock")
+    monkeypatch.setattr(disk, "_lock", refusing(number))
+    disk.take_lock(tmp_path / "lock").close()
+    assert "this file system has no locks" in capsys.readouterr().err
