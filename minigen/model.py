@@ -101,6 +101,8 @@ class GPTConfig:
     ) -> GPTConfig:
         """Qwen3's arithmetic: RMSNorm, rotary positions, QK-norm, SwiGLU, no biases.
 
+        With `qk_norm=False` it is Llama's.
+
         Heads are 64 wide even in a narrow model: with 16, it learns far later to look back.
         """
         base: dict[str, Any] = {
