@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import functools
 import importlib
+import math
 import os
 import re
 import sys
@@ -27,7 +28,7 @@ from torch.overrides import TorchFunctionMode
 
 import minigen
 from minigen import adapter
-from minigen.config_file import model_type, read_config
+from minigen.config_file import model_type, read_config, say_of_dropout
 from minigen.errors import UserError, install, one_line_errors
 from minigen.model import GPT, GPTConfig, KVCache, frequencies
 from minigen.sampling import Sampling, generate
@@ -113,15 +114,18 @@ def load(source: str | Path, dropout: float | None = None) -> Pretrained:
     Args:
         source: a folder with config.json and weights; or a name on huggingface.co such as `gpt2`
             or `Qwen/Qwen3-0.6B`, which is downloaded once (needs the extra `hf`).
-        dropout: for training; None: what config.json says.
+        dropout: for training; None: what config.json says. Other programs drop at fewer places.
 
     Raises `UserError` that names what is missing, wrong or not supported.
     """
     folder = fetch(source)
     home = _home(folder)
     where = home / "config.json"
-    config = read_config(parse_json(read_file(where, MOST_CONFIG), str(where)), str(where))
-    if dropout is not None:
+    content = parse_json(read_file(where, MOST_CONFIG), str(where))
+    config = read_config(content, str(where))
+    if dropout is None:
+        say_of_dropout(content, str(where))
+    else:
         config = replace(config, dropout=dropout)
     with contextlib.ExitStack() as stack:
         weights = open_weights(home, stack)
@@ -451,7 +455,8 @@ def check(source: str | Path) -> list[Finding]:
     ours, tokenizer = loaded.model.float(), loaded.tokenizer
     theirs = transformers.AutoModelForCausalLM.from_pretrained(loaded.path, dtype=torch.float32)
     theirs.eval()
-    n_theirs = sum(p.numel() for p in theirs.parameters())
+    n_theirs = sum(p.numel() for name, p in theirs.named_parameters() if ".lora_" not in name)
+    shapes = [*their_shapes(ours.config).values(), *dict(no_biases(ours.config)).values()]
 
     T = min(ours.config.block_size, 1024)
     generator = torch.Generator().manual_seed(0)
@@ -462,7 +467,7 @@ def check(source: str | Path) -> list[Finding]:
 
     exact = theirs(ids).logits[0]  # (T, V)
     found = [
-        _finding("parameters", f"{ours.n_parameters():,}", f"{n_theirs:,}"),
+        _finding("parameters", f"{sum(map(math.prod, shapes)):,}", f"{n_theirs:,}"),
         _compare_logits(ours(ids)[0], exact),
         _compare_loss(ours(ids)[0], exact, ids[0]),
         _compare_greedy(ours, theirs, ids[:, :16]),

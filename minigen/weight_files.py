@@ -20,7 +20,7 @@ NAMES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-MOST_INDEX = 1 << 24  # bytes
+MOST_INDEX = 1 << 20  # bytes
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
