@@ -218,16 +218,13 @@ def build(config: GPTConfig, weights: Weights, where: str) -> GPT:
 
     Raises `UserError` that names each tensor that does not fit `config`.
     """
-    held = config
-    while True:  # until the config is that of the tensors
-        names = fit(held, weights.shapes, where)
 
-        def read(name: str, names: Mapping[str, str] = names) -> Tensor:
-            return to_float(weights.read(names[name]), name, where)
+    def read(name: str) -> Tensor:
+        return to_float(weights.read(names[name]), name, where)
 
-        config, held = held, as_held(held, names, read)
-        if held == config:
-            break
+    names = fit(config, weights.shapes, where)
+    config = as_held(config, names, read)
+    names = fit(config, weights.shapes, where)
     check_buffers(config, names, weights, where)
     model, shapes, formats = empty_model(config), parameter_shapes(config), set()
     for name, rule in rules(config).items():
@@ -257,11 +254,12 @@ def fit(config: GPTConfig, given: Mapping[str, tuple[int, ...]], where: str) -> 
     wanted = their_shapes(config)
     embedding = next(iter(wanted))
     spare = dict(no_biases(config)) | ({HEAD: wanted[embedding]} if config.tied_head else {})
+    known = wanted.keys() | spare.keys()
     names: dict[str, str] = {}
     complaints = []
     for name in given:
         # Some files leave out "transformer." or "model.", as they hold the model without its head.
-        whole = _with_prefix(name, wanted.keys() | spare.keys())
+        whole = _with_prefix(name, known)
         if whole in names:
             complaints.append(f"{plain(name)} and {plain(names[whole])} are one tensor")
         names[whole] = name
@@ -273,7 +271,7 @@ def fit(config: GPTConfig, given: Mapping[str, tuple[int, ...]], where: str) -> 
         elif given[names[name]] != shape:
             complaints.append(f"{name} is {plain(given[names[name]])}, not {shape}")
     for name in names:
-        if name not in wanted and name not in spare and not BUFFERS.search(name):
+        if name not in known and not BUFFERS.search(name):
             complaints.append(f"{plain(name)} is unexpected")
     if complaints:
         more = f"; and {len(complaints) - 5} more" if len(complaints) > 5 else ""
