@@ -42,16 +42,19 @@ from torch import Tensor
 
 import minigen
 from minigen import disk, lora, pretrained, tensor_file
+from minigen.config_file import read_config, write_config
 from minigen.errors import UserError, as_path, command, one_line_errors
 from minigen.model import GPT, GPTConfig
 from minigen.strict_json import to_json
 from minigen.tensor_file import Fact, TensorFile, parse_json, plain, read_file
 from minigen.tokenizer import Tokenizer
+from minigen.weight_files import Weights
 
 FORMAT = 2
 WHOLE = ("config.json", "model.safetensors")
 LORA = ("base_config.json", "adapter_model.safetensors", "adapter_config.json")  # instead of those
 COMMON = ("tokenizer.json", "tokenizer_config.json", "optimizer.safetensors", "state.json")
+ONLY_OURS = ("state.json", "optimizer.safetensors", "base_config.json")
 STEP = r"step-(\d+)"  # the name of a checkpoint
 MOST_JSON = 1 << 20  # bytes of any of these but tokenizer.json
 
@@ -85,7 +88,7 @@ class Checkpoint:
         if any(".lora_A." in name for name in self.weights):
             return self._corrected(config)
         shapes = {name: tuple(tensor.shape) for name, tensor in self.weights.items()}
-        weights = pretrained.Weights(shapes, self.weights.__getitem__)
+        weights = Weights(shapes, self.weights.__getitem__)
         return pretrained.build(config, weights, str(self.path))
 
     def _corrected(self, config: GPTConfig) -> GPT:
@@ -190,7 +193,7 @@ def load(path: Path, to_train: bool = True) -> Checkpoint:
         small[name] = read_file(path / name, most)
         _verify(path / name, _fact(small[name]), facts)
     where = path / config_name
-    config = pretrained.read_config(parse_json(small[config_name], str(where)), str(where))
+    config = read_config(parse_json(small[config_name], str(where)), str(where))
     state = _read_state(path, small["state.json"])
     where = path / "tokenizer.json"
     tokenizer = Tokenizer.from_json(small["tokenizer.json"], str(where))
@@ -307,7 +310,7 @@ def set_aside(run: Path, step: int) -> None:
 def steps(run: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
     found = (
-        [path for path in run.glob("step-*") if re.fullmatch(STEP, path.name)]
+        [path for path in run.glob("step-*") if re.fullmatch(STEP, path.name) and is_one(path)]
         if os.path.isdir(run)
         else []
     )
@@ -315,9 +318,19 @@ def steps(run: Path) -> list[Path]:
 
 
 def is_one(folder: Path) -> bool:
-    """Whether a folder is a checkpoint; also one that lost its manifest, which is damage."""
-    named = re.fullmatch(STEP, folder.name) and os.path.isdir(folder)
-    return bool(named) or os.path.isfile(folder / "MANIFEST.json")
+    """Return whether a folder is a checkpoint; also one that lost its manifest, which is damage.
+
+    Other programs have folders named `step-1000` too. One with a model, and without any of the
+    files that only a checkpoint has, is theirs.
+    """
+    named = bool(re.fullmatch(STEP, folder.name)) and os.path.isdir(folder)
+    theirs = _has(folder, "config.json", "adapter_config.json") and not _has(folder, *ONLY_OURS)
+    return _has(folder, "MANIFEST.json") or (named and not theirs)
+
+
+def _has(folder: Path, *names: str) -> bool:
+    """Return whether one of the files is in the folder."""
+    return any(os.path.isfile(folder / name) for name in names)
 
 
 def prune(run: Path) -> None:
@@ -420,7 +433,8 @@ def runs(out_dir: Path) -> list[Path]:
 
 
 def _holds_model(folder: Path) -> bool:
-    return bool(steps(folder)) or is_one(folder) or os.path.isfile(folder / "config.json")
+    models = ("config.json", "adapter_config.json")
+    return bool(steps(folder)) or is_one(folder) or _has(folder, *models)
 
 
 def _folder(path: Path) -> Path:
@@ -495,7 +509,7 @@ def _model_files(model: GPT, tokenizer: Tokenizer) -> dict[str, bytes | Mapping[
 
 def _config(model: GPT, tokenizer: Tokenizer) -> bytes:
     dtype = next(model.parameters()).dtype
-    return _json(pretrained.write_config(model.config, tokenizer.end_of_text, dtype))
+    return _json(write_config(model.config, tokenizer.end_of_text, dtype))
 
 
 def _tokenizer_files(model: GPT, tokenizer: Tokenizer) -> dict[str, bytes | Mapping[str, Tensor]]:

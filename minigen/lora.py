@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minigen import pretrained
+from minigen.config_file import model_type
 from minigen.errors import UserError
 from minigen.model import GPT, Attention
 
@@ -106,7 +107,7 @@ def to_peft(model: GPT, base: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "rank_pattern": ranks,
         "alpha_pattern": ranks,
         "target_modules": list(ranks),
-        "fan_in_fan_out": pretrained.architecture(model.config) == "gpt2",
+        "fan_in_fan_out": model_type(model.config) == "gpt2",
         "inference_mode": True,
     }
     return config, tensors

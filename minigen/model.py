@@ -101,6 +101,8 @@ class GPTConfig:
     ) -> GPTConfig:
         """Qwen3's arithmetic: RMSNorm, rotary positions, QK-norm, SwiGLU, no biases.
 
+        With `qk_norm=False` it is Llama's.
+
         Heads are 64 wide even in a narrow model: with 16, it learns far later to look back.
         """
         base: dict[str, Any] = {
@@ -175,15 +177,21 @@ def make_norm(config: GPTConfig) -> nn.Module:
     return nn.LayerNorm(config.n_embd, eps=config.norm_eps, bias=config.bias)
 
 
+def frequencies(config: GPTConfig, device: torch.device) -> Tensor:
+    """Return by which angle each pair of dimensions is turned at each position, (D/2,)."""
+    pairs: Tensor = config.rope_theta ** (
+        -torch.arange(0, config.head_dim, 2, device=device).float() / config.head_dim
+    )
+    return pairs
+
+
 def rotation(positions: Tensor, config: GPTConfig) -> tuple[Tensor, Tensor]:
     """Cosine and sine of rotary position embedding (Su et al. 2021, arXiv:2104.09864).
 
     Dimension pair i of a head at position p is turned by the angle p * theta^(-2i/D): fast clocks
     for near tokens, slow ones for far. positions (B, T) -> two tensors (B, 1, T, D).
     """
-    frequency = config.rope_theta ** (
-        -torch.arange(0, config.head_dim, 2, device=positions.device).float() / config.head_dim
-    )
+    frequency = frequencies(config, positions.device)  # (D/2,)
     angle = positions[:, None, :, None].float() * frequency  # (B, 1, T, D/2)
     angle = torch.cat((angle, angle), dim=-1)
     return angle.cos(), angle.sin()

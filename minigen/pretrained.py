@@ -1,4 +1,4 @@
-"""GPT-2's and Qwen3's weights in, ours out: what each tensor is called on either side.
+"""GPT-2's, Llama's and Qwen3's weights in, ours out: what each tensor is called on either side.
 
 A folder as Hugging Face has them (config.json, model.safetensors, tokenizer.json) becomes a `GPT`,
 and a `GPT` becomes such a folder. One table of names per architecture serves both directions.
@@ -12,10 +12,11 @@ import argparse
 import contextlib
 import functools
 import importlib
+import math
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,14 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 import minigen
+from minigen import adapter
+from minigen.config_file import model_type, read_config, say_of_dropout
 from minigen.errors import UserError, install, one_line_errors
-from minigen.model import GPT, GPTConfig, KVCache
+from minigen.model import GPT, GPTConfig, KVCache, frequencies
 from minigen.sampling import Sampling, generate
-from minigen.tensor_file import TensorFile, parse_json, plain, read_file
+from minigen.tensor_file import parse_json, plain, read_file
 from minigen.tokenizer import END_OF_TEXT, Tokenizer
+from minigen.weight_files import Weights, open_weights, to_float
 
 # Theirs, ours; {} is the number of the block. Each stands for a .weight and, if there is one, a
 # .bias. Where ours are several, theirs has them stacked in one matrix. GPT-2 stores its matrices
@@ -47,6 +51,20 @@ NAMES = {
         transformer.h.{}.mlp.c_proj^T   blocks.{}.mlp.down
         transformer.ln_f                norm
         lm_head                         head
+        """,
+    "llama": """
+        model.embed_tokens                         embedding
+        model.layers.{}.input_layernorm            blocks.{}.attention_norm
+        model.layers.{}.self_attn.q_proj           blocks.{}.attention.query
+        model.layers.{}.self_attn.k_proj           blocks.{}.attention.key
+        model.layers.{}.self_attn.v_proj           blocks.{}.attention.value
+        model.layers.{}.self_attn.o_proj           blocks.{}.attention.output
+        model.layers.{}.post_attention_layernorm   blocks.{}.mlp_norm
+        model.layers.{}.mlp.gate_proj              blocks.{}.mlp.gate
+        model.layers.{}.mlp.up_proj                blocks.{}.mlp.up
+        model.layers.{}.mlp.down_proj              blocks.{}.mlp.down
+        model.norm                                 norm
+        lm_head                                    head
         """,
     "qwen3": """
         model.embed_tokens                         embedding
@@ -66,19 +84,18 @@ NAMES = {
         """,
 }
 
-# Old files hold these too: the mask of the past, which is no parameter.
-BUFFERS = re.compile(r"\.attn\.(bias|masked_bias)$|\.rotary_emb\.inv_freq$")
+HEAD = "lm_head.weight"
+# Old files hold these too: what is computed anyway, and is no parameter.
+BUFFERS = re.compile(r"\.attn\.(bias|masked_bias)$|(^|\.)rotary_emb\.inv_freq$")
 
 HUB_NAMES = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large")}
 HUB_NAMES["gpt2-xl"] = "openai-community/gpt2-xl"
-HUB_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json")
+HUB_FILES = (
+    "config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json",
+    "adapter_config.json",
+)  # fmt: skip
 
-# The largest plausible value of each; a config with more is damaged, and nothing is allocated.
-LIMITS = {
-    "vocab_size": 2**22, "block_size": 2**24, "n_layer": 512, "n_head": 2**12, "n_kv_head": 2**12,
-    "n_embd": 2**17, "head_dim": 2**14, "n_hidden": 2**20,
-}  # fmt: skip
-MOST_CONFIG = 1 << 20  # bytes of a config.json or an index
+MOST_CONFIG = 1 << 20  # bytes of a config.json
 MOST_TOKENIZER = 1 << 27  # of a tokenizer.json; those of 250,000 tokens have some 3e7
 
 
@@ -97,18 +114,41 @@ def load(source: str | Path, dropout: float | None = None) -> Pretrained:
     Args:
         source: a folder with config.json and weights; or a name on huggingface.co such as `gpt2`
             or `Qwen/Qwen3-0.6B`, which is downloaded once (needs the extra `hf`).
-        dropout: for training; None: what config.json says.
+        dropout: for training; None: what config.json says. Other programs drop at fewer places.
 
     Raises `UserError` that names what is missing, wrong or not supported.
     """
     folder = fetch(source)
-    config = read_config(_json(folder / "config.json"), str(folder / "config.json"))
-    if dropout is not None:
+    home = _home(folder)
+    where = home / "config.json"
+    content = parse_json(read_file(where, MOST_CONFIG), str(where))
+    config = read_config(content, str(where))
+    if dropout is None:
+        say_of_dropout(content, str(where))
+    else:
         config = replace(config, dropout=dropout)
     with contextlib.ExitStack() as stack:
-        tensors = open_weights(folder, stack)
-        model = build(config, tensors, str(folder))
-    return Pretrained(folder, model, read_tokenizer(folder))
+        weights = open_weights(home, stack)
+        if adapter.is_one(folder):
+            names = fit(config, weights.shapes, str(home))
+            transposed = {name for name, rule in rules(config).items() if rule.transposed}
+            weights = adapter.add(folder, weights, names, transposed, stack)
+        model = build(config, weights, str(home))
+    return Pretrained(folder, model, read_tokenizer(folder) or read_tokenizer(home))
+
+
+def _home(folder: Path) -> Path:
+    """Return the folder with the model: `folder`, or that which an adapter alone there names."""
+    if (folder / "config.json").is_file() or not adapter.is_one(folder):
+        return folder
+    name = adapter.base_of(folder)
+    try:
+        home = fetch(name)
+    except UserError as error:
+        raise UserError(f"{folder} only corrects another model: {error}") from None
+    if adapter.is_one(home):
+        raise UserError(f"{folder} corrects {name}, which is an adapter too; merge that one first")
+    return home
 
 
 # ---- names ----
@@ -122,25 +162,11 @@ class Rule:
     transposed: bool
 
 
-def architecture(config: GPTConfig) -> str:
-    """Which of NAMES computes what `config` asks for. `UserError` if neither does."""
-    switches = (config.norm, config.position, config.mlp, config.qk_norm)
-    whole = config.n_head == config.n_kv_head and config.n_head * config.head_dim == config.n_embd
-    if switches == ("layernorm", "learned", "gelu", False) and whole:
-        return "gpt2"
-    if switches == ("rmsnorm", "rotary", "swiglu", True) and not config.bias:
-        return "qwen3"
-    raise UserError(
-        "this mixture of switches is neither GPT-2's nor Qwen3's, so no one else could load it; "
-        "use GPTConfig.gpt2(...) or GPTConfig.modern(...)"
-    )
-
-
 def rules(config: GPTConfig) -> dict[str, Rule]:
     """Their name of each tensor of a model -> how it is made of ours."""
     shapes = parameter_shapes(config)
     found = {}
-    for line in NAMES[architecture(config)].strip().splitlines():
+    for line in NAMES[model_type(config)].strip().splitlines():
         theirs, first, *more = line.split()
         stem = first.rpartition(".")[0]
         for block in map(str, range(config.n_layer if "{}" in theirs else 1)):
@@ -165,82 +191,152 @@ def to_theirs(model: GPT) -> dict[str, Tensor]:
         parts = [state[ours].detach() for ours in rule.ours]
         stacked = torch.cat(parts) if len(parts) > 1 else parts[0]
         theirs[name] = stacked.t() if rule.transposed else stacked
-    if architecture(model.config) == "gpt2" and not model.config.bias:
-        theirs |= _zero_biases(model, theirs)
-    return theirs
+    zeros = {n: model.embedding.weight.new_zeros(shape) for n, shape in no_biases(model.config)}
+    return theirs | zeros
 
 
-def _zero_biases(model: GPT, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """GPT-2's code always adds biases; a model without them is one whose biases are zero."""
-    return {
-        name.replace(".weight", ".bias"): weight.new_zeros(weight.shape[-1])
-        for name, weight in theirs.items()
+def no_biases(config: GPTConfig) -> list[tuple[str, tuple[int, ...]]]:
+    """Return GPT-2's names and shapes of the biases that a model without them lacks.
+
+    GPT-2's code always adds biases; a model without them is one whose biases are zero.
+    """
+    if config.bias or model_type(config) != "gpt2":
+        return []
+    return [
+        (name.replace(".weight", ".bias"), shape[-1:])
+        for name, shape in their_shapes(config).items()
         if not name.startswith(("transformer.w", "lm_head"))
-    }
-
-
-class Weights:
-    """Tensors by their name, of which the shapes are known before anything is read."""
-
-    def __init__(self, shapes: dict[str, tuple[int, ...]], read: Callable[[str], Tensor]) -> None:
-        self.shapes, self.read = shapes, read
+    ]
 
 
 def build(config: GPTConfig, weights: Weights, where: str) -> GPT:
-    """A model made of `weights`; `UserError` that names each tensor that does not fit `config`.
+    """Return a model made of `weights`, in their format of numbers.
 
     The model is laid out without memory; then each tensor is read once and becomes a parameter, so
-    the peak is the weights themselves and the largest tensor besides.
+    the peak is the weights themselves and the largest tensor besides. If their formats differ, all
+    get one that holds the numbers of each.
+
+    Raises `UserError` that names each tensor that does not fit `config`.
     """
-    actual = fit(config, weights.shapes, where)
-    model, shapes, dtypes = empty_model(config), parameter_shapes(config), set()
+
+    def read(name: str) -> Tensor:
+        return to_float(weights.read(names[name]), name, where)
+
+    names = fit(config, weights.shapes, where)
+    config = as_held(config, names, read)
+    names = fit(config, weights.shapes, where)
+    check_buffers(config, names, weights, where)
+    model, shapes, formats = empty_model(config), parameter_shapes(config), set()
     for name, rule in rules(config).items():
-        tensor = weights.read(actual[name])
-        dtypes.add(tensor.dtype)
-        if len(dtypes) > 1 or not tensor.is_floating_point():
-            raise UserError(f"{where}: {name} is {tensor.dtype}; give all in one format of numbers")
+        tensor = read(name)
+        formats.add(tensor.dtype)
         stacked = tensor.t() if rule.transposed else tensor
         sizes = [shapes[ours][0] for ours in rule.ours]
         for ours, part in zip(rule.ours, torch.split(stacked, sizes), strict=True):
             module, _, kind = ours.rpartition(".")
             parameter = torch.nn.Parameter(part.contiguous())
             setattr(model.get_submodule(module), kind, parameter)
-    return model.eval()
+    return model.to(functools.reduce(torch.promote_types, formats)).eval()
 
 
 def fit(config: GPTConfig, given: Mapping[str, tuple[int, ...]], where: str) -> dict[str, str]:
-    """Our wanted names of theirs -> those that a file uses; `UserError` if a shape does not fit."""
+    """Return the name in a file of each tensor of theirs; `UserError` if one does not fit.
+
+    Beside those of `rules`, these are such as may be there because they say nothing new: a head
+    that is tied, biases that are zero, and BUFFERS. `build` looks whether they do.
+
+    Args:
+        given: the shape of each tensor, by its name in the file.
+        where: the folder or the file, with which a complaint begins.
+    """
     if config.n_layer > len(given):  # not even laid out
         raise UserError(f"{where}: {len(given)} tensors are no {config.n_layer} layers")
-    shapes, wanted = parameter_shapes(config), rules(config)
-    # Some files leave out "transformer." or "model.", as they hold the model without its head.
-    actual = {_with_prefix(name, wanted): name for name in given}
+    wanted = their_shapes(config)
+    embedding = next(iter(wanted))
+    spare = dict(no_biases(config)) | ({HEAD: wanted[embedding]} if config.tied_head else {})
+    known = wanted.keys() | spare.keys()
+    names: dict[str, str] = {}
     complaints = []
-    for name, rule in wanted.items():
-        whole = (sum(shapes[ours][0] for ours in rule.ours), *shapes[rule.ours[0]][1:])
-        whole = whole[::-1] if rule.transposed else whole
-        if name not in actual:
+    for name in given:
+        # Some files leave out "transformer." or "model.", as they hold the model without its head.
+        whole = _with_prefix(name, known)
+        if whole in names:
+            complaints.append(f"{plain(name)} and {plain(names[whole])} are one tensor")
+        names[whole] = name
+    if config.tied_head and HEAD in names and embedding not in names:
+        names[embedding] = names.pop(HEAD)  # one matrix, under the other of its names
+    for name, shape in (wanted | {n: s for n, s in spare.items() if n in names}).items():
+        if name not in names:
             complaints.append(f"{name} is missing")
-        elif given[actual[name]] != whole:
-            complaints.append(f"{name} is {plain(given[actual[name]])}, not {whole}")
-    for name in actual:
-        zero_bias = name.endswith(".bias") and not config.bias and "attn.masked" not in name
-        tied = name == "lm_head.weight" and config.tied_head
-        if name not in wanted and not (BUFFERS.search(name) or tied or zero_bias):
+        elif given[names[name]] != shape:
+            complaints.append(f"{name} is {plain(given[names[name]])}, not {shape}")
+    for name in names:
+        if name not in known and not BUFFERS.search(name):
             complaints.append(f"{plain(name)} is unexpected")
     if complaints:
         more = f"; and {len(complaints) - 5} more" if len(complaints) > 5 else ""
         raise UserError(
             f"{where}: the weights do not fit config.json: {'; '.join(complaints[:5])}{more}"
         )
-    return actual
+    return names
 
 
-def _with_prefix(name: str, wanted: Mapping[str, Rule]) -> str:
+def _with_prefix(name: str, known: Collection[str]) -> str:
     for prefix in ("transformer.", "model."):
-        if prefix + name in wanted or (BUFFERS.search(name) and name.startswith(("h.", "layers."))):
+        if prefix + name in known or (BUFFERS.search(name) and name.startswith(("h.", "layers."))):
             return prefix + name
     return name
+
+
+def as_held(config: GPTConfig, names: Collection[str], read: Callable[[str], Tensor]) -> GPTConfig:
+    """Return the config with a head or biases of its own, if the tensors have them.
+
+    transformers computes with these even if config.json says that the head is the embedding, or
+    if it says `"bias": false`, which is a word of minigen's.
+    """
+    if config.tied_head and HEAD in names:
+        embedding = read(next(iter(rules(config))))
+        config = replace(config, tied_head=bool((read(HEAD) == embedding).all()))
+    if any(name in names and read(name).any() for name, _ in no_biases(config)):
+        config = replace(config, bias=True)
+    return config
+
+
+def check_buffers(
+    config: GPTConfig, names: Mapping[str, str], weights: Weights, where: str
+) -> None:
+    """Raise `UserError` if a tensor of BUFFERS is not what is computed instead of it."""
+    for name, in_file in names.items():
+        if not BUFFERS.search(name):
+            continue
+        held = weights.read(in_file).squeeze()
+        if name.endswith("inv_freq"):
+            expected = frequencies(config, torch.device("cpu")).to(held.dtype).float()
+            # As far as a format of two bytes can tell.
+            same = held.shape == expected.shape and torch.allclose(
+                held.float(), expected, rtol=1e-2 if held.dtype.itemsize < 4 else 1e-5, atol=1e-7
+            )
+            computed = f"rotary positions with theta {config.rope_theta:g}"
+        elif name.endswith("masked_bias"):
+            same = held.ndim == 0 and held.item() <= -1e3  # whose exponential is zero
+            computed = "-10000"
+        else:
+            ones = torch.ones(held.shape, dtype=torch.bool)
+            same = held.ndim in (0, 2) and torch.equal(
+                held.bool(), ones.tril() if held.ndim else ones
+            )
+            computed = "the mask of later tokens"
+        if not same:
+            raise UserError(f"{where}: {plain(name)} is not {computed}, which minigen computes")
+
+
+def their_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor of a model, by their names, the embedding first."""
+    shapes, found = parameter_shapes(config), {}
+    for name, rule in rules(config).items():
+        whole = (sum(shapes[ours][0] for ours in rule.ours), *shapes[rule.ours[0]][1:])
+        found[name] = whole[::-1] if rule.transposed else whole
+    return found
 
 
 @functools.lru_cache(maxsize=4)
@@ -269,131 +365,6 @@ class _NoStart(TorchFunctionMode):
         return None if starts else func(*args, **(kwargs or {}))
 
 
-# ---- config.json ----
-
-
-def write_config(config: GPTConfig, end_of_text: int, dtype: torch.dtype) -> dict[str, Any]:
-    """The content of a config.json from which transformers builds the same model."""
-    shared = {
-        "model_type": architecture(config),
-        "vocab_size": config.vocab_size,
-        "tie_word_embeddings": config.tied_head,
-        "dtype": str(dtype).removeprefix("torch."),
-        "bos_token_id": end_of_text,
-        "eos_token_id": end_of_text,
-    }
-    if shared["model_type"] == "gpt2":
-        return shared | {
-            "architectures": ["GPT2LMHeadModel"],
-            "n_positions": config.block_size,
-            "n_layer": config.n_layer,
-            "n_head": config.n_head,
-            "n_embd": config.n_embd,
-            "n_inner": config.n_hidden,
-            "activation_function": "gelu_new",
-            "layer_norm_epsilon": config.norm_eps,
-            **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), config.dropout),
-            "bias": config.bias,  # ours: transformers' has biases always; then they are zero
-        }
-    return shared | {
-        "architectures": ["Qwen3ForCausalLM"],
-        "max_position_embeddings": config.block_size,
-        "num_hidden_layers": config.n_layer,
-        "num_attention_heads": config.n_head,
-        "num_key_value_heads": config.n_kv_head,
-        "hidden_size": config.n_embd,
-        "head_dim": config.head_dim,
-        "intermediate_size": config.n_hidden,
-        "hidden_act": "silu",
-        "rms_norm_eps": config.norm_eps,
-        "attention_bias": False,
-        "attention_dropout": config.dropout,
-        "rope_theta": config.rope_theta,  # where transformers 4 looks for it; and 5:
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-    }
-
-
-def read_config(theirs: Mapping[str, Any], where: str) -> GPTConfig:
-    """The `GPTConfig` that a config.json asks for.
-
-    `UserError` if it asks for what this model does not compute, and then says what.
-    """
-    kind = str(theirs.get("model_type"))
-    if kind not in NAMES:
-        raise UserError(f"{where}: model_type is '{plain(kind)}'; minigen computes gpt2 and qwen3")
-    get = _checked(theirs)
-    try:
-        if kind == "gpt2":
-            get("activation_function", "gelu_new", only=("gelu_new", "gelu_pytorch_tanh"))
-            get("scale_attn_weights", True, only=(True,))
-            get("scale_attn_by_inverse_layer_idx", False, only=(False,))
-            get("add_cross_attention", False, only=(False,))
-            config = GPTConfig.gpt2(
-                vocab_size=get("vocab_size", 50257),
-                block_size=get("n_positions", 1024),
-                n_layer=get("n_layer", 12),
-                n_head=get("n_head", 12),
-                n_embd=get("n_embd", 768),
-                n_hidden=get("n_inner", None) or 4 * get("n_embd", 768),
-                norm_eps=get("layer_norm_epsilon", 1e-5),
-                tied_head=get("tie_word_embeddings", True),
-                dropout=get("resid_pdrop", 0.1),
-                bias=get("bias", True),
-            )
-        else:
-            rope = get("rope_parameters", None) or get("rope_scaling", None) or {}
-            rope_type = rope.get("rope_type", "default")
-            if rope_type != "default":
-                raise UserError(f"rope_type is '{plain(rope_type)}'; minigen computes 'default'")
-            get("hidden_act", "silu", only=("silu",))
-            get("attention_bias", False, only=(False,))
-            get("use_sliding_window", False, only=(False,))
-            n_head = get("num_attention_heads", 32)
-            config = GPTConfig.modern(
-                vocab_size=get("vocab_size", 151936),
-                block_size=get("max_position_embeddings", 32768),
-                n_layer=get("num_hidden_layers", 32),
-                n_head=n_head,
-                n_embd=get("hidden_size", 4096),
-                n_kv_head=get("num_key_value_heads", 32) or n_head,
-                head_dim=get("head_dim", 128),
-                n_hidden=get("intermediate_size", 22016),
-                norm_eps=get("rms_norm_eps", 1e-6),
-                rope_theta=rope.get("rope_theta") or get("rope_theta", 10_000.0),
-                tied_head=get("tie_word_embeddings", False),
-                dropout=get("attention_dropout", 0.0),
-            )
-    except (TypeError, AttributeError, OverflowError) as error:
-        raise UserError(f"{where} is damaged: {plain(error)}") from None
-    except UserError as error:
-        raise UserError(f"{where}: {plain(error)}") from None
-    for name, limit in LIMITS.items():
-        value = getattr(config, name)
-        if type(value) is not int or value > limit:
-            raise UserError(
-                f"{where}: {name} is {plain(value)}; that is no model (at most {limit:,})"
-            )
-    for name, least, most in (("norm_eps", 0, 1), ("rope_theta", 1, 1e12), ("dropout", 0, 1)):
-        value = getattr(config, name)
-        if type(value) not in (int, float) or not least <= value <= most:
-            raise UserError(f"{where}: {name} is {plain(value)}; that is no model")
-    for name in ("tied_head", "bias"):
-        if type(value := getattr(config, name)) is not bool:
-            raise UserError(f"{where}: {name} is {plain(value)}; it is true or false")
-    return config
-
-
-def _checked(theirs: Mapping[str, Any]) -> Callable[..., Any]:
-    def get(key: str, default: Any, only: tuple[Any, ...] = ()) -> Any:
-        value = theirs.get(key, default)
-        if only and value not in only:
-            shown = f"'{plain(value)}'" if isinstance(value, str) else plain(value)
-            raise UserError(f"{key} is {shown}; minigen computes {only[0]!r}")
-        return value
-
-    return get
-
-
 # ---- files ----
 
 
@@ -419,7 +390,7 @@ def fetch(source: str | Path) -> Path:
     try:
         folder = Path(snapshot_download(repository, allow_patterns=list(HUB_FILES)))
         if not any(folder.glob("*.safetensors")):  # an old one
-            snapshot_download(repository, allow_patterns=["pytorch_model.bin"])
+            snapshot_download(repository, allow_patterns=["*.bin", "*.bin.index.json"])
     except Exception as error:  # no connection, no such model, no permission, no space ...
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
@@ -427,39 +398,6 @@ def fetch(source: str | Path) -> Path:
             "check the name, go online once, or give a folder"
         ) from None
     return folder
-
-
-def open_weights(folder: Path, stack: contextlib.ExitStack) -> Weights:
-    """The tensors of model.safetensors, of its shards, or of an old pytorch_model.bin."""
-    index, old = folder / "model.safetensors.index.json", folder / "pytorch_model.bin"
-    if (folder / "model.safetensors").is_file():
-        names = ["model.safetensors"]
-    elif index.is_file():
-        weight_map = _json(index).get("weight_map")
-        if not isinstance(weight_map, dict):
-            raise UserError(f"{index} is damaged: it has no weight_map; download it again")
-        names = sorted({Path(str(name)).name for name in weight_map.values()})
-    elif old.is_file():
-        return _open_pickle(old)
-    else:
-        raise UserError(f"{folder} has no weights: no model.safetensors, no pytorch_model.bin")
-    files = [TensorFile(folder / name, stack) for name in names]
-    home = {name: file for file in files for name in file.shapes}
-    shapes = {name: file.shapes[name] for name, file in home.items()}
-    return Weights(shapes, lambda name: home[name].read(name))
-
-
-def _open_pickle(path: Path) -> Weights:
-    """PyTorch's old format, read as tensors only: `weights_only` runs no code of the file."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        tensors = {name: t for name, t in state.items() if isinstance(t, Tensor)}
-    except Exception as error:  # of many kinds, and all mean the same
-        raise UserError(
-            f"{path} is damaged or holds more than tensors: {str(error).splitlines()[0][:100]}"
-        ) from None
-    shapes = {name: tuple(t.shape) for name, t in tensors.items()}
-    return Weights(shapes, lambda name: tensors[name].clone())
 
 
 def read_tokenizer(folder: Path) -> Tokenizer | None:
@@ -478,10 +416,6 @@ def tokenizer_config(block_size: int) -> dict[str, Any]:
         "model_max_length": block_size,
         "clean_up_tokenization_spaces": False,
     }
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return parse_json(read_file(path, MOST_CONFIG), str(path))
 
 
 # ---- the check: ours beside transformers' ----
@@ -519,7 +453,8 @@ def check(source: str | Path) -> list[Finding]:
     ours, tokenizer = loaded.model.float(), loaded.tokenizer
     theirs = transformers.AutoModelForCausalLM.from_pretrained(loaded.path, dtype=torch.float32)
     theirs.eval()
-    n_theirs = sum(p.numel() for p in theirs.parameters())
+    n_theirs = sum(p.numel() for name, p in theirs.named_parameters() if ".lora_" not in name)
+    shapes = [*their_shapes(ours.config).values(), *dict(no_biases(ours.config)).values()]
 
     T = min(ours.config.block_size, 1024)
     generator = torch.Generator().manual_seed(0)
@@ -530,10 +465,10 @@ def check(source: str | Path) -> list[Finding]:
 
     exact = theirs(ids).logits[0]  # (T, V)
     found = [
-        _finding("parameters", f"{ours.n_parameters():,}", f"{n_theirs:,}"),
+        _finding("parameters", f"{sum(map(math.prod, shapes)):,}", f"{n_theirs:,}"),
         _compare_logits(ours(ids)[0], exact),
         _compare_loss(ours(ids)[0], exact, ids[0]),
-        _compare_greedy(ours, theirs, ids[:, :16]),
+        _compare_greedy(ours, theirs, ids[:, : min(16, (T + 1) // 2)]),
     ]
     if tokenizer is not None:
         found.append(_compare_tokenizers(tokenizer, loaded.path))

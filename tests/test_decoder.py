@@ -31,6 +31,7 @@ CONFIGS = {
     "gpt2": GPTConfig.gpt2(**SHAPE),
     "modern": GPTConfig.modern(**SHAPE),
     "grouped queries": GPTConfig.modern(**SHAPE, n_kv_head=2, tied_head=False),
+    "llama": GPTConfig.modern(**SHAPE, n_kv_head=2, qk_norm=False),
     "a mixture": GPTConfig.gpt2(**SHAPE, norm="rmsnorm", mlp="swiglu", bias=False, qk_norm=True),
 }
 DTYPES = ["float32", "bfloat16", "int8"]

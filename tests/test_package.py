@@ -27,14 +27,26 @@ LEAVES = {
 }
 # Beside these.
 ALLOWED = {
-    "checkpoint.py": {"minigen", "minigen.model", "minigen.tensor_file", "minigen.tokenizer"},
-    "lora.py": {"minigen", "minigen.model"},  # pretrained
-    "pretrained.py": {
+    "checkpoint.py": {
         "minigen",
+        "minigen.config_file",
+        "minigen.model",
+        "minigen.tensor_file",
+        "minigen.tokenizer",
+        "minigen.weight_files",
+    },
+    "lora.py": {"minigen", "minigen.config_file", "minigen.model"},  # pretrained
+    "config_file.py": {"minigen.model", "minigen.tensor_file"},
+    "weight_files.py": {"minigen.tensor_file"},
+    "adapter.py": {"minigen.config_file", "minigen.tensor_file", "minigen.weight_files"},
+    "pretrained.py": {
+        "minigen",  # adapter
+        "minigen.config_file",
         "minigen.model",
         "minigen.sampling",
         "minigen.tensor_file",
         "minigen.tokenizer",
+        "minigen.weight_files",
     },
     "data.py": {"minigen.text_file", "minigen.tokenizer"},
     "command_line.py": {"minigen"},

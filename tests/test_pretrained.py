@@ -14,9 +14,16 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
-from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
-from minigen import checkpoint, pretrained
+from minigen import checkpoint, config_file, pretrained
 from minigen.errors import UserError
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.sampling import Sampling, generate
@@ -33,6 +40,7 @@ QWEN: dict[str, Any] = {
     "max_position_embeddings": 64, "tie_word_embeddings": False,
     "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
 }  # fmt: skip
+LLAMA: dict[str, Any] = QWEN | {"head_dim": None}
 
 # Each of GPT-2's sizes by its width and heads; the 124M whole too, the others with fewer layers.
 MODELS: dict[str, Callable[[], Any]] = {
@@ -54,8 +62,14 @@ MODELS: dict[str, Callable[[], Any]] = {
         Qwen3Config(**QWEN | {"rms_norm_eps": 1e-3,
                               "rope_parameters": {"rope_type": "default", "rope_theta": 300.0}})
     ),
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**LLAMA)),
+    "llama tied": lambda: LlamaForCausalLM(
+        LlamaConfig(**LLAMA | {"tie_word_embeddings": True, "num_key_value_heads": None})
+    ),
+    "llama wide heads": lambda: LlamaForCausalLM(
+        LlamaConfig(**LLAMA | {"head_dim": 24, "rms_norm_eps": 1e-3})
+    ),
 }  # fmt: skip
-SMALLEST = ("gpt2 untied", "qwen3", "qwen3 tied")
 
 
 def make(name: str, folder: Path) -> Any:
@@ -84,7 +98,7 @@ def test_the_check_finds_no_difference(name: str, tmp_path: Path) -> None:
     assert "relative" in found[1].verdict and pretrained.TOLERANCE == 1e-5
 
 
-@pytest.mark.parametrize("name", ["gpt2 untied", "qwen3"])
+@pytest.mark.parametrize("name", ["gpt2 untied", "qwen3", "llama"])
 def test_the_check_sees_any_single_number(name: str, tmp_path: Path) -> None:
     """Whichever tensor differs in one number by a tenth, the comparison of logits says so."""
     theirs = make(name, tmp_path)
@@ -111,8 +125,8 @@ def test_there_and_back_is_the_same(name: str, tmp_path: Path) -> None:
     state = {k: v for k, v in theirs.state_dict().items() if k != "lm_head.weight" or k in written}
     assert written.keys() == state.keys()
     assert all(torch.equal(written[key], state[key]) for key in state)
-    config = pretrained.write_config(loaded.model.config, 299, torch.float32)
-    assert pretrained.read_config(config, "config.json") == loaded.model.config
+    config = config_file.write_config(loaded.model.config, 299, torch.float32)
+    assert config_file.read_config(config, "config.json") == loaded.model.config
     assert theirs.num_parameters() == loaded.model.n_parameters()
 
 
@@ -134,7 +148,10 @@ def test_files_in_pieces_and_old_ones(tmp_path: Path) -> None:
     whole = pretrained.load(tmp_path).model.state_dict()
     tensors = safetensors.torch.load_file(tmp_path / "model.safetensors")
     old = {key.removeprefix("transformer."): t for key, t in tensors.items()}
-    old |= {"h.0.attn.bias": torch.ones(1, 1, 64, 64), "h.1.attn.masked_bias": torch.tensor(-1e4)}
+    old |= {
+        "h.0.attn.bias": torch.ones(1, 1, 64, 64).tril(),
+        "h.1.attn.masked_bias": torch.tensor(-1e4),
+    }
 
     variants = {}
     for kind in ("shards", "pickle", "bare"):
@@ -207,7 +224,9 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no config": (lambda f: (f / "config.json").unlink(), "config.json"),
     "config is no JSON": (lambda f: (f / "config.json").write_text("{"), "not JSON"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "no weights"),
-    "architecture": (change_config(model_type="llama"), "'llama'; minigen computes gpt2 and qwen3"),
+    "architecture": (
+        change_config(model_type="mistral"), "'mistral'; minigen computes gpt2, llama and qwen3"
+    ),
     "activation": (change_config(activation_function="relu"), "activation_function is 'relu'"),
     "scaling": (change_config(scale_attn_by_inverse_layer_idx=True), "scale_attn_by_inverse"),
     "absurd layers": (change_config(n_layer=10**9), "n_layer is 1000000000"),
@@ -314,7 +333,7 @@ def random_model(config: GPTConfig) -> GPT:
 
 
 @pytest.mark.parametrize("kind", ["char", "byte", "bpe", "gpt2"])
-@pytest.mark.parametrize("shape", ["gpt2", "gpt2 without bias", "modern", "modern tied"])
+@pytest.mark.parametrize("shape", ["gpt2", "gpt2 without bias", "modern", "modern tied", "llama"])
 def test_transformers_loads_a_checkpoint(
     kind: str, shape: str, tmp_path: Path, gpt2_cache: None
 ) -> None:
@@ -326,6 +345,7 @@ def test_transformers_loads_a_checkpoint(
         "gpt2 without bias": GPTConfig.gpt2(*size, bias=False),
         "modern": GPTConfig.modern(*size, n_kv_head=1, tied_head=False),
         "modern tied": GPTConfig.modern(*size),
+        "llama": GPTConfig.modern(*size, n_kv_head=1, tied_head=False, qk_norm=False),
     }[shape]
     model = random_model(config)
     path = checkpoint.save(tmp_path, model, tokenizer, {}, {"step": 1})
@@ -362,6 +382,6 @@ def test_transformers_loads_a_checkpoint(
 
 def test_a_mixture_that_no_one_else_has_is_refused(tmp_path: Path) -> None:
     """Other switches make a model, but not one that transformers could load."""
-    model = GPT(GPTConfig.modern(257, 8, 1, 1, 8, qk_norm=False))
-    with pytest.raises(UserError, match="neither GPT-2's nor Qwen3's"):
+    model = GPT(GPTConfig.modern(257, 8, 1, 1, 8, bias=True))
+    with pytest.raises(UserError, match="none of GPT-2's, Llama's and Qwen3's"):
         checkpoint.save(tmp_path, model, train_tokenizer("byte", []), {}, {"step": 1})

@@ -1,0 +1,132 @@
+"""The files of a model's weights: which of a folder are read, and the tensors that they hold."""
+
+from __future__ import annotations
+
+import contextlib
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from minigen.errors import UserError
+from minigen.tensor_file import TensorFile, parse_json, plain, read_file
+
+# As transformers looks for them: the first that is there is read, the others are not.
+NAMES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+MOST_INDEX = 1 << 20  # bytes
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class Weights:
+    """Tensors by their name, of which the shapes are known before anything is read."""
+
+    def __init__(
+        self, shapes: Mapping[str, tuple[int, ...]], read: Callable[[str], Tensor]
+    ) -> None:
+        self.shapes, self.read = shapes, read
+
+
+def open_weights(folder: Path, stack: contextlib.ExitStack) -> Weights:
+    """Open the weights of a folder: one file or several with an index, of safetensors or PyTorch.
+
+    `UserError` names what is missing, damaged, or there twice. The files are closed with `stack`.
+    """
+    for name in NAMES:
+        path = folder / name
+        if path.is_file():
+            return _open_index(path, stack) if name.endswith(".json") else open_file(path, stack)
+    if pieces := sorted(path.name for path in folder.glob("*-of-*.*") if path.is_file()):
+        index = NAMES[1] if pieces[0].endswith(".safetensors") else NAMES[3]
+        raise UserError(
+            f"{folder} has {plain(pieces[0])}, but no {index}, which names all pieces; "
+            "download it too"
+        )
+    raise UserError(f"{folder} has no weights: no {NAMES[0]}, no {NAMES[2]}")
+
+
+def open_file(path: Path, stack: contextlib.ExitStack) -> Weights:
+    """Open one file, of safetensors or PyTorch by its name. `UserError` if it is damaged."""
+    if path.name.endswith(".safetensors"):
+        file = TensorFile(path, stack)
+        return Weights(file.shapes, file.read)
+    return _open_pickle(path)
+
+
+def _open_index(path: Path, stack: contextlib.ExitStack) -> Weights:
+    """Open the files that an index names. Each tensor is read from the file that holds it."""
+    weight_map = parse_json(read_file(path, MOST_INDEX), str(path)).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UserError(f"{path} is damaged: it has no weight_map; download it again")
+    names = sorted(set(map(str, weight_map.values())))
+    for name in names:
+        if Path(name).name != name or not name.endswith((".safetensors", ".bin")):
+            raise UserError(f"{path} names '{plain(name)}', which is no file of weights beside it")
+    parts = [(name, open_file(path.parent / name, stack)) for name in names]
+    weights = _together(parts, path)
+    if absent := sorted(weight_map.keys() - weights.shapes.keys()):
+        raise UserError(
+            f"{path} names the tensor {plain(absent[0])}, which none of its files holds; "
+            "download them again"
+        )
+    return weights
+
+
+def _together(parts: Sequence[tuple[str, Weights]], index: Path) -> Weights:
+    home: dict[str, tuple[str, Weights]] = {}
+    for file, part in parts:
+        for name in part.shapes:
+            if name in home:
+                raise UserError(
+                    f"{plain(name)} is in two files, {plain(home[name][0])} and {plain(file)}; "
+                    f"take out of {index} the one that does not belong to it"
+                )
+            home[name] = file, part
+    shapes = {name: part.shapes[name] for name, (_, part) in home.items()}
+    return Weights(shapes, lambda name: home[name][1].read(name))
+
+
+def _open_pickle(path: Path) -> Weights:
+    """Open a file of PyTorch as tensors only: `weights_only` runs no code of the file."""
+    if not path.is_file():
+        raise UserError(f"cannot read {path}: it is not there; download it again")
+    try:
+        # Files of before 2020 are no zip archives, and cannot be mapped into memory.
+        mapped = zipfile.is_zipfile(path)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error:  # of many kinds, and all mean the same
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"{path} is damaged or holds more than tensors: {plain(reason)}") from None
+    if not isinstance(state, dict):
+        raise UserError(f"{path} holds {type(state).__name__}, not tensors by their names")
+    for name, tensor in state.items():
+        usable = (
+            isinstance(name, str)
+            and isinstance(tensor, Tensor)
+            and tensor.layout == torch.strided
+            and tensor.device.type == "cpu"
+            and not tensor.is_quantized
+        )
+        if not usable:
+            raise UserError(
+                f"{path}: {plain(name)} is no plain tensor; save the model's state_dict() only"
+            )
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    return Weights(shapes, lambda name: state[name].detach().clone())
+
+
+def to_float(tensor: Tensor, name: str, where: str) -> Tensor:
+    """Return the tensor if it has numbers to compute with; `UserError` if they are quantised."""
+    if tensor.dtype not in FLOATS:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise UserError(
+            f"{where}: {plain(name)} is {kind}; minigen computes with float32, bfloat16 and "
+            "float16: take the model from before it was quantised"
+        )
+    return tensor

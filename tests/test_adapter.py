@@ -1,0 +1,165 @@
+"""An adapter of peft is computed as peft computes it, or refused by name; never passed over."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from test_weight_files import IDS, tiny
+from transformers import AutoModelForCausalLM
+
+from minigen import adapter, checkpoint, pretrained
+from minigen.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Tiny models of transformers, saved."""
+    folders = {}
+    for kind in ("gpt2", "llama"):
+        folders[kind] = tmp_path_factory.mktemp(kind)
+        tiny(kind).save_pretrained(folders[kind])
+    return folders
+
+
+def adapted(base: Path, folder: Path, **settings: Any) -> Path:
+    """Save an adapter whose every number matters; it names its base."""
+    torch.manual_seed(1)
+    model = peft.get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base),
+        peft.LoraConfig(task_type="CAUSAL_LM", **{"r": 3, "lora_alpha": 7, **settings}),
+    )
+    for name, p in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(p, std=0.4)
+    model.save_pretrained(folder)
+    return folder
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@torch.no_grad()
+def logits(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(IDS).logits
+    return pretrained.load(folder).model.float()(IDS), theirs
+
+
+def off(a: torch.Tensor, b: torch.Tensor) -> float:
+    return ((a - b).abs().max() / b.abs().max()).item()
+
+
+SAME: list[tuple[str, dict[str, Any]]] = [
+    ("gpt2", {}),
+    ("gpt2", {"target_modules": ["c_attn", "c_proj", "c_fc"], "use_rslora": True}),
+    ("gpt2", {"target_modules": ["c_attn", "mlp.c_proj"], "rank_pattern": {"c_attn": 2, "attn": 1},
+              "alpha_pattern": {"mlp.c_proj": 20}}),
+    ("llama", {"target_modules": "all-linear", "lora_dropout": 0.3}),
+    ("llama", {"target_modules": ["q_proj", "down_proj"], "init_lora_weights": "gaussian"}),
+    ("llama", {"target_modules": ["layers.1.mlp.down_proj"], "lora_alpha": 1}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind, settings", SAME, ids=str)
+def test_the_logits_are_those_of_peft(
+    kind: str, settings: dict[str, Any], bases: dict[str, Path], tmp_path: Path
+) -> None:
+    """Alone, by the name of its base, and beside the model; without it they are others."""
+    alone = adapted(bases[kind], tmp_path / "alone", **settings)
+    ours, theirs = logits(alone)
+    assert off(ours, theirs) < 1e-5
+    with torch.no_grad():
+        assert off(pretrained.load(bases[kind]).model(IDS), theirs) > 1e-2
+    beside = tmp_path / "beside"
+    shutil.copytree(bases[kind], beside)
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(alone / file, beside)
+    assert off(*logits(beside)) < 1e-5
+    old = beside / "adapter_model.safetensors"
+    torch.save(load_file(old), beside / "adapter_model.bin")
+    old.unlink()
+    with torch.no_grad():
+        assert off(pretrained.load(beside).model(IDS), theirs) < 1e-5
+    assert all(finding.agrees for finding in pretrained.check(alone)[:-1])
+    assert checkpoint.find(str(alone)) == alone and not checkpoint.is_one(alone)
+
+
+def test_an_adapter_is_not_rounded_away(bases: dict[str, Path], tmp_path: Path) -> None:
+    """Of a model in bfloat16 the corrected matrices are float32, and so is then the whole."""
+    base = tmp_path / "half"
+    AutoModelForCausalLM.from_pretrained(bases["llama"]).bfloat16().save_pretrained(base)
+    folder = adapted(base, tmp_path / "alone", lora_alpha=0.01)
+    assert off(*logits(folder)) < 1e-5
+    assert {p.dtype for p in pretrained.load(folder).model.parameters()} == {torch.float32}
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"bias": "all"}, "bias is 'all'"),
+    ({"use_dora": True}, "use_dora is True"),
+    ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+    ({"layers_to_transform": [0]}, "layers_to_transform"),
+    ({"target_modules": r".*\.c_attn"}, "target_modules is .*takes a list"),
+    ({"target_modules": ["c_attn", "c_fc"]}, "target_modules name .*c_fc, but its file has no"),
+    ({"target_modules": ["c_fc"]}, "target_modules name|its file has .*c_attn"),
+    ({"rank_pattern": {".*attn": 2}}, "rank_pattern has '[.][*]attn'"),
+    ({"rank_pattern": {"c_attn": 2}}, "of rank 2 they do not fit"),
+    ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa'"),
+    ({"peft_type": "IA3"}, "peft_type is 'IA3'"),
+    ({"new_way": 1}, "does not know the field 'new_way'"),
+    ({"lora_alpha": "7"}, "lora_alpha of .* is '7'"),
+    ({"r": 0}, "r of .* is 0"),
+    ({"use_rslora": 1}, "use_rslora is 1"),
+]
+
+
+def test_what_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
+    """One line names the field, or the tensor, and says how peft makes one model of the two."""
+    folder = adapted(bases["gpt2"], tmp_path / "adapter", target_modules=["c_attn"])
+    whole = (folder / "adapter_config.json").read_text()
+    for changes, complaint in REFUSED:
+        edit(folder, **changes)
+        with pytest.raises(UserError, match=f"adapter_config.json.*({complaint})") as caught:
+            pretrained.load(folder)
+        assert "merge_and_unload" in str(caught.value) and "\n" not in str(caught.value)
+        (folder / "adapter_config.json").write_text(whole)
+
+    path = folder / "adapter_model.safetensors"
+    held = load_file(path)
+    name = "base_model.model.transformer.h.0.attn.c_attn.lora_magnitude_vector"
+    save_file(held | {name: torch.ones(48)}, path)
+    with pytest.raises(UserError, match="lora_magnitude_vector, of which minigen makes nothing"):
+        pretrained.load(folder)
+    path.unlink()
+    with pytest.raises(UserError, match=r"cannot read .*adapter_model\.safetensors"):
+        pretrained.load(folder)
+
+
+def test_a_base_that_is_none(bases: dict[str, Path], tmp_path: Path) -> None:
+    """An adapter whose model is not there, not named, or itself an adapter: one line."""
+    first = adapted(bases["gpt2"], tmp_path / "first")
+    second = tmp_path / "second"
+    shutil.copytree(first, second)
+    for name, complaint in (
+        (str(tmp_path / "nothing"), "only corrects another model: .*nothing is neither"),
+        (None, "base_model_name_or_path is None"),
+        (str(first), "which is an adapter too"),
+    ):
+        edit(second, base_model_name_or_path=name)
+        with pytest.raises(UserError, match=complaint):
+            pretrained.load(second)
+
+
+def test_every_field_of_peft_is_decided_about() -> None:
+    decided = {*adapter.COMPUTED, *adapter.ONLY, *adapter.HARMLESS}
+    fields = {field.name for field in dataclasses.fields(peft.LoraConfig)}
+    assert len(fields) > 30
+    assert fields | set(peft.LoraConfig().to_dict()) <= decided

@@ -1,0 +1,276 @@
+"""Weights are read from all the files that people have, or one line says what is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    logging,
+)
+
+from minigen import checkpoint, pretrained
+from minigen.errors import UserError
+
+logging.set_verbosity_error()
+logging.disable_progress_bar()
+IDS = torch.randint(61, (1, 16), generator=torch.Generator().manual_seed(1))
+Tensors = dict[str, Tensor]
+
+
+def tiny(kind: str) -> Any:
+    """A model of transformers, whose every weight matters."""
+    torch.manual_seed(0)
+    model: Any
+    if kind == "gpt2":
+        model = GPT2LMHeadModel(
+            GPT2Config(vocab_size=61, n_positions=16, n_embd=16, n_layer=2, n_head=2)
+        )
+    else:
+        model = LlamaForCausalLM(
+            LlamaConfig(vocab_size=61, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
+                        num_attention_heads=2, max_position_embeddings=16)
+        )  # fmt: skip
+    for p in model.parameters():
+        torch.nn.init.normal_(p, mean=float(p.ndim == 1), std=0.3)
+    return model.eval()
+
+
+def parts(kind: str, folder: Path) -> Tensors:
+    """Write the config.json of a tiny model; return its tensors."""
+    model = tiny(kind)
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(model.config.to_json_string())
+    tensors = {name: t.detach().clone() for name, t in model.state_dict().items()}
+    if kind == "gpt2":
+        del tensors["lm_head.weight"]
+    return tensors
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@torch.no_grad()
+def assert_same(folder: Path) -> None:
+    """The logits are those that transformers computes from the folder."""
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(IDS).logits
+    ours = pretrained.load(folder).model.float()(IDS)
+    assert (ours - theirs).abs().max() / theirs.abs().max() < 1e-5
+
+
+def shards(folder: Path, tensors: Tensors, ending: str) -> dict[str, Any]:
+    """Write the tensors into two files; return the index."""
+    stem = "model" if ending == "safetensors" else "pytorch_model"
+    files = [f"{stem}-0000{n}-of-00002.{ending}" for n in (1, 2)]
+    for n, file in enumerate(files):
+        part = {name: tensors[name] for name in sorted(tensors)[n::2]}
+        if ending == "bin":
+            torch.save(part, folder / file)
+        else:
+            save_file(part, folder / file, {"format": "pt"})
+    names = {name: files[n % 2] for n, name in enumerate(sorted(tensors))}
+    return {"metadata": {}, "weight_map": names}
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "bin"])
+def test_files_in_pieces(ending: str, tmp_path: Path) -> None:
+    """An index names them; one that is wrong is refused in a line that says how."""
+    tensors = parts("llama", tmp_path)
+    index = shards(tmp_path, tensors, ending)
+    name = "model.safetensors" if ending == "safetensors" else "pytorch_model.bin"
+    path = tmp_path / f"{name}.index.json"
+
+    with pytest.raises(UserError, match=f"has .*-00001-of-00002.*but no {path.name}"):
+        pretrained.load(tmp_path)
+    path.write_text(json.dumps(index))
+    assert_same(tmp_path)
+    path.write_text(json.dumps({"weight_map": index["weight_map"]}))
+    pretrained.load(tmp_path)
+
+    first, second = sorted(set(index["weight_map"].values()))
+    for changes, complaint in (
+        ({"ghost.weight": first}, "names the tensor ghost.weight"),
+        ({"ghost.weight": "../" + first}, "no file of weights beside it"),
+        ({"ghost.weight": "lost." + ending}, f"cannot read .*lost.{ending}"),
+    ):
+        path.write_text(json.dumps({"weight_map": index["weight_map"] | changes}))
+        with pytest.raises(UserError, match=complaint):
+            pretrained.load(tmp_path)
+
+    wrong = {key: second if home == first else first for key, home in index["weight_map"].items()}
+    path.write_text(json.dumps({"metadata": {}, "weight_map": wrong}))
+    assert_same(tmp_path)  # each tensor is read where it is
+    twice = {**tensors, "extra": torch.ones(1)}
+    if ending == "bin":
+        torch.save(twice, tmp_path / first)
+    else:
+        save_file(twice, tmp_path / first)
+    with pytest.raises(UserError, match=f"is in two files, {first} and {second}"):
+        pretrained.load(tmp_path)
+
+
+def test_a_whole_file_counts_more_than_pieces(tmp_path: Path) -> None:
+    """As in transformers: pieces of before, and their index, are not read beside it."""
+    tensors = parts("gpt2", tmp_path)
+    stale = {name: torch.zeros_like(t) for name, t in tensors.items()}
+    index = shards(tmp_path, stale, "safetensors")
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    torch.save(stale, tmp_path / "pytorch_model.bin")
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    assert_same(tmp_path)
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["zip", "of before 2020"])
+def test_files_of_pytorch(whole: bool, tmp_path: Path) -> None:
+    """Zip archives and older ones; what is no tensor is named."""
+    tensors, path = parts("gpt2", tmp_path), tmp_path / "pytorch_model.bin"
+    torch.save(tensors, path, _use_new_zipfile_serialization=whole)
+    assert_same(tmp_path)
+    strange: list[Any] = [3, torch.ones(2, 2).to_sparse(), torch.empty(2, device="meta")]
+    for value in strange:
+        torch.save(tensors | {"epoch": value}, path, _use_new_zipfile_serialization=whole)
+        with pytest.raises(UserError, match=r"epoch is no plain tensor; .*state_dict"):
+            pretrained.load(tmp_path)
+    torch.save([1], path, _use_new_zipfile_serialization=whole)
+    with pytest.raises(UserError, match="holds list, not tensors"):
+        pretrained.load(tmp_path)
+
+
+@pytest.mark.parametrize("others", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_several_formats_of_numbers(others: torch.dtype, tmp_path: Path) -> None:
+    """All get one that holds each number: nothing is rounded that transformers would not round."""
+    tensors = parts("llama", tmp_path)
+    mixed = {name: t if "norm" in name else t.to(others) for name, t in tensors.items()}
+    save_file(mixed, tmp_path / "model.safetensors", {"format": "pt"})
+    assert_same(tmp_path)
+    formats = {p.dtype for p in pretrained.load(tmp_path).model.parameters()}
+    assert formats == {torch.promote_types(others, torch.float32)}
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.int8, torch.uint8], ids=str)
+def test_quantised_numbers_are_refused_by_name(kind: torch.dtype, tmp_path: Path) -> None:
+    """Such a file is not damaged, but without its scales nothing can be computed."""
+    tensors = parts("llama", tmp_path)
+    name = "model.layers.1.mlp.up_proj.weight"
+    tensors[name] = tensors[name].to(kind)
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=rf"{name} is {str(kind)[6:]}; .*before it was quantised"):
+        pretrained.load(tmp_path)
+
+
+# ---- tensors that say nothing new, or do ----
+
+
+@pytest.mark.parametrize(
+    "kind, word", [("gpt2", "transformer.wte"), ("llama", "model.embed_tokens")]
+)
+def test_a_head_of_its_own_counts(kind: str, word: str, tmp_path: Path) -> None:
+    """Whatever config.json says; one that equals the embedding is the embedding."""
+    tensors = parts(kind, tmp_path)
+    edit(tmp_path, tie_word_embeddings=True)
+    embedding = f"{word}.weight"
+    other = torch.randn_like(tensors[embedding])
+    for head, tied in ((tensors[embedding].clone(), True), (other, False)):
+        save_file(tensors | {"lm_head.weight": head}, tmp_path / "model.safetensors")
+        assert_same(tmp_path)
+        assert pretrained.load(tmp_path).model.config.tied_head == tied
+    del tensors[embedding]  # one matrix under its other name
+    save_file(tensors | {"lm_head.weight": other}, tmp_path / "model.safetensors")
+    assert_same(tmp_path)
+    save_file(tensors | {"lm_head.weight": other[:9]}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"is \(9, 16\), not \(61, 16\)"):
+        pretrained.load(tmp_path)
+
+
+def test_biases_that_should_not_be_there(tmp_path: Path) -> None:
+    """With "bias": false zeros mean none, others are used; names that no model has are refused."""
+    tensors = parts("gpt2", tmp_path)
+    edit(tmp_path, bias=False)
+    path = tmp_path / "model.safetensors"
+    save_file(tensors, path, {"format": "pt"})
+    assert_same(tmp_path)
+    assert pretrained.load(tmp_path).model.config.bias
+    zeros = {n: torch.zeros_like(t) if n.endswith("bias") else t for n, t in tensors.items()}
+    bare = {name.removeprefix("transformer."): t for name, t in zeros.items()}
+    for held in (zeros, bare):
+        save_file(held, path, {"format": "pt"})
+        assert_same(tmp_path)
+        assert not pretrained.load(tmp_path).model.config.bias
+    save_file(zeros | {"adapter.bias": torch.zeros(3)}, path, {"format": "pt"})
+    with pytest.raises(UserError, match=r"adapter\.bias is unexpected"):
+        pretrained.load(tmp_path)
+
+
+MASK = torch.ones(1, 1, 16, 16).tril()
+THETAS = 10_000.0 ** (-torch.arange(0, 8, 2) / 8)
+BUFFERS: list[tuple[str, str, Tensor, Tensor]] = [
+    ("gpt2", "transformer.h.1.attn.bias", MASK, 1 - MASK),
+    ("gpt2", "h.0.attn.bias", MASK.to(torch.uint8), torch.ones(1, 1, 16, 16)),
+    ("gpt2", "transformer.h.0.attn.masked_bias", torch.tensor(-1e4), torch.tensor(0.0)),
+    ("llama", "model.layers.0.self_attn.rotary_emb.inv_freq", THETAS, THETAS / 4),
+    ("llama", "model.rotary_emb.inv_freq", THETAS.bfloat16(), THETAS[:2].clone()),
+]
+
+
+@pytest.mark.parametrize("kind, name, right, wrong", BUFFERS, ids=[case[1] for case in BUFFERS])
+def test_what_is_computed_anyway(
+    kind: str, name: str, right: Tensor, wrong: Tensor, tmp_path: Path
+) -> None:
+    """Masks and angles of old files are passed over only if they are those that are computed."""
+    tensors = parts(kind, tmp_path)
+    save_file(tensors | {name: right}, tmp_path / "model.safetensors", {"format": "pt"})
+    assert_same(tmp_path)
+    save_file(tensors | {name: wrong}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=f"{name} is not .*which minigen computes"):
+        pretrained.load(tmp_path)
+
+
+def test_a_tensor_under_two_names_is_refused(tmp_path: Path) -> None:
+    tensors = parts("gpt2", tmp_path)
+    tensors["h.0.ln_1.weight"] = tensors["transformer.h.0.ln_1.weight"] + 1
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"h\.0\.ln_1\.weight are one tensor"):
+        pretrained.load(tmp_path)
+
+
+# ---- folders named as checkpoints are ----
+
+
+@pytest.mark.parametrize("name", ["step-1000", "step-000001", "checkpoint-500"])
+def test_a_folder_of_others_is_what_it_holds(name: str, tmp_path: Path) -> None:
+    """A model of transformers is one under any name, and no checkpoint of a run."""
+    folder = tmp_path / name
+    save_file(parts("gpt2", folder), folder / "model.safetensors", {"format": "pt"})
+    assert not checkpoint.is_one(folder)
+    assert checkpoint.steps(tmp_path) == [] and checkpoint.runs(tmp_path.parent) == []
+    assert checkpoint.find(str(folder)) == folder
+    assert_same(folder)
+
+
+def test_a_checkpoint_without_manifest_stays_a_damaged_one(tmp_path: Path) -> None:
+    """Its other files tell it from a folder of others; an empty one may be any, and is named."""
+    files: list[Callable[[Path], object]] = [
+        lambda folder: (folder / "state.json").write_text("{}"),
+        lambda folder: (folder / "optimizer.safetensors").touch(),
+        lambda folder: (folder / "config.json").unlink(),
+    ]
+    for n, change in enumerate(files):
+        folder = tmp_path / f"step-{n}"
+        save_file(parts("gpt2", folder), folder / "model.safetensors")
+        change(folder)
+        assert checkpoint.is_one(folder)
+        with pytest.raises(UserError, match="no MANIFEST"):
+            checkpoint.load(folder)
