@@ -74,7 +74,7 @@ def project(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(ROOT / "train.py", folder)
     told = documents(1500, Narrow(0))
     kinds = {
-        "healthy": (told, 320),
+        "healthy": (told, 280),
         "collapsed": (list(map(looped, told)), 120),
         "memorising": (documents(8, random.Random(0)) * 5, 250),
         "ignoring": (shuffled(told[:800]), 160),
