@@ -16,7 +16,6 @@ from typing import IO, Any, Literal
 
 import pytest
 import torch
-from forks import Server
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -545,23 +544,23 @@ def read_up_to(stream: IO[bytes], wanted: bytes) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_as_a_command(out: Path, server: Server, tmp_path: Path) -> None:
+def test_as_a_command(out: Path) -> None:
     """UTF-8 whatever the terminal says; errors are one line; Ctrl-C and `head` end it quietly."""
     endlessly = ["--run=byte", "--max_new_tokens=1000000", "--ignore_end_of_text"]
+    plain = start(out, "--run=byte", "--max_new_tokens=20", "--prompt=밥", "--num_samples=2")
+    wrong = start(out, "--run=char", "--prompt=日")
     endless = start(out, *endlessly)
     chat = start(out, *endlessly, "--interactive")
     try:
-        command, ascii = (SCRIPT, "--out_dir", out), {**os.environ, "PYTHONIOENCODING": "ascii"}
-        flags = ("--run=byte", "--max_new_tokens=20", "--prompt=밥", "--num_samples=2")
-        plain = server.python(*command, *flags, cwd=tmp_path, env=ascii)
+        text, notes = plain.communicate(timeout=100)
         path = out / "byte/step-000001"
         wanted = [until_end(expected(path, "밥", 20, number)) for number in range(2)]
-        assert plain.stdout == f"\n{sample.RULE}\n".join(wanted) + "\n"
-        assert plain.stderr.count("\n") == 1 and plain.returncode == 0
+        assert text.decode("utf-8") == f"\n{sample.RULE}\n".join(wanted) + "\n"
+        assert notes.count(b"\n") == 1 and plain.returncode == 0
 
-        wrong = server.python(*command, "--run=char", "--prompt=日", cwd=tmp_path, env=ascii)
-        assert (wrong.returncode, wrong.stdout) == (2, "")
-        assert wrong.stderr.startswith("error: not among the ") and wrong.stderr.count("\n") == 1
+        text, notes = wrong.communicate(timeout=100)
+        assert (wrong.returncode, text) == (2, b"")
+        assert notes.startswith(b"error: not among the ") and notes.count(b"\n") == 1
 
         assert endless.stdout is not None
         assert len(endless.stdout.read(100)) == 100
@@ -583,7 +582,7 @@ def test_as_a_command(out: Path, server: Server, tmp_path: Path) -> None:
         assert chat.wait(timeout=100) == -signal.SIGPIPE
         assert b"Traceback" not in chat.stderr.read()
     finally:
-        for process in (endless, chat):
+        for process in (plain, wrong, endless, chat):
             process.kill()
             process.wait()
 
