@@ -162,7 +162,7 @@ def test_phrases_vary_but_are_kept(sample: list[tunes.Written]) -> None:
 
 def test_prompts_say_what_is_asked_and_draw_the_rest() -> None:
     rng = random.Random(0)
-    lines = {tunes.condition({"mood": "sad", "dance": "March"}, rng) for _ in range(100)}
+    lines = {tunes.condition({"mood": "sad", "dance": "March"}, rng) for _ in range(200)}
     assert len(lines) > 20  # a held-out pair, too, can be asked for
     assert all(line.startswith("tune: a sad march in ") for line in lines)
     assert all(tunes.read_first_line(line.strip())[1] == [] for line in lines)
