@@ -74,7 +74,7 @@ def project(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(ROOT / "train.py", folder)
     told = documents(1500, Narrow(0))
     kinds = {
-        "healthy": (told, 320),
+        "healthy": (told, 280),
         "collapsed": (list(map(looped, told)), 120),
         "memorising": (documents(8, random.Random(0)) * 5, 250),
         "ignoring": (shuffled(told[:800]), 160),
@@ -106,7 +106,8 @@ def judged(project: Path, monkeypatch: pytest.MonkeyPatch) -> Judge:
     monkeypatch.chdir(project)
 
     def of(run: str, **flags: Any) -> dict[str, Any]:
-        config = EvaluateConfig(run=run, count=40, device="cpu", **{"file": "new.txt", **flags})
+        given = {"file": "new.txt", "count": 40, **flags}
+        config = EvaluateConfig(run=run, device="cpu", **given)
         return judge(config, find_model(config))
 
     return of
@@ -175,7 +176,7 @@ def test_what_cannot_be_judged_is_one_line(
         evaluate.main(["--count", "-1"])
     shutil.copytree(project / "out", tmp_path / "out")
     monkeypatch.chdir(tmp_path)  # where its text is not, but the run knows where it was
-    assert judged("healthy", file=None, eval_tokens=300)["train_loss"] is not None
+    assert judged("healthy", file=None, eval_tokens=300, count=2)["train_loss"] is not None
     text = (project / "healthy.txt").rename(project / "away.txt")
     with pytest.raises(UserError, match=r"'healthy.txt'.*give a text to judge on: --file FILE"):
         judged("healthy", file=None)

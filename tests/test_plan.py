@@ -63,7 +63,7 @@ def simulated(
     return time.now, shares, evaluations
 
 
-@pytest.mark.parametrize("seconds", [30, 60, 120, 300])
+@pytest.mark.parametrize("seconds", [30, 60, 120, pytest.param(300, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("each", [0.002, 0.05, 0.5])
 @pytest.mark.parametrize("n_parts", [1, 8, 1000])
 def test_the_time_is_kept(
