@@ -330,7 +330,7 @@ class Sample:
     def __init__(self, writer: Writer, prompt: str, before: str) -> None:
         self.config, self.sampling = writer.config, writer.sampling
         self.tokenizer, self.decoder = writer.tokenizer, writer.tokenizer.stream()
-        self.stop = StopStrings(writer.config.stop_strings)
+        self.stop = StopStrings(tuple(map(streams.decoded, writer.config.stop_strings)))
         self.text, self.opening = "", writer.opening
         # Between tables it would be in pieces; and some texts are seen as a whole only.
         colours = streams.shows_colours() and any(one.WHOLE for one in writer.media)

@@ -60,7 +60,7 @@ def keep_memory() -> None:
     each filled with zeros: a fifth of the time that a small model's step takes on a CPU.
     """
     m_trim_threshold, m_mmap_max = -1, -4  # as malloc.h has them
-    with contextlib.suppress(AttributeError, TypeError):  # another C library
+    with contextlib.suppress(AttributeError, TypeError, OSError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(m_mmap_max, 0)
         mallopt(m_trim_threshold, 2**31 - 1)

@@ -68,8 +68,8 @@ def rename_folder(folder: Path, target: Path, last: str) -> None:
         return
     except OSError as error:
         _pass_over(error, NO_RENAME, "renames no folder, so checkpoints are copied")
+    target.mkdir()  # which fails if the name is not free
     try:
-        target.mkdir()
         for name in sorted(os.listdir(folder), key=lambda name: name == last):
             with (folder / name).open("rb") as source, (target / name).open("xb") as file:
                 shutil.copyfileobj(source, file, 1 << 20)

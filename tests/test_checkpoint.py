@@ -47,6 +47,16 @@ def test_what_is_saved_is_loaded(tmp_path: Path, tied: bool) -> None:
     assert torch.equal(model.eval()(ids), again(ids))
 
 
+@pytest.mark.parametrize("loss", [float("inf"), float("nan")])
+def test_a_loss_that_is_no_number_is_null(loss: float, tmp_path: Path) -> None:
+    """state.json is JSON for every reader, and such a checkpoint is whole, but never the best."""
+    make(tmp_path, 1, val_loss=9.0)
+    make(tmp_path, 2, val_loss=loss)
+    text = (tmp_path / "step-000002" / "state.json").read_text(encoding="utf-8")
+    assert json.loads(text, parse_constant=str)["val_loss"] is None
+    assert checkpoint.load_newest(tmp_path).step == 2 and checkpoint.load_best(tmp_path).step == 1
+
+
 def test_nothing_unfinished_has_a_name(tmp_path: Path) -> None:
     """A save that fails leaves what was there, and no folder that looks like a checkpoint."""
     make(tmp_path, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import warnings
@@ -121,6 +122,30 @@ def test_the_axis_shows_how_runs_end(tmp_path: Path) -> None:
     axes, _ = plotted(tmp_path, record(tmp_path / "new", 7.3))  # no step yet
     low, high = axes.get_ylim()
     assert low < 7.3 < high
+
+
+def test_a_loss_that_is_null_is_left_out(tmp_path: Path) -> None:
+    """What was infinite is null in metrics.jsonl; the others are drawn, and the table says so."""
+    run = record(tmp_path / "a", 3.0, math.inf, 2.0, math.nan)
+    assert '"val_loss": null' in (run / "metrics.jsonl").read_text(encoding="utf-8")
+    axes, _ = plotted(tmp_path, run)
+    assert axes.lines[1].get_xdata().tolist() == [0, 20]
+    assert "nan" in compare.table(found(run))
+
+
+def test_the_picture_is_drawn_before_the_reader_of_the_table_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with `python -m minigen.compare | head -1`."""
+
+    def gone(_: object) -> str:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(compare, "table", gone)
+    run, plot = record(tmp_path / "a", 3.0, 2.0), tmp_path / "plot.png"
+    with pytest.raises(BrokenPipeError):
+        compare.main([str(run), "--plot", str(plot)])
+    assert plot.is_file()
 
 
 def test_training_loss_is_smoothed_by_means() -> None:

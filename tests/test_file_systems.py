@@ -79,6 +79,10 @@ def test_where_nothing_can_be_renamed_it_is_copied(
     disk.rename_folder(tmp_path / "folder", tmp_path / "target", last="a")
     assert not (tmp_path / "folder").exists() and copied == ["b", "c", "a"]
     assert sorted(p.read_text() for p in (tmp_path / "target").iterdir()) == ["a", "b", "c"]
+    (tmp_path / "another").mkdir()
+    with pytest.raises(FileExistsError):  # a name that is not free stays what it was
+        disk.rename_folder(tmp_path / "another", tmp_path / "target", last="a")
+    assert len(list((tmp_path / "target").iterdir())) == 3
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP])

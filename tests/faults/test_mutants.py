@@ -102,9 +102,17 @@ MUTANTS = {
         "minigen/checkpoint.py", "(named and not theirs)", "named",
         "tests/test_weight_files.py::test_a_folder_of_others_is_what_it_holds",
     ),
+    "what a file system may lack": (
+        "minigen/disk.py", "if error.errno not in lacking:", "if True:",
+        "test_machines.py::test_what_a_file_system_lacks_is_a_warning",
+    ),
+    "an error of the disk": (
+        "minigen/disk.py", "if error.errno not in lacking:", "if False:",
+        "test_machines.py::test_an_error_of_the_disk_is_no_lack",
+    ),
 }  # fmt: skip
 CHEAP = ("fsync of a file", "rename", "the optimiser's state", "the manifest's check",
-         "the finite check")  # fmt: skip
+         "the finite check", "an error of the disk")  # fmt: skip
 
 
 @pytest.mark.parametrize(
