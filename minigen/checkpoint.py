@@ -368,7 +368,8 @@ def find(name: str | Path, out_dir: str | Path = "out") -> Path | str:
     if found:
         return found[0]
     owner = os.path.dirname(name)
-    misspelt = os.path.isdir(owner) or owner == str(out_dir)  # a path, and no name on the hub
+    # A path, and no name on the hub.
+    misspelt = os.path.isdir(owner) or os.path.isdir(Path(out_dir, owner)) or owner == str(out_dir)
     if pretrained.is_hub_name(name) and not misspelt:
         return name
     if os.path.lexists(there):
@@ -378,7 +379,9 @@ def find(name: str | Path, out_dir: str | Path = "out") -> Path | str:
     parent = Path(owner) if owner else Path(out_dir)
     if not owner or parent == Path(out_dir):
         raise UserError(f"no run {here.name!r} in {parent}; {_known(parent, here.name)}")
-    inside = [path.name for path in (*runs(parent), *steps(parent))]
+    if not parent.is_dir():  # a folder of runs
+        parent = Path(out_dir) / parent
+    inside = [str(path.relative_to(parent)) for path in (*runs(parent), *steps(parent))]
     near = difflib.get_close_matches(here.name, inside, n=1)
     raise UserError(
         f"there is no run, checkpoint or model {name}; "
@@ -409,8 +412,12 @@ def find_run(out_dir: str | Path, name: str | None = None) -> Path:
 
 
 def runs(out_dir: Path) -> list[Path]:
-    """The folders in `out_dir` that hold checkpoints, by name."""
-    return sorted(p for p in out_dir.glob("*") if steps(p)) if os.path.isdir(out_dir) else []
+    """The folders in `out_dir` that hold checkpoints, by name, also in folders of runs there."""
+    if not os.path.isdir(out_dir):
+        return []
+    found = [path for path in out_dir.glob("*") if steps(path)]
+    inside = {path.parent for path in out_dir.glob("*/*/step-*")}
+    return sorted([*found, *(path for path in inside if steps(path))])
 
 
 def _holds_model(folder: Path) -> bool:
@@ -437,8 +444,9 @@ def _known(out_dir: Path, name: str = "") -> str:
     found = runs(out_dir)
     if not found:
         return f"train one: {command('train.py')}"
-    near = difflib.get_close_matches(name, [path.name for path in found], n=1)
-    listed = f"runs there: {_listed(found, lambda path: path.name)}"
+    names = {path: str(path.relative_to(out_dir)) for path in found}
+    near = difflib.get_close_matches(name, names.values(), n=1)
+    listed = f"runs there: {_listed(found, names.__getitem__)}"
     return f"did you mean {near[0]}? {listed}" if near else listed
 
 
@@ -498,7 +506,9 @@ def _tokenizer_files(model: GPT, tokenizer: Tokenizer) -> dict[str, bytes | Mapp
 
 
 def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    # A name that is not UTF-8 has lone surrogates in Python, which JSON has as escapes only.
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    return text.encode("utf-8", errors="backslashreplace")
 
 
 def _write(path: Path, content: bytes | Mapping[str, Tensor]) -> Fact:
