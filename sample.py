@@ -57,9 +57,7 @@ class SampleConfig:
     run: str | None = None  # a run, its name or its folder; none: the run that was saved last
     checkpoint: str = "best"  # best (lowest validation loss), last, or a model: a folder, or gpt2
     # --- what to write ---
-    # How the text begins, where \n is a newline, \t a tab and \\n the two signs \n; none: as
-    # documents do, or lines of a book.
-    prompt: str | None = None
+    prompt: str | None = None  # how it begins; \n: a newline, \\n: \ and n; none: as the text does
     prompt_file: str | None = None  # a file that holds the prompt; - is standard input
     interactive: bool = False  # go on behind each line that you type; an empty one ends
     condition: str | None = None  # instead of a prompt: what the text is to be like, as mood=sad

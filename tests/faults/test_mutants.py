@@ -63,6 +63,10 @@ MUTANTS = {
         "train.py", 'last.state["content"] != content', "False",
         "test_disk.py::test_another_text_config_or_tokenizer_is_refused",
     ),
+    "the documents of a user's text": (
+        "minigen/corpora/__init__.py", "(n := count_documents(plain, END_OF_TEXT))", "(n := 0)",
+        "../test_own_text.py::test_end_of_text_in_a_file_separates_documents",
+    ),
 }  # fmt: skip
 CHEAP = ("fsync of a file", "rename", "the optimiser's state", "the manifest's check",
          "the finite check")  # fmt: skip
