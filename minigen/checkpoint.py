@@ -368,8 +368,8 @@ def find(name: str | Path, out_dir: str | Path = "out") -> Path | str:
     if found:
         return found[0]
     owner = os.path.dirname(name)
-    # A path, and no name on the hub.
-    misspelt = os.path.isdir(owner) or os.path.isdir(Path(out_dir, owner)) or owner == str(out_dir)
+    group = bool(owner) and bool(runs(Path(out_dir, owner)))
+    misspelt = os.path.isdir(owner) or group or owner == str(out_dir)  # a path, no name on the hub
     if pretrained.is_hub_name(name) and not misspelt:
         return name
     if os.path.lexists(there):
