@@ -53,14 +53,14 @@ class SampleConfig:
     run: str | None = None  # a run, its name or its folder; none: the run that was saved last
     checkpoint: str = "best"  # best (lowest validation loss), last, or a model: a folder, or gpt2
     # --- what to write ---
-    prompt: str | None = None  # how the text begins; none: as documents do, or lines of a book
+    prompt: str | None = None  # how it begins; \n: a newline, \\n: \ and n; none: as the text does
     prompt_file: str | None = None  # a file that holds the prompt; - is standard input
     interactive: bool = False  # go on behind each line that you type; an empty one ends
     condition: str | None = None  # instead of a prompt: what the text is to be like, as mood=sad
     help_conditions: bool = False  # say what this model's texts can be asked to be, and end
     num_samples: int = 1  # texts to write, each with random numbers of its own
     max_new_tokens: int | None = None  # longest text; none: 500, or 20 with --show_probs
-    stop_strings: tuple[str, ...] = ()  # end the text before the first of these
+    stop_strings: tuple[str, ...] = ()  # end the text before the first of these; \n is a newline
     ignore_end_of_text: bool = False  # go on with a new document where the model ends one
     show_probs: bool = False  # show what each token was drawn from
     save: Path | None = None  # also as a file: .txt, a picture's .png, a tune's .wav, .png or .abc
@@ -119,7 +119,7 @@ def read_prompt(config: SampleConfig) -> str:
         )
     name = config.prompt_file
     if name is None:
-        return streams.decoded(config.prompt or "")
+        return corpora.typed(config.prompt or "")
     try:
         content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
         return content.decode("utf-8-sig").replace("\r\n", "\n")
@@ -227,10 +227,9 @@ def joint(state: Mapping[str, Any]) -> str | None:
     None where files were documents, or for tales, pictures and tunes: a rule shows best where one
     ends.
     """
-    separator = state.get("config", {}).get("separator")
-    if not isinstance(separator, str):
+    separator = corpora.separates(state.get("config", {}).get("separator"))
+    if separator is None:
         return None
-    separator = corpora.typed(separator)
     return f"\n{inner}\n" if (inner := separator.strip("\n")) else separator
 
 
@@ -330,7 +329,7 @@ class Sample:
     def __init__(self, writer: Writer, prompt: str, before: str) -> None:
         self.config, self.sampling = writer.config, writer.sampling
         self.tokenizer, self.decoder = writer.tokenizer, writer.tokenizer.stream()
-        self.stop = StopStrings(tuple(map(streams.decoded, writer.config.stop_strings)))
+        self.stop = StopStrings([corpora.typed(one) for one in writer.config.stop_strings])
         self.text, self.opening = "", writer.opening
         # Between tables it would be in pieces; and some texts are seen as a whole only.
         colours = streams.shows_colours() and any(one.WHOLE for one in writer.media)

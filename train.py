@@ -34,7 +34,7 @@ from torch.nn import functional as F
 
 from minigen import checkpoint, corpora, distributed, lora
 from minigen.command_line import parse
-from minigen.data import TokenFile, notes_on_lines, opening, prepare
+from minigen.data import TokenFile, notes_on_text, opening, prepare
 from minigen.device import (
     arithmetic,
     as_written,
@@ -53,9 +53,9 @@ from minigen.plan import Clock
 from minigen.report import Report, far_from_done
 from minigen.sampling import Sampling, generate
 from minigen.signals import StopSignal
-from minigen.streams import decoded, progress_bar
+from minigen.streams import progress_bar
 from minigen.threads import threads
-from minigen.tokenizer import Tokenizer
+from minigen.tokenizer import END_OF_TEXT, Tokenizer
 
 DATA = Path(__file__).resolve().parent / "data"
 
@@ -84,7 +84,9 @@ class TrainConfig:
 
     # --- the text ---
     data: tuple[str, ...] = ("tales",)  # files, folders, globs; tales, pictures, tunes, shakespeare
-    separator: str | None = None  # stands between documents in a file; none: a file is a document
+    # Between documents in a file, where \n is a newline; auto: <|endoftext|>, where a file has it;
+    # none: a file is one document.
+    separator: str | None = corpora.AUTO
     tokenizer: Literal["bpe", "char", "byte", "gpt2"] = "bpe"  # how text is cut into tokens
     vocab_size: int = 2048  # the most tokens that bpe may make
     # --- the model ---
@@ -117,7 +119,7 @@ class TrainConfig:
     old_data: tuple[str, ...] = ()  # to fine-tune: a text to measure what the model forgets
     eval_interval: int = 0  # steps between evaluations, each with a checkpoint; 0: five in a run
     eval_tokens: int = 8192  # of the validation text, scored each time; after the last step all are
-    sample_prompt: str = ""  # how the sample begins that each evaluation shows
+    sample_prompt: str = ""  # how the sample of each evaluation begins; \n is a newline
     seed: int = 0  # everything random follows from it
     device: str = "auto"  # cuda, mps or cpu; auto: the fastest here
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of products; weights stay float32
@@ -150,7 +152,9 @@ class TrainConfig:
             optimizer="adamw" if self.optimizer == "auto" else self.optimizer,
             old_data=self.old_data
             or corpora.given_in(base.state.get("folder", ""), settings.get("data", ("tales",))),
-            separator=self.separator or separator_of(self.data, settings),
+            separator=separator_of(self.data, settings)
+            if self.separator == corpora.AUTO
+            else self.separator,
         )
 
     def resolved(self) -> TrainConfig:
@@ -166,7 +170,10 @@ class TrainConfig:
             fitting, minutes = "slim", self.minutes or (3 if len(written) == 1 else 6)
         size = fitting if self.size == "auto" else self.size
         chosen: dict[str, Any] = {k: v for k, v in SIZES[size].items() if not getattr(self, k)}
-        chosen |= {"size": size, "minutes": minutes, "sample_prompt": decoded(self.sample_prompt)}
+        chosen |= {
+            "size": size,
+            "minutes": minutes,
+        }
         config = dataclasses.replace(self, **chosen)
         if config.init_from == "scratch" and (config.lora_rank or config.old_data):
             raise UserError("--lora_rank and --old_data go with a trained model: give --init_from")
@@ -263,6 +270,7 @@ def live_sample(
     model: GPT, tokenizer: Tokenizer, config: TrainConfig, start: str = "", limit: int = 60
 ) -> str:
     """How the model goes on from --sample_prompt; the random numbers are the same at each call."""
+    prompt = corpora.typed(config.sample_prompt)
 
     def new_cache(rows: int) -> KVCache:
         return KVCache(model.config, rows, config.block_size, config.device)
@@ -273,7 +281,7 @@ def live_sample(
         steps = generate(
             model,
             new_cache,
-            [tokenizer.encode_prompt(config.sample_prompt, start)],
+            [tokenizer.encode_prompt(prompt, start)],
             Sampling(temperature=0.8, min_p=0.1),
             n_vocab=tokenizer.n_vocab,
             max_new_tokens=limit,
@@ -282,7 +290,7 @@ def live_sample(
         )
         ids = [token.id for (token,) in steps if token and token.id != tokenizer.end_of_text]
     model.train()
-    return config.sample_prompt + tokenizer.decode(ids)
+    return prompt + tokenizer.decode(ids)
 
 
 def separator_of(data: tuple[str, ...], settings: Mapping[str, Any]) -> str | None:
@@ -291,7 +299,7 @@ def separator_of(data: tuple[str, ...], settings: Mapping[str, Any]) -> str | No
     The model ends a document there; corpora that grammars write have a separator of their own.
     """
     separator: str | None = settings.get("separator")
-    return None if corpora.written(data) else separator
+    return corpora.AUTO if corpora.written(data) or separator is None else separator
 
 
 def old_text(
@@ -304,7 +312,8 @@ def old_text(
         most_chars: of a longer text about so many characters are read; 0: all are.
     """
     try:
-        old = corpora.find(config.old_data, DATA, separator_of(config.old_data, settings))
+        separator = None if corpora.written(config.old_data) else settings.get("separator")
+        old = corpora.find(config.old_data, DATA, separator)
         _, _, held_out = prepare(old, tokenizer, "", 0, DATA / "cache", most_chars=most_chars)
     except UserError as error:
         raise UserError(f"the model's old text: {error}; --old_data names another") from None
@@ -337,7 +346,8 @@ def shape_of(vocab_size: int, config: TrainConfig) -> GPTConfig:
 def new_run(out_dir: Path, name: str) -> Path:
     """A folder for a new run: out_dir/name, or name-2, name-3, ... where there are checkpoints."""
     run, n = out_dir / name, 1
-    if Path(name).name in ("", "..") or re.fullmatch(checkpoint.STEP, Path(name).name):
+    parts = [part for part in Path(name).parts if re.fullmatch(checkpoint.STEP, part)]
+    if Path(name).name in ("", "..") or parts or not name.isprintable():
         raise UserError(f"a run cannot be called {name!r}; give another --name")
     while checkpoint.steps(run):
         n += 1
@@ -521,7 +531,10 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
         threads.fix(config.threads)
 
     # The text, as tokens.
-    corpus = corpora.find(config.data, DATA, config.separator)
+    links = last is None or last.state.get("links", False)  # not in runs of before
+    corpus = corpora.find(config.data, DATA, config.separator, links)
+    if config.separator == corpora.AUTO and corpus.separator == END_OF_TEXT:
+        config = dataclasses.replace(config, separator=END_OF_TEXT)
     known = last.tokenizer if last else base.tokenizer if base else None
     most_chars = 0  # that are read of a text; 0: all
     if last is not None:
@@ -532,10 +545,7 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
         corpus, known, config.tokenizer, config.vocab_size, DATA / "cache", block_size=block_size,
         most_chars=most_chars,
     )  # fmt: skip
-    notes = [] if last else [*corpus.notes, *notes_on_lines(corpus)]
-    n_documents = train_tokens.n_documents + val_tokens.n_documents
-    if config.separator and not last and n_documents <= len(corpus.train) + 1:
-        notes.append(f"warning: --separator {config.separator!r} occurs nowhere in the text")
+    notes = [] if last else [*corpus.notes, *notes_on_text(corpus)]
     read, size = (train_tokens.n_bytes + val_tokens.n_bytes) / 1e6, corpus.n_bytes / 1e6
     if most_chars and read < 0.8 * size:
         notes.append(
@@ -551,8 +561,9 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
     start = opening(train_tokens, tokenizer)
     if start and known is None:
         tokenizer.bare = True
-    tokenizer.encode_prompt(config.sample_prompt)  # refuse unknown characters now, too
-    settings = base.state.get("config", {}) if base else {}
+    tokenizer.encode_prompt(corpora.typed(config.sample_prompt))  # refuse unknown characters now
+    settings = dict(base.state.get("config", {})) if base else {}
+    settings["separator"] = separator_of(config.old_data, settings)
     if last and "tuned" in last.state:
         settings = last.state["tuned"].get("config", {})
     old_tokens = val_tokens
@@ -666,7 +677,8 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
         facts = {"step": step, "config": dataclasses.asdict(now), "content": content, **losses}
         facts |= {"schedule": dataclasses.asdict(schedule), "skipped": skipped, "opening": start}
         facts |= {"threads": torch.get_num_threads(), "thread_counts": counts}
-        facts |= {"most_chars": most_chars, "folder": cwd()}  # where the text's paths begin
+        # How the text is found again: `folder` is where its paths begin.
+        facts |= {"most_chars": most_chars, "folder": cwd(), "links": links}
         facts |= {"tuned": tuned} if tuned else {}
         complete, state = distributed.gather(model, optimizer.state)
         try:

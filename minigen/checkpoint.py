@@ -387,7 +387,8 @@ def find(name: str | Path, out_dir: str | Path = "out") -> Path | str:
     if found:
         return found[0]
     owner = os.path.dirname(name)
-    misspelt = os.path.isdir(owner) or owner == str(out_dir)  # a path, and no name on the hub
+    group = bool(owner) and bool(runs(Path(out_dir, owner)))
+    misspelt = os.path.isdir(owner) or group or owner == str(out_dir)  # a path, no name on the hub
     if pretrained.is_hub_name(name) and not misspelt:
         return name
     if os.path.lexists(there):
@@ -397,7 +398,9 @@ def find(name: str | Path, out_dir: str | Path = "out") -> Path | str:
     parent = Path(owner) if owner else Path(out_dir)
     if not owner or parent == Path(out_dir):
         raise UserError(f"no run {here.name!r} in {parent}; {_known(parent, here.name)}")
-    inside = [path.name for path in (*runs(parent), *steps(parent))]
+    if not parent.is_dir():  # a folder of runs
+        parent = Path(out_dir) / parent
+    inside = [str(path.relative_to(parent)) for path in (*runs(parent), *steps(parent))]
     near = difflib.get_close_matches(here.name, inside, n=1)
     raise UserError(
         f"there is no run, checkpoint or model {name}; "
@@ -428,8 +431,12 @@ def find_run(out_dir: str | Path, name: str | None = None) -> Path:
 
 
 def runs(out_dir: Path) -> list[Path]:
-    """The folders in `out_dir` that hold checkpoints, by name."""
-    return sorted(p for p in out_dir.glob("*") if steps(p)) if os.path.isdir(out_dir) else []
+    """The folders in `out_dir` that hold checkpoints, by name, also in folders of runs there."""
+    if not os.path.isdir(out_dir):
+        return []
+    found = [path for path in out_dir.glob("*") if steps(path)]
+    inside = {path.parent for path in out_dir.glob("*/*/step-*")}
+    return sorted([*found, *(path for path in inside if steps(path))])
 
 
 def _holds_model(folder: Path) -> bool:
@@ -457,8 +464,9 @@ def _known(out_dir: Path, name: str = "") -> str:
     found = runs(out_dir)
     if not found:
         return f"train one: {command('train.py')}"
-    near = difflib.get_close_matches(name, [path.name for path in found], n=1)
-    listed = f"runs there: {_listed(found, lambda path: path.name)}"
+    names = {path: str(path.relative_to(out_dir)) for path in found}
+    near = difflib.get_close_matches(name, names.values(), n=1)
+    listed = f"runs there: {_listed(found, names.__getitem__)}"
     return f"did you mean {near[0]}? {listed}" if near else listed
 
 

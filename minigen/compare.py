@@ -135,7 +135,7 @@ def find(name: str, out_dir: Path) -> Path:
 def find_runs(config: CompareConfig) -> list[Run]:
     """The runs to compare, each once; one that cannot be drawn is named on stderr and left out."""
     out_dir = Path(config.out_dir)
-    there = [path.name for path in checkpoint.runs(out_dir)]
+    there = [str(path.relative_to(out_dir)) for path in checkpoint.runs(out_dir)]
     if not config.runs and not there:
         checkpoint.find_run(out_dir)  # which raises
     named: dict[Path, Path] = {}

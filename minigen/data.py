@@ -41,7 +41,7 @@ from minigen.disk import flush, rename_file
 from minigen.errors import UserError
 from minigen.places import writable
 from minigen.streams import progress_bar
-from minigen.text_file import CONTROL_BYTES, is_utf16, likely, not_utf8, unreadable
+from minigen.text_file import CONTROL_BYTES, container, likely, not_utf8, unreadable, utf16
 from minigen.tokenizer import END_OF_TEXT, Tokenizer, train_tokenizer
 
 FORMAT = 1  # raise it when the same text would give other tokens or shards: old ones do not fit
@@ -54,6 +54,10 @@ MOST_OPEN = 64  # files of tokens at once
 BPE_SAMPLE = 2_000_000
 ROWS = (".csv", ".tsv", ".jsonl")  # endings of files in which a row of any length is a line
 NOTED = 1 << 24  # bytes that are looked at to see whether each line is a document
+SIGNS = {
+    "\ufeff": "a byte order mark where files were joined; the model learns it as a letter",
+    "\ufffd": "which stands where letters were lost when it was converted",
+}
 SHORT = 1 << 16  # characters: a text that takes no time to tokenise
 RARE = 20_000  # tokens of a document so long that few windows show where one begins
 
@@ -136,8 +140,10 @@ def read_text(path: Path) -> Iterator[str]:
             data = b"any"
             while data:
                 data = file.read(CHUNK)
-                if n_read == 0 and is_utf16(data):
-                    raise not_utf8(path, "it begins with UTF-16's mark", "UTF-16")
+                if n_read == 0 and (found := utf16(data)):
+                    raise not_utf8(path, found[1], found[0])
+                if n_read == 0 and (known := container(data)):
+                    raise UserError(f"{path} is {known[0]}, not text; {known[1]}, or leave it out")
                 n_read += len(data)
                 n_control += len(data) - len(data.translate(None, CONTROL_BYTES))
                 if b"\0" in data or n_control > n_read / 2:
@@ -284,15 +290,22 @@ def scan(files: Sequence[Path], separator: str | None) -> Text:
     return Text(tuple(files), separator, digest.hexdigest(), states, 0, n_chars)
 
 
-def notes_on_lines(source: Source) -> list[str]:
-    """What to say of a text that seems to have one document a line, such as names or rows.
+def notes_on_text(source: Source) -> list[str]:
+    """Return what to say of a text that may be read in another way than its owner means it."""
+    return [*_notes_on_documents(source), *_notes_on_signs(source.train)]
+
+
+def _notes_on_documents(source: Source) -> list[str]:
+    """Return what to say of a separator that is nowhere, or of a text with one document a line.
 
     A book has blank lines or long ones, and a program has indented ones.
     """
     if source.separator is not None:
-        return []
+        if is_anywhere(source.separator, source.train):
+            return []
+        return [f"warning: --separator {source.separator!r} occurs nowhere in the text"]
     n_bytes, n_lines, n_others, text, more = 0, 0, 0, "", ""
-    longest = 1000 if all(path.suffix in ROWS for path in source.train) else 100
+    longest = 1000 if all(path.suffix.lower() in ROWS for path in source.train) else 100
     for text in itertools.chain.from_iterable(map(read_text, source.train)):
         n_bytes += len(text.encode("utf-8"))  # of Chinese, a hundred characters are no short line
         n_lines += text.count("\n")
@@ -309,6 +322,33 @@ def notes_on_lines(source: Source) -> list[str]:
     return [
         f"{more}{n_lines:,} {kind}; if each stands by itself, "
         '--separator "\\n" makes each a document'
+    ]
+
+
+def is_anywhere(words: str, files: Iterable[Path]) -> bool:
+    """Return whether a text holds these words, also where a chunk ends within them."""
+    for path in files:
+        rest = ""
+        for chunk in read_text(path):
+            rest += chunk
+            if words in rest:
+                return True
+            rest = rest[-len(words) :]
+    return False
+
+
+def _notes_on_signs(files: Iterable[Path]) -> list[str]:
+    """Return what to say of signs that programs leave in a text and that nobody reads."""
+    found, n_bytes = Counter[str](), 0
+    for text in itertools.chain.from_iterable(map(read_text, files)):
+        found.update({sign: n for sign in SIGNS if (n := text.count(sign))})
+        n_bytes += len(text)
+        if n_bytes >= NOTED:
+            break
+    return [
+        f"warning: the text holds U+{ord(sign):04X} {n:,} {'time' if n == 1 else 'times'}, {what}"
+        for sign, what in SIGNS.items()
+        if (n := found[sign])
     ]
 
 
@@ -456,7 +496,7 @@ def _encode(text: Text, tokenizer: Tokenizer, dtype: np.dtype[Any], n_done: int)
 
     Threads do, since tiktoken works without Python's lock. Each has a tokenizer of its own.
     """
-    own = threading.local()
+    own, lengths = threading.local(), _lengths(tokenizer)
 
     def begin() -> None:
         own.tokenizer = tokenizer.copy()
@@ -466,7 +506,7 @@ def _encode(text: Text, tokenizer: Tokenizer, dtype: np.dtype[Any], n_done: int)
         ids = ids if chunk.begins else ids[1:]
         counts = {
             "n_tokens": len(ids),
-            "n_bytes": sum(len(document.encode("utf-8")) for document in chunk.documents),
+            "n_token_bytes": int(lengths.take(ids).sum()),
             "n_chars": chunk.n_chars,
             "n_documents": len(chunk.documents) - (not chunk.begins),
         }
@@ -483,6 +523,13 @@ def _encode(text: Text, tokenizer: Tokenizer, dtype: np.dtype[Any], n_done: int)
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def _lengths(tokenizer: Tokenizer) -> npt.NDArray[np.int64]:
+    """The number of bytes of each token, shape (V,); END_OF_TEXT holds none."""
+    lengths = np.array([len(tokenizer.token_bytes(id)) for id in range(tokenizer.n_vocab)])
+    lengths[tokenizer.end_of_text] = 0
+    return lengths
 
 
 def _write_shard(path: Path, parts: Iterable[Part], bar: tqdm[Any]) -> Shard:
@@ -553,7 +600,8 @@ class Shard:
     """The facts about one file of a stream."""
 
     n_tokens: int  # with one END_OF_TEXT for each document
-    n_bytes: int  # of the documents as UTF-8, without separators and END_OF_TEXT
+    # Not always those of the documents: a model's own tokenizer may normalise what it reads.
+    n_token_bytes: int  # that the tokens hold; END_OF_TEXT and separators hold none
     n_chars: int
     n_documents: int  # that begin in it
     sha256: str  # of the file
@@ -579,7 +627,7 @@ class TokenFile:
 
     @functools.cached_property
     def n_bytes(self) -> int:
-        return sum(shard.n_bytes for shard in self.shards)
+        return sum(shard.n_token_bytes for shard in self.shards)
 
     @functools.cached_property
     def n_documents(self) -> int:

@@ -64,7 +64,21 @@ def command(program: str, *words: str | Path) -> str:
         if cwd() != str(ROOT) and not importlib.machinery.PathFinder.find_spec("minigen", others):
             line = ["env", f"PYTHONPATH={ROOT}", *line]  # minigen is not installed
         line += ["-m", program]
-    return shlex.join([*line, *(as_path(w) if isinstance(w, Path) else w for w in words)])
+    line += [as_path(word) if isinstance(word, Path) else word for word in words]
+    return " ".join(map(quoted, line))
+
+
+def quoted(word: str) -> str:
+    r"""Return a word as a shell takes it, also a name that is not UTF-8.
+
+    >>> quoted("my run"), quoted(os.fsdecode(b"caf\xe9"))
+    ("'my run'", "$'caf\\xe9'")
+    """
+    if word.isascii() or not any("\udc80" <= sign <= "\udcff" for sign in word):
+        return shlex.quote(word)
+    plain = (chr(byte) if 32 <= byte < 127 and chr(byte) not in "'\\" else f"\\x{byte:02x}"
+             for byte in os.fsencode(word))  # fmt: skip
+    return f"$'{''.join(plain)}'"
 
 
 def install(extra: str) -> str:

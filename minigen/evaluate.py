@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from minigen import checkpoint, corpora
 from minigen.command_line import parse
-from minigen.data import TokenFile, prepare, scan, write_tokens
+from minigen.data import TokenFile, notes_on_text, prepare, scan, write_tokens
 from minigen.device import choose_device
 from minigen.errors import UserError, one_line_errors
 from minigen.excerpts import (
@@ -51,6 +51,7 @@ LOGITS_BYTES = 2**27  # at once, while text is read
 BINS = 20  # of probabilities, each 0.05 wide
 POSITIONS = 16  # parts of the context
 ONE_PROMPT = 100  # samples of the first prompt, at most
+SAME = "same"  # --separator: as in the run's text
 NEW_TOKENS = 200  # of a sample that has no end of its own
 SEARCHED = 64 << 20  # bytes of the training text
 DRAWN_FROM = 4 << 20  # bytes of it whose short documents are counted
@@ -77,7 +78,7 @@ class EvaluateConfig:
     run: str | None = None  # a run, its name or its folder, or gpt2; none: the last
     out_dir: str = "out"  # where the runs are
     file: str | None = None  # a text to judge on; none: what the run held out for validation
-    separator: str | None = None  # between the documents of --file; none: as in the run's text
+    separator: str = SAME  # between the documents of --file, as train.py's; same: as in its text
     split: Literal["val", "held_out"] = "val"  # held_out: the corpus's held_out.txt, if it has one
     eval_tokens: int = 0  # of the text to read; 0: all
     # --- samples, drawn as by sample.py ---
@@ -310,7 +311,8 @@ def find_texts(config: EvaluateConfig, loaded: Loaded) -> Texts:
         if settings is None:
             raise UserError(f"{loaded.path} is no run of train.py, so what it read is not known")
         data = corpora.given_in(loaded.state.get("folder", ""), settings["data"])
-        corpus = corpora.find(data, DATA, settings["separator"])
+        links = loaded.state.get("links", False)
+        corpus = corpora.find(data, DATA, settings["separator"], links)
         _, training, own = prepare(
             corpus, tokenizer, "", 0, cache, most_chars=loaded.state.get("most_chars", 0)
         )
@@ -324,11 +326,12 @@ def find_texts(config: EvaluateConfig, loaded: Loaded) -> Texts:
     if config.file is not None:
         if config.split != "val":
             raise UserError("--file and --split exclude each other; give one")
-        separator = config.separator
-        if separator is None and corpus is not None and Path(config.file).exists():
-            separator = corpus.separator
-        given = corpora.find([config.file], DATA, separator)
-        for note in given.notes:
+        given = corpora.find([config.file], DATA, separator_for(config, settings))
+        known = {file.resolve() for file in corpus.train} if corpus and training else set()
+        seen = [file for file in given.val or given.train if file.resolve() in known]
+        notes = [*given.notes, *(notes_on_text(given) if config.separator != SAME else [])]
+        notes += [f"warning: the model was trained on {seen[0]}"] if seen else []
+        for note in notes:
             print(note, file=sys.stderr)
         text = scan(given.val or given.train, given.separator)
         tokens = write_tokens(text, tokenizer, cache, "text")
@@ -342,6 +345,17 @@ def find_texts(config: EvaluateConfig, loaded: Loaded) -> Texts:
     text = scan(files, corpus.separator)
     tokens = write_tokens(text, tokenizer, cache, "held-out text")
     return Texts(tokens, training, None, corpus.separator_bytes, True)
+
+
+def separator_for(config: EvaluateConfig, settings: Mapping[str, Any] | None) -> str | None:
+    """Return the separator for --file: the one that is given, or that of the run's text."""
+    if config.separator != SAME:
+        return config.separator
+    if config.file in corpora.NAMES and not Path(config.file).exists():
+        return None
+    if settings is None:
+        return corpora.AUTO
+    return corpora.BETWEEN if corpora.written(settings["data"]) else settings["separator"]
 
 
 def training_text(tokens: TokenFile, tokenizer: Tokenizer) -> LongText:

@@ -127,11 +127,13 @@ def write(
 def mean_entropy(model: GPT, texts: Sequence[Excerpt], n_vocab: int) -> float | None:
     """Of the model's predictions of what the texts have behind their prompts, in nats.
 
-    None where the prompts fill the context.
+    None where the prompts fill the context, as any does that holds one token.
     """
     found: list[float] = []
     for one in texts:
         ids = [*one.prompt, *one.rest][: model.config.block_size]
+        if len(ids) < 2:
+            continue
         logits = model(torch.tensor([ids[:-1]]).to(model.embedding.weight.device))
         found += entropy(logits[0, len(one.prompt) - 1 :, :n_vocab]).tolist()
     return sum(found) / len(found) if found else None

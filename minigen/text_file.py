@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import codecs
 import re
-import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
-from minigen.errors import UserError
+from minigen.errors import UserError, quoted
 
 CONTROL_BYTES = bytes({*range(32), 127} - set(b"\t\n\f\r\x1b"))
 
@@ -27,6 +27,23 @@ LEGACY = {
 }
 
 
+# How files begin that hold a text and are none, and how to get at the text.
+CONTAINERS = {
+    b"%PDF-": ("a PDF", "pdftotext makes a text of it"),
+    b"PK\x03\x04": (
+        "an archive, as .zip, .docx and .epub are",
+        "unpack it or save it as plain text",
+    ),
+    b"\x1f\x8b": ("compressed by gzip", "unpack it with gunzip"),
+    b"BZh91AY": ("compressed by bzip2", "unpack it with bunzip2"),
+    b"\xfd7zXZ": ("compressed by xz", "unpack it with unxz"),
+    b"\x28\xb5\x2f\xfd": ("compressed by zstd", "unpack it with unzstd"),
+    b"\xd0\xcf\x11\xe0": ("a document of an office program", "save it as plain text"),
+}
+MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:\{\\rtf|<\?xml|<!doctype|<html)", re.IGNORECASE)
+READ = 1 << 20  # bytes at once
+
+
 def unreadable(path: Path | str, error: OSError) -> UserError:
     return UserError(f"cannot read {path}: {error.strerror}; mend that or leave it out")
 
@@ -34,12 +51,59 @@ def unreadable(path: Path | str, error: OSError) -> UserError:
 def is_binary(data: bytes) -> bool:
     """Whether the first bytes of a file are no text: one is zero, or most are control signs."""
     n_control = len(data) - len(data.translate(None, CONTROL_BYTES))
-    return not is_utf16(data) and (b"\0" in data or n_control > len(data) / 2)
+    strange = b"\0" in data or n_control > len(data) / 2
+    return utf16(data) is None and (strange or container(data) is not None)
 
 
-def is_utf16(data: bytes) -> bool:
-    """Whether a file begins with the mark of UTF-16, in which every other byte may be zero."""
-    return data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+def container(data: bytes) -> tuple[str, str] | None:
+    """Return what a file is that begins so and holds a text but is none, and how to unpack it."""
+    return next((said for mark, said in CONTAINERS.items() if data.startswith(mark)), None)
+
+
+def utf16(data: bytes) -> tuple[str, str] | None:
+    """Return the name of the UTF-16 that a file has which begins so, and what tells it, or None.
+
+    Without a mark, every other byte of a text in Latin letters is zero, and no other byte is.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "UTF-16", "it begins with UTF-16's mark"
+    for name, zeros, others in (
+        ("UTF-16LE", data[1::2], data[::2]),
+        ("UTF-16BE", data[::2], data[1::2]),
+    ):
+        n_control = len(others) - len(others.translate(None, CONTROL_BYTES))
+        if 2 * zeros.count(0) > len(zeros) > 3 and 50 * n_control < len(others):
+            return name, "every other byte is zero"
+    return None
+
+
+def count_documents(files: Iterable[Path], mark: str) -> int:
+    """Return the number of documents that `mark` separates in the files; 0 if it is in no file.
+
+    A file's end ends a document, too. What holds only newlines is no document.
+
+    Args:
+        mark: of ASCII, without newlines.
+
+    Raises UserError if a file cannot be read.
+    """
+    n_marks = n_documents = 0
+    for path in files:
+        rest = b""  # of the document that is not at its end, less than `mark` and a sign before
+        try:
+            with path.open("rb") as file:
+                data = file.read(READ).removeprefix(codecs.BOM_UTF8)
+                while data:
+                    *ended, rest = (rest + data).split(mark.encode())
+                    n_marks += len(ended)
+                    n_documents += sum(1 for text in ended if text.strip(b"\r\n"))
+                    sure = max(0, len(rest) - len(mark))
+                    rest = rest[:sure].strip(b"\r\n")[:1] + rest[sure:]
+                    data = file.read(READ)
+        except OSError as error:
+            raise unreadable(path, error) from None
+        n_documents += bool(rest.strip(b"\r\n"))
+    return n_documents if n_marks else 0
 
 
 def not_utf8(path: Path, complaint: str, encoding: str | None) -> UserError:
@@ -47,7 +111,7 @@ def not_utf8(path: Path, complaint: str, encoding: str | None) -> UserError:
     advice = "convert it to UTF-8, or leave it out"
     if encoding is not None:
         old, new = str(path), str(path.with_name(f"{path.stem}-utf8{path.suffix}"))
-        command = f"iconv -f {encoding} -t UTF-8 {shlex.quote(old)} > {shlex.quote(new)}"
+        command = f"iconv -f {encoding} -t UTF-8 {quoted(old)} > {quoted(new)}"
         advice = f"it may be {encoding}; then {command} makes a file to give instead"
     return UserError(f"{path} is not UTF-8: {complaint}; {advice}")
 

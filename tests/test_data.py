@@ -337,9 +337,9 @@ def test_one_document_a_line_is_noticed(tmp_path: Path, text: str, n_lines: int)
     path = put(tmp_path, text)
     for chunk in (100, 1 << 20):
         with mock.patch.object(data, "CHUNK", chunk):
-            notes = data.notes_on_lines(Files((path,)))
+            notes = data.notes_on_text(Files((path,)))
             assert [note.split(" ")[0] for note in notes] == ([str(n_lines)] if n_lines else [])
-    assert data.notes_on_lines(Files((path,), (), "\n")) == []
+    assert data.notes_on_text(Files((path,), (), "\n")) == []
 
 
 def test_end_of_text_written_in_a_file_is_plain_text(tmp_path: Path) -> None:

@@ -230,6 +230,7 @@ def test_a_prompt_file_begins_the_text(out: Path, run: Any, tmp_path: Path) -> N
         ("\n\n", "\n\n"),
         ("---", "\n---\n"),
         (r"\n%\n", "\n%\n"),
+        ("<|endoftext|>", "\n<|endoftext|>\n"),
     ],
 )
 def test_texts_are_joined_as_the_training_text_was(

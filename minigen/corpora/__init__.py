@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import glob
 import hashlib
 import http.client
@@ -21,7 +22,7 @@ import re
 import stat
 import urllib.request
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,15 @@ from typing import Any
 from minigen.disk import flush, rename_file
 from minigen.errors import UserError
 from minigen.places import writable
-from minigen.text_file import is_binary, unreadable
+from minigen.streams import decoded
+from minigen.text_file import MARKUP, count_documents, is_binary, unreadable
+from minigen.tokenizer import END_OF_TEXT
 
 WRITTEN = ("tales", "pictures", "tunes")  # by a module of that name, here
 NAMES = (*WRITTEN, "shakespeare")
-TABLES = (".csv", ".tsv", ".json", ".jsonl")  # files that hold more than text
+TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".ipynb")  # files that hold more than text
+AUTO, NONE = "auto", "none"  # values of --separator
+BETWEEN = "\n\n"  # between the documents of `WRITTEN`
 
 SHAKESPEARE_URL = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -55,8 +60,12 @@ class Corpus:
 
     @property
     def separator_bytes(self) -> int:
-        """The bytes of text that END_OF_TEXT stands for; 0 where `floor` leaves them out."""
-        return len((self.separator or "").encode()) if self.floor is None else 0
+        """The bytes of text that END_OF_TEXT stands for; 0 where `floor` leaves them out.
+
+        Written as such in a file, END_OF_TEXT is no text.
+        """
+        is_text = self.floor is None and self.separator not in (None, END_OF_TEXT)
+        return len((self.separator or "").encode()) if is_text else 0
 
     @property
     def n_bytes(self) -> int:
@@ -64,7 +73,9 @@ class Corpus:
         return sum(path.stat().st_size for path in (*self.train, *self.val))
 
 
-def find(data: Sequence[str], folder: Path, separator: str | None = None) -> Corpus:
+def find(
+    data: Sequence[str], folder: Path, separator: str | None = None, links: bool = True
+) -> Corpus:
     r"""The corpus that `--data` means.
 
     Args:
@@ -73,28 +84,33 @@ def find(data: Sequence[str], folder: Path, separator: str | None = None) -> Cor
             exists as a file is never taken for anything else. Of several files, binary ones are
             left out, and a note says how many.
         folder: where the corpora with names are kept; they are made or downloaded on first use.
-        separator: what stands between documents in a file, as `typed`.
+        separator: what stands between documents in a file, as `typed`; AUTO: END_OF_TEXT, where it
+            is written in one of the files; NONE or None: a file is a document.
+        links: follow links to folders, and read no file twice that two paths lead to. Runs of
+            before did neither.
 
     Raises UserError for what does not exist, cannot be read, or is neither file nor folder.
     """
-    if separator is not None:
-        separator = typed(separator)
-        if not separator:
-            raise UserError("--separator is empty; leave it out, and a file is one document")
+    if separator == "":
+        raise UserError("--separator is empty; with --separator none a file is one document")
     entries = [entry for given in data for entry in _entries(given)]
     if not entries:
         raise UserError(f"--data is empty; give a file, a folder, or one of {', '.join(NAMES)}")
     if grammars := [e for e in entries if e in WRITTEN and isinstance(e, str)]:
         # They bring their own validation text and separator, which fit no other text.
-        if len(grammars) < len(entries) or separator is not None:
+        if len(grammars) < len(entries) or separator not in (None, AUTO):
             raise UserError(
                 f"{grammars[0]} goes with {' and '.join(WRITTEN)} only; "
                 "leave out the other --data and --separator"
             )
         return _written(grammars, folder)
-    found = [_shakespeare(folder) if isinstance(e, str) else _files(e) for e in entries]
-    every = tuple(dict.fromkeys(file for files in found for file in files))  # each once, in order
-    files, notes = _texts(every)
+    broken: list[Path] = []
+    found = [
+        _shakespeare(folder) if isinstance(e, str) else _files(e, links, broken) for e in entries
+    ]
+    every = dict.fromkeys(file for files in found for file in files)  # each once, in order
+    files, notes = _texts(_places(every) if links else tuple(every), broken)
+    meant, said = _between(files, separator)
     if len(entries) > 1:
         name = files[0].stem + (f"+{len(files) - 1}" if len(files) > 1 else "")
     elif isinstance(entries[0], str):
@@ -102,12 +118,46 @@ def find(data: Sequence[str], folder: Path, separator: str | None = None) -> Cor
     else:
         name = entries[0].resolve().name if entries[0].is_dir() else entries[0].stem
     name = re.sub(r"[^\w+-]+", "-", name).strip("-")[:50] or "text"
-    return Corpus(name, files, (), separator, notes=notes)
+    return Corpus(name, files, (), meant, notes=(*notes, *said))
 
 
-def typed(separator: str) -> str:
-    r"""A separator as it was meant: a shell passes "\n" as two characters, which are a newline."""
-    return separator.replace("\\n", "\n").replace("\\t", "\t")
+def typed(text: str) -> str:
+    r"""Return a flag's text as it was meant, as a shell passes "\n" as two characters.
+
+    "\n" is a newline, "\t" a tab, and "\\" a backslash; any other backslash stands for itself.
+    """
+    signs = {"n": "\n", "t": "\t", "\\": "\\"}
+    return re.sub(r"\\([nt\\])", lambda found: signs[found[1]], decoded(text))
+
+
+def separates(separator: str | None) -> str | None:
+    """Return the text that a --separator stands for; None where it stands for none, or is AUTO."""
+    if separator in (None, AUTO, NONE):
+        return None
+    # A text that was read has no other ends of lines than "\n".
+    return typed(separator or "").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _between(files: Sequence[Path], separator: str | None) -> tuple[str | None, list[str]]:
+    """Return what separates documents in the files, and what to say of END_OF_TEXT in the files."""
+    if separator in (None, NONE):
+        return None, []
+    meant = separates(separator)
+    if meant == END_OF_TEXT:
+        return meant, []
+    # Within the quotes of a table END_OF_TEXT would cut rows.
+    plain = [file for file in files if file.suffix.lower() not in TABLES]
+    if separator == AUTO and (n := count_documents(plain, END_OF_TEXT)):
+        many = "1 document" if n == 1 else f"{n:,} documents"
+        return END_OF_TEXT, [
+            f"{END_OF_TEXT} in the text separates {many}; --separator none reads it as letters"
+        ]
+    if count_documents(files, END_OF_TEXT):
+        return meant, [
+            f"warning: {END_OF_TEXT} in the text is read as letters; "
+            f"--separator '{END_OF_TEXT}' separates documents there"
+        ]
+    return meant, []
 
 
 def written(data: Sequence[str]) -> tuple[str, ...]:
@@ -124,8 +174,8 @@ def given_in(folder: str, data: Sequence[str]) -> tuple[str, ...]:
     found = []
     for given in data:
         there = os.path.join(folder, given)
-        is_here = given in NAMES or os.path.lexists(given) or glob.glob(given, recursive=True)
-        is_there = os.path.lexists(there) or glob.glob(there, recursive=True)
+        is_here = given in NAMES or os.path.lexists(given) or _matches(given)
+        is_there = os.path.lexists(there) or _matches(there)
         found.append(there if is_there and not is_here else given)
     return tuple(found)
 
@@ -136,8 +186,10 @@ def _entries(given: str) -> list[str | Path]:
         return [Path(given)]
     if given in NAMES:
         return [given]
-    if matches := sorted(glob.glob(given, recursive=True)):
+    if matches := _matches(given):
         return [Path(match) for match in matches]
+    if (home := os.path.expanduser(given)) != given:  # a shell leaves a quoted ~ as it is
+        return _entries(home)
     if "," in given:
         parts = [part.strip() for part in given.split(",")]
         return [entry for part in parts if part for entry in _entries(part)]
@@ -150,8 +202,20 @@ def _entries(given: str) -> list[str | Path]:
     )
 
 
-def _files(path: Path) -> list[Path]:
-    """The file itself; of a folder, all regular files below it, sorted, that are not hidden."""
+def _matches(pattern: str) -> list[str]:
+    """Return what a pattern matches; a folder that is called as it is written is taken first."""
+    folder = pattern
+    while folder and not os.path.isdir(folder):
+        folder = os.path.dirname(folder) if folder != os.path.dirname(folder) else ""
+    literal = glob.escape(folder) + pattern[len(folder) :]
+    return sorted(glob.glob(literal, recursive=True) or glob.glob(pattern, recursive=True))
+
+
+def _files(path: Path, links: bool, broken: list[Path]) -> list[Path]:
+    """The file itself; of a folder, all regular files below it, sorted, that are not hidden.
+
+    Each folder is read once, however many links lead to it. Links that lead nowhere join `broken`.
+    """
 
     def fail(error: OSError) -> None:
         raise error
@@ -162,26 +226,61 @@ def _files(path: Path) -> list[Path]:
             return [path]
         if not stat.S_ISDIR(mode):
             raise UserError(f"{path} is neither a file nor a folder; give one that is")
-        files = []
-        for root, folders, names in os.walk(path, onerror=fail):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            files += [Path(root, name) for name in names if not name.startswith(".")]
-        files = sorted(file for file in files if file.is_file())
+        found, waiting, seen = list[Path](), [str(path)], set[str]()
+        while waiting:  # the folder itself, and then those that links lead to
+            for root, folders, names in os.walk(waiting.pop(0), onerror=fail):
+                if (real := os.path.realpath(root)) in seen:
+                    folders.clear()
+                    continue
+                seen.add(real)
+                folders[:] = sorted(name for name in folders if not name.startswith("."))
+                paths = [os.path.join(root, name) for name in folders]
+                waiting += [linked for linked in paths if links and os.path.islink(linked)]
+                found += [Path(root, name) for name in names if not name.startswith(".")]
+        files = sorted(file for file in found if file.is_file())
+        broken += sorted(file for file in found if not file.exists())
     except OSError as error:
         raise unreadable(error.filename or path, error) from None
     if not files:
-        raise UserError(f"the folder {path} holds no files; give one with text files")
+        links_only = f" but broken links, such as {broken[0]}" if broken else ""
+        raise UserError(f"the folder {path} holds no files{links_only}; give one with text files")
     return files
 
 
-def _texts(files: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+def _places(files: Iterable[Path]) -> tuple[Path, ...]:
+    """Return each place once, by its shortest path: `./a.txt` and `loop/a.txt` may be `a.txt`."""
+    real = functools.cache(os.path.realpath)
+    places: dict[str, Path] = {}
+    for file in files:
+        place = os.path.join(real(file.parent), file.name)
+        places[place] = min(places.get(place, file), file, key=lambda path: len(str(path)))
+    return tuple(places.values())
+
+
+def _texts(
+    files: tuple[Path, ...], broken: Sequence[Path]
+) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     """Those of several files that are not binary, and notes on the others and on tables.
 
     A file that is given alone stays, as reading it says what is wrong. A text in another encoding
     stays too: text is never left out without asking.
     """
     notes = []
-    binary = [file for file in files if len(files) > 1 and is_binary(_first_bytes(file))]
+    if broken:
+        n = "1 link that leads" if len(broken) == 1 else f"{len(broken):,} links that lead"
+        notes.append(f"skipped {n} nowhere, such as {broken[0]}")
+    first: dict[tuple[int, int], Path] = {}
+    again = [file for file in files if first.setdefault(_identity(file), file) is not file]
+    if again:
+        n = "1 file" if len(again) == 1 else f"{len(again):,} files, such as"
+        notes.append(f"{n} {again[0]}, which is {first[_identity(again[0])]} too, is read twice")
+    binary, markup = list[Path](), list[Path]()
+    for file in files:
+        beginning = _first_bytes(file)
+        if len(files) > 1 and is_binary(beginning):
+            binary.append(file)
+        elif MARKUP.match(beginning):
+            markup.append(file)
     if binary:
         n = "1 binary file" if len(binary) == 1 else f"{len(binary):,} binary files, such as"
         notes.append(f"skipped {n} {binary[0]}")
@@ -191,7 +290,18 @@ def _texts(files: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     tables = [file for file in texts if file.suffix.lower() in TABLES]
     if 2 * len(tables) > len(texts):
         notes.append(f"{tables[0]} is read as plain text, its quotes and commas too")
+    if 2 * len(markup) > len(texts):
+        notes.append(f"{markup[0]} is read as plain text, its tags and commands too")
     return texts, tuple(notes)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Return what a file has in common with its links, and with no other file."""
+    try:
+        facts = path.stat()
+    except OSError as error:
+        raise unreadable(path, error) from None
+    return facts.st_dev, facts.st_ino
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -225,7 +335,7 @@ def _written(names: Sequence[str], folder: Path) -> Corpus:
         for name, splits, n in zip(names, facts, documents, strict=True)
     )
     floor = bits / sum(splits["val"]["text_bytes"] for splits in facts)
-    return Corpus("+".join(names), tuple(train), tuple(val), "\n\n", floor)
+    return Corpus("+".join(names), tuple(train), tuple(val), BETWEEN, floor)
 
 
 def _intact(name: str, folder: Path) -> tuple[Path, dict[str, Any]]:

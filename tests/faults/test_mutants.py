@@ -110,6 +110,10 @@ MUTANTS = {
         "minigen/disk.py", "if error.errno not in lacking:", "if False:",
         "test_machines.py::test_an_error_of_the_disk_is_no_lack",
     ),
+    "the documents of a user's text": (
+        "minigen/corpora/__init__.py", "(n := count_documents(plain, END_OF_TEXT))", "(n := 0)",
+        "tests/test_own_text.py::test_end_of_text_in_a_file_separates_documents",
+    ),
 }  # fmt: skip
 CHEAP = ("fsync of a file", "rename", "the optimiser's state", "the manifest's check",
          "the finite check", "an error of the disk")  # fmt: skip
