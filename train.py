@@ -534,9 +534,11 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
         source = checkpoint.find(config.init_from, config.out_dir)
         base = load(source, config.dropout or 0.0)
         if config.lora_rank and (base.path / "adapter_config.json").exists():
+            mend = command("minigen.checkpoint", "export", base.path, "FOLDER")
+            if not checkpoint.is_one(base.path):
+                mend = "merge_and_unload() of peft"
             raise UserError(
-                f"{base.path} is a correction already; first make it a part of its model: "
-                + command("minigen.checkpoint", "export", base.path, "FOLDER")
+                f"{base.path} is a correction already; first make it a part of its model: {mend}"
             )
         config = config.fitted_to(base)
     config = config.resolved()

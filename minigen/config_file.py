@@ -80,7 +80,7 @@ GPT2 = Fields(
 _CHECKED = ("layer_types", "rope_parameters", "rope_scaling")
 _ROTARY: dict[str, tuple[str, Any]] = {
     "tie_word_embeddings": ("tied_head", False),
-    "attention_dropout": ("dropout", 0.0),
+    "attention_dropout": ("dropout", 0.0),  # in training, where minigen drops elsewhere too
     "rms_norm_eps": ("norm_eps", 1e-6),
     "rope_theta": ("rope_theta", 10_000.0),  # see `_rope_theta`
 }
@@ -215,7 +215,6 @@ def read_config(content: Mapping[str, Any], where: str) -> GPTConfig:
     _check_layers(content, values["n_layer"], where)
     try:
         if kind == "gpt2":
-            _say_of_dropout(content, where)
             return GPTConfig.gpt2(**values)
         values.setdefault("head_dim", values["n_embd"] // values["n_head"])
         return GPTConfig.modern(**values, **fields.switches)
@@ -312,12 +311,12 @@ def _check_layers(content: Mapping[str, Any], n_layer: int, where: str) -> None:
         raise UserError(f"{where}: layer_types has {len(types)} layers, not {n_layer}")
 
 
-def _say_of_dropout(content: Mapping[str, Any], where: str) -> None:
-    """Say on stderr if GPT-2's three places of dropout, which minigen has one for, differ."""
+def say_of_dropout(content: Mapping[str, Any], where: str) -> None:
+    """Say on stderr if GPT-2's three places of dropout, for which minigen has one rate, differ."""
     rates = {name: content.get(name, 0.1) for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop")}
-    if any(rate != rates["resid_pdrop"] for rate in rates.values()):
+    if content.get("model_type") == "gpt2" and len(set(map(repr, rates.values()))) > 1:
         told = ", ".join(f"{name} {shown(rate)}" for name, rate in rates.items())
-        print(f"warning: {where}: {told}: minigen trains with the first", file=sys.stderr)
+        print(f"warning: {where}: {told}; in training minigen takes the first", file=sys.stderr)
 
 
 # ---- the other direction ----

@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import functools
 import importlib
+import math
 import os
 import re
 import sys
@@ -27,7 +28,7 @@ from torch.overrides import TorchFunctionMode
 
 import minigen
 from minigen import adapter
-from minigen.config_file import model_type, read_config
+from minigen.config_file import model_type, read_config, say_of_dropout
 from minigen.errors import UserError, install, one_line_errors
 from minigen.model import GPT, GPTConfig, KVCache, frequencies
 from minigen.sampling import Sampling, generate
@@ -113,15 +114,18 @@ def load(source: str | Path, dropout: float | None = None) -> Pretrained:
     Args:
         source: a folder with config.json and weights; or a name on huggingface.co such as `gpt2`
             or `Qwen/Qwen3-0.6B`, which is downloaded once (needs the extra `hf`).
-        dropout: for training; None: what config.json says.
+        dropout: for training; None: what config.json says. Other programs drop at fewer places.
 
     Raises `UserError` that names what is missing, wrong or not supported.
     """
     folder = fetch(source)
     home = _home(folder)
     where = home / "config.json"
-    config = read_config(parse_json(read_file(where, MOST_CONFIG), str(where)), str(where))
-    if dropout is not None:
+    content = parse_json(read_file(where, MOST_CONFIG), str(where))
+    config = read_config(content, str(where))
+    if dropout is None:
+        say_of_dropout(content, str(where))
+    else:
         config = replace(config, dropout=dropout)
     with contextlib.ExitStack() as stack:
         weights = open_weights(home, stack)
@@ -214,16 +218,13 @@ def build(config: GPTConfig, weights: Weights, where: str) -> GPT:
 
     Raises `UserError` that names each tensor that does not fit `config`.
     """
-    held = config
-    while True:  # until the config is that of the tensors
-        names = fit(held, weights.shapes, where)
 
-        def read(name: str, names: Mapping[str, str] = names) -> Tensor:
-            return to_float(weights.read(names[name]), name, where)
+    def read(name: str) -> Tensor:
+        return to_float(weights.read(names[name]), name, where)
 
-        config, held = held, as_held(held, names, read)
-        if held == config:
-            break
+    names = fit(config, weights.shapes, where)
+    config = as_held(config, names, read)
+    names = fit(config, weights.shapes, where)
     check_buffers(config, names, weights, where)
     model, shapes, formats = empty_model(config), parameter_shapes(config), set()
     for name, rule in rules(config).items():
@@ -253,11 +254,12 @@ def fit(config: GPTConfig, given: Mapping[str, tuple[int, ...]], where: str) -> 
     wanted = their_shapes(config)
     embedding = next(iter(wanted))
     spare = dict(no_biases(config)) | ({HEAD: wanted[embedding]} if config.tied_head else {})
+    known = wanted.keys() | spare.keys()
     names: dict[str, str] = {}
     complaints = []
     for name in given:
         # Some files leave out "transformer." or "model.", as they hold the model without its head.
-        whole = _with_prefix(name, wanted.keys() | spare.keys())
+        whole = _with_prefix(name, known)
         if whole in names:
             complaints.append(f"{plain(name)} and {plain(names[whole])} are one tensor")
         names[whole] = name
@@ -269,7 +271,7 @@ def fit(config: GPTConfig, given: Mapping[str, tuple[int, ...]], where: str) -> 
         elif given[names[name]] != shape:
             complaints.append(f"{name} is {plain(given[names[name]])}, not {shape}")
     for name in names:
-        if name not in wanted and name not in spare and not BUFFERS.search(name):
+        if name not in known and not BUFFERS.search(name):
             complaints.append(f"{plain(name)} is unexpected")
     if complaints:
         more = f"; and {len(complaints) - 5} more" if len(complaints) > 5 else ""
@@ -451,7 +453,8 @@ def check(source: str | Path) -> list[Finding]:
     ours, tokenizer = loaded.model.float(), loaded.tokenizer
     theirs = transformers.AutoModelForCausalLM.from_pretrained(loaded.path, dtype=torch.float32)
     theirs.eval()
-    n_theirs = sum(p.numel() for p in theirs.parameters())
+    n_theirs = sum(p.numel() for name, p in theirs.named_parameters() if ".lora_" not in name)
+    shapes = [*their_shapes(ours.config).values(), *dict(no_biases(ours.config)).values()]
 
     T = min(ours.config.block_size, 1024)
     generator = torch.Generator().manual_seed(0)
@@ -462,7 +465,7 @@ def check(source: str | Path) -> list[Finding]:
 
     exact = theirs(ids).logits[0]  # (T, V)
     found = [
-        _finding("parameters", f"{ours.n_parameters():,}", f"{n_theirs:,}"),
+        _finding("parameters", f"{sum(map(math.prod, shapes)):,}", f"{n_theirs:,}"),
         _compare_logits(ours(ids)[0], exact),
         _compare_loss(ours(ids)[0], exact, ids[0]),
         _compare_greedy(ours, theirs, ids[:, :16]),

@@ -20,7 +20,7 @@ NAMES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-MOST_INDEX = 1 << 24  # bytes
+MOST_INDEX = 1 << 20  # bytes
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -118,7 +118,7 @@ def _open_pickle(path: Path) -> Weights:
                 f"{path}: {plain(name)} is no plain tensor; save the model's state_dict() only"
             )
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    return Weights(shapes, lambda name: state[name].clone())
+    return Weights(shapes, lambda name: state[name].detach().clone())
 
 
 def to_float(tensor: Tensor, name: str, where: str) -> Tensor:

@@ -11,7 +11,7 @@ import pytest
 from transformers import GPT2Config, LlamaConfig, PreTrainedConfig, Qwen3Config
 from transformers.generation import GenerationConfig
 
-from minigen.config_file import FIELDS, HARMLESS, ONLY, read_config
+from minigen.config_file import FIELDS, HARMLESS, ONLY, read_config, say_of_dropout
 from minigen.errors import UserError
 from minigen.model import GPTConfig
 
@@ -147,6 +147,9 @@ def test_what_is_refused(kind: str, changes: dict[str, Any], complaint: str) -> 
 
 def test_three_rates_of_dropout_where_minigen_has_one(capsys: pytest.CaptureFixture[str]) -> None:
     """The one that counts is named, unless all are the same."""
-    assert read("gpt2").dropout == 0.1 and capsys.readouterr().err == ""
-    assert read("gpt2", attn_pdrop=0.3).dropout == 0.1
-    assert "attn_pdrop 0.3: minigen trains with the first" in capsys.readouterr().err
+    say_of_dropout({"model_type": "gpt2"}, "config.json")
+    assert capsys.readouterr().err == ""
+    say_of_dropout({"model_type": "gpt2", "attn_pdrop": 0.3}, "config.json")
+    told = "resid_pdrop 0.1, embd_pdrop 0.1, attn_pdrop 0.3; in training minigen takes the first"
+    assert told in capsys.readouterr().err
+    assert read("gpt2", attn_pdrop=0.3, resid_pdrop=0.2).dropout == 0.2
