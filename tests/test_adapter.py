@@ -81,9 +81,14 @@ def test_the_logits_are_those_of_peft(
         assert off(pretrained.load(bases[kind]).model(IDS), theirs) > 1e-2
     beside = tmp_path / "beside"
     shutil.copytree(bases[kind], beside)
-    shutil.copy(alone / "adapter_config.json", beside)
-    torch.save(load_file(alone / "adapter_model.safetensors"), beside / "adapter_model.bin")
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(alone / file, beside)
     assert off(*logits(beside)) < 1e-5
+    old = beside / "adapter_model.safetensors"
+    torch.save(load_file(old), beside / "adapter_model.bin")
+    old.unlink()
+    with torch.no_grad():
+        assert off(pretrained.load(beside).model(IDS), theirs) < 1e-5
     assert all(finding.agrees for finding in pretrained.check(alone)[:-1])
     assert checkpoint.find(str(alone)) == alone and not checkpoint.is_one(alone)
 
