@@ -147,7 +147,7 @@ ONLY: dict[str, tuple[Any, ...]] = {
 HARMLESS = words("""
     # Who wrote the file, and with which program.
     model_type architectures _name_or_path name_or_path _commit_hash transformers_version
-    unsloth_version unsloth_fixed transformers.js_config is_llama_config
+    unsloth_version unsloth_fixed transformers.js_config is_llama_config author created_date license
     # How the weights are stored, which their files say themselves.
     dtype torch_dtype use_bfloat16
     # Random starts, and the ways of other programs to train.
@@ -156,14 +156,14 @@ HARMLESS = words("""
     output_hidden_states output_attentions output_past return_dict use_return_dict torchscript
     tie_last_hidden_states summary_type summary_use_proj summary_activation summary_first_dropout
     summary_last_dropout summary_proj_to_labels classifier_dropout hidden_dropout id2label label2id
-    num_labels problem_type finetuning_task task_specific_params is_decoder tie_encoder_decoder
-    cross_attention_hidden_size
+    num_labels _num_labels problem_type finetuning_task task_specific_params is_decoder
+    tie_encoder_decoder cross_attention_hidden_size
     # Other ways to the same numbers; and what only matters with use_sliding_window.
     use_cache _attn_implementation attn_implementation _attn_implementation_autoset
     _flash_attn_2_enabled _experts_implementation experts_implementation chunk_size_feed_forward
     reorder_and_upcast_attn pretraining_tp sliding_window max_window_layers
-    # GPT-2's second word for n_positions, once the size of its mask.
-    n_ctx
+    # Second words, which no one reads any more, for n_positions and max_position_embeddings.
+    n_ctx max_sequence_length
     # Tokens, and how to write with the model: after the logits. Not read here.
     bos_token_id eos_token_id pad_token_id sep_token_id cls_token_id unk_token_id mask_token_id
     decoder_start_token_id tokenizer_class prefix model_max_length predict_special_tokens

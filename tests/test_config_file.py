@@ -68,6 +68,7 @@ COMPUTED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("gpt2", {"n_inner": None}, {"n_hidden": 128}),
     ("gpt2", {"tie_word_embeddings": ...}, {"tied_head": True}),
     ("gpt2", {"activation_function": "gelu_fast"}, {"mlp": "gelu"}),
+    ("gpt2", {"_num_labels": 1, "author": "me", "license": "MIT", "n_ctx": 8}, {"block_size": 16}),
     ("llama", {"tie_word_embeddings": ...}, {"tied_head": False}),
     ("llama", {"head_dim": None}, {"head_dim": 8}),
     ("llama", {"head_dim": 24}, {"head_dim": 24}),
