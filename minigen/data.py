@@ -98,7 +98,6 @@ def prepare(
     Returns the tokenizer, the training stream and the validation stream.
     Raises UserError if the text cannot be read, is empty, or is no text.
     """
-    cache = writable(cache)
     train = scan(source.train, source.separator)
     if source.val:
         val = scan(source.val, source.separator)
@@ -108,7 +107,7 @@ def prepare(
         every = math.ceil((train.n_chars + val.n_chars) / most_chars)
         train, val = replace(train, every=every), replace(val, every=every)
     key = _key(train.sha256, train.stop, val.sha256, kind, vocab_size, *train.key)
-    learnt, is_new = cache / f"{key}.tokenizer.json", False
+    learnt, is_new = writable(cache) / f"{key}.tokenizer.json", False
     if tokenizer is None:
         tokenizer, is_new = _trained_tokenizer(train, val, kind, vocab_size, learnt)
     for text, name in ((train, "training text"), (val, "validation text")):

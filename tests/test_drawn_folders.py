@@ -143,7 +143,7 @@ def drawn(draw: random.Random, folder: Path) -> set[str]:
     sizes = SIZES[kind] | {"tie_word_embeddings": tied}
     model = theirs_of(kind, sizes, draw.randrange(1000))
     content = model.config.to_diff_dict() | sizes | {"model_type": kind}
-    changed = set(draw.sample(sorted(pool), draw.randint(1, 3)))
+    changed = draw.sample(sorted(pool), draw.randint(1, 3))
     for name in changed:
         content[name] = draw.choice(pool[name])
     if draw.random() < 0.8:  # the model that such a file asks for, where there is one
@@ -154,7 +154,7 @@ def drawn(draw: random.Random, folder: Path) -> set[str]:
         json.dumps({name: v for name, v in content.items() if v is not ABSENT})
     )
     tensors = {name: t.detach().clone() for name, t in model.state_dict().items()}
-    return changed | write(draw, kind, tensors, folder)
+    return {*changed, *write(draw, kind, tensors, folder)}
 
 
 def theirs_of(kind: str, content: dict[str, Any], seed: int) -> Any:

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from forks import ROOT, Server
 
-# What is dropped: the file, the words, what stands there instead, and a test that must then fail,
-# of tests/faults or by its whole path.
+# What is dropped: the file, the words, what stands there instead, and a test that must then fail.
 MUTANTS = {
     "fsync of a file": (
         "minigen/disk.py", "        os.fsync(file.fileno())\n", "        pass\n",
@@ -64,43 +63,43 @@ MUTANTS = {
     ),
     "a field's values": (
         "minigen/config_file.py", "if name in only and value not in only[name]:", "if False:",
-        "tests/test_config_file.py::test_what_is_refused",
+        "../test_config_file.py::test_what_is_refused",
     ),
     "an unknown field": (
         "minigen/config_file.py", "if name not in only and name not in computed", "if False",
-        "tests/test_config_file.py::test_what_is_refused",
+        "../test_config_file.py::test_what_is_refused",
     ),
     "a head of its own": (
         "minigen/pretrained.py", "tied_head=bool((read(HEAD) == embedding).all())", "",
-        "tests/test_weight_files.py::test_a_head_of_its_own_counts",
+        "../test_weight_files.py::test_a_head_of_its_own_counts",
     ),
     "biases that are not zero": (
         "minigen/pretrained.py", "if any(name in names and read(name).any()", "if any(False",
-        "tests/test_weight_files.py::test_biases_that_should_not_be_there",
+        "../test_weight_files.py::test_biases_that_should_not_be_there",
     ),
     "what is computed anyway": (
         "minigen/pretrained.py", "        if not same:\n", "        if False:\n",
-        "tests/test_weight_files.py::test_what_is_computed_anyway",
+        "../test_weight_files.py::test_what_is_computed_anyway",
     ),
     "several formats of numbers": (
         "minigen/pretrained.py", ".to(functools.reduce(torch.promote_types, formats))", "",
-        "tests/test_weight_files.py::test_several_formats_of_numbers",
+        "../test_weight_files.py::test_several_formats_of_numbers",
     ),
     "one tensor in two files": (
         "minigen/weight_files.py", "            if name in home:\n", "            if False:\n",
-        "tests/test_weight_files.py::test_files_in_pieces",
+        "../test_weight_files.py::test_files_in_pieces",
     ),
     "an adapter": (
         "minigen/pretrained.py", "        if adapter.is_one(folder):\n", "        if False:\n",
-        "tests/test_adapter.py::test_the_logits_are_those_of_peft",
+        "../test_adapter.py::test_the_logits_are_those_of_peft",
     ),
     "an adapter's fields": (
         "minigen/adapter.py", "decide(config, COMPUTED, ONLY, HARMLESS, str(where))", "pass",
-        "tests/test_adapter.py::test_what_is_refused",
+        "../test_adapter.py::test_what_is_refused",
     ),
     "whose folder": (
         "minigen/checkpoint.py", "(named and not theirs)", "named",
-        "tests/test_weight_files.py::test_a_folder_of_others_is_what_it_holds",
+        "../test_weight_files.py::test_a_folder_of_others_is_what_it_holds",
     ),
     "what a file system may lack": (
         "minigen/disk.py", "if error.errno not in lacking:", "if True:",
@@ -112,7 +111,7 @@ MUTANTS = {
     ),
     "the documents of a user's text": (
         "minigen/corpora/__init__.py", "(n := count_documents(plain, END_OF_TEXT))", "(n := 0)",
-        "tests/test_own_text.py::test_end_of_text_in_a_file_separates_documents",
+        "../test_own_text.py::test_end_of_text_in_a_file_separates_documents",
     ),
 }  # fmt: skip
 CHEAP = ("fsync of a file", "rename", "the optimiser's state", "the manifest's check",
@@ -138,7 +137,6 @@ def test_a_guard_less_is_noticed(name: str, server: Server, tmp_path: Path) -> N
     # No other process, as there is one test; and nobody reads why it fails.
     options = ["-q", "-x", "-n", "0", "--assert=plain", "-p", "no:cacheprovider"]
     environment = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
-    test = test if test.startswith("tests/") else f"tests/faults/{test}"
-    where = (f"--basetemp={tmp_path / 'trials'}", test)
+    where = (f"--basetemp={tmp_path / 'trials'}", f"tests/faults/{test}")
     done = server.python("-m", "pytest", *options, *where, cwd=tmp_path, env=environment)
     assert done.returncode == 1 and "1 failed" in done.stdout, done.stdout
