@@ -292,7 +292,7 @@ class Writer:
         self, samples: Sequence[Sample], ids: Sequence[int], first: int, bar: tqdm[Any]
     ) -> None:
         """Write some of the texts, all at once."""
-        config, end_of_text = self.config, self.tokenizer.end_of_text
+        config = self.config
         limit = config.max_new_tokens or (20 if config.show_probs else 500)
         finished: set[int] = set()
         for step in generate(
@@ -302,7 +302,7 @@ class Writer:
             self.sampling,
             n_vocab=min(self.tokenizer.n_vocab, self.model.config.vocab_size),
             max_new_tokens=limit,
-            end_of_text=None if config.ignore_end_of_text else end_of_text,
+            end_of_text=None if config.ignore_end_of_text else self.tokenizer.stops,
             seed=config.seed,
             samples=range(first, first + len(samples)),
             finished=finished,
@@ -345,11 +345,10 @@ class Sample:
         if self.config.show_probs:
             read = self.text or self.opening
             self.unprinted += explain(token, read, self.tokenizer, self.sampling) + "\n\n"
-        if token.id == self.tokenizer.end_of_text and not self.config.ignore_end_of_text:
-            self.end()
-            return
-        self._add(self.stop.push(self.decoder.push(token.id)))
-        if self.stop.stopped:
+        ends = token.id in self.tokenizer.stops and not self.config.ignore_end_of_text
+        if not (ends and token.id in self.tokenizer.controls):
+            self._add(self.stop.push(self.decoder.push(token.id)))
+        if ends or self.stop.stopped:
             self.end()
 
     def end(self) -> None:

@@ -49,6 +49,7 @@ from minigen.device import (
     keep_memory,
 )
 from minigen.errors import UserError, command, one_line_errors
+from minigen.excerpts import body_of
 from minigen.interface import Loaded, load
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.optim import Optimizer, Schedule
@@ -277,12 +278,12 @@ def live_sample(
             Sampling(temperature=0.8, min_p=0.1),
             n_vocab=tokenizer.n_vocab,
             max_new_tokens=limit,
-            end_of_text=tokenizer.end_of_text,
+            end_of_text=tokenizer.stops,
             seed=config.seed,
         )
-        ids = [token.id for (token,) in steps if token and token.id != tokenizer.end_of_text]
+        ids = [token.id for (token,) in steps if token]
     model.train()
-    return config.sample_prompt + tokenizer.decode(ids)
+    return config.sample_prompt + body_of(ids, tokenizer)
 
 
 def separator_of(data: tuple[str, ...], settings: Mapping[str, Any]) -> str | None:
@@ -545,7 +546,8 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
 
     # The text, as tokens.
     corpus = corpora.find(config.data, DATA, config.separator)
-    known = last.tokenizer if last else base.tokenizer if base else None
+    begun_with = last or base
+    known = begun_with.tokenizer if begun_with else None
     most_chars = 0  # that are read of a text; 0: all
     if last is not None:
         most_chars = last.state.get("most_chars", 0)
@@ -694,7 +696,8 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
         complete, state = distributed.gather(model, optimizer.state)
         try:
             if distributed.is_first():
-                checkpoint.save(run, complete, tokenizer, state, facts)
+                beside = begun_with.companions if begun_with else None
+                checkpoint.save(run, complete, tokenizer, state, facts, beside)
                 checkpoint.prune(run)
         except checkpoint.NotSavedError as error:
             if stopped or step == schedule.max_steps:

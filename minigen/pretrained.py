@@ -26,6 +26,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 import minigen
+from minigen import companions, hub_tokenizer
+from minigen.companions import Companions
 from minigen.errors import UserError, install, one_line_errors
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.sampling import Sampling, generate
@@ -71,7 +73,8 @@ BUFFERS = re.compile(r"\.attn\.(bias|masked_bias)$|\.rotary_emb\.inv_freq$")
 
 HUB_NAMES = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large")}
 HUB_NAMES["gpt2-xl"] = "openai-community/gpt2-xl"
-HUB_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json")
+HUB_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json",
+             "vocab.json", "merges.txt", *companions.NAMES)  # fmt: skip
 
 # The largest plausible value of each; a config with more is damaged, and nothing is allocated.
 LIMITS = {
@@ -79,7 +82,6 @@ LIMITS = {
     "n_embd": 2**17, "head_dim": 2**14, "n_hidden": 2**20,
 }  # fmt: skip
 MOST_CONFIG = 1 << 20  # bytes of a config.json or an index
-MOST_TOKENIZER = 1 << 27  # of a tokenizer.json; those of 250,000 tokens have some 3e7
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Pretrained:
     path: Path
     model: GPT
     tokenizer: Tokenizer | None
+    companions: Companions
 
 
 def load(source: str | Path, dropout: float | None = None) -> Pretrained:
@@ -102,13 +105,33 @@ def load(source: str | Path, dropout: float | None = None) -> Pretrained:
     Raises `UserError` that names what is missing, wrong or not supported.
     """
     folder = fetch(source)
+    theirs = _json(folder / "config.json")
+    beside = companions.read(folder, theirs)
+    tokenizer = hub_tokenizer.read(folder, beside)
+    if tokenizer is not None:
+        check_size(tokenizer, read_config(theirs, str(folder / "config.json")), str(folder))
+    return Pretrained(folder, load_model(folder, dropout), tokenizer, beside)
+
+
+def load_model(source: str | Path, dropout: float | None = None) -> GPT:
+    """The same without the tokenizer."""
+    folder = fetch(source)
     config = read_config(_json(folder / "config.json"), str(folder / "config.json"))
     if dropout is not None:
         config = replace(config, dropout=dropout)
     with contextlib.ExitStack() as stack:
-        tensors = open_weights(folder, stack)
-        model = build(config, tensors, str(folder))
-    return Pretrained(folder, model, read_tokenizer(folder))
+        return build(config, open_weights(folder, stack), str(folder))
+
+
+def check_size(tokenizer: Tokenizer, config: GPTConfig, where: str) -> None:
+    """Raise `UserError` if a token has no row in the embedding."""
+    if tokenizer.n_vocab > config.vocab_size:
+        end = ", the one that parts documents too" * (tokenizer.end_of_text >= config.vocab_size)
+        raise UserError(
+            f"{where}: the tokenizer has {tokenizer.n_vocab:,} tokens, but the model's vocab_size "
+            f"is {config.vocab_size:,}: the last have no row{end}; make room with transformers' "
+            "model.resize_token_embeddings(len(tokenizer)), or restore the tokenizer"
+        )
 
 
 # ---- names ----
@@ -460,13 +483,6 @@ def _open_pickle(path: Path) -> Weights:
         ) from None
     shapes = {name: tuple(t.shape) for name, t in tensors.items()}
     return Weights(shapes, lambda name: tensors[name].clone())
-
-
-def read_tokenizer(folder: Path) -> Tokenizer | None:
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        return None
-    return Tokenizer.from_json(read_file(path, MOST_TOKENIZER), str(path))
 
 
 def tokenizer_config(block_size: int) -> dict[str, Any]:
