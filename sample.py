@@ -15,6 +15,7 @@ import minigen  # noqa: F401  its first import measures, from here on, how busy 
 # isort: split
 
 import contextlib
+import dataclasses
 import io
 import itertools
 import math
@@ -49,7 +50,9 @@ MOST_NAMED = 10  # texts whose fault is named, and kinds of faults of the others
 class SampleConfig:
     """Write text with a trained model; by default with the best checkpoint of the newest run.
 
-    The text goes to standard output, all else to standard error.
+    The text goes to standard output, all else to standard error. Control tokens in a prompt, such
+    as <|endoftext|>, are read as such. The flags say how to draw, not the model's
+    generation_config.json; of it only the tokens are taken that end a text.
     """
 
     # --- which model ---
@@ -105,6 +108,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     known = "" if loss is None else f", validation loss {loss:.3f} nats/token"
     step = f"step {loaded.state['step']}" if loaded.state else "a model of others"
     print(f"{loaded.path}: {step}{known}", file=sys.stderr)
+    used = {**dataclasses.asdict(sampling), "do_sample": sampling.temperature > 0}
+    if asked := loaded.companions.asked_otherwise(used):
+        print(f"note: its generation_config.json asks for {asked}; flags decide", file=sys.stderr)
     if config.interactive:
         return converse(writer)
     samples = writer.write(ids, prompt)

@@ -512,7 +512,8 @@ def _config(model: GPT, tokenizer: Tokenizer, beside: Companions) -> bytes:
 def _tokenizer_files(
     model: GPT, tokenizer: Tokenizer, beside: Companions
 ) -> dict[str, bytes | Mapping[str, Tensor]]:
-    config = _json(pretrained.tokenizer_config(model.config.block_size))
+    end = tokenizer.controls[tokenizer.end_of_text]
+    config = _json(pretrained.tokenizer_config(model.config.block_size, end))
     return {"tokenizer.json": tokenizer.to_json(), "tokenizer_config.json": config, **beside.files}
 
 

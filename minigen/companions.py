@@ -103,6 +103,19 @@ class Companions:
             )
         return {name: value for name, value in asked.items() if name in COMPUTED}
 
+    def asked_otherwise(self, used: Mapping[str, Any]) -> str:
+        """The settings that the model asks for where other ones are used, as words; "" if none.
+
+        Args:
+            used: the value of each setting that is computed.
+        """
+        names = used.keys() | NOT_COMPUTED.keys()
+        return ", ".join(
+            f"{name} {plain(value)}"
+            for name, value in self.generation.items()
+            if name in names and value not in (None, used.get(name), *NOT_COMPUTED.get(name, ()))
+        )
+
     def _parsed(self, name: str) -> dict[str, Any]:
         return parse_json(self.files[name], name) if name in self.files else {}
 

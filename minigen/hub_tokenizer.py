@@ -47,6 +47,8 @@ PROBES = (
     "",
 )
 
+PLAIN_DECODERS = {"ByteLevel", "Fuse", "Sequence"}  # what joins bytes and does no more
+
 T = TypeVar("T")
 
 
@@ -86,23 +88,34 @@ class HubTokenizer(Tokenizer):
                 f"{name} is not byte-level: it has no token for the byte {missing[0].hex()}; "
                 "minigen reads byte-level BPE"
             )
-        added = {token["id"]: token for token in saved["added_tokens"]}
         self.kind, self.n_vocab = "hub", max(vocab.values()) + 1
         self._tokens = [known.get(id, b"") for id in range(self.n_vocab)]
         self._ids = {token: id for id, token in known.items()}
+        added = {token["id"]: token for token in saved["added_tokens"]}
         self.controls = {id: token["content"] for id, token in added.items() if token["special"]}
-        names = {token["content"]: id for id, token in added.items()}
-        found = names.get(END_OF_TEXT, vocab.get(end) if isinstance(end, str) else end)
-        if found is None or not 0 <= found < self.n_vocab:
+        around = _guarded(lambda: self._theirs.encode("").ids)  # what is put around each text
+        # In a file whose ids have gaps, `tokenizers` gives other ids than it says.
+        counted = self._theirs.get_added_tokens_decoder().keys() == added.keys()
+        if not counted or max(around, default=0) >= self.n_vocab:
             raise UserError(
-                f"{name} is a tokenizer without {END_OF_TEXT}, and no eos_token that it has is "
-                "named; name one in tokenizer_config.json"
+                f"{name} is damaged: the ids of its added tokens have gaps; make it anew"
+            )
+        if shared := sorted(self.controls.keys() & self._of_bytes()):
+            raise UserError(
+                f"{name} is damaged: its special token {plain(self.controls[shared[0]])} is that "
+                "of a byte; make it anew"
+            )
+        parting = {name: id for id, name in self.controls.items()}
+        found = parting.get(END_OF_TEXT, parting.get(end) if isinstance(end, str) else end)
+        if found not in self.controls:
+            raise UserError(
+                f"{name} is a tokenizer without {END_OF_TEXT}, and no other special token is named "
+                "that ends a text; name its eos_token in tokenizer_config.json"
             )
         self.end_of_text = found
-        self.controls.setdefault(found, str(self._theirs.id_to_token(found)))
         self.ends = frozenset([found])
         self.begin = found  # what is read instead of an empty text
-        self.bare = not self._theirs.encode("").ids
+        self.bare = not around
         self._content, self._name = content, name
 
     def encode(self, text: str | bytes, special: bool = False) -> list[int]:
@@ -131,12 +144,26 @@ class HubTokenizer(Tokenizer):
         finally:
             self._theirs.encode_special_tokens = True
         if not (special or whole) and not self.controls.keys().isdisjoint(ids):
-            # Joins may lead to one, too: cut it, so that it stays letters.
-            name = next((name for name in self.controls.values() if name in text), "")
-            if len(name) > 1:
-                at = text.index(name) + 1
-                return [id for part in (text[:at], text[at:]) for id in self.encode(part)]
+            return self._letters(text, ids)
         return ids
+
+    def _letters(self, text: str, ids: list[int]) -> list[int]:
+        """The ids of a text in which joins of letters lead to a control token: it is cut there."""
+        found = [self.controls[id] for id in ids if id in self.controls]
+        name = next((name for name in found if len(name) > 1 and name in text), None)
+        if name is None:
+            raise UserError(
+                f"the text spells {plain(found[0])}, which this tokenizer cannot read as letters; "
+                "leave it out"
+            )
+        first, *others = text.split(name)
+        parts = [first, *(name[1:] + other for other in others)]
+        parts = [part + name[0] for part in parts[:-1]] + parts[-1:]
+        return [id for part in parts for id in self.encode(part)]
+
+    def _of_bytes(self) -> set[int]:
+        """The ids of single bytes."""
+        return {self._ids[byte] for byte in BYTES}
 
     def can_cut(self, text: str, at: int) -> bool:
         """Whether the tokens around text[at] are the same if it is cut there."""
@@ -190,23 +217,28 @@ def _refuse(saved: dict[str, Any], name: str) -> None:
         raise UserError(
             f"{name} is a {told.get(kind, plain(kind))} tokenizer; minigen reads byte-level BPE"
         )
-    decoder = saved["decoder"] or {"type": "no decoder"}
-    steps = decoder.get("decoders", [decoder])
-    if kinds := [step["type"] for step in steps if step["type"] != "Fuse"]:
-        if kinds != ["ByteLevel"]:
-            told_kinds = " and ".join(plain(kind) for kind in kinds)
-            raise UserError(
-                f"{name} is not byte-level: it decodes by {told_kinds}; minigen reads byte-level "
-                "BPE"
-            )
+    joins = set(_steps(saved["decoder"]))
+    if "ByteLevel" not in {*_steps(saved["normalizer"]), *_steps(saved["pre_tokenizer"])}:
+        why = "no step of it takes a text as bytes"
+    elif others := sorted(joins - PLAIN_DECODERS):
+        why = f"it decodes by {' and '.join(map(plain, others))}"
     else:
-        raise UserError(
-            f"{name} is not byte-level: it has no decoder; minigen reads byte-level BPE"
-        )
+        why = "" if "ByteLevel" in joins else "it has no byte-level decoder"
+    if why:
+        raise UserError(f"{name} is not byte-level: {why}; minigen reads byte-level BPE")
     if model.get("dropout"):
         raise UserError(
             f"{name} is drawn by chance (dropout {plain(model['dropout'])}); set it null"
         )
+
+
+def _steps(part: dict[str, Any] | None) -> Iterator[str]:
+    """The types of the steps of a part of tokenizer.json."""
+    if part is not None:
+        yield str(part["type"])
+        for inner in ("normalizers", "pretokenizers", "decoders"):
+            for step in part.get(inner, ()):
+                yield from _steps(step)
 
 
 # ---- folders ----

@@ -485,12 +485,16 @@ def _open_pickle(path: Path) -> Weights:
     return Weights(shapes, lambda name: tensors[name].clone())
 
 
-def tokenizer_config(block_size: int) -> dict[str, Any]:
-    """The content of the tokenizer_config.json beside a tokenizer.json of ours."""
+def tokenizer_config(block_size: int, end: str = END_OF_TEXT) -> dict[str, Any]:
+    """The content of the tokenizer_config.json beside a tokenizer.json that has none.
+
+    Args:
+        end: the token that parts documents.
+    """
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": END_OF_TEXT,
-        "eos_token": END_OF_TEXT,
+        "bos_token": end,
+        "eos_token": end,
         "model_max_length": block_size,
         "clean_up_tokenization_spaces": False,
     }
@@ -505,6 +509,11 @@ def _json(path: Path) -> dict[str, Any]:
 TEXT = """The quick brown fox jumps over the lazy dog. It's 3.14, isn't it?
 def f(x):\n    return {"a": x ** 2}  # 한국어, 日本語, Ελληνικά, 🙂🇰🇷
 """
+LINES = [
+    *TEXT.splitlines(), TEXT, " \t  \n\n x   ", "'S 'll DON'T", "½ ² Ⅷ ١٢٣ e\u0301",
+    "\u1112\u1161\u11ab\u1100\u1173\u11af", "1984 12345678 3.14", "a\r\n\r\n \n  b !\n\n", " a",
+    40 * TEXT,  # some thousand tokens
+]  # fmt: skip
 TOLERANCE = 1e-5  # in float32: of a logit, as a share of the largest; of the loss, in nats/token
 BF16_TOLERANCE = 1.5  # our rounding errors, compared with theirs
 N_GREEDY = 200  # tokens of the continuation that must be the same
@@ -545,14 +554,14 @@ def check(source: str | Path) -> list[Finding]:
         ids = torch.tensor([(text * (T // len(text) + 1))[:T]])
 
     exact = theirs(ids).logits[0]  # (T, V)
+    texts = [] if tokenizer is None else _compare_texts(loaded, theirs)
     found = [
         _finding("parameters", f"{ours.n_parameters():,}", f"{n_theirs:,}"),
         _compare_logits(ours(ids)[0], exact),
         _compare_loss(ours(ids)[0], exact, ids[0]),
         _compare_greedy(ours, theirs, ids[:, :16]),
     ]
-    if tokenizer is not None:
-        found.append(_compare_tokenizers(tokenizer, loaded.path))
+    found += texts
     few = ids[:, :32]  # many processors take minutes for a full context in bfloat16
     a, b = ours.bfloat16()(few)[0], theirs.bfloat16()(few).logits[0]
     return [*found, _compare_errors(a, b, exact[: len(a)])]
@@ -623,23 +632,55 @@ def _compare_greedy(ours: GPT, theirs: Any, prompt: Tensor) -> Finding:
     return Finding(f"greedy, {n} tokens", str(mine[-1]), str(yours[-1]), verdict, mine == yours)
 
 
-def _compare_tokenizers(ours: Tokenizer, folder: Path) -> Finding:
-    theirs = _transformers().AutoTokenizer.from_pretrained(folder)
-    lines = [*TEXT.splitlines(), TEXT, " \t  \n\n x   ", "'S 'll DON'T", "½ ² Ⅷ ١٢٣ e\u0301"]
-    same = 0
-    for line in lines:
-        try:
-            mine = ours.encode(line)
-        except UserError:  # a character that a char tokenizer has not
-            mine = None
-        try:
-            yours = theirs(line, add_special_tokens=False)["input_ids"]
-        except Exception:  # the same, as `tokenizers` puts it
-            yours = None
-        same += mine == yours
-    verdict = f"{same} of {len(lines)} texts agree"
-    sizes = f"{ours.n_vocab:,}", f"{len(theirs):,}"
-    return Finding("tokenizer, size", *sizes, verdict, same == len(lines))
+def _compare_texts(loaded: Pretrained, theirs: Any) -> list[Finding]:
+    """Ids of texts and prompts, the ends of a text, and a text as both pipelines write it."""
+    ours, transformers = loaded.tokenizer, _transformers()
+    assert ours is not None
+    reads = transformers.AutoTokenizer.from_pretrained(loaded.path)
+    same = [_reads_alike(ours, reads, text) for text in (*LINES, *_spelled(ours))]
+    sizes = f"{ours.n_vocab:,}", f"{len(reads):,}"
+    verdict = f"{sum(same)} of {len(same)} texts agree"
+    found = [Finding("tokenizer, size", *sizes, verdict, all(same))]
+    ends = theirs.generation_config.eos_token_id
+    ends = sorted(ends if isinstance(ends, list) else [] if ends is None else [ends])
+    found.append(_finding("ends of a text", str(sorted(ours.ends)), str(ends)))
+    prompt = "The quick"
+    if ours.kind == "char":
+        prompt = ours.decode(range(min(9, ours.end_of_text)))
+    n = min(40, loaded.model.config.block_size - len(ours.encode_prompt(prompt)))
+    if n > 0:
+        from minigen import interface  # not at the top of the file: it imports this one
+
+        ask = {"do_sample": False, "max_new_tokens": n, "return_full_text": False}
+        known = interface.Loaded(loaded.path, loaded.model, ours, {}, loaded.companions)
+        [mine] = interface.TextGeneration(known, "cpu")(prompt, **ask)
+        pipe = transformers.pipeline("text-generation", model=theirs, tokenizer=reads, device="cpu")
+        [yours] = pipe(prompt, **ask)
+        shown = (repr(plain(each["generated_text"][-9:])) for each in (mine, yours))
+        verdict = "same" if mine == yours else "differ"
+        found.append(Finding(f"{n} tokens, its settings", *shown, verdict, mine == yours))
+    return found
+
+
+def _spelled(tokenizer: Tokenizer) -> list[str]:
+    """Texts that spell control tokens, as the template of a chat has them."""
+    names = [*tokenizer.controls.values()][:20]
+    return [*(f"a {name} b{name}\n" for name in names), "".join(names)]
+
+
+def _reads_alike(ours: Tokenizer, theirs: Any, text: str) -> bool:
+    """Whether a text has the same ids, as such and as a prompt, and they the same text."""
+    try:
+        mine = ours.encode(text, special=True), ours.encode_prompt(text)
+    except UserError:  # a character that a char tokenizer has not
+        mine = None
+    try:
+        yours = theirs(text, add_special_tokens=False)["input_ids"], theirs(text)["input_ids"]
+    except Exception:  # the same, as `tokenizers` puts it
+        yours = None
+    if mine is None or yours is None:
+        return mine == yours
+    return mine == yours and ours.decode(mine[0]) == theirs.decode(yours[0])
 
 
 def main(argv: list[str] | None = None) -> int:

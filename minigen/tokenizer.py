@@ -516,11 +516,11 @@ def _read_ours(saved: dict[str, Any]) -> Tokenizer | None:
     if kind is None:
         return None
     vocab = saved["model"]["vocab"]
-    tokens = [_token(kind, token) for token in sorted(vocab, key=vocab.__getitem__)]
     bare = saved["post_processor"] is None
     # All of it must be what `to_json` writes for these tokens. So nothing is damaged, and nothing
     # asks for what `Tokenizer` does not do.
     try:
+        tokens = [_token(kind, token) for token in sorted(vocab, key=vocab.__getitem__)]
         ours = Tokenizer(kind, tokens, bare)
     except ValueError:
         return None
@@ -534,7 +534,7 @@ def _read_gpt2(saved: dict[str, Any]) -> Tokenizer | None:
     names = sorted(vocab, key=vocab.__getitem__)
     try:
         ours = Tokenizer("gpt2", [_token("gpt2", name) for name in names], bare=True)
-    except (UnicodeEncodeError, ValueError):
+    except ValueError:
         return None
     return ours if ours.fingerprint == _GPT2 and _asks_for_no_more(saved, ours) else None
 
