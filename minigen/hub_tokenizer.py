@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 MOST_BYTES = 1 << 27  # of a tokenizer.json; those of 250,000 tokens have some 3e7
+MOST_TOKENS = 1 << 22  # of a model, as of its embedding
 NEAR = 1000  # characters on either side of a place, of which it depends whether it may be cut
-MOST_CUTS = 1000  # places that are tried
 
 # What shows whether two programs read alike: spaces, marks, digits, NFD, breaks of lines.
 PROBES = (
@@ -82,6 +82,8 @@ class HubTokenizer(Tokenizer):
         self._theirs = _guarded(lambda: tokenizers.Tokenizer.from_str(content.decode("utf-8")))
         self._theirs.encode_special_tokens = True  # what a stranger's text spells, is letters
         vocab = self._theirs.get_vocab(with_added_tokens=True)
+        if max(vocab.values(), default=0) >= MOST_TOKENS:
+            raise ValueError("an id is too large")
         known = {id: _bytes(token) for token, id in vocab.items()}
         if missing := sorted(set(BYTES) - set(known.values())):
             raise UserError(
@@ -94,12 +96,10 @@ class HubTokenizer(Tokenizer):
         added = {token["id"]: token for token in saved["added_tokens"]}
         self.controls = {id: token["content"] for id, token in added.items() if token["special"]}
         around = _guarded(lambda: self._theirs.encode("").ids)  # what is put around each text
-        # In a file whose ids have gaps, `tokenizers` gives other ids than it says.
+        # In a file whose ids have gaps, `tokenizers` gives other ids than it says, or one twice.
         counted = self._theirs.get_added_tokens_decoder().keys() == added.keys()
-        if not counted or max(around, default=0) >= self.n_vocab:
-            raise UserError(
-                f"{name} is damaged: the ids of its added tokens have gaps; make it anew"
-            )
+        if not counted or len(known) < len(vocab) or max(around, default=0) >= self.n_vocab:
+            raise UserError(f"{name} is damaged: the ids of its tokens have gaps; make it anew")
         if shared := sorted(self.controls.keys() & self._of_bytes()):
             raise UserError(
                 f"{name} is damaged: its special token {plain(self.controls[shared[0]])} is that "
@@ -250,6 +250,11 @@ def read(folder: Path, companions: Companions) -> Tokenizer | None:
     `UserError` if it is not byte-level BPE, or transformers would be needed and is not installed.
     """
     path = folder / "tokenizer.json"
+    if "auto_map" in companions.tokenizer:
+        raise UserError(
+            f"{folder}/tokenizer_config.json: auto_map says that the tokenizer needs code of its "
+            "folder, which minigen does not run; take that out to have it read without"
+        )
     content = read_file(path, MOST_BYTES) if path.is_file() else b""
     if content:
         try:

@@ -508,6 +508,8 @@ def read_own(saved: dict[str, Any]) -> Tokenizer | None:
     """The tokenizer whose `to_json` gives all of `saved`, or GPT-2's; None if it is another."""
     # How to cut off and to fill up texts is set anew at each call, by transformers too.
     saved = {**saved, "truncation": None, "padding": None}
+    if saved["model"].get("type", "BPE") not in ("BPE", "WordLevel"):
+        return None
     return _read_ours(saved) or _read_gpt2(saved)
 
 
