@@ -275,7 +275,7 @@ def read(folder: Path, companions: Companions) -> Tokenizer | None:
                 "tokenizer.json"
             )
         return None
-    theirs = _transformers_reads(folder, path)
+    theirs = _transformers_reads(folder)
     effective = theirs.backend_tokenizer.to_str().encode("utf-8")
     if content and effective == _settled(content, str(path)):
         effective = content  # the file as it is, so that it is known again
@@ -330,7 +330,7 @@ def _settled(content: bytes, name: str) -> bytes:
     return str(read.to_str()).encode("utf-8")
 
 
-def _transformers_reads(folder: Path, path: Path) -> Any:
+def _transformers_reads(folder: Path) -> Any:
     """The tokenizer of transformers; no code of the folder is run, and no server is asked."""
     try:
         from transformers import AutoTokenizer
@@ -346,7 +346,8 @@ def _transformers_reads(folder: Path, path: Path) -> Any:
     except ValueError as error:
         said = (str(error).strip().splitlines() or ["it fails"])[0]
         raise UserError(
-            f"{path} is damaged or not for transformers, which says: {plain(said)}"
+            f"{folder}: transformers cannot read the tokenizer, and says: {plain(said)}; save it "
+            "anew with its save_pretrained"
         ) from None
     where = f"{folder}/tokenizer_config.json"
     if not hasattr(theirs, "backend_tokenizer"):

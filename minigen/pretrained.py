@@ -651,14 +651,14 @@ def _compare_texts(loaded: Pretrained, theirs: Any) -> list[Finding]:
     if n > 0:
         from minigen import interface  # not at the top of the file: it imports this one
 
-        ask = {"do_sample": False, "max_new_tokens": n, "return_full_text": False}
+        ask: dict[str, Any] = {"do_sample": False, "max_new_tokens": n, "return_full_text": False}
         known = interface.Loaded(loaded.path, loaded.model, ours, {}, loaded.companions)
         [mine] = interface.TextGeneration(known, "cpu")(prompt, **ask)
         pipe = transformers.pipeline("text-generation", model=theirs, tokenizer=reads, device="cpu")
         [yours] = pipe(prompt, **ask)
-        shown = (repr(plain(each["generated_text"][-9:])) for each in (mine, yours))
+        a, b = (repr(plain(each["generated_text"][-9:])) for each in (mine, yours))
         verdict = "same" if mine == yours else "differ"
-        found.append(Finding(f"{n} tokens, its settings", *shown, verdict, mine == yours))
+        found.append(Finding(f"{n} tokens, its settings", a, b, verdict, mine == yours))
     return found
 
 
