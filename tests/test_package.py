@@ -19,10 +19,19 @@ SCRIPTS = [PACKAGE.parent / "train.py", PACKAGE.parent / "sample.py"]
 
 # Beside errors, which all may import.
 ALLOWED = {
-    "checkpoint.py": {"minigen", "minigen.model", "minigen.tensor_file", "minigen.tokenizer"},
+    "checkpoint.py": {
+        "minigen",
+        "minigen.companions",
+        "minigen.model",
+        "minigen.tensor_file",
+        "minigen.tokenizer",
+    },
+    "companions.py": {"minigen.tensor_file"},
+    "hub_tokenizer.py": {"minigen.companions", "minigen.tensor_file", "minigen.tokenizer"},
     "lora.py": {"minigen", "minigen.model"},  # pretrained
     "pretrained.py": {
         "minigen",
+        "minigen.companions",
         "minigen.model",
         "minigen.sampling",
         "minigen.tensor_file",
@@ -30,7 +39,7 @@ ALLOWED = {
     },
     "data.py": {"minigen.text_file", "minigen.tokenizer"},
     "command_line.py": {"minigen"},
-    "tokenizer.py": {"minigen"},
+    "tokenizer.py": {"minigen", "minigen.hub_tokenizer"},
     "decoder.py": {"minigen.device", "minigen.model", "minigen.native", "minigen.threads"},
     "device.py": {"minigen.model"},
     "distributed.py": {"minigen", "minigen.device", "minigen.model"},  # lora, optim, pretrained
@@ -38,6 +47,7 @@ ALLOWED = {
     "graph.py": {"minigen.model"},
     "interface.py": {
         "minigen",
+        "minigen.companions",
         "minigen.decoder",
         "minigen.device",
         "minigen.graph",
