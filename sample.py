@@ -12,6 +12,7 @@ import minigen  # noqa: F401  its first import measures, from here on, how busy 
 # isort: split
 
 import contextlib
+import dataclasses
 import itertools
 import math
 import random
@@ -45,7 +46,9 @@ MOST_NAMED = 10  # texts whose fault is named, and kinds of faults of the others
 class SampleConfig:
     """Write text with a trained model; by default with the best checkpoint of the newest run.
 
-    The text goes to standard output, all else to standard error.
+    The text goes to standard output, all else to standard error. Control tokens in a prompt, such
+    as <|endoftext|>, are read as such. The flags say how to draw, not the model's
+    generation_config.json; of it only the tokens are taken that end a text.
     """
 
     # --- which model ---
@@ -101,6 +104,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     known = "" if loss is None else f", validation loss {loss:.3f} nats/token"
     step = f"step {loaded.state['step']}" if loaded.state else "a model of others"
     print(f"{loaded.path}: {step}{known}", file=sys.stderr)
+    used = {**dataclasses.asdict(sampling), "do_sample": sampling.temperature > 0}
+    if asked := loaded.companions.asked_otherwise(used):
+        print(f"note: its generation_config.json asks for {asked}; flags decide", file=sys.stderr)
     if config.interactive:
         return converse(writer)
     samples = writer.write(ids, prompt)
@@ -289,7 +295,7 @@ class Writer:
         self, samples: Sequence[Sample], ids: Sequence[int], first: int, bar: tqdm[Any]
     ) -> None:
         """Write some of the texts, all at once."""
-        config, end_of_text = self.config, self.tokenizer.end_of_text
+        config = self.config
         limit = config.max_new_tokens or (20 if config.show_probs else 500)
         finished: set[int] = set()
         for step in generate(
@@ -299,7 +305,7 @@ class Writer:
             self.sampling,
             n_vocab=min(self.tokenizer.n_vocab, self.model.config.vocab_size),
             max_new_tokens=limit,
-            end_of_text=None if config.ignore_end_of_text else end_of_text,
+            end_of_text=None if config.ignore_end_of_text else self.tokenizer.stops,
             seed=config.seed,
             samples=range(first, first + len(samples)),
             finished=finished,
@@ -342,11 +348,10 @@ class Sample:
         if self.config.show_probs:
             read = self.text or self.opening
             self.unprinted += explain(token, read, self.tokenizer, self.sampling) + "\n\n"
-        if token.id == self.tokenizer.end_of_text and not self.config.ignore_end_of_text:
-            self.end()
-            return
-        self._add(self.stop.push(self.decoder.push(token.id)))
-        if self.stop.stopped:
+        ends = token.id in self.tokenizer.stops and not self.config.ignore_end_of_text
+        if not (ends and token.id in self.tokenizer.controls):
+            self._add(self.stop.push(self.decoder.push(token.id)))
+        if ends or self.stop.stopped:
             self.end()
 
     def end(self) -> None:

@@ -46,6 +46,7 @@ from minigen.device import (
     keep_memory,
 )
 from minigen.errors import UserError, command, cwd, one_line_errors
+from minigen.excerpts import body_of
 from minigen.interface import Loaded, load
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.optim import Optimizer, Schedule
@@ -285,12 +286,12 @@ def live_sample(
             Sampling(temperature=0.8, min_p=0.1),
             n_vocab=tokenizer.n_vocab,
             max_new_tokens=limit,
-            end_of_text=tokenizer.end_of_text,
+            end_of_text=tokenizer.stops,
             seed=config.seed,
         )
-        ids = [token.id for (token,) in steps if token and token.id != tokenizer.end_of_text]
+        ids = [token.id for (token,) in steps if token]
     model.train()
-    return prompt + tokenizer.decode(ids)
+    return prompt + body_of(ids, tokenizer)
 
 
 def separator_of(data: tuple[str, ...], settings: Mapping[str, Any]) -> str | None:
@@ -535,7 +536,8 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
     corpus = corpora.find(config.data, DATA, config.separator, links)
     if config.separator == corpora.AUTO and corpus.separator == END_OF_TEXT:
         config = dataclasses.replace(config, separator=END_OF_TEXT)
-    known = last.tokenizer if last else base.tokenizer if base else None
+    begun_with = last or base
+    known = begun_with.tokenizer if begun_with else None
     most_chars = 0  # that are read of a text; 0: all
     if last is not None:
         most_chars = last.state.get("most_chars", 0)
@@ -683,7 +685,8 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
         complete, state = distributed.gather(model, optimizer.state)
         try:
             if distributed.is_first():
-                checkpoint.save(run, complete, tokenizer, state, facts)
+                beside = begun_with.companions if begun_with else None
+                checkpoint.save(run, complete, tokenizer, state, facts, beside)
                 checkpoint.prune(run)
         except checkpoint.NotSavedError as error:
             if stopped or step == schedule.max_steps:

@@ -6,6 +6,7 @@
             model.safetensors     its weights
             tokenizer.json        text <-> ids
             tokenizer_config.json which tokens are special, for transformers
+            ...                   of another's model that was fine-tuned, its other companions
             optimizer.safetensors the optimiser's averages
             state.json            step, losses, and the training configuration
             MANIFEST.json         size and sha256 of each file above
@@ -33,7 +34,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ import torch
 from torch import Tensor
 
 import minigen
-from minigen import disk, lora, pretrained, tensor_file
+from minigen import companions, disk, hub_tokenizer, lora, pretrained, tensor_file
+from minigen.companions import Companions
 from minigen.config_file import read_config, write_config
 from minigen.errors import UserError, as_path, command, one_line_errors
 from minigen.model import GPT, GPTConfig
@@ -56,7 +58,7 @@ LORA = ("base_config.json", "adapter_model.safetensors", "adapter_config.json") 
 COMMON = ("tokenizer.json", "tokenizer_config.json", "optimizer.safetensors", "state.json")
 ONLY_OURS = ("state.json", "optimizer.safetensors", "base_config.json")
 STEP = r"step-(\d+)"  # the name of a checkpoint
-MOST_JSON = 1 << 20  # bytes of any of these but tokenizer.json
+MOST_JSON = 1 << 20  # bytes of config.json, state.json and the like
 
 
 class NotSavedError(UserError):
@@ -73,6 +75,7 @@ class Checkpoint:
     optimizer: dict[str, Tensor]
     tokenizer: Tokenizer
     state: Mapping[str, Any]
+    companions: Companions = field(default_factory=Companions)
 
     @property
     def step(self) -> int:
@@ -94,7 +97,7 @@ class Checkpoint:
     def _corrected(self, config: GPTConfig) -> GPT:
         base = self.state["tuned"]
         try:
-            model = pretrained.load(base["path"], config.dropout).model.float()
+            model = pretrained.load_model(base["path"], config.dropout).float()
         except UserError as error:
             raise UserError(f"{self.path} only corrects another model: {error}") from None
         if lora.fingerprint(model) != base["sha256"]:
@@ -134,12 +137,17 @@ def save(
     tokenizer: Tokenizer,
     optimizer: Mapping[str, Tensor],
     state: Mapping[str, Any],
+    beside: Companions | None = None,
 ) -> Path:
     """Commit the checkpoint of `state["step"]` into the folder `run`, or raise `NotSavedError`.
 
     What is not finite is refused, with `UserError`: nobody could go on from there. Where the model
     has LoRA, `state["tuned"]` has the path and the sha256 (`lora.fingerprint`) of what it corrects.
+
+    Args:
+        beside: the companions of the model that was fine-tuned or goes on; None: it is new.
     """
+    beside = Companions() if beside is None else beside
     for name, tensor in {**model.state_dict(), **optimizer}.items():
         if tensor.numel() and not all(end.isfinite() for end in tensor.aminmax()):
             raise UserError(
@@ -150,12 +158,12 @@ def save(
     contents: dict[str, bytes | Mapping[str, Tensor]]
     if lora.is_added(model):
         adapter, weights = lora.to_peft(model, state["tuned"]["path"])
-        contents = {"base_config.json": _config(model, tokenizer)}
+        contents = {"base_config.json": _config(model, tokenizer, beside)}
         contents["adapter_config.json"] = _json(adapter)
         contents["adapter_model.safetensors"] = weights
     else:
-        contents = _model_files(model, tokenizer)
-    contents |= _tokenizer_files(model, tokenizer)
+        contents = _model_files(model, tokenizer, beside)
+    contents |= _tokenizer_files(model, tokenizer, beside)
     contents["optimizer.safetensors"] = optimizer
     contents["state.json"] = _json(state)
     try:
@@ -188,17 +196,21 @@ def load(path: Path, to_train: bool = True) -> Checkpoint:
     facts = _facts(path)
     config_name, weights_name, *others = LORA if LORA[1] in facts else WHOLE
     small: dict[str, bytes] = {}
-    for name in (config_name, *others, "tokenizer.json", "tokenizer_config.json", "state.json"):
-        most = pretrained.MOST_TOKENIZER if name == "tokenizer.json" else MOST_JSON
+    beside = [name for name in companions.NAMES if name in facts]
+    most_of = dict.fromkeys(beside, companions.MOST_BYTES)
+    most_of["tokenizer.json"] = hub_tokenizer.MOST_BYTES
+    for name in (config_name, *others, "tokenizer.json", "state.json", *beside):
+        most = most_of.get(name, MOST_JSON)
         small[name] = read_file(path / name, most)
         _verify(path / name, _fact(small[name]), facts)
     where = path / config_name
-    config = read_config(parse_json(small[config_name], str(where)), str(where))
+    theirs = parse_json(small[config_name], str(where))
+    config = read_config(theirs, str(where))
     state = _read_state(path, small["state.json"])
     where = path / "tokenizer.json"
-    tokenizer = Tokenizer.from_json(small["tokenizer.json"], str(where))
-    if tokenizer.n_vocab > config.vocab_size:
-        raise UserError(f"{where} has {tokenizer.n_vocab} tokens, more than config.json says")
+    kept = companions.of({name: small[name] for name in beside}, theirs, str(path))
+    tokenizer = hub_tokenizer.with_companions(small["tokenizer.json"], str(where), kept)
+    pretrained.check_size(tokenizer, config, str(path))
 
     tensors: dict[str, dict[str, Tensor]] = {"optimizer.safetensors": {}}
     with contextlib.ExitStack() as stack:
@@ -209,8 +221,9 @@ def load(path: Path, to_train: bool = True) -> Checkpoint:
             tensors[file.path.name], fact = file.read_all()
             _verify(file.path, fact, facts)
     return Checkpoint(
-        path, config, tensors[weights_name], tensors["optimizer.safetensors"], tokenizer, state
-    )
+        path, config, tensors[weights_name], tensors["optimizer.safetensors"], tokenizer, state,
+        kept,
+    )  # fmt: skip
 
 
 def _facts(path: Path) -> dict[str, Any]:
@@ -496,7 +509,8 @@ def export(source: str | Path, folder: Path, dtype: torch.dtype | None = None) -
     model = found.model()
     lora.merge(model)
     model.to(dtype)
-    contents = _model_files(model, found.tokenizer) | _tokenizer_files(model, found.tokenizer)
+    of_it = (model, found.tokenizer, found.companions)
+    contents = _model_files(*of_it) | _tokenizer_files(*of_it)
     try:
         folder.mkdir(parents=True)
         for name, content in contents.items():
@@ -508,21 +522,27 @@ def export(source: str | Path, folder: Path, dtype: torch.dtype | None = None) -
     return folder
 
 
-def _model_files(model: GPT, tokenizer: Tokenizer) -> dict[str, bytes | Mapping[str, Tensor]]:
+def _model_files(
+    model: GPT, tokenizer: Tokenizer, beside: Companions
+) -> dict[str, bytes | Mapping[str, Tensor]]:
     return {
-        "config.json": _config(model, tokenizer),
+        "config.json": _config(model, tokenizer, beside),
         "model.safetensors": pretrained.to_theirs(model),
     }
 
 
-def _config(model: GPT, tokenizer: Tokenizer) -> bytes:
+def _config(model: GPT, tokenizer: Tokenizer, beside: Companions) -> bytes:
     dtype = next(model.parameters()).dtype
-    return _json(write_config(model.config, tokenizer.end_of_text, dtype))
+    config = write_config(model.config, tokenizer.end_of_text, dtype)
+    return _json({**config, **beside.ids})
 
 
-def _tokenizer_files(model: GPT, tokenizer: Tokenizer) -> dict[str, bytes | Mapping[str, Tensor]]:
-    config = pretrained.tokenizer_config(model.config.block_size)
-    return {"tokenizer.json": tokenizer.to_json(), "tokenizer_config.json": _json(config)}
+def _tokenizer_files(
+    model: GPT, tokenizer: Tokenizer, beside: Companions
+) -> dict[str, bytes | Mapping[str, Tensor]]:
+    end = tokenizer.controls[tokenizer.end_of_text]
+    config = _json(pretrained.tokenizer_config(model.config.block_size, end))
+    return {"tokenizer.json": tokenizer.to_json(), "tokenizer_config.json": config, **beside.files}
 
 
 def _json(value: Any) -> bytes:

@@ -22,6 +22,7 @@ import itertools
 import json
 import math
 import os
+import sys
 import threading
 import uuid
 from collections import Counter, deque
@@ -59,6 +60,7 @@ SIGNS = {
     "\ufffd": "which stands where letters were lost when it was converted",
 }
 SHORT = 1 << 16  # characters: a text that takes no time to tokenise
+MOST_CUTS = 1000  # places that are tried to cut a document
 RARE = 20_000  # tokens of a document so long that few windows show where one begins
 
 
@@ -112,7 +114,7 @@ def prepare(
         tokenizer, is_new = _trained_tokenizer(train, val, kind, vocab_size, learnt)
     for text, name in ((train, "training text"), (val, "validation text")):
         if block_size and text.n_chars <= SHORT:
-            parts = chunks(text.pieces(), CHUNK)
+            parts = chunks(text.pieces(), CHUNK, tokenizer)
             n_tokens = sum(len(tokenizer.encode_documents(part.documents)) for part in parts)
             _check_length(n_tokens, name, block_size)
     if is_new:
@@ -377,11 +379,17 @@ class Chunk(NamedTuple):
         return sum(map(len, self.documents))
 
 
-def chunks(pieces: Iterable[Piece], size: int) -> Iterator[Chunk]:
+def chunks(
+    pieces: Iterable[Piece], size: int, tokenizer: Tokenizer | None = None
+) -> Iterator[Chunk]:
     """Gather and cut pieces to be encoded: `size` characters or up to twice as many.
 
     The tokens of a document's parts are those of the document, except where `size` characters have
-    no place to cut (see `_last_cut`). Other tokens may stand there, but the text stays the same.
+    no place to cut, or none of the last MOST_CUTS. Other tokens may stand there, but the text stays
+    the same.
+
+    Args:
+        tokenizer: what is to encode them; None: one that cuts as GPT-2's does.
     """
     chunk, length = Chunk(True, []), 0  # with END_OF_TEXT before each document
     for piece in pieces:
@@ -395,7 +403,7 @@ def chunks(pieces: Iterable[Piece], size: int) -> Iterator[Chunk]:
             length += len(END_OF_TEXT)
         length += len(piece.text)
         while len(text := chunk.documents[-1]) >= size:
-            cut = _last_cut(text[:size])
+            cut = _last_cut(text, size, tokenizer)
             chunk.documents[-1] = text[:cut]
             yield chunk
             chunk, length = Chunk(False, [text[cut:]]), len(text) - cut
@@ -403,15 +411,17 @@ def chunks(pieces: Iterable[Piece], size: int) -> Iterator[Chunk]:
         yield chunk
 
 
-def _last_cut(text: str) -> int:
-    """The last place where no token crosses: between something and the white space after it.
+def _last_cut(text: str, size: int, tokenizer: Tokenizer | None) -> int:
+    """The last place before `size` where no token crosses: between something and white space.
 
     White space stands only at the beginning of GPT-2's words, so one ends there whatever follows.
+    Other tokenizers tell whether it is so.
     """
-    for i in range(len(text) - 1, 0, -1):
-        if text[i] in " \n" and not text[i - 1].isspace():
+    ends = (i for i in range(size - 1, 0, -1) if text[i] in " \n" and not text[i - 1].isspace())
+    for i in itertools.islice(ends, MOST_CUTS):
+        if tokenizer is None or tokenizer.can_cut(text, i):
             return i
-    return len(text)
+    return size
 
 
 def _trained_tokenizer(
@@ -459,8 +469,9 @@ def write_tokens(text: Text, tokenizer: Tokenizer, cache: Path, name: str) -> To
     file = TokenFile(path, name, dtype.str, tokenizer.end_of_text, _whole_shards(path))
     n_done = sum(shard.n_chars for shard in file.shards)
     if n_done == text.n_chars:
+        _tell(file, tokenizer)
         return file
-    encoded = _encode(text, tokenizer, dtype, n_done)
+    encoded = _encode(text, tokenizer, dtype, n_done, cache)
     with _bar("tokenising", text.n_chars, "char", n_done) as bar:
         for _, parts in itertools.groupby(encoded, key=lambda part: part.shard):
             with _written(_shard_path(path, len(file.shards))) as part:
@@ -472,7 +483,26 @@ def write_tokens(text: Text, tokenizer: Tokenizer, cache: Path, name: str) -> To
             with _written(path) as part:
                 part.write_bytes(json.dumps(facts, indent=1).encode("utf-8"))
     text.check()  # if it became shorter, there may have been no shard to commit
+    _tell(file, tokenizer)
     return file
+
+
+def _tell(file: TokenFile, tokenizer: Tokenizer) -> None:
+    """Say how the model reads a text otherwise than it is written."""
+    if n := sum(shard.n_controls for shard in file.shards):
+        names = [*tokenizer.controls.values()]
+        named = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+        print(
+            f"note: in the {file.name}, {n:,} control tokens of the model ({named}) are read as "
+            "letters",
+            file=sys.stderr,
+        )
+    if any(shard.n_changed for shard in file.shards):
+        print(
+            f"note: the model's tokenizer changes the {file.name}, as it did in the model's own "
+            "training: its tokens do not decode to the very same text",
+            file=sys.stderr,
+        )
 
 
 def _bar(what: str, total: int, unit: str, n_done: int = 0) -> tqdm[Any]:
@@ -490,7 +520,9 @@ class Part(NamedTuple):
     counts: dict[str, int]
 
 
-def _encode(text: Text, tokenizer: Tokenizer, dtype: np.dtype[Any], n_done: int) -> Iterator[Part]:
+def _encode(
+    text: Text, tokenizer: Tokenizer, dtype: np.dtype[Any], n_done: int, cache: Path
+) -> Iterator[Part]:
     """What comes behind the first `n_done` characters, in order, by as many threads as torch uses.
 
     Threads do, since tiktoken works without Python's lock. Each has a tokenizer of its own.
@@ -508,13 +540,20 @@ def _encode(text: Text, tokenizer: Tokenizer, dtype: np.dtype[Any], n_done: int)
             "n_token_bytes": int(lengths.take(ids).sum()),
             "n_chars": chunk.n_chars,
             "n_documents": len(chunk.documents) - (not chunk.begins),
+            "n_controls": own.tokenizer.count_controls(chunk.documents),
+            "n_changed": own.tokenizer.count_changed(chunk.documents, ids),
         }
         return Part(shard, ids.astype(dtype).tobytes(), counts)
 
     n_threads, place = torch.get_num_threads(), 0
     waiting: deque[Future[Part]] = deque()
     with ThreadPoolExecutor(n_threads, initializer=begin) as pool:
-        for chunk in chunks(text.pieces(), CHUNK):
+        for chunk in chunks(text.pieces(), CHUNK, tokenizer):
+            if place < n_done < place + chunk.n_chars:
+                raise UserError(
+                    f"{cache} has the beginning of these tokens, cut otherwise by another minigen; "
+                    "remove that folder, whose files can all be made again"
+                )
             if place >= n_done:
                 waiting.append(pool.submit(encode, place // SHARD, chunk))
             place += chunk.n_chars
@@ -604,6 +643,8 @@ class Shard:
     n_chars: int
     n_documents: int  # that begin in it
     sha256: str  # of the file
+    n_controls: int = 0  # control tokens of the model that its text spells
+    n_changed: int = 0  # of its chunks that decode to another text than was read
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def excerpts(
             line = medium.first_lines(text, n_lines)
             body = text.removeprefix(line)
             rest = [*tokenizer.encode(body), tokens.end_of_text]
-            found.append(Excerpt(tokenizer.encode_prompt(line), rest, line, body))
+            found.append(Excerpt(tokenizer.encode_prompt(line, special=False), rest, line, body))
         else:
             n_plain += 1
             whole = [*document.tolist(), tokens.end_of_text]
@@ -73,7 +73,9 @@ def excerpts(
 
 
 def body_of(ids: Sequence[int], tokenizer: Tokenizer) -> str:
-    return tokenizer.decode([id for id in ids if id != tokenizer.end_of_text])
+    """The text of ids, without the end."""
+    hidden = tokenizer.stops & tokenizer.controls.keys()
+    return tokenizer.decode([id for id in ids if id not in hidden])
 
 
 def cut(one: Excerpt, n: int, tokenizer: Tokenizer) -> Excerpt:
@@ -112,7 +114,7 @@ def write(
                 sampling,
                 n_vocab=min(tokenizer.n_vocab, loaded.model.config.vocab_size),
                 max_new_tokens=limit,
-                end_of_text=tokenizer.end_of_text,
+                end_of_text=tokenizer.stops,
                 seed=seed,
                 samples=range(first, first + len(batch)),
             )

@@ -6,13 +6,15 @@ The words are those of transformers' `pipeline`, and so is the form of the resul
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
 import torch
 
 from minigen import checkpoint, lora, pretrained
+from minigen.companions import Companions
 from minigen.decoder import Decoder
 from minigen.device import choose_device
 from minigen.errors import UserError
@@ -23,6 +25,13 @@ from minigen.tokenizer import Tokenizer
 
 Texts = list[dict[str, str]]
 
+# What neither a call nor the model's generation_config.json says, as in transformers' pipeline.
+DEFAULTS: dict[str, Any] = {
+    "do_sample": True, "temperature": 0.7, "top_k": 50, "top_p": 1.0, "min_p": 0.0,
+    "repetition_penalty": 1.0, "stop_strings": (), "num_return_sequences": 1,
+}  # fmt: skip
+NEW_TOKENS = 256  # where neither says how long a text gets
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -32,6 +41,8 @@ class Loaded:
     model: GPT
     tokenizer: Tokenizer
     state: Mapping[str, Any]  # of a checkpoint: its step, its losses, how it was trained
+    # its chat template, how to draw from it, and the like:
+    companions: Companions = field(default_factory=Companions)
 
 
 def load(source: str | Path, dropout: float | None = None, out_dir: str | Path = "out") -> Loaded:
@@ -59,14 +70,14 @@ def load(source: str | Path, dropout: float | None = None, out_dir: str | Path =
     other = pretrained.load(found, dropout)
     if other.tokenizer is None:
         raise UserError(f"{other.path} has no tokenizer.json; save the model's tokenizer there")
-    return Loaded(other.path, other.model, other.tokenizer, {})
+    return Loaded(other.path, other.model, other.tokenizer, {}, other.companions)
 
 
 def from_checkpoint(found: checkpoint.Checkpoint, dropout: float | None = None) -> Loaded:
     """The same of a checkpoint that was read."""
     model = found.model(dropout)
     lora.merge(model)
-    return Loaded(found.path, model, found.tokenizer, found.state)
+    return Loaded(found.path, model, found.tokenizer, found.state, found.companions)
 
 
 def pipeline(
@@ -115,6 +126,7 @@ class TextGeneration:
 
     def __init__(self, loaded: Loaded, device: str = "auto") -> None:
         self.tokenizer = loaded.tokenizer
+        self.settings = loaded.companions.settings(str(loaded.path))
         half = loaded.model.embedding.weight.dtype == torch.bfloat16
         dtype = "bfloat16" if half else "float32"
         self.model, self.cache_for = for_writing(loaded.model, device, dtype)
@@ -125,22 +137,24 @@ class TextGeneration:
         *,
         max_new_tokens: int | None = None,
         max_length: int | None = None,
-        num_return_sequences: int = 1,
-        do_sample: bool = True,
-        temperature: float = 0.7,
-        top_k: int | None = 50,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        repetition_penalty: float = 1.0,
-        stop_strings: str | Sequence[str] = (),
+        num_return_sequences: int | None = None,
+        do_sample: bool | None = None,
+        temperature: float | None = None,
+        top_k: int | EllipsisType | None = ...,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        stop_strings: str | Sequence[str] | None = None,
         return_full_text: bool = True,
         seed: int = 0,
     ) -> list[Any]:
         """For a prompt, [{"generated_text": ...}]; for a list of prompts, one such list each.
 
-        The defaults are those of transformers' pipeline: it draws, at temperature 0.7, from the 50
-        most probable tokens. A text ends at the end-of-text token, and a stop string, which ends
-        it too, is part of it.
+        A setting that is not given is what the model's generation_config.json says, or else that of
+        transformers' pipeline: it draws, at temperature 0.7, from the 50 most probable tokens. A
+        text ends at a token that the model's files name as its end, and a stop string, which ends
+        it too, is part of it. Control tokens in a prompt are read as such, and those that the model
+        writes are not shown.
 
         Args:
             max_new_tokens: of each text; by default 256.
@@ -153,23 +167,36 @@ class TextGeneration:
 
         Raises `UserError` for settings out of range.
         """
+        given = {
+            "max_new_tokens": max_new_tokens, "max_length": max_length, "do_sample": do_sample,
+            "num_return_sequences": num_return_sequences, "temperature": temperature,
+            "top_k": 0 if top_k is None else None if top_k is ... else top_k, "top_p": top_p,
+            "min_p": min_p, "repetition_penalty": repetition_penalty, "stop_strings": stop_strings,
+        }  # fmt: skip
+        said = {name: value for name, value in given.items() if value is not None}
+        asked = DEFAULTS | self.settings | said
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
         ids = [self.tokenizer.encode_prompt(text) for text in texts]
-        stops = [stop_strings] if isinstance(stop_strings, str) else list(stop_strings)
-        if num_return_sequences < 1:
-            raise UserError(f"num_return_sequences is {num_return_sequences}; give 1 or more")
-        if not do_sample and num_return_sequences > 1:
+        stops = asked["stop_strings"]
+        stops = [stops] if isinstance(stops, str) else list(stops)
+        n_each, do_sample = asked["num_return_sequences"], asked["do_sample"]
+        if n_each < 1:
+            raise UserError(f"num_return_sequences is {n_each}; give 1 or more")
+        if not do_sample and n_each > 1:
             raise UserError("without do_sample all texts are the same; ask for one")
-        limits = [256 if max_new_tokens is None else max_new_tokens] * len(ids)
-        if max_new_tokens is None and max_length is not None:
-            limits = [max_length - len(prompt) for prompt in ids]
+        limits = [asked.get("max_new_tokens", NEW_TOKENS)] * len(ids)
+        if "max_new_tokens" not in asked and "max_length" in asked:
+            limits = [asked["max_length"] - len(prompt) for prompt in ids]
         if min(limits, default=1) < 1:
             raise UserError("no room for a new token; give more max_new_tokens or max_length")
-        top_k = None if top_k is None else min(top_k, self.tokenizer.n_vocab) or None
         sampling = Sampling(
-            temperature if do_sample else 0.0, top_k, top_p, min_p, repetition_penalty
+            asked["temperature"] if do_sample else 0.0,
+            min(asked["top_k"], self.tokenizer.n_vocab) or None,
+            asked["top_p"],
+            asked["min_p"],
+            asked["repetition_penalty"],
         )
-        rows = [n for n in range(len(ids)) for _ in range(num_return_sequences)]
+        rows = [n for n in range(len(ids)) for _ in range(n_each)]
         new = self._write([ids[n] for n in rows], [limits[n] for n in rows], stops, sampling, seed)
         results: list[Texts] = [[] for _ in texts]
         for n, text in zip(rows, new, strict=True):
@@ -198,18 +225,19 @@ class TextGeneration:
                 sampling,
                 n_vocab=min(tokenizer.n_vocab, config.vocab_size),
                 max_new_tokens=max(limits, default=0),
-                end_of_text=tokenizer.end_of_text,
+                end_of_text=tokenizer.ends,
                 seed=seed,
                 finished=finished,
             ),
             start=1,
         ):
             for row, token in enumerate(step):
-                if token is None or token.id == tokenizer.end_of_text:
+                if token is None:
                     continue
-                piece = streams[row].push(token.id)
-                watches[row].push(piece)
-                texts[row] += piece
+                if token.id not in tokenizer.controls:
+                    piece = streams[row].push(token.id)
+                    watches[row].push(piece)
+                    texts[row] += piece
                 if n == limits[row] or watches[row].stopped:
                     finished.add(row)
         return [

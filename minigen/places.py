@@ -42,10 +42,10 @@ def writable(folder: Path) -> Path:
 
 
 def can_write(folder: Path) -> bool:
-    """Return whether this user may make files in a folder, which is made if it is missing."""
+    """Return whether this user may make files in a folder, or make the folder if it is missing."""
+    there = next((path for path in (folder, *folder.parents) if path.is_dir()), folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=there):
             return True
     except OSError as error:
         return error.errno not in FORBIDDEN

@@ -27,7 +27,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 import minigen
-from minigen import adapter
+from minigen import adapter, companions, hub_tokenizer
+from minigen.companions import Companions
 from minigen.config_file import model_type, read_config, say_of_dropout
 from minigen.errors import UserError, install, one_line_errors
 from minigen.model import GPT, GPTConfig, KVCache, frequencies
@@ -90,13 +91,9 @@ BUFFERS = re.compile(r"\.attn\.(bias|masked_bias)$|(^|\.)rotary_emb\.inv_freq$")
 
 HUB_NAMES = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large")}
 HUB_NAMES["gpt2-xl"] = "openai-community/gpt2-xl"
-HUB_FILES = (
-    "config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json",
-    "adapter_config.json",
-)  # fmt: skip
-
+HUB_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json",
+             "vocab.json", "merges.txt", "adapter_config.json", *companions.NAMES)  # fmt: skip
 MOST_CONFIG = 1 << 20  # bytes of a config.json
-MOST_TOKENIZER = 1 << 27  # of a tokenizer.json; those of 250,000 tokens have some 3e7
 
 
 @dataclass(frozen=True)
@@ -106,6 +103,7 @@ class Pretrained:
     path: Path
     model: GPT
     tokenizer: Tokenizer | None
+    companions: Companions
 
 
 def load(source: str | Path, dropout: float | None = None) -> Pretrained:
@@ -120,11 +118,22 @@ def load(source: str | Path, dropout: float | None = None) -> Pretrained:
     """
     folder = fetch(source)
     home = _home(folder)
-    where = home / "config.json"
-    content = parse_json(read_file(where, MOST_CONFIG), str(where))
-    config = read_config(content, str(where))
+    content = _config(home)
+    beside = companions.read((home, folder), content)
+    tokenizer = hub_tokenizer.read(folder, beside) or hub_tokenizer.read(home, beside)
+    if tokenizer is not None:
+        check_size(tokenizer, read_config(content, str(home / "config.json")), str(folder))
+    return Pretrained(folder, load_model(folder, dropout), tokenizer, beside)
+
+
+def load_model(source: str | Path, dropout: float | None = None) -> GPT:
+    """Load the model alone, without its tokenizer; arguments and errors are those of `load`."""
+    folder = fetch(source)
+    home = _home(folder)
+    content, where = _config(home), str(home / "config.json")
+    config = read_config(content, where)
     if dropout is None:
-        say_of_dropout(content, str(where))
+        say_of_dropout(content, where)
     else:
         config = replace(config, dropout=dropout)
     with contextlib.ExitStack() as stack:
@@ -133,8 +142,13 @@ def load(source: str | Path, dropout: float | None = None) -> Pretrained:
             names = fit(config, weights.shapes, str(home))
             transposed = {name for name, rule in rules(config).items() if rule.transposed}
             weights = adapter.add(folder, weights, names, transposed, stack)
-        model = build(config, weights, str(home))
-    return Pretrained(folder, model, read_tokenizer(folder) or read_tokenizer(home))
+        return build(config, weights, str(home))
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """Return the content of a folder's config.json."""
+    path = folder / "config.json"
+    return parse_json(read_file(path, MOST_CONFIG), str(path))
 
 
 def _home(folder: Path) -> Path:
@@ -149,6 +163,17 @@ def _home(folder: Path) -> Path:
     if adapter.is_one(home):
         raise UserError(f"{folder} corrects {name}, which is an adapter too; merge that one first")
     return home
+
+
+def check_size(tokenizer: Tokenizer, config: GPTConfig, where: str) -> None:
+    """Raise `UserError` if a token has no row in the embedding."""
+    if tokenizer.n_vocab > config.vocab_size:
+        end = ", the one that parts documents too" * (tokenizer.end_of_text >= config.vocab_size)
+        raise UserError(
+            f"{where}: the tokenizer has {tokenizer.n_vocab:,} tokens, but the model's vocab_size "
+            f"is {config.vocab_size:,}: the last have no row{end}; make room with transformers' "
+            "model.resize_token_embeddings(len(tokenizer)), or restore the tokenizer"
+        )
 
 
 # ---- names ----
@@ -400,19 +425,17 @@ def fetch(source: str | Path) -> Path:
     return folder
 
 
-def read_tokenizer(folder: Path) -> Tokenizer | None:
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        return None
-    return Tokenizer.from_json(read_file(path, MOST_TOKENIZER), str(path))
+def tokenizer_config(block_size: int, end: str = END_OF_TEXT) -> dict[str, Any]:
+    """Return the content of the tokenizer_config.json beside a tokenizer.json that has none.
 
 
-def tokenizer_config(block_size: int) -> dict[str, Any]:
-    """The content of the tokenizer_config.json beside a tokenizer.json of ours."""
+    Args:
+        end: the token that parts documents.
+    """
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": END_OF_TEXT,
-        "eos_token": END_OF_TEXT,
+        "bos_token": end,
+        "eos_token": end,
         "model_max_length": block_size,
         "clean_up_tokenization_spaces": False,
     }
@@ -423,6 +446,11 @@ def tokenizer_config(block_size: int) -> dict[str, Any]:
 TEXT = """The quick brown fox jumps over the lazy dog. It's 3.14, isn't it?
 def f(x):\n    return {"a": x ** 2}  # 한국어, 日本語, Ελληνικά, 🙂🇰🇷
 """
+LINES = [
+    *TEXT.splitlines(), TEXT, " \t  \n\n x   ", "'S 'll DON'T", "½ ² Ⅷ ١٢٣ e\u0301",
+    "\u1112\u1161\u11ab\u1100\u1173\u11af", "1984 12345678 3.14", "a\r\n\r\n \n  b !\n\n", " a",
+    40 * TEXT,  # some thousand tokens
+]  # fmt: skip
 TOLERANCE = 1e-5  # in float32: of a logit, as a share of the largest; of the loss, in nats/token
 BF16_TOLERANCE = 1.5  # our rounding errors, compared with theirs
 N_GREEDY = 200  # tokens of the continuation that must be the same
@@ -464,14 +492,14 @@ def check(source: str | Path) -> list[Finding]:
         ids = torch.tensor([(text * (T // len(text) + 1))[:T]])
 
     exact = theirs(ids).logits[0]  # (T, V)
+    texts = [] if tokenizer is None else _compare_texts(loaded, theirs)
     found = [
         _finding("parameters", f"{sum(map(math.prod, shapes)):,}", f"{n_theirs:,}"),
         _compare_logits(ours(ids)[0], exact),
         _compare_loss(ours(ids)[0], exact, ids[0]),
         _compare_greedy(ours, theirs, ids[:, : min(16, (T + 1) // 2)]),
     ]
-    if tokenizer is not None:
-        found.append(_compare_tokenizers(tokenizer, loaded.path))
+    found += texts
     few = ids[:, :32]  # many processors take minutes for a full context in bfloat16
     a, b = ours.bfloat16()(few)[0], theirs.bfloat16()(few).logits[0]
     return [*found, _compare_errors(a, b, exact[: len(a)])]
@@ -542,23 +570,55 @@ def _compare_greedy(ours: GPT, theirs: Any, prompt: Tensor) -> Finding:
     return Finding(f"greedy, {n} tokens", str(mine[-1]), str(yours[-1]), verdict, mine == yours)
 
 
-def _compare_tokenizers(ours: Tokenizer, folder: Path) -> Finding:
-    theirs = _transformers().AutoTokenizer.from_pretrained(folder)
-    lines = [*TEXT.splitlines(), TEXT, " \t  \n\n x   ", "'S 'll DON'T", "½ ² Ⅷ ١٢٣ e\u0301"]
-    same = 0
-    for line in lines:
-        try:
-            mine = ours.encode(line)
-        except UserError:  # a character that a char tokenizer has not
-            mine = None
-        try:
-            yours = theirs(line, add_special_tokens=False)["input_ids"]
-        except Exception:  # the same, as `tokenizers` puts it
-            yours = None
-        same += mine == yours
-    verdict = f"{same} of {len(lines)} texts agree"
-    sizes = f"{ours.n_vocab:,}", f"{len(theirs):,}"
-    return Finding("tokenizer, size", *sizes, verdict, same == len(lines))
+def _compare_texts(loaded: Pretrained, theirs: Any) -> list[Finding]:
+    """Ids of texts and prompts, the ends of a text, and a text as both pipelines write it."""
+    ours, transformers = loaded.tokenizer, _transformers()
+    assert ours is not None
+    reads = transformers.AutoTokenizer.from_pretrained(loaded.path)
+    same = [_reads_alike(ours, reads, text) for text in (*LINES, *_spelled(ours))]
+    sizes = f"{ours.n_vocab:,}", f"{len(reads):,}"
+    verdict = f"{sum(same)} of {len(same)} texts agree"
+    found = [Finding("tokenizer, size", *sizes, verdict, all(same))]
+    ends = theirs.generation_config.eos_token_id
+    ends = sorted(ends if isinstance(ends, list) else [] if ends is None else [ends])
+    found.append(_finding("ends of a text", str(sorted(ours.ends)), str(ends)))
+    prompt = "The quick"
+    if ours.kind == "char":
+        prompt = ours.decode(range(min(9, ours.end_of_text)))
+    n = min(40, loaded.model.config.block_size - len(ours.encode_prompt(prompt)))
+    if n > 0:
+        from minigen import interface  # not at the top of the file: it imports this one
+
+        ask: dict[str, Any] = {"do_sample": False, "max_new_tokens": n, "return_full_text": False}
+        known = interface.Loaded(loaded.path, loaded.model, ours, {}, loaded.companions)
+        [mine] = interface.TextGeneration(known, "cpu")(prompt, **ask)
+        pipe = transformers.pipeline("text-generation", model=theirs, tokenizer=reads, device="cpu")
+        [yours] = pipe(prompt, **ask)
+        a, b = (repr(plain(each["generated_text"][-9:])) for each in (mine, yours))
+        verdict = "same" if mine == yours else "differ"
+        found.append(Finding(f"{n} tokens, its settings", a, b, verdict, mine == yours))
+    return found
+
+
+def _spelled(tokenizer: Tokenizer) -> list[str]:
+    """Texts that spell control tokens, as the template of a chat has them."""
+    names = [*tokenizer.controls.values()][:20]
+    return [*(f"a {name} b{name}\n" for name in names), "".join(names)]
+
+
+def _reads_alike(ours: Tokenizer, theirs: Any, text: str) -> bool:
+    """Whether a text has the same ids, as such and as a prompt, and they the same text."""
+    try:
+        mine = ours.encode(text, special=True), ours.encode_prompt(text)
+    except UserError:  # a character that a char tokenizer has not
+        mine = None
+    try:
+        yours = theirs(text, add_special_tokens=False)["input_ids"], theirs(text)["input_ids"]
+    except Exception:  # the same, as `tokenizers` puts it
+        yours = None
+    if mine is None or yours is None:
+        return mine == yours
+    return mine == yours and ours.decode(mine[0]) == theirs.decode(yours[0])
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,7 +11,7 @@ Shapes, everywhere in this file:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Generic, Protocol, TypeVar
@@ -250,7 +250,7 @@ def generate(
     *,
     n_vocab: int,
     max_new_tokens: int,
-    end_of_text: int | None = None,
+    end_of_text: int | Collection[int] | None = None,
     seed: int = 0,
     samples: Sequence[int] | None = None,
     finished: set[int] | None = None,
@@ -263,7 +263,8 @@ def generate(
         new_cache: makes an empty cache for so many rows; its capacity is the context's length.
         prompts: ids, at least one a row. For n samples of one prompt, give it n times.
         n_vocab: ids from here on only pad the model's vocabulary and are never drawn.
-        end_of_text: this id ends its row, after it was yielded. None: nothing does.
+        end_of_text: this id, or each of these, ends its row, after it was yielded. None: nothing
+            does.
         samples: row b draws the random numbers of sample samples[b]; by default, of sample b.
         finished: rows that the caller adds to this set get no more tokens.
 
@@ -284,6 +285,7 @@ def generate(
     if not all(prompts):
         raise ValueError("a prompt has no token; begin it with the end-of-text token")
     samples = range(len(prompts)) if samples is None else samples
+    ends = (end_of_text,) if isinstance(end_of_text, int) else end_of_text or ()
     finished = set() if finished is None else finished
     reader = Reader(model, new_cache)
     texts = {row: list(prompt) for row, prompt in enumerate(prompts)}
@@ -302,7 +304,7 @@ def generate(
             forgotten = len(text) - n_visible(len(text), reader.block_size)
             step[row] = Token(ids[b], numbers[b], logits[b], text[:], forgotten)
             text.append(ids[b])
-            if ids[b] == end_of_text:
+            if ids[b] in ends:
                 finished.add(row)
         yield step
 

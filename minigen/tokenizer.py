@@ -7,11 +7,11 @@
     gpt2   the 50,256 tokens that OpenAI published with GPT-2               any
 
 A tokenizer is two facts: its kind, and the bytes of each token in the order of the ids. The last id
-is always END_OF_TEXT, which parts documents; no text encodes to it. A third fact is how a model
-reads a text: with END_OF_TEXT before it, as in training, or bare, as other people's GPT-2 and a
-model of a book, which has hardly ever seen END_OF_TEXT.
+is always END_OF_TEXT, which parts documents; no text encodes to it, but a prompt may. A third fact
+is how a model reads a text: with END_OF_TEXT before it, as in training, or bare, as other people's
+GPT-2 and a model of a book, which has hardly ever seen END_OF_TEXT.
 
-Tokenizers of other models are read by Hugging Face's library: `HubTokenizer`.
+Tokenizers of other models are read by Hugging Face's library: `minigen/hub_tokenizer.py`.
 
 >>> tokenizer = train_tokenizer("bpe", ["low lower lowest"], vocab_size=260)
 >>> tokenizer.encode("lower")
@@ -42,7 +42,7 @@ import regex
 import tiktoken
 
 import minigen
-from minigen.errors import UserError, install, one_line_errors
+from minigen.errors import UserError, one_line_errors
 from minigen.streams import decoded
 
 if TYPE_CHECKING:  # NumPy takes longer to import than all the rest, so it waits for its first use
@@ -67,6 +67,11 @@ class Tokenizer:
         tokens: the bytes of each id's token, END_OF_TEXT's last. Smaller ids are joined earlier.
         bare: a model reads a text without END_OF_TEXT before it.
 
+    Attributes:
+        end_of_text: the id that parts documents.
+        controls: the ids that no text encodes to, and how a prompt spells each.
+        ends: the ids that end a text that the model writes; another model's files may name others.
+
     Raises ValueError if these cannot be the tokens of that kind.
     """
 
@@ -74,6 +79,8 @@ class Tokenizer:
         self.kind = kind
         self.n_vocab = len(tokens)
         self.end_of_text = self.n_vocab - 1
+        self.controls = {self.end_of_text: END_OF_TEXT}
+        self.ends = frozenset(self.controls)
         self.bare = bare
         self._tokens = list(tokens)
         self._ids = {token: id for id, token in enumerate(tokens[:-1])}
@@ -99,16 +106,28 @@ class Tokenizer:
     def __len__(self) -> int:
         return self.n_vocab
 
-    def encode(self, text: str | bytes) -> list[int]:
+    @property
+    def stops(self) -> frozenset[int]:
+        """The ids that end a text, also one that ends as documents do in training."""
+        return self.ends | {self.end_of_text}
+
+    def encode(self, text: str | bytes, special: bool = False) -> list[int]:
         """The ids of `text`; END_OF_TEXT written in it is plain text.
 
         Of `bytes`, the parts that are UTF-8 encode as the text they are, any other byte as itself.
+
+        Args:
+            special: read `controls` that a `str` spells as such. Of a stranger's text they are
+                letters; of a prompt that you write they are what transformers reads.
 
         Raises UserError for what has no id: with char, an unknown character; a lone surrogate.
         """
         ids: list[int] = []
         if isinstance(text, str):
-            ids = self.encode_array(text).tolist()
+            first, *others = text.split(END_OF_TEXT) if special else [text]
+            ids = self.encode_array(first).tolist()
+            for part in others:
+                ids += [self.end_of_text, *self.encode(part)]
         elif self.kind == "char":
             try:
                 ids = self.encode(text.decode("utf-8"))
@@ -124,15 +143,16 @@ class Tokenizer:
                     ids += self.encode(part)
         return ids
 
-    def encode_prompt(self, text: str, opening: str = "") -> list[int]:
+    def encode_prompt(self, text: str, opening: str = "", special: bool = True) -> list[int]:
         """The ids that a model reads to go on after `text`; at least one.
 
         Args:
             opening: what the model reads instead of an empty text.
+            special: read `controls` that the text spells as such, as transformers does.
         """
         if opening and not text:
             return self.encode(opening)
-        ids = self.encode(text)
+        ids = self.encode(text, special)
         return ids if self.bare and ids else [self.end_of_text, *ids]
 
     def encode_array(self, text: str) -> npt.NDArray[np.uint32]:
@@ -167,6 +187,18 @@ class Tokenizer:
         # As one text, in which it stands for itself: many short documents take half of the time.
         text = "".join(END_OF_TEXT + text for text in documents)
         return self._encoding.encode_to_numpy(text, allowed_special={END_OF_TEXT})
+
+    def can_cut(self, text: str, at: int) -> bool:
+        """Whether no token crosses text[at], if that is the white space after something else."""
+        return True
+
+    def count_controls(self, documents: Iterable[str]) -> int:
+        """How often texts spell one of `controls`, which `encode` reads as letters."""
+        return sum(text.count(name) for text in documents for name in self.controls.values())
+
+    def count_changed(self, documents: Iterable[str], ids: npt.NDArray[np.uint32]) -> int:
+        """1 if the ids of texts do not hold the texts' bytes; 0 always, as `decode` gives all."""
+        return 0
 
     def copy(self) -> Tokenizer:
         """One for another thread: two that share tiktoken's regular expression slow each other."""
@@ -244,20 +276,26 @@ class Tokenizer:
         return json.dumps(content, ensure_ascii=False).encode("utf-8")
 
     @classmethod
-    def from_json(cls, content: bytes, name: str = "tokenizer.json") -> Tokenizer:
+    def from_json(
+        cls, content: bytes, name: str = "tokenizer.json", end: str | int | None = None
+    ) -> Tokenizer:
         """Read what `to_json` wrote, or any byte-level tokenizer.json.
+
+        Args:
+            name: for messages.
+            end: the token, or its id, that parts documents where there is no END_OF_TEXT.
 
         Raises UserError, naming `name`, if it is neither.
         """
+        from minigen.hub_tokenizer import HubTokenizer  # not above: it imports this file
+
         try:
-            saved = json.loads(content)
-            ours = _read_ours(saved) or _read_gpt2(saved)
-            return ours or HubTokenizer(content)
+            return read_own(json.loads(content)) or HubTokenizer(content, name, end)
         except UserError:
             raise
         except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
             raise UserError(
-                f"{name} is damaged or not a byte-level tokenizer with {END_OF_TEXT}; save it again"
+                f"{name} is damaged or not a byte-level tokenizer.json; save it again"
             ) from None
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -274,63 +312,6 @@ class Tokenizer:
                 f"cannot read {path} as a tokenizer: {error.strerror}; save it again"
             ) from None
         return cls.from_json(content, str(path))
-
-
-class HubTokenizer(Tokenizer):
-    """Another model's tokenizer, as `tokenizers` reads its tokenizer.json; the file stays as it is.
-
-    Raises UserError if `tokenizers` is not installed, and ValueError if a text does not come back
-    from its tokens, or END_OF_TEXT is none of them.
-    """
-
-    def __init__(self, content: bytes) -> None:
-        try:
-            import tokenizers
-        except ImportError:
-            raise UserError(f"to read this tokenizer, first: {install('hf')}") from None
-        saved = json.loads(content)
-        probe = " Ab c\n\n12 é"
-        try:
-            self._theirs = tokenizers.Tokenizer.from_str(content.decode("utf-8"))
-            self._theirs.encode_special_tokens = (
-                True  # END_OF_TEXT that a user writes is plain text
-            )
-            self.bare = not self._theirs.encode("").ids
-            comes_back = self._theirs.decode(self._theirs.encode(probe).ids) == probe
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # even a damaged file's "panic" in Rust, no Exception
-            raise ValueError(str(error)) from None
-        added = {token["id"]: token["content"].encode() for token in saved["added_tokens"]}
-        vocab = self._theirs.get_vocab(with_added_tokens=True)
-        known = {id: added.get(id) or _token("hub", name) for name, id in vocab.items()}
-        whole = set(known.values()) >= set(BYTES) and END_OF_TEXT.encode() in added.values()
-        if not (comes_back and whole) or saved["model"].get("dropout"):
-            raise ValueError("not a byte-level tokenizer")
-        self.kind, self.n_vocab = "hub", max(vocab.values()) + 1
-        self.end_of_text = vocab[END_OF_TEXT]
-        self._tokens = [known.get(id, b"") for id in range(self.n_vocab)]
-        self._ids = {token: id for id, token in known.items()}
-        self._content = content
-
-    def encode_array(self, text: str) -> npt.NDArray[np.uint32]:
-        import numpy as np
-
-        try:
-            ids = self._theirs.encode(text, add_special_tokens=False).ids
-        except (TypeError, UnicodeEncodeError):
-            raise UserError("the text holds half of a surrogate pair; remove it") from None
-        return np.array(ids, dtype=np.uint32)
-
-    def copy(self) -> HubTokenizer:
-        return HubTokenizer(self._content)
-
-    @property
-    def fingerprint(self) -> str:
-        return hashlib.sha256(self._content).hexdigest()
-
-    def to_json(self) -> bytes:
-        return self._content
 
 
 class StreamDecoder:
@@ -503,35 +484,91 @@ def _name(kind: str, token: bytes) -> str:
 
 def _token(kind: str, name: str) -> bytes:
     """The token that tokenizer.json spells `name`."""
-    return name.encode() if kind == "char" else name.translate(_BYTE_OF_CHAR).encode("latin-1")
+    return name.encode() if kind == "char" else token_of_name(name)
 
 
-# GPT-2's tokens, told by the fingerprint that they have with its way to cut.
+def token_of_name(name: str) -> bytes:
+    """The bytes that GPT-2's characters spell; UnicodeEncodeError if one is none of them."""
+    if not spells_bytes(name):
+        raise UnicodeEncodeError("latin-1", name, 0, len(name), "a character stands for no byte")
+    return name.translate(_BYTE_OF_CHAR).encode("latin-1")
+
+
+def spells_bytes(name: str) -> bool:
+    """Whether each character stands for a byte."""
+    return all(ord(char) in _BYTE_OF_CHAR for char in name)
+
+
+# GPT-2's tokens, told by the fingerprint that they have with its way to cut, and the pairs that
+# OpenAI's file joins to them.
 _GPT2 = "b4ef56d20c4773bacf9c3e8aa6d30e0c9188d4f8fb3b9e57981e2ec8c964256e"
+_GPT2_MERGES = "04e3597d7996f292ca9b8b7285ca4d58a6ae171ac47d73fc7140ceb0c7a6bbc0"
+
+
+def read_own(saved: dict[str, Any]) -> Tokenizer | None:
+    """The tokenizer whose `to_json` gives all of `saved`, or GPT-2's; None if it is another."""
+    # How to cut off and to fill up texts is set anew at each call, by transformers too.
+    saved = {**saved, "truncation": None, "padding": None}
+    if saved["model"].get("type", "BPE") not in ("BPE", "WordLevel"):
+        return None
+    return _read_ours(saved) or _read_gpt2(saved)
 
 
 def _read_ours(saved: dict[str, Any]) -> Tokenizer | None:
-    """The tokenizer whose `to_json` gives all of `saved`; None if there is none."""
     kind = next((kind for kind in KINDS if _CUTS[kind] == saved["pre_tokenizer"]), None)
     if kind is None:
         return None
     vocab = saved["model"]["vocab"]
-    tokens = [_token(kind, token) for token in sorted(vocab, key=vocab.__getitem__)]
     bare = saved["post_processor"] is None
     # All of it must be what `to_json` writes for these tokens. So nothing is damaged, and nothing
     # asks for what `Tokenizer` does not do.
-    return Tokenizer(kind, tokens, bare) if saved == _hugging_face(kind, tokens, bare) else None
+    try:
+        tokens = [_token(kind, token) for token in sorted(vocab, key=vocab.__getitem__)]
+        ours = Tokenizer(kind, tokens, bare)
+    except ValueError:
+        return None
+    return ours if saved == _hugging_face(kind, tokens, bare) else None
 
 
 def _read_gpt2(saved: dict[str, Any]) -> Tokenizer | None:
-    """GPT-2's tokenizer, as others save it with the same content; None if it is another."""
-    cut, vocab = saved["pre_tokenizer"] or {}, saved["model"]["vocab"]
-    plain = (cut.get("type"), cut.get("add_prefix_space")) == ("ByteLevel", False)
-    if not plain or len(vocab) != 50257 or saved["normalizer"] is not None:
+    """GPT-2's tokenizer, as others save it with the same content."""
+    if len(vocab := saved["model"]["vocab"]) != 50257:
         return None
     names = sorted(vocab, key=vocab.__getitem__)
-    tokenizer = Tokenizer("gpt2", [_token("gpt2", name) for name in names], bare=True)
-    return tokenizer if tokenizer.fingerprint == _GPT2 else None
+    try:
+        ours = Tokenizer("gpt2", [_token("gpt2", name) for name in names], bare=True)
+    except ValueError:
+        return None
+    return ours if ours.fingerprint == _GPT2 and _asks_for_no_more(saved, ours) else None
+
+
+def _asks_for_no_more(saved: dict[str, Any], gpt2: Tokenizer) -> bool:
+    """Whether a file with GPT-2's tokens also says of all else what OpenAI's says."""
+    model, added = saved["model"], saved["added_tokens"]
+    cut, begin = saved["pre_tokenizer"] or {}, saved["post_processor"] or {"type": "ByteLevel"}
+    decoder = saved["decoder"] or {}
+    merges = [" ".join(m) if isinstance(m, list) else m for m in model["merges"]]
+    own = [" ".join(m) for m in json.loads(gpt2.to_json())["model"]["merges"]]
+    digest = hashlib.sha256("\n".join(merges).encode()).hexdigest()
+    return (
+        (cut.get("type"), cut.get("add_prefix_space")) == ("ByteLevel", False)
+        and cut.get("use_regex", True)
+        and saved["normalizer"] is None
+        # Neither adds a token.
+        and (begin["type"] == "ByteLevel" or [*begin.get("single", ())] == [_TEXT])
+        and decoder.get("type") == "ByteLevel"
+        and model.get("type", "BPE") == "BPE"
+        and not any(model.get(name) for name in ("dropout", *_AFFIXES, "byte_fallback"))
+        and (digest == _GPT2_MERGES or merges == own)
+        and len(added) == 1
+        and (added[0]["content"], added[0]["id"]) == (END_OF_TEXT, gpt2.end_of_text)
+        and added[0]["special"]
+        and not any(added[0].get(name) for name in ("lstrip", "rstrip", "single_word"))
+    )
+
+
+_AFFIXES = ("continuing_subword_prefix", "end_of_word_suffix")
+_TEXT = {"Sequence": {"id": "A", "type_id": 0}}  # of a template
 
 
 def _hugging_face(kind: str, tokens: Sequence[bytes], bare: bool) -> dict[str, Any]:
@@ -545,7 +582,7 @@ def _hugging_face(kind: str, tokens: Sequence[bytes], bare: bool) -> dict[str, A
     else:
         model |= {"type": "BPE", "fuse_unk": False, "byte_fallback": False}
         model |= dict.fromkeys(("dropout", "unk_token"))
-        model |= dict.fromkeys(("continuing_subword_prefix", "end_of_word_suffix"))
+        model |= dict.fromkeys(_AFFIXES)
         # tiktoken takes a chunk that is a token whole, and joins any two neighbours that make a
         # token; `tokenizers` joins only listed pairs. So list all ways to halve each token.
         model["ignore_merges"] = True
@@ -558,12 +595,11 @@ def _hugging_face(kind: str, tokens: Sequence[bytes], bare: bool) -> dict[str, A
     end_of_text = {"id": len(tokens) - 1, "content": END_OF_TEXT, "special": True}
     end_of_text |= dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     name = {"id": END_OF_TEXT, "type_id": 0}
-    text = {"Sequence": {"id": "A", "type_id": 0}}
     second = {"Sequence": {"id": "B", "type_id": 1}}
     begin = {
         "type": "TemplateProcessing",
-        "single": [{"SpecialToken": name}, text],
-        "pair": [{"SpecialToken": name}, text, {"SpecialToken": name}, second],
+        "single": [{"SpecialToken": name}, _TEXT],
+        "pair": [{"SpecialToken": name}, _TEXT, {"SpecialToken": name}, second],
         "special_tokens": {
             END_OF_TEXT: {"id": END_OF_TEXT, "ids": [len(tokens) - 1], "tokens": [END_OF_TEXT]}
         },

@@ -29,18 +29,22 @@ LEAVES = {
 ALLOWED = {
     "checkpoint.py": {
         "minigen",
+        "minigen.companions",
         "minigen.config_file",
         "minigen.model",
         "minigen.tensor_file",
         "minigen.tokenizer",
         "minigen.weight_files",
     },
+    "companions.py": {"minigen.tensor_file"},
+    "hub_tokenizer.py": {"minigen.companions", "minigen.tensor_file", "minigen.tokenizer"},
     "lora.py": {"minigen", "minigen.config_file", "minigen.model"},  # pretrained
     "config_file.py": {"minigen.model", "minigen.tensor_file"},
     "weight_files.py": {"minigen.tensor_file"},
     "adapter.py": {"minigen.config_file", "minigen.tensor_file", "minigen.weight_files"},
     "pretrained.py": {
         "minigen",  # adapter
+        "minigen.companions",
         "minigen.config_file",
         "minigen.model",
         "minigen.sampling",
@@ -50,7 +54,7 @@ ALLOWED = {
     },
     "data.py": {"minigen.text_file", "minigen.tokenizer"},
     "command_line.py": {"minigen"},
-    "tokenizer.py": {"minigen"},
+    "tokenizer.py": {"minigen", "minigen.hub_tokenizer"},
     "decoder.py": {"minigen.device", "minigen.model", "minigen.native", "minigen.threads"},
     "device.py": {"minigen.model"},
     "signals.py": {"minigen"},
@@ -59,6 +63,7 @@ ALLOWED = {
     "graph.py": {"minigen.model"},
     "interface.py": {
         "minigen",
+        "minigen.companions",
         "minigen.decoder",
         "minigen.device",
         "minigen.graph",

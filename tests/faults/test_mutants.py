@@ -113,6 +113,40 @@ MUTANTS = {
         "minigen/corpora/__init__.py", "(n := count_documents(plain, END_OF_TEXT))", "(n := 0)",
         "../test_own_text.py::test_end_of_text_in_a_file_separates_documents",
     ),
+    "a tokenizer's truncation is set aside": (
+        "minigen/hub_tokenizer.py", 'saved |= {"truncation": None, "padding": None}', "pass",
+        "../test_hub_tokenizer.py::test_truncation_and_padding_are_set_aside",
+    ),
+    "what is not byte-level is refused": (
+        "minigen/hub_tokenizer.py", "    if why:\n", "    if False:\n",
+        "../test_hub_tokenizer.py::test_what_is_no_byte_level_tokenizer_is_called_by_its_name",
+    ),
+    "a place to cut is tried": (
+        "minigen/hub_tokenizer.py",
+        "return [*self.encode(before), *self.encode(after)] == self.encode(before + after)",
+        "return True",
+        "../test_hub_tokenizer.py::test_tokens_of_parts_are_tokens_of_the_whole",
+    ),
+    "a token has a row": (
+        "minigen/pretrained.py", "if tokenizer.n_vocab > config.vocab_size:", "if False:",
+        "../test_hub_tokenizer.py::test_an_unreadable_folder_costs_one_line_before_weights",
+    ),
+    "control tokens in a prompt": (
+        "minigen/hub_tokenizer.py", "self._theirs.encode_special_tokens = not special", "",
+        "../test_companions.py::test_a_checkpoint_keeps_what_belongs_to_its_model",
+    ),
+    "the model's own ends": (
+        "minigen/hub_tokenizer.py", "    tokenizer.ends = companions.ends\n", "",
+        "../test_companions.py::test_each_end_ends_a_text_and_is_not_shown",
+    ),
+    "a setting that is not computed": (
+        "minigen/companions.py", "        if refused:\n", "        if False:\n",
+        "../test_companions.py::test_what_is_not_computed_is_refused_by_name",
+    ),
+    "what belongs to a model": (
+        "minigen/checkpoint.py", ": config, **beside.files}", ": config}",
+        "../test_companions.py::test_a_checkpoint_keeps_what_belongs_to_its_model",
+    ),
 }  # fmt: skip
 CHEAP = ("fsync of a file", "rename", "the optimiser's state", "the manifest's check",
          "the finite check", "an error of the disk")  # fmt: skip

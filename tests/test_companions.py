@@ -1,0 +1,278 @@
+"""Theorems about what belongs to a model: its ends, its settings, its template stay with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import drawn_tokenizers
+import pytest
+import tokenizers
+import torch
+import transformers
+from transformers import AutoTokenizer, GenerationConfig, Qwen3Config, Qwen3ForCausalLM
+
+import minigen
+import sample
+import train
+from minigen import checkpoint, companions, lora, pretrained
+from minigen.errors import UserError
+from minigen.tokenizer import END_OF_TEXT
+
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
+
+
+def make(folder: Path, generation: dict[str, Any] | None = None, **settings: Any) -> Any:
+    """Save a random Qwen3 with a chat's control tokens; returns the model of transformers.
+
+    Args:
+        generation: the content of generation_config.json; None: there is none.
+        settings: of tokenizer_config.json.
+    """
+    saved = json.loads(drawn_tokenizers.trained(True))
+    n = len(saved["model"]["vocab"])
+    saved["decoder"] = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True,
+                        "use_regex": True}  # fmt: skip
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(saved))
+    theirs.add_special_tokens([END_OF_TEXT, "<|im_start|>", "<|im_end|>"])
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    model = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=n + 3,
+            hidden_size=16,
+            intermediate_size=24,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=8,
+            max_position_embeddings=320,
+            tie_word_embeddings=False,
+            initializer_range=0.5,
+            eos_token_id=n + 2,
+        )
+    )
+    model.save_pretrained(folder)
+    theirs.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", **settings}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    path = folder / "generation_config.json"
+    path.unlink(missing_ok=True)
+    if generation is not None:
+        path.write_text(json.dumps(generation))
+    return model
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A chat model: a template, an end of its own, settings of its own."""
+    folder = tmp_path_factory.mktemp("chat")
+    generation = {"eos_token_id": [302, 300], "repetition_penalty": 1.3, "top_k": 7}
+    make(folder, generation, chat_template=TEMPLATE, pad_token=END_OF_TEXT)
+    return folder
+
+
+# ---- settings ----
+
+
+def test_every_setting_of_transformers_is_decided_about() -> None:
+    known = {name for name in GenerationConfig().to_dict() if not name.startswith("_")}
+    decided = [companions.COMPUTED, companions.NOT_COMPUTED, companions.WITHOUT_EFFECT]
+    assert known <= set().union(*decided)
+    assert sum(map(len, decided)) == len(set().union(*decided))  # once
+
+
+def test_what_is_not_computed_is_refused_by_name(tmp_path: Path) -> None:
+    """Unless its value asks for nothing; and what no version of transformers knows."""
+    for name in (*companions.NOT_COMPUTED, "a_new_one"):
+        for value in (None, *companions.NOT_COMPUTED.get(name, ())):
+            assert companions.Companions(generation={name: value}).settings("m") == {}
+        asked = companions.Companions(generation={name: [7], "top_k": 5})
+        with pytest.raises(UserError, match=rf"^m: generation_config.json asks for {name} \[7\],"):
+            asked.settings("m")
+    for name in companions.COMPUTED:
+        with pytest.raises(UserError, match=f"^m: {name} is "):
+            companions.of({"generation_config.json": json.dumps({name: {}}).encode()}, {}, "m")
+
+
+@pytest.mark.parametrize(
+    "generation, call",
+    [
+        ({"repetition_penalty": 1.9}, {"do_sample": False, "max_new_tokens": 20}),
+        ({"repetition_penalty": 1.9}, {"do_sample": False, "repetition_penalty": 1.0}),
+        ({"do_sample": False}, {}),
+        ({"do_sample": False, "max_new_tokens": 7}, {}),
+        ({"do_sample": False, "max_new_tokens": 7}, {"max_length": 30}),
+        ({"do_sample": False, "max_length": 12}, {}),
+        ({"do_sample": False, "max_length": 12}, {"max_new_tokens": 9}),
+        ({"top_k": 1}, {"max_new_tokens": 15}),
+        ({"top_p": 1e-9}, {"max_new_tokens": 15}),
+        ({"min_p": 1.0}, {"max_new_tokens": 15}),
+        ({"temperature": 1e-6}, {"max_new_tokens": 15}),
+        ({"eos_token_id": [301, 40, 63, 107], "do_sample": False}, {"max_new_tokens": 30}),
+        ({"eos_token_id": None, "do_sample": False}, {"max_new_tokens": 30}),
+        ({"num_beams": 1, "typical_p": 1.0, "do_sample": False}, {"max_new_tokens": 5}),
+        (None, {"do_sample": False, "max_new_tokens": 30}),
+    ],
+)  # fmt: skip
+def test_what_a_call_does_not_say_is_taken_from_the_model(
+    generation: dict[str, Any] | None, call: dict[str, Any], tmp_path: Path
+) -> None:
+    """Both pipelines write the same. A draw that only one token can win is no chance."""
+    make(tmp_path, generation)
+    text = "<|im_start|>the goat<|im_end|>"
+    theirs = transformers.pipeline("text-generation", model=str(tmp_path), device="cpu")
+    ours = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")
+    assert ours(text, **call) == theirs(text, **call)
+
+
+def test_an_empty_prompt_begins_with_the_model_s_first_token(tmp_path: Path) -> None:
+    make(tmp_path, {"bos_token_id": 301, "do_sample": False, "max_new_tokens": 9})
+    theirs = transformers.pipeline("text-generation", model=str(tmp_path), device="cpu")
+    ours = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")
+    assert ours.tokenizer.encode_prompt("") == [301] and ours("") == theirs("")
+
+
+def test_settings_in_an_old_config_are_read(tmp_path: Path) -> None:
+    """As transformers reads them where there is no generation_config.json."""
+    make(tmp_path)
+    edit(tmp_path / "config.json", repetition_penalty=1.9, do_sample=False)
+    ours = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")
+    theirs = transformers.pipeline("text-generation", model=str(tmp_path), device="cpu")
+    assert ours("the goat", max_new_tokens=20) == theirs("the goat", max_new_tokens=20)
+    edit(tmp_path / "config.json", num_beams=4)
+    with pytest.raises(UserError, match="num_beams 4"):
+        minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")
+
+
+def test_the_command_says_what_the_model_asks_for(
+    chat: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sample.main(["--checkpoint", str(chat), "--prompt", "a", "--max_new_tokens", "2", "--top_k=7"])
+    assert "asks for repetition_penalty 1.3; flags decide" in capsys.readouterr().err
+
+
+def test_each_end_ends_a_text_and_is_not_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also in sample.py; a token that is no control token is shown, as transformers does."""
+    model = make(tmp_path, {"eos_token_id": [302, 40]})
+    with torch.no_grad():  # whatever is read, one token follows
+        model.model.norm.weight.zero_()
+        model.model.norm.weight[0] = 1.0
+        model.model.embed_tokens.weight[:, 0] = 5.0
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+    for id, shown in ((302, ""), (40, "I"), (301, None)):
+        with torch.no_grad():
+            model.lm_head.weight.zero_()
+            model.lm_head.weight[id, 0] = 3.0
+        model.generation_config = GenerationConfig(eos_token_id=[302, 40])
+        model.save_pretrained(tmp_path)
+        ask = {"do_sample": False, "max_new_tokens": 5}
+        ours = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")("a", **ask)
+        theirs = transformers.pipeline("text-generation", model=str(tmp_path), device="cpu")
+        assert ours == theirs("a", **ask)
+        flags = ["--checkpoint", str(tmp_path), "--prompt", "a", "--max_new_tokens", "5"]
+        sample.main([*flags, "--temperature", "0"])
+        written = capsys.readouterr().out
+        assert written == "a" + ("<|im_start|>" * 5 if shown is None else shown) + "\n"
+
+
+# ---- what stays with a model ----
+
+
+def same_companions(before: Path, after: Path) -> None:
+    """What transformers finds in both."""
+    a, b = (AutoTokenizer.from_pretrained(path) for path in (before, after))
+    assert (a.chat_template, a.special_tokens_map) == (b.chat_template, b.special_tokens_map)
+    assert {k: str(v) for k, v in a.added_tokens_decoder.items()} == {
+        k: str(v) for k, v in b.added_tokens_decoder.items()
+    }
+    text = "<|im_start|>user\nthe goat<|im_end|>"
+    assert a(text)["input_ids"] == b(text)["input_ids"]
+    old, new = (GenerationConfig.from_pretrained(path).to_dict() for path in (before, after))
+    assert old == new
+    old, new = (json.loads((path / "config.json").read_text()) for path in (before, after))
+    for name in companions.IDS:
+        assert old.get(name) == new.get(name)
+
+
+def test_a_checkpoint_keeps_what_belongs_to_its_model(chat: Path, tmp_path: Path) -> None:
+    """Also the next one of the same run, what is exported of it, and a model with LoRA merged."""
+    (chat / "chat_template.jinja").write_text(TEMPLATE)
+    loaded = pretrained.load(chat)
+    beside, facts = loaded.companions, {"step": 1}
+    first = checkpoint.save(tmp_path, loaded.model, loaded.tokenizer, {}, facts, beside)
+    again = checkpoint.load(first)
+    assert again.tokenizer.ends == {300, 302} and again.companions == beside
+    second = checkpoint.save(
+        tmp_path, again.model(), again.tokenizer, {}, {"step": 2}, again.companions
+    )
+    lora.add(loaded.model, 2)
+    path = str(chat)
+    tuned = {"path": path, "sha256": lora.fingerprint(loaded.model), "config": {}}
+    third = checkpoint.save(
+        tmp_path, loaded.model, loaded.tokenizer, {}, {"step": 3, "tuned": tuned}, beside
+    )
+    prompt = "<|im_start|>user\nthe goat<|im_end|>"
+    theirs = AutoTokenizer.from_pretrained(chat)(prompt)["input_ids"]
+    assert again.tokenizer.encode_prompt(prompt) == theirs
+    for folder in (first, second, checkpoint.export(third, tmp_path / "exported")):
+        same_companions(chat, folder)
+    assert (third / "chat_template.jinja").read_text() == TEMPLATE
+    (first / "generation_config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"generation_config\.json is damaged"):
+        checkpoint.load(first)
+
+
+def test_fine_tuning_keeps_what_belongs_to_the_model(
+    chat: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: None
+) -> None:
+    """And the live sample ends at the model's ends; a resumed run keeps them, too."""
+    monkeypatch.chdir(tmp_path)
+    flags = ["--block_size", "16", "--batch_size", "2", "--device", "cpu", "--compile", "no"]
+    flags += ["--data", str(text), "--old_data", str(text), "--name", "tuned"]
+    assert train.main(["--init_from", str(chat), "--max_steps", "2", *flags]) == 0
+    resume = ["--init_from", "resume", "--name", "tuned", "--max_steps", "3", "--device", "cpu"]
+    assert train.main(resume) == 0
+    for step in (2, 3):
+        same_companions(chat, tmp_path / f"out/tuned/step-{step:06d}")
+
+
+def test_a_checkpoint_of_before_has_no_companions_and_loads(chat: Path, tmp_path: Path) -> None:
+    """It has another's tokenizer.json, and our tokenizer_config.json."""
+    loaded = pretrained.load(chat)
+    assert loaded.tokenizer is not None
+    path = checkpoint.save(tmp_path, loaded.model, loaded.tokenizer, {}, {"step": 1})
+    found = checkpoint.load(path)
+    assert found.tokenizer.fingerprint == loaded.tokenizer.fingerprint
+    assert found.tokenizer.ends == {found.tokenizer.end_of_text} == {300}
+    assert found.companions.files.keys() == {"tokenizer_config.json"}
+
+
+# ---- the check ----
+
+
+def test_the_check_sees_other_ends_and_settings(chat: Path) -> None:
+    """It compares the texts that both pipelines write, and ids of long and special texts."""
+    found = {one.what: one for one in pretrained.check(chat)}
+    assert all(one.agrees for one in found.values()), found
+    assert "16 of 16" in found["tokenizer, size"].verdict
+    assert found["ends of a text"].ours == "[300, 302]"
+    loaded = pretrained.load(chat)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(chat)
+    assert loaded.tokenizer is not None
+    loaded.tokenizer.ends = frozenset([300])
+    theirs.generation_config.repetition_penalty = 5.0
+    _, ends, written = pretrained._compare_texts(loaded, theirs)
+    assert not ends.agrees and not written.agrees
