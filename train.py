@@ -171,11 +171,7 @@ class TrainConfig:
             fitting, minutes = "slim", self.minutes or (3 if len(written) == 1 else 6)
         size = fitting if self.size == "auto" else self.size
         chosen: dict[str, Any] = {k: v for k, v in SIZES[size].items() if not getattr(self, k)}
-        chosen |= {
-            "size": size,
-            "minutes": minutes,
-        }
-        config = dataclasses.replace(self, **chosen)
+        config = dataclasses.replace(self, **chosen | {"size": size, "minutes": minutes})
         if config.init_from == "scratch" and (config.lora_rank or config.old_data):
             raise UserError("--lora_rank and --old_data go with a trained model: give --init_from")
         if config.optimizer == "auto":

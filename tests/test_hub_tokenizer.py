@@ -342,10 +342,14 @@ def test_a_text_that_spells_control_tokens_is_told(
         assert "changes the training text" in said[1]
 
 
+CHANGES = ["first token", "prefix space", "other merges", "digits alone", "no pattern"]
+CHANGES += ["normalizer", "no decoder", "one more token", "end_of_text lstrip", "suffix"]
+
+
 @pytest.mark.parametrize(
     "change",
-    ["first token", "digits alone", "no pattern", "normalizer", "prefix space", "no decoder",
-     "other merges", "one more token", "end_of_text lstrip", "suffix"],
+    [pytest.param(change, marks=pytest.mark.slow if n > 2 else ())  # two seconds each
+     for n, change in enumerate(CHANGES)],
 )  # fmt: skip
 def test_gpt2_s_tokens_in_a_file_that_asks_for_more_are_not_gpt2(
     change: str, gpt2_file: dict[str, Any]

@@ -37,7 +37,8 @@ def forbidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[
     monkeypatch.setattr(tempfile, "TemporaryFile", make_checked)
     monkeypatch.setattr(Path, "mkdir", mkdir_checked)
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
-    mkdir(tmp_path / "tmp")
+    for name in ("installed", "home", "tmp"):
+        mkdir(tmp_path / name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     places.writable.cache_clear()
     yield folders

@@ -22,7 +22,7 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigen.errors import UserError
+from minigen.errors import UserError, one_line_errors
 from minigen.hub_tokenizer import HubTokenizer
 from minigen.tokenizer import (
     BYTES,
@@ -667,7 +667,7 @@ def test_the_command_says_in_one_line_what_is_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["", "low", "--tokenizer", str(tmp_path / "missing.json")])
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(SystemExit) as stopped, one_line_errors():
         main()
     shown = capsys.readouterr()
     assert stopped.value.code == 2 and shown.out == ""

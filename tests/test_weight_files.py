@@ -252,10 +252,11 @@ def test_a_tensor_under_two_names_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["step-1000", "step-000001", "checkpoint-500"])
 def test_a_folder_of_others_is_what_it_holds(name: str, tmp_path: Path) -> None:
     """A model of transformers is one under any name, and no checkpoint of a run."""
-    folder = tmp_path / name
+    folder = tmp_path / "models" / name
+    folder.parent.mkdir()
     save_file(parts("gpt2", folder), folder / "model.safetensors", {"format": "pt"})
     assert not checkpoint.is_one(folder)
-    assert checkpoint.steps(tmp_path) == [] and checkpoint.runs(tmp_path.parent) == []
+    assert checkpoint.steps(folder.parent) == [] and checkpoint.runs(tmp_path) == []
     assert checkpoint.find(str(folder)) == folder
     assert_same(folder)
 

@@ -149,7 +149,7 @@ MUTANTS = {
     ),
 }  # fmt: skip
 CHEAP = ("fsync of a file", "rename", "the optimiser's state", "the manifest's check",
-         "the finite check", "an error of the disk")  # fmt: skip
+         "the finite check")  # fmt: skip
 
 
 @pytest.mark.parametrize(
