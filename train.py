@@ -548,8 +548,8 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
         most_chars=most_chars,
     )  # fmt: skip
     notes = [] if last else [*corpus.notes, *notes_on_text(corpus)]
-    read, size = (train_tokens.n_bytes + val_tokens.n_bytes) / 1e6, corpus.n_bytes / 1e6
-    if most_chars and read < 0.8 * size:
+    if train_tokens.every > 1:
+        read, size = (train_tokens.n_bytes + val_tokens.n_bytes) / 1e6, corpus.n_bytes / 1e6
         notes.append(
             f"of {size:,.0f} MB of text {read:,.0f} MB are read, from all over it: more than "
             f"{config.minutes:g} minutes are enough to learn from; with --max_steps all is read"

@@ -149,9 +149,14 @@ def _between(files: Sequence[Path], separator: str | None) -> tuple[str | None, 
     plain = [file for file in files if file.suffix.lower() not in TABLES]
     if separator == AUTO and (n := count_documents(plain, END_OF_TEXT)):
         many = "1 document" if n == 1 else f"{n:,} documents"
-        return END_OF_TEXT, [
-            f"{END_OF_TEXT} in the text separates {many}; --separator none reads it as letters"
-        ]
+        said = [f"{END_OF_TEXT} in the text separates {many}; --separator none reads it as letters"]
+        tables = [file for file in files if file.suffix.lower() in TABLES]
+        if cut := [file for file in tables if count_documents([file], END_OF_TEXT)]:
+            said += [
+                f"warning: {END_OF_TEXT} cuts rows of {cut[0]} too; leave that file out, or give "
+                "--separator none"
+            ]
+        return END_OF_TEXT, said
     if count_documents(files, END_OF_TEXT):
         return meant, [
             f"warning: {END_OF_TEXT} in the text is read as letters; "
