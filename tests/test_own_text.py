@@ -312,6 +312,25 @@ def test_a_backslash_means_the_same_in_every_flag(given: str, meant: str) -> Non
     assert corpora.separates(given) == meant
 
 
+def test_words_are_kept_as_utf8_and_what_is_none_is_refused(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was begun in a Latin-1 locale resumes in another; bytes that are in no text."""
+    put(tmp_path / "t.txt", "\n구분\n".join(f"하늘 {n}" for n in range(60)))
+    for flag in ("--separator", "--sample_prompt"):
+        with pytest.raises(UserError, match="not UTF-8"):
+            run("--data", "t.txt", flag, LATIN)
+    with pytest.raises(UserError, match="not UTF-8"):
+        sample.read_prompt(sample.SampleConfig(prompt=LATIN))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsencode", lambda word: word.encode("latin-1", "surrogateescape"))
+        words = "구분".encode().decode("latin-1")
+        made = run("--data", "t.txt", "--separator", rf"\n{words}\n", "--sample_prompt", words)
+    kept = checkpoint.load_newest(made).state
+    assert (kept["config"]["separator"], kept["config"]["sample_prompt"]) == (r"\n구분\n", "구분")
+    assert sample.joint(kept) == "\n구분\n"
+
+
 def test_a_typed_newline_stops_a_text_and_begins_a_sample(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -125,9 +125,14 @@ def typed(text: str) -> str:
     r"""Return a flag's text as it was meant, as a shell passes "\n" as two characters.
 
     "\n" is a newline, "\t" a tab, and "\\" a backslash; any other backslash stands for itself.
+
+    Raises UserError for bytes that are not UTF-8, which are in no text.
     """
     signs = {"n": "\n", "t": "\t", "\\": "\\"}
-    return re.sub(r"\\([nt\\])", lambda found: signs[found[1]], decoded(text))
+    text = decoded(text)
+    if any("\ud800" <= sign <= "\udfff" for sign in text):
+        raise UserError(f"{text!r} is not UTF-8; give it in UTF-8")
+    return re.sub(r"\\([nt\\])", lambda found: signs[found[1]], text)
 
 
 def separates(separator: str | None) -> str | None:
