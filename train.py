@@ -54,7 +54,7 @@ from minigen.plan import Clock
 from minigen.report import Report, far_from_done
 from minigen.sampling import Sampling, generate
 from minigen.signals import StopSignal
-from minigen.streams import progress_bar
+from minigen.streams import decoded, progress_bar
 from minigen.threads import threads
 from minigen.tokenizer import END_OF_TEXT, Tokenizer
 
@@ -487,6 +487,10 @@ def main(argv: list[str] | None = None, started: float | None = None) -> int:
 
 def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
     """The same for flags that were parsed; `held` holds the run's lock until it ends."""
+    # As UTF-8, for a run may resume in another locale.
+    words: dict[str, Any] = {"sample_prompt": decoded(config.sample_prompt)}
+    words["separator"] = config.separator and decoded(config.separator)
+    config = dataclasses.replace(config, **words)
     stop, given, last, base = StopSignal(held), config, None, None
     if given.minutes and given.max_steps:
         raise UserError("--minutes and --max_steps both say how long to train; give one of them")
@@ -544,11 +548,11 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
         most_chars=most_chars,
     )  # fmt: skip
     notes = [] if last else [*corpus.notes, *notes_on_text(corpus)]
-    read, size = (train_tokens.n_bytes + val_tokens.n_bytes) / 1e6, corpus.n_bytes / 1e6
-    if most_chars and read < 0.8 * size:
+    if train_tokens.every > 1 and last is None:
+        read, size = (train_tokens.n_bytes + val_tokens.n_bytes) / 1e6, corpus.n_bytes / 1e6
         notes.append(
-            f"of {size:,.0f} MB of text {read:,.0f} MB are read, from all over it: more than "
-            f"{config.minutes:g} minutes are enough to learn from; with --max_steps all is read"
+            f"of {size:,.0f} MB of text {read:,.0f} MB are read, from all over it, which is more "
+            f"than {config.minutes:g} minutes can train on; with --max_steps all is read"
         )
     room = min(train_tokens.n_tokens, val_tokens.n_tokens) - 1
     if not block_size and room < config.block_size:

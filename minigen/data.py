@@ -304,7 +304,10 @@ def _notes_on_documents(source: Source) -> list[str]:
     if source.separator is not None:
         if is_anywhere(source.separator, source.train):
             return []
-        return [f"warning: --separator {source.separator!r} occurs nowhere in the text"]
+        return [
+            f"warning: the separator {source.separator!r} occurs nowhere in the text, so each file "
+            "is one document; --separator gives another"
+        ]
     n_bytes, n_lines, n_others, text, more = 0, 0, 0, "", ""
     longest = 1000 if all(path.suffix.lower() in ROWS for path in source.train) else 100
     for text in itertools.chain.from_iterable(map(read_text, source.train)):
@@ -466,7 +469,8 @@ def write_tokens(text: Text, tokenizer: Tokenizer, cache: Path, name: str) -> To
     key = _key(text.sha256, text.start, text.stop, tokenizer.fingerprint, *text.key)
     path = writable(cache) / f"{key}.json"
     dtype = np.dtype("<u2" if tokenizer.n_vocab <= 1 << 16 else "<u4")
-    file = TokenFile(path, name, dtype.str, tokenizer.end_of_text, _whole_shards(path))
+    shards = _whole_shards(path)
+    file = TokenFile(path, name, dtype.str, tokenizer.end_of_text, shards, text.every)
     n_done = sum(shard.n_chars for shard in file.shards)
     if n_done == text.n_chars:
         _tell(file, tokenizer)
@@ -479,7 +483,7 @@ def write_tokens(text: Text, tokenizer: Tokenizer, cache: Path, name: str) -> To
                 text.check()
             file = replace(file, shards=(*file.shards, shard))
             facts = asdict(file)
-            del facts["path"], facts["name"]
+            del facts["path"], facts["name"], facts["every"]
             with _written(path) as part:
                 part.write_bytes(json.dumps(facts, indent=1).encode("utf-8"))
     text.check()  # if it became shorter, there may have been no shard to commit
@@ -660,6 +664,7 @@ class TokenFile:
     dtype: str  # "<u2" or "<u4"
     end_of_text: int
     shards: tuple[Shard, ...]
+    every: int = 1  # of so many stripes of the text one was read
 
     @functools.cached_property
     def n_tokens(self) -> int:

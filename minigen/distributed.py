@@ -158,11 +158,13 @@ def begun(out_dir: Path) -> Path | None:
     It does so where one has died (--max-restarts), or where machines come and go.
     """
     # "none": torchrun was given no name, so another launch may have it too.
-    if launch() is None or (
-        launch() == "none" and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+    name = launch()
+    if name is None or (
+        name == "none" and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
     ):
         return None
-    signed = [path for path in out_dir.glob("*/launch") if path.read_text("utf-8") == launch()]
+    notes = itertools.chain(out_dir.glob("*/launch"), out_dir.glob("*/*/launch"))  # --name exp/one
+    signed = [path for path in notes if path.is_file() and path.read_bytes() == name.encode()]
     return max((path.parent for path in signed), key=lambda run: run.stat().st_mtime, default=None)
 
 

@@ -37,11 +37,13 @@ def compiled(source: Path) -> ctypes.CDLL | None:
     key = hashlib.sha256(source.read_bytes() + repr(commands).encode()).hexdigest()[:16]
     folder = Path(importlib.util.cache_from_source(str(source))).parent
     kept = folder / f"{source.stem}.{key}.so"
-    with contextlib.suppress(OSError):  # it is not there yet, or damaged
+    # It is not there yet, or damaged; and Python cannot say so where the path is not UTF-8.
+    with contextlib.suppress(OSError, UnicodeError):
         return ctypes.CDLL(str(kept))
     for command in commands:
         # No place to compile in, no compiler that works, no program in temporary files (noexec).
-        with contextlib.suppress(OSError, subprocess.SubprocessError), _scratch(folder) as scratch:
+        failures = (OSError, UnicodeError, subprocess.SubprocessError)
+        with contextlib.suppress(*failures), _scratch(folder) as scratch:
             made, began = Path(scratch, "made.so"), time.perf_counter()
             _compile(command, source, made)
             code = ctypes.CDLL(str(made))

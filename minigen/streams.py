@@ -102,13 +102,14 @@ def as_utf8() -> None:
 
 
 def decoded(text: str) -> str:
-    """Return a word of the command line as UTF-8, also where the locale is C.
+    """Return a word of the command line as UTF-8, where its bytes are, also if the locale is C.
 
-    Python decodes words by the locale, and keeps bytes that it cannot decode as surrogates.
+    Python decodes words by the locale, and keeps bytes that it cannot decode as surrogates. A word
+    from a terminal of another encoding, which is no UTF-8, stays as Python decoded it.
     """
     try:
-        return os.fsencode(text).decode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # it was not decoded by the locale
+        return os.fsencode(text).decode("utf-8")
+    except UnicodeError:  # it was not decoded by the locale, or it is no UTF-8
         return text
 
 

@@ -1063,6 +1063,7 @@ def test_of_a_long_text_a_part_is_read_from_all_over_it(tmp_path: Path, monkeypa
     _, part, part_val = prepare(source, tokenizer, "", 0, cache, most_chars=9000)
     assert 0.8 * 9000 < part.n_bytes + part_val.n_bytes < 1.2 * 9000
     assert part.path != train.path and part_val.path != val.path
+    assert part.every > 1 == train.every
     numbers = [int(n) for n in re.findall(r"\n(\d+) is", text_of(part, tokenizer))]
     assert numbers == sorted(numbers) and numbers[0] < 200 and numbers[-1] > 3300
     assert prepare(source, tokenizer, "", 0, cache, most_chars=10**6)[1] == train

@@ -329,3 +329,17 @@ def test_without_torchrun_there_is_one_process() -> None:
     assert not torch.distributed.is_initialized()
     assert (distributed.size(), distributed.rank(), distributed.launch()) == (1, 0, None)
     assert distributed.begun(ROOT) is None
+
+
+@pytest.mark.parametrize("name", ["run", "exp/one"])
+def test_a_launch_knows_the_run_that_it_has_begun(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in a folder of runs, beside the run of another launch and a folder of that name."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
+    for folder in (name, "other", "exp/launch"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "other" / "launch").write_bytes(b"\xff")
+    assert distributed.begun(tmp_path) is None
+    distributed.sign(tmp_path / name)
+    assert distributed.begun(tmp_path) == tmp_path / name

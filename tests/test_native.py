@@ -60,6 +60,21 @@ def test_it_is_compiled_once(source: Path, capfd: pytest.CaptureFixture[str]) ->
 
 
 @needs_compiler
+def test_it_is_compiled_in_a_folder_whose_name_is_not_utf8(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kept there; and where no compiler works, there is none."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    source = source.rename(folder / "code.c")
+    with monkeypatch.context() as patch:
+        patch.setenv("CC", "false")
+        assert native.compiled(source) is None
+    assert answer(native.compiled(source)) == 42
+    assert len(kept(source)) == 1
+
+
+@needs_compiler
 def test_several_may_compile_at_once(source: Path) -> None:
     answers: list[int] = []
     threads = [

@@ -121,7 +121,10 @@ def test_end_of_text_is_letters_where_that_is_said_or_in_a_table(tmp_path: Path)
     assert find(text, separator="--").notes[0].startswith(warning)
     assert find(rows).separator is None
     assert find(rows).notes[-1].startswith(warning)
+    assert find(text, rows).separator == END_OF_TEXT
+    assert find(text, rows).notes[-1].startswith(f"warning: {END_OF_TEXT} cuts rows of {rows} too")
     plain = put(tmp_path / "b.txt", "one")
+    assert len(find(text, put(tmp_path / "b.jsonl", "{}\n")).notes) == 1
     assert (find(plain).separator, find(plain).notes) == (None, ())
     assert find(text, separator=END_OF_TEXT).separator == END_OF_TEXT
 
@@ -147,6 +150,10 @@ def test_a_run_keeps_the_rule_that_it_began_with(
         assert judged.n_documents == 60
     tuned = run("--init_from", "run", "--data", "more/u.txt", name="tuned", small=TINY[8:])
     assert checkpoint.load_newest(tuned).state["tuned"]["config"]["separator"] == END_OF_TEXT
+    put(tmp_path / "book.txt", "It was a dark night. " * 50)
+    run("--init_from", "run", "--data", "book.txt", name="book", small=TINY[8:])
+    said = capsys.readouterr().err
+    assert f"warning: the separator '{END_OF_TEXT}' occurs nowhere in the text, so each" in said
 
     letters = checkpoint.load_newest(run("--data", "t.txt", "--separator", "none", name="letters"))
     assert letters.state["content"] != state["content"]
@@ -174,6 +181,21 @@ def test_a_separator_that_is_nowhere_is_told_from_one_that_is(tmp_path: Path) ->
         with mock.patch.object(data, "CHUNK", size):
             assert "occurs nowhere" in data.notes_on_text(find(a, b, c, separator="@@@"))[0]
             assert data.notes_on_text(find(a, b, c, end, separator="@@@")) == []
+
+
+def test_a_text_is_said_to_be_read_in_part_only_where_it_is(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands between short documents, more than half of a file, is no part that is missing."""
+    put(tmp_path / "names.txt", END_OF_TEXT.join(f"Ada {n}" for n in range(2000)))
+    steps = TINY.index("--max_steps")
+    timed = (*TINY[:steps], *TINY[steps + 2 :], "--block_size", "8", "--minutes", "0.005")
+    run("--data", "names.txt", small=timed)
+    assert "MB are read" not in capsys.readouterr().err
+    monkeypatch.setattr(train, "CHARS_A_MINUTE", 1_000_000)
+    monkeypatch.setattr(data, "STRIPE", 100)
+    run("--data", "names.txt", small=timed)
+    assert "MB are read, from all over it" in capsys.readouterr().err
 
 
 # ---- files, folders, links, names ----
@@ -288,6 +310,25 @@ def test_a_backslash_means_the_same_in_every_flag(given: str, meant: str) -> Non
     assert corpora.typed(given) == meant
     assert sample.read_prompt(sample.SampleConfig(prompt=given)) == meant
     assert corpora.separates(given) == meant
+
+
+def test_words_are_kept_as_utf8_and_what_is_none_is_refused(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was begun in a Latin-1 locale resumes in another; bytes that are in no text."""
+    put(tmp_path / "t.txt", "\n구분\n".join(f"하늘 {n}" for n in range(60)))
+    for flag in ("--separator", "--sample_prompt"):
+        with pytest.raises(UserError, match="not UTF-8"):
+            run("--data", "t.txt", flag, LATIN)
+    with pytest.raises(UserError, match="not UTF-8"):
+        sample.read_prompt(sample.SampleConfig(prompt=LATIN))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsencode", lambda word: word.encode("latin-1", "surrogateescape"))
+        words = "구분".encode().decode("latin-1")
+        made = run("--data", "t.txt", "--separator", rf"\n{words}\n", "--sample_prompt", words)
+    kept = checkpoint.load_newest(made).state
+    assert (kept["config"]["separator"], kept["config"]["sample_prompt"]) == (r"\n구분\n", "구분")
+    assert sample.joint(kept) == "\n구분\n"
 
 
 def test_a_typed_newline_stops_a_text_and_begins_a_sample(

@@ -349,7 +349,7 @@ def test_half_a_character_is_spelled_as_bytes() -> None:
         (["--seed", "-1"], "seed is -1"),
         (["--stop_strings", "a", ""], "stop string is empty"),
         (["--prompt", "Łódź"], "'Ł' 'ź'"),
-        (["--prompt", "caf\udce9"], "surrogate"),
+        (["--prompt", "caf\udce9"], "not UTF-8"),
         (["--prompt", "a", "--prompt_file", "b"], "exclude each other"),
         (["--prompt", "a", "--interactive"], "exclude each other"),
         (["--prompt_file", "nowhere.txt"], "cannot read --prompt_file nowhere.txt"),

@@ -110,6 +110,15 @@ def test_a_word_is_utf8_in_every_locale() -> None:
     assert subprocess.run(argv, env=env, capture_output=True).stdout.decode() == "하늘"
 
 
+def test_a_word_of_another_encoding_stays_as_it_was_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a terminal in Latin-1: `é` is no UTF-8, but two bytes of UTF-8 that came there are."""
+    monkeypatch.setattr(os, "fsencode", lambda word: word.encode("latin-1", "surrogateescape"))
+    assert streams.decoded("café") == "café"
+    assert streams.decoded("cafÃ©") == "café"
+
+
 @pytest.mark.parametrize("columns", ["0", "1", "2", "-3", "many"])
 def test_help_has_room_in_every_terminal(
     columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

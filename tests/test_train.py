@@ -636,7 +636,7 @@ def test_a_separator_that_occurs_nowhere_is_a_warning(
 ) -> None:
     """One line, and none where it does occur."""
     run("--max_steps 1 --separator @@@")
-    assert "warning: --separator '@@@' occurs nowhere" in capsys.readouterr().err
+    assert "warning: the separator '@@@' occurs nowhere" in capsys.readouterr().err
     run("--max_steps 1 --separator \\n", "lines")
     assert "occurs nowhere" not in capsys.readouterr().err
 

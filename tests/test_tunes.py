@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import random
 import re
 import statistics
@@ -597,6 +598,18 @@ def test_verdicts_on_spoilt_tunes_are_whole(sample: list[tunes.Written]) -> None
 
 
 # ---- command line --------------------------------------------------------------------------------
+
+
+def test_tunes_are_saved_although_nobody_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After `head` has gone, the files are still wanted."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w", buffering=1, encoding="utf-8") as pipe:
+        monkeypatch.setattr("sys.stdout", pipe)
+        tunes.main(["--count", "1", "--save", str(tmp_path)])
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_tunes_are_saved_to_hear_and_to_see(tmp_path: Path) -> None:

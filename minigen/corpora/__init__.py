@@ -125,9 +125,14 @@ def typed(text: str) -> str:
     r"""Return a flag's text as it was meant, as a shell passes "\n" as two characters.
 
     "\n" is a newline, "\t" a tab, and "\\" a backslash; any other backslash stands for itself.
+
+    Raises UserError for bytes that are not UTF-8, which are in no text.
     """
     signs = {"n": "\n", "t": "\t", "\\": "\\"}
-    return re.sub(r"\\([nt\\])", lambda found: signs[found[1]], decoded(text))
+    text = decoded(text)
+    if any("\ud800" <= sign <= "\udfff" for sign in text):
+        raise UserError(f"{text!r} is not UTF-8; give it in UTF-8")
+    return re.sub(r"\\([nt\\])", lambda found: signs[found[1]], text)
 
 
 def separates(separator: str | None) -> str | None:
@@ -149,9 +154,14 @@ def _between(files: Sequence[Path], separator: str | None) -> tuple[str | None, 
     plain = [file for file in files if file.suffix.lower() not in TABLES]
     if separator == AUTO and (n := count_documents(plain, END_OF_TEXT)):
         many = "1 document" if n == 1 else f"{n:,} documents"
-        return END_OF_TEXT, [
-            f"{END_OF_TEXT} in the text separates {many}; --separator none reads it as letters"
-        ]
+        said = [f"{END_OF_TEXT} in the text separates {many}; --separator none reads it as letters"]
+        tables = [file for file in files if file.suffix.lower() in TABLES]
+        if cut := [file for file in tables if count_documents([file], END_OF_TEXT)]:
+            said += [
+                f"warning: {END_OF_TEXT} cuts rows of {cut[0]} too; leave that file out, or give "
+                "--separator none"
+            ]
+        return END_OF_TEXT, said
     if count_documents(files, END_OF_TEXT):
         return meant, [
             f"warning: {END_OF_TEXT} in the text is read as letters; "

@@ -48,6 +48,7 @@ from minigen.corpora import splits
 from minigen.corpora.medium import Verdict, check_file, draw, flags, known, save_text
 from minigen.errors import UserError, one_line_errors
 from minigen.notation import Bar, Part, Tune
+from minigen.streams import unheard
 
 VERSION = 1  # of the text format: the same version and seed give the same bytes
 
@@ -858,6 +859,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = flags(NOUN)
     parser.add_argument("--save", metavar="FOLDER", help="also as tune-1.wav, tune-1.png and so on")
     options = parser.parse_args(arguments)
+    if options.save:  # the files are wanted, even if nobody reads on here
+        sys.stdout = unheard(sys.stdout)
     if options.check is None:
         chosen = [one.text for one in itertools.islice(tunes(options.seed), max(0, options.count))]
         print("\n\n".join(chosen))
