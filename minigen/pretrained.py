@@ -119,8 +119,9 @@ def load(source: str | Path, dropout: float | None = None) -> Pretrained:
     folder = fetch(source)
     home = _home(folder)
     content = _config(home)
-    beside = companions.read((home, folder), content)
-    tokenizer = hub_tokenizer.read(folder, beside) or hub_tokenizer.read(home, beside)
+    where = folder if hub_tokenizer.is_in(folder) else home  # an adapter may have its own
+    beside = companions.read(home, where, content)
+    tokenizer = hub_tokenizer.read(where, beside)
     if tokenizer is not None:
         check_size(tokenizer, read_config(content, str(home / "config.json")), str(folder))
     return Pretrained(folder, load_model(folder, dropout), tokenizer, beside)

@@ -27,7 +27,7 @@ transformers.logging.set_verbosity_error()
 
 def read(folder: Path) -> Tokenizer | None:
     config = json.loads((folder / "config.json").read_text())
-    return hub_tokenizer.read(folder, companions.read([folder], config))
+    return hub_tokenizer.read(folder, companions.read(folder, folder, config))
 
 
 def same(ours: Tokenizer, theirs: Any) -> None:
@@ -66,7 +66,7 @@ def judged(seed: int, folder: Path) -> str:
     same(ours, theirs)
     # As a checkpoint has it: the same to minigen, which asks transformers no more, and to them.
     config = json.loads((folder / "config.json").read_text())
-    kept, again = companions.read([folder], config), folder / "again"
+    kept, again = companions.read(folder, folder, config), folder / "again"
     again.mkdir()
     told = pretrained.tokenizer_config(64, ours.controls[ours.end_of_text])
     files = {"tokenizer.json": ours.to_json(), "tokenizer_config.json": json.dumps(told).encode()}
