@@ -296,8 +296,8 @@ def _with_ends(tokenizer: Tokenizer, companions: Companions) -> Tokenizer:
     """The tokenizer, with the ends of a text that the model's files name."""
     tokenizer.ends = companions.ends
     begin = companions.generation.get("bos_token_id")
-    if isinstance(tokenizer, HubTokenizer) and begin in range(tokenizer.n_vocab):
-        tokenizer.begin = begin
+    if isinstance(tokenizer, HubTokenizer) and type(begin) is int:
+        tokenizer.begin = begin if 0 <= begin < tokenizer.n_vocab else tokenizer.begin
     return tokenizer
 
 

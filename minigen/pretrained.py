@@ -595,7 +595,8 @@ def _compare_texts(loaded: Pretrained, theirs: Any) -> list[Finding]:
         [mine] = interface.TextGeneration(known, "cpu")(prompt, **ask)
         pipe = transformers.pipeline("text-generation", model=theirs, tokenizer=reads, device="cpu")
         [yours] = pipe(prompt, **ask)
-        a, b = (repr(plain(each["generated_text"][-9:])) for each in (mine, yours))
+        mine, yours = (each["generated_text"] for each in (mine, yours))  # theirs may say more
+        a, b = (repr(plain(text[-9:])) for text in (mine, yours))
         verdict = "same" if mine == yours else "differ"
         found.append(Finding(f"{n} tokens, its settings", a, b, verdict, mine == yours))
     return found

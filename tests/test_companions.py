@@ -75,7 +75,8 @@ def edit(path: Path, **changes: Any) -> None:
 def chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A chat model: a template, an end of its own, settings of its own."""
     folder = tmp_path_factory.mktemp("chat")
-    generation = {"eos_token_id": [302, 300], "repetition_penalty": 1.3, "top_k": 7}
+    generation = {"eos_token_id": [302, 300], "repetition_penalty": 1.3, "top_k": 7,
+                  "return_dict_in_generate": True, "output_scores": True}  # fmt: skip
     make(folder, generation, chat_template=TEMPLATE, pad_token=END_OF_TEXT)
     return folder
 
