@@ -276,6 +276,18 @@ def test_another_token_than_end_of_text_parts_documents(tmp_path: Path) -> None:
     assert ours.encode_prompt("") == [300]
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen3"])
+def test_a_file_of_ours_in_a_folder_that_names_no_class(kind: str, tmp_path: Path) -> None:
+    """transformers takes the class of the model_type, and Qwen's cuts in another way."""
+    train_tokenizer("bpe", ["the goat 123\n\n" * 9], 280).save(tmp_path / "tokenizer.json")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, "vocab_size": 320}))
+    ours = read(tmp_path)
+    assert ours is not None
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    for text in TEXTS[:4]:
+        assert ours.encode_prompt(text) == theirs(text)["input_ids"]
+
+
 def test_letters_that_join_to_a_control_token_stay_letters(tmp_path: Path) -> None:
     """Where a word that is a token is taken whole, without joins."""
     saved = folder_with(tmp_path)
