@@ -34,7 +34,7 @@ from minigen.command_line import parse
 from minigen.corpora import medium
 from minigen.corpora.medium import Medium
 from minigen.errors import UserError, one_line_errors
-from minigen.interface import Loaded, for_writing, from_checkpoint, load
+from minigen.interface import Loaded, for_writing, from_checkpoint, load, note_forgetting
 from minigen.sampling import ROWS, Sampling, StopStrings, Token, filtered, generate, pick
 from minigen.tokenizer import Tokenizer
 
@@ -377,14 +377,6 @@ def show(samples: Sequence[Sample]) -> None:
         sample.unprinted = ""
         if not sample.ended:
             return
-
-
-def note_forgetting(block_size: int) -> None:
-    print(
-        f"\nnote: the text outgrows the {block_size} tokens that the model can see; "
-        f"it goes on from the latest {max(1, block_size // 2)} to {block_size}",
-        file=sys.stderr,
-    )
 
 
 def converse(writer: Writer) -> None:

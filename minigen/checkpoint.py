@@ -534,7 +534,7 @@ def _model_files(
 def _config(model: GPT, tokenizer: Tokenizer, beside: Companions) -> bytes:
     dtype = next(model.parameters()).dtype
     config = write_config(model.config, tokenizer.end_of_text, dtype)
-    return _json({**config, **beside.ids})
+    return _json({**config, **beside.kept})
 
 
 def _tokenizer_files(

@@ -6,17 +6,19 @@
     generation_config.json    how to draw from the model, and the ids that end a text
 
 Training does not change these. So a checkpoint keeps them as they are, and what is made of it has
-them too. Of config.json the same holds for the ids of the first, the last and the filling token.
+them too. Of config.json the same holds for the ids of the first, the last and the filling token,
+and for the class of the tokenizer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from minigen.errors import UserError
+from minigen.strict_json import to_json
 from minigen.tensor_file import parse_json, plain, read_file
 
 NAMES = (
@@ -24,10 +26,8 @@ NAMES = (
     "chat_template.jinja", "generation_config.json",
 )  # fmt: skip
 MOST_BYTES = 1 << 23  # of one of these; a tokenizer_config.json may name thousands of tokens
+CLASSES = {"gpt2": "GPT2Tokenizer", "qwen3": "Qwen2Tokenizer"}  # of a tokenizer that names none
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id")  # of the first, the last, the filling token
-# What transformers takes where config.json leaves these ids out.
-DEFAULT_IDS = {"gpt2": {"bos_token_id": 50256, "eos_token_id": 50256},
-               "llama": {"bos_token_id": 1, "eos_token_id": 2}}  # fmt: skip
 
 # What a generation_config.json may ask for: what `minigen.pipeline` computes; what leaves the text
 # as it is; and what it does not compute, with the values that ask for nothing.
@@ -67,8 +67,9 @@ class Companions:
     """The companions of a model; by default there are none, as of a model that is new."""
 
     files: Mapping[str, bytes] = field(default_factory=dict)  # the content of each that is there
-    ids: Mapping[str, Any] = field(default_factory=dict)  # of config.json, by IDS
-    tokenizer: Mapping[str, Any] = field(default_factory=dict)  # of tokenizer_config.json
+    kept: Mapping[str, Any] = field(default_factory=dict)  # of config.json
+    # What tokenizer_config.json says, and the class, for which config.json may stand in.
+    tokenizer: Mapping[str, Any] = field(default_factory=dict)
     generation: Mapping[str, Any] = field(default_factory=dict)  # what the model asks for, by name
 
     @property
@@ -120,21 +121,22 @@ class Companions:
         return parse_json(self.files[name], name) if name in self.files else {}
 
 
-def read(folders: Sequence[Path], config: Mapping[str, Any]) -> Companions:
-    """Read the companions in some folders; `UserError` if a file is damaged.
+def read(model: Path, tokenizer: Path, config: Mapping[str, Any]) -> Companions:
+    """Read the companions in a model's folder; `UserError` if a file is damaged.
 
     Args:
-        folders: of a file that several have, that of the last counts: an adapter's before that of
-            the model that it corrects.
+        model: the folder that says how to draw from the model.
+        tokenizer: the folder of the tokenizer, and of all that belongs to it. It is another one if
+            an adapter has a tokenizer of its own.
         config: the content of the model's config.json.
     """
+    homes = {name: model if name == "generation_config.json" else tokenizer for name in NAMES}
     files = {
         name: read_file(folder / name, MOST_BYTES)
-        for folder in folders
-        for name in NAMES
+        for name, folder in homes.items()
         if (folder / name).exists()
     }
-    return of(files, config, str(folders[-1]))
+    return of(files, config, str(model))
 
 
 def of(files: Mapping[str, bytes], config: Mapping[str, Any], where: str) -> Companions:
@@ -144,13 +146,20 @@ def of(files: Mapping[str, bytes], config: Mapping[str, Any], where: str) -> Com
         for name, content in files.items()
         if name.endswith(".json")
     }
-    default = DEFAULT_IDS.get(str(config.get("model_type")), {})
-    ids = {name: value for name, value in {**default, **config}.items() if name in IDS}
+    # A model without a first or a last token stays so, whatever fills the gap in a new one.
+    unsaid = dict.fromkeys(("bos_token_id", "eos_token_id"))
+    ids = unsaid | {name: value for name, value in config.items() if name in IDS}
+    named = config.get("tokenizer_class")
+    kept = ids if named is None else {**ids, "tokenizer_class": named}
     known = COMPUTED.keys() | NOT_COMPUTED.keys() | WITHOUT_EFFECT
-    # An old model may say in its config.json how to draw from it.
+    # An old model may say in its config.json how to draw from it. transformers takes no default
+    # ids of a model_type then.
     generation = parsed.get("generation_config.json")
     if generation is None:
         generation = {name: value for name, value in config.items() if name in known} | ids
+        if generation.keys() - IDS - WITHOUT_EFFECT:  # as a config.json of ours leaves them out
+            content = to_json(generation, indent=2).encode()
+            files = {**files, "generation_config.json": content}
     for name, types in COMPUTED.items():
         value = generation.get(name)
         listed = value if isinstance(value, list) else [value]
@@ -159,4 +168,6 @@ def of(files: Mapping[str, bytes], config: Mapping[str, Any], where: str) -> Com
             type(value) in types and all(type(one) in inner for one in listed)
         ):
             raise UserError(f"{where}: {name} is {plain(value)}; that is no setting of a model")
-    return Companions(files, ids, parsed.get("tokenizer_config.json", {}), generation)
+    named = named or CLASSES.get(str(config.get("model_type")))
+    tokenizer = {"tokenizer_class": named, **parsed.get("tokenizer_config.json", {})}
+    return Companions(files, kept, tokenizer, generation)

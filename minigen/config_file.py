@@ -143,6 +143,7 @@ ONLY: dict[str, tuple[Any, ...]] = {
     "fusion_config": (None,),
     "distributed_config": (None,),
     "auto_map": (None, {}),  # code of the model's own
+    "prefix": (None, ""),  # which transformers' pipeline puts before each prompt
 }
 HARMLESS = words("""
     # Who wrote the file, and with which program.
@@ -166,7 +167,7 @@ HARMLESS = words("""
     n_ctx max_sequence_length
     # Tokens, and how to write with the model: after the logits. Not read here.
     bos_token_id eos_token_id pad_token_id sep_token_id cls_token_id unk_token_id mask_token_id
-    decoder_start_token_id tokenizer_class prefix model_max_length predict_special_tokens
+    decoder_start_token_id tokenizer_class model_max_length predict_special_tokens
     max_length max_new_tokens min_length min_new_tokens do_sample early_stopping num_beams
     num_beam_groups diversity_penalty temperature top_k top_p min_p typical_p epsilon_cutoff
     eta_cutoff repetition_penalty encoder_repetition_penalty length_penalty no_repeat_ngram_size

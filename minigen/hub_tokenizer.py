@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+FILES = ("tokenizer.json", "vocab.json", "merges.txt")  # the first, or both others
 MOST_BYTES = 1 << 27  # of a tokenizer.json; those of 250,000 tokens have some 3e7
 MOST_TOKENS = 1 << 22  # of a model, as of its embedding
 NEAR = 1000  # characters on either side of a place, of which it depends whether it may be cut
@@ -244,6 +245,12 @@ def _steps(part: dict[str, Any] | None) -> Iterator[str]:
 # ---- folders ----
 
 
+def is_in(folder: Path) -> bool:
+    """Return whether a folder has a tokenizer, in one file or in the two older ones."""
+    files = {name for name in FILES if (folder / name).is_file()}
+    return FILES[0] in files or files.issuperset(FILES[1:])
+
+
 def read(folder: Path, companions: Companions) -> Tokenizer | None:
     """The tokenizer of a model's folder, as transformers reads it; None if the folder has none.
 
@@ -259,7 +266,7 @@ def read(folder: Path, companions: Companions) -> Tokenizer | None:
     if content:
         try:
             saved = json.loads(content)
-            if (own := read_own(saved)) is not None and _says_nothing_new(companions):
+            if (own := read_own(saved)) is not None and _says_nothing_new(companions, own):
                 return _with_ends(own, companions)
             if own is None:  # refuse what is no byte-level BPE before transformers is asked
                 _refuse(saved, str(path))
@@ -267,7 +274,7 @@ def read(folder: Path, companions: Companions) -> Tokenizer | None:
             raise
         except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
             return Tokenizer.from_json(content, str(path))  # it says what is wrong
-    elif not ((folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()):
+    elif not is_in(folder):
         others = ("tokenizer.model", "spiece.model", "vocab.txt", "tekken.json")
         if other := next((name for name in others if (folder / name).is_file()), None):
             raise UserError(
@@ -290,7 +297,7 @@ def _with_ends(tokenizer: Tokenizer, companions: Companions) -> Tokenizer:
     tokenizer.ends = companions.ends
     begin = companions.generation.get("bos_token_id")
     if isinstance(tokenizer, HubTokenizer) and type(begin) is int:
-        tokenizer.begin = begin
+        tokenizer.begin = begin if 0 <= begin < tokenizer.n_vocab else tokenizer.begin
     return tokenizer
 
 
@@ -311,11 +318,14 @@ NOTHING_NEW: dict[str, tuple[Any, ...]] = {
 }
 
 
-def _says_nothing_new(companions: Companions) -> bool:
+def _says_nothing_new(companions: Companions, own: Tokenizer) -> bool:
     """Whether a tokenizer.json of ours or of OpenAI's is all that there is to know."""
+    told = dict(companions.tokenizer)
+    if own.kind == "gpt2" and own.bare and told["tokenizer_class"] == "GPT2Tokenizer":
+        del told["tokenizer_class"]  # which would cut in another way what is not GPT-2's
     return not {"special_tokens_map.json", "added_tokens.json"} & companions.files.keys() and all(
         name in NOTHING_NEW and (not NOTHING_NEW[name] or value in NOTHING_NEW[name])
-        for name, value in companions.tokenizer.items()
+        for name, value in told.items()
     )
 
 

@@ -5,6 +5,7 @@ The words are those of transformers' `pipeline`, and so is the form of the resul
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from minigen.device import choose_device
 from minigen.errors import UserError
 from minigen.graph import GraphDecoder
 from minigen.model import GPT, KVCache
-from minigen.sampling import Sampling, StopStrings, generate
+from minigen.sampling import Sampling, generate
 from minigen.tokenizer import Tokenizer
 
 Texts = list[dict[str, str]]
@@ -152,9 +153,9 @@ class TextGeneration:
 
         A setting that is not given is what the model's generation_config.json says, or else that of
         transformers' pipeline: it draws, at temperature 0.7, from the 50 most probable tokens. A
-        text ends at a token that the model's files name as its end, and a stop string, which ends
-        it too, is part of it. Control tokens in a prompt are read as such, and those that the model
-        writes are not shown.
+        text ends at a token that the model's files name as its end, and with the token that ends a
+        stop string, even if that begins in the prompt or is a control token. Control tokens in a
+        prompt are read as such, and those that the model writes are not shown.
 
         Args:
             max_new_tokens: of each text; by default 256.
@@ -165,7 +166,7 @@ class TextGeneration:
             return_full_text: False leaves the prompt out.
             seed: the same seed gives the same texts, alone or among others.
 
-        Raises `UserError` for settings out of range.
+        Raises `UserError` for settings out of range, and for a prompt that is no text.
         """
         given = {
             "max_new_tokens": max_new_tokens, "max_length": max_length, "do_sample": do_sample,
@@ -176,9 +177,17 @@ class TextGeneration:
         said = {name: value for name, value in given.items() if value is not None}
         asked = DEFAULTS | self.settings | said
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        for text in texts:
+            if not isinstance(text, str):
+                raise UserError(
+                    f"a prompt is {type(text).__name__}, no text; of the messages of a chat, make "
+                    "one with apply_chat_template of transformers' tokenizer"
+                )
         ids = [self.tokenizer.encode_prompt(text) for text in texts]
         stops = asked["stop_strings"]
         stops = [stops] if isinstance(stops, str) else list(stops)
+        if not all(stops):
+            raise UserError("a stop string is empty; give at least one character")
         n_each, do_sample = asked["num_return_sequences"], asked["do_sample"]
         if n_each < 1:
             raise UserError(f"num_return_sequences is {n_each}; give 1 or more")
@@ -214,9 +223,9 @@ class TextGeneration:
         """The new text behind each of the prompts, of at most so many tokens each."""
         config, tokenizer = self.model.config, self.tokenizer
         longest = max((len(p) + n for p, n in zip(prompts, limits, strict=True)), default=1)
-        streams = [tokenizer.stream() for _ in prompts]
-        watches = [StopStrings(stops) for _ in prompts]
-        texts, finished = [""] * len(prompts), set[int]()
+        shown, whole = ([tokenizer.stream() for _ in prompts] for _ in range(2))
+        read = [tokenizer.decode(ids) for ids in prompts]  # and on, control tokens too
+        texts, finished, noted = [""] * len(prompts), set[int](), False
         for n, step in enumerate(
             generate(
                 self.model,
@@ -234,18 +243,24 @@ class TextGeneration:
             for row, token in enumerate(step):
                 if token is None:
                     continue
+                if token.forgotten and not noted:
+                    noted = True
+                    note_forgetting(config.block_size)
                 if token.id not in tokenizer.controls:
-                    piece = streams[row].push(token.id)
-                    watches[row].push(piece)
-                    texts[row] += piece
-                if n == limits[row] or watches[row].stopped:
+                    texts[row] += shown[row].push(token.id)
+                old = len(read[row])
+                read[row] += whole[row].push(token.id)
+                # A stop string that was there before had ended the text, or stands in the prompt.
+                stopped = any(read[row].find(s, max(0, old + 1 - len(s))) >= 0 for s in stops)
+                if n == limits[row] or stopped:
                     finished.add(row)
-        return [
-            _cut(text + stream.finish(), stops) for text, stream in zip(texts, streams, strict=True)
-        ]
+        return [text + stream.finish() for text, stream in zip(texts, shown, strict=True)]
 
 
-def _cut(text: str, stops: Sequence[str]) -> str:
-    """Up to the end of the first stop string."""
-    ends = [text.index(stop) + len(stop) for stop in stops if stop in text]
-    return text[: min(ends)] if ends else text
+def note_forgetting(block_size: int) -> None:
+    """Say on standard error that a text outgrows what the model can see."""
+    print(
+        f"\nnote: the text outgrows the {block_size} tokens that the model can see; "
+        f"it goes on from the latest {max(1, block_size // 2)} to {block_size}",
+        file=sys.stderr,
+    )

@@ -119,8 +119,9 @@ def load(source: str | Path, dropout: float | None = None) -> Pretrained:
     folder = fetch(source)
     home = _home(folder)
     content = _config(home)
-    beside = companions.read((home, folder), content)
-    tokenizer = hub_tokenizer.read(folder, beside) or hub_tokenizer.read(home, beside)
+    where = folder if hub_tokenizer.is_in(folder) else home  # an adapter may have its own
+    beside = companions.read(home, where, content)
+    tokenizer = hub_tokenizer.read(where, beside)
     if tokenizer is not None:
         check_size(tokenizer, read_config(content, str(home / "config.json")), str(folder))
     return Pretrained(folder, load_model(folder, dropout), tokenizer, beside)
@@ -594,7 +595,8 @@ def _compare_texts(loaded: Pretrained, theirs: Any) -> list[Finding]:
         [mine] = interface.TextGeneration(known, "cpu")(prompt, **ask)
         pipe = transformers.pipeline("text-generation", model=theirs, tokenizer=reads, device="cpu")
         [yours] = pipe(prompt, **ask)
-        a, b = (repr(plain(each["generated_text"][-9:])) for each in (mine, yours))
+        mine, yours = (each["generated_text"] for each in (mine, yours))  # theirs may say more
+        a, b = (repr(plain(text[-9:])) for text in (mine, yours))
         verdict = "same" if mine == yours else "differ"
         found.append(Finding(f"{n} tokens, its settings", a, b, verdict, mine == yours))
     return found

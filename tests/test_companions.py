@@ -75,7 +75,8 @@ def edit(path: Path, **changes: Any) -> None:
 def chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A chat model: a template, an end of its own, settings of its own."""
     folder = tmp_path_factory.mktemp("chat")
-    generation = {"eos_token_id": [302, 300], "repetition_penalty": 1.3, "top_k": 7}
+    generation = {"eos_token_id": [302, 300], "repetition_penalty": 1.3, "top_k": 7,
+                  "return_dict_in_generate": True, "output_scores": True}  # fmt: skip
     make(folder, generation, chat_template=TEMPLATE, pad_token=END_OF_TEXT)
     return folder
 
@@ -188,6 +189,27 @@ def test_each_end_ends_a_text_and_is_not_shown(
         assert written == "a" + ("<|im_start|>" * 5 if shown is None else shown) + "\n"
 
 
+def test_a_model_without_ends_has_none(tmp_path: Path) -> None:
+    """transformers takes no default of the model_type; nor a first token that there is not."""
+    for kind in ("gpt2", "llama", "qwen3"):
+        beside = companions.of({}, {"model_type": kind}, "m")
+        assert beside.ends == frozenset() and beside.kept["eos_token_id"] is None
+    make(tmp_path, {"bos_token_id": 999})
+    ours = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")
+    assert ours.tokenizer.ends == frozenset() and ours.tokenizer.encode_prompt("") == [300]
+
+
+@pytest.mark.parametrize("stop", ["e", "ll", "<|im_end|>", "<|im_start|>", ["Q", " g"], "t."])
+def test_a_stop_string_ends_a_text_as_in_transformers(stop: Any, tmp_path: Path) -> None:
+    """Within a token, from the prompt on, or as a control token."""
+    make(tmp_path, {"eos_token_id": None})
+    theirs = transformers.pipeline("text-generation", model=str(tmp_path), device="cpu")
+    ours = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")
+    for text in ("the goat", "<|im_start|>the", "it"):
+        ask = {"do_sample": False, "max_new_tokens": 30, "stop_strings": stop}
+        assert ours(text, **ask) == theirs(text, **ask, tokenizer=theirs.tokenizer), text
+
+
 # ---- what stays with a model ----
 
 
@@ -247,6 +269,35 @@ def test_fine_tuning_keeps_what_belongs_to_the_model(
     assert train.main(resume) == 0
     for step in (2, 3):
         same_companions(chat, tmp_path / f"out/tuned/step-{step:06d}")
+
+
+def test_an_adapter_has_a_tokenizer_of_its_own_and_its_model_s_settings(tmp_path: Path) -> None:
+    """As transformers reads them: generation_config.json beside an adapter is not looked at."""
+    make(tmp_path / "base", {"top_k": 3}, chat_template="of the base")
+    make(tmp_path / "adapter", {"top_k": 9}, chat_template="of its own")
+    found = companions.read(tmp_path / "base", tmp_path / "adapter", {})
+    assert found.generation == {"top_k": 3} and found.tokenizer["chat_template"] == "of its own"
+
+
+def test_what_an_old_config_says_stays_with_the_model(tmp_path: Path) -> None:
+    """Its settings, its ends where it has none, and the class of its tokenizer."""
+    old = tmp_path / "old"
+    make(old)
+    settings = {"repetition_penalty": 1.9, "eos_token_id": None, "tokenizer_class": "GPT2Tokenizer"}
+    edit(old / "config.json", **settings)
+    (old / "tokenizer_config.json").write_text("{}")
+    loaded = pretrained.load(old)
+    path = checkpoint.save(
+        tmp_path, loaded.model, loaded.tokenizer, {}, {"step": 1}, loaded.companions
+    )
+    folders = old, path, checkpoint.export(path, tmp_path / "exported")
+    ask = {"do_sample": False, "max_new_tokens": 20}
+    texts = [
+        pipeline("text-generation", model=str(folder), device="cpu")("the  goat\n\n123", **ask)
+        for folder in folders
+        for pipeline in (minigen.pipeline, transformers.pipeline)
+    ]
+    assert all(text == texts[0] for text in texts)
 
 
 def test_a_checkpoint_of_before_has_no_companions_and_loads(chat: Path, tmp_path: Path) -> None:

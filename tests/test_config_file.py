@@ -113,6 +113,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("gpt2", {"pruned_heads": {"0": [1]}}, "pruned_heads"),
     ("gpt2", {"quantization_config": {"load_in_8bit": True}}, "quantization_config"),
     ("gpt2", {"auto_map": {"AutoModelForCausalLM": "mine.Model"}}, "auto_map"),
+    ("gpt2", {"prefix": "Once "}, "prefix is 'Once '"),
     ("gpt2", {"transformers_weights": "other.safetensors"}, "transformers_weights"),
     ("gpt2", {"per_layer_config": {"0": {"n_head": 2}}}, "per_layer_config"),
     ("gpt2", {"logit_scale": 0.1}, "does not know the field 'logit_scale'.*delete it"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import random
 import shutil
@@ -163,7 +164,7 @@ def theirs_of(kind: str, content: dict[str, Any], seed: int) -> Any:
 
     torch.manual_seed(seed)
     cls = getattr(transformers, CLASSES[kind])
-    config = cls.config_class.from_dict(dict(content))
+    config = cls.config_class.from_dict(copy.deepcopy(content))  # transformers changes it
     check_size(config)
     model = cls(config)
     for p in model.parameters():

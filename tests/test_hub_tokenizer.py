@@ -27,7 +27,7 @@ transformers.logging.set_verbosity_error()
 
 def read(folder: Path) -> Tokenizer | None:
     config = json.loads((folder / "config.json").read_text())
-    return hub_tokenizer.read(folder, companions.read([folder], config))
+    return hub_tokenizer.read(folder, companions.read(folder, folder, config))
 
 
 def same(ours: Tokenizer, theirs: Any) -> None:
@@ -66,7 +66,7 @@ def judged(seed: int, folder: Path) -> str:
     same(ours, theirs)
     # As a checkpoint has it: the same to minigen, which asks transformers no more, and to them.
     config = json.loads((folder / "config.json").read_text())
-    kept, again = companions.read([folder], config), folder / "again"
+    kept, again = companions.read(folder, folder, config), folder / "again"
     again.mkdir()
     told = pretrained.tokenizer_config(64, ours.controls[ours.end_of_text])
     files = {"tokenizer.json": ours.to_json(), "tokenizer_config.json": json.dumps(told).encode()}
@@ -274,6 +274,18 @@ def test_another_token_than_end_of_text_parts_documents(tmp_path: Path) -> None:
     assert ours.copy().encode_documents(documents).tolist() == expected
     assert expected.count(300) == 2 and ours.encode_prompt("a</s>b").count(300) == 1
     assert ours.encode_prompt("") == [300]
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen3"])
+def test_a_file_of_ours_in_a_folder_that_names_no_class(kind: str, tmp_path: Path) -> None:
+    """transformers takes the class of the model_type, and Qwen's cuts in another way."""
+    train_tokenizer("bpe", ["the goat 123\n\n" * 9], 280).save(tmp_path / "tokenizer.json")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, "vocab_size": 320}))
+    ours = read(tmp_path)
+    assert ours is not None
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    for text in TEXTS[:4]:
+        assert ours.encode_prompt(text) == theirs(text)["input_ids"]
 
 
 def test_letters_that_join_to_a_control_token_stay_letters(tmp_path: Path) -> None:

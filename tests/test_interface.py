@@ -93,20 +93,20 @@ def test_the_defaults_are_those_of_the_other_pipeline() -> None:
     assert (known.top_k if known.top_k is not None else 50) == 50
 
 
-def test_stop_strings_end_a_text(write: TextGeneration) -> None:
-    """As in transformers, the stop string is the text's end."""
-    (whole,) = write("the", do_sample=False, max_new_tokens=30, return_full_text=False)
-    stop = whole["generated_text"][3:5]
-    (cut,) = write(
-        "the", do_sample=False, max_new_tokens=30, return_full_text=False, stop_strings=stop
-    )
-    end = whole["generated_text"].index(stop) + len(stop)
-    assert cut["generated_text"] == whole["generated_text"][:end]
+def test_stop_strings_end_a_text(write: TextGeneration, theirs: Any) -> None:
+    """As in transformers, the token that ends a stop string is the text's end, as a whole."""
+    ask: dict[str, Any] = {"do_sample": False, "max_new_tokens": 30, "return_full_text": False}
+    (whole,) = write("the", **ask)
+    ask["stop_strings"] = whole["generated_text"][3:5]
+    assert write("the", **ask) == theirs("the", **ask, tokenizer=theirs.tokenizer)
 
 
-def test_longer_than_the_context_goes_on(write: TextGeneration) -> None:
-    """100 new tokens from a model that sees 64."""
+def test_longer_than_the_context_goes_on(
+    write: TextGeneration, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """100 new tokens from a model that sees 64, and a note: transformers would not cut."""
     (text,) = write("the cat", max_new_tokens=100, do_sample=False)
+    assert "outgrows the 64 tokens" in capsys.readouterr().err
     assert len(TOKENIZER.encode(text["generated_text"])) > 80
 
 
@@ -146,6 +146,12 @@ def test_what_cannot_be_loaded(tmp_path: Path) -> None:
         minigen.load(tmp_path / "nothing")
     with pytest.raises(UserError, match="'text-generation'"):
         minigen.pipeline("summarization", model=tmp_path)
+
+
+def test_a_prompt_that_is_no_text(write: TextGeneration) -> None:
+    """One line tells how the messages of a chat become one."""
+    with pytest.raises(UserError, match=r"a prompt is dict, no text; .* apply_chat_template"):
+        write([{"role": "user", "content": "a"}])  # type: ignore[list-item]
 
 
 def test_no_prompts_are_no_texts(write: TextGeneration) -> None:
