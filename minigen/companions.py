@@ -117,6 +117,11 @@ class Companions:
             if name in names and value not in (None, used.get(name), *NOT_COMPUTED.get(name, ()))
         )
 
+    @property
+    def names_class(self) -> bool:
+        """Whether tokenizer_config.json itself names the class of the tokenizer."""
+        return "tokenizer_class" in self._parsed("tokenizer_config.json")
+
     def _parsed(self, name: str) -> dict[str, Any]:
         return parse_json(self.files[name], name) if name in self.files else {}
 

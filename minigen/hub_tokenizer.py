@@ -371,6 +371,11 @@ def _transformers_reads(folder: Path) -> Any:
     ):
         if getattr(theirs, name, False):
             raise UserError(f"{where}: {name} is true; minigen does not compute that")
+    if "attention_mask" not in theirs.model_input_names:
+        raise UserError(
+            f"{where}: model_input_names lacks attention_mask, so that transformers hides some "
+            "tokens from the model; add it"
+        )
     return theirs
 
 

@@ -209,8 +209,14 @@ class TextGeneration:
         new = self._write([ids[n] for n in rows], [limits[n] for n in rows], stops, sampling, seed)
         results: list[Texts] = [[] for _ in texts]
         for n, text in zip(rows, new, strict=True):
+            if not texts[n] and self.tokenizer.bare:  # a first token that is no control token
+                text = self._shown(ids[n]) + text
             results[n].append({"generated_text": texts[n] + text if return_full_text else text})
         return results[0] if isinstance(prompts, str) else results
+
+    def _shown(self, ids: Sequence[int]) -> str:
+        """Return the text of ids, without control tokens."""
+        return self.tokenizer.decode(id for id in ids if id not in self.tokenizer.controls)
 
     def _write(
         self,

@@ -121,6 +121,12 @@ def load(source: str | Path, dropout: float | None = None) -> Pretrained:
     content = _config(home)
     where = folder if hub_tokenizer.is_in(folder) else home  # an adapter may have its own
     beside = companions.read(home, where, content)
+    if where != home and not beside.names_class:
+        raise UserError(
+            f"{folder} has a tokenizer without a tokenizer_config.json that names its "
+            f"tokenizer_class, so that transformers reads that of {home}; name the class, or "
+            "delete the adapter's tokenizer"
+        )
     tokenizer = hub_tokenizer.read(where, beside)
     if tokenizer is not None:
         check_size(tokenizer, read_config(content, str(home / "config.json")), str(folder))

@@ -199,6 +199,18 @@ def test_a_model_without_ends_has_none(tmp_path: Path) -> None:
     assert ours.tokenizer.ends == frozenset() and ours.tokenizer.encode_prompt("") == [300]
 
 
+@pytest.mark.parametrize("begin", [65, 300])
+def test_an_empty_prompt_begins_as_in_transformers(begin: int, tmp_path: Path) -> None:
+    """With the model's first token, which is shown unless it is a control token."""
+    make(tmp_path, {"bos_token_id": begin})
+    ask = {"do_sample": False, "max_new_tokens": 5}
+    ours, theirs = (
+        pipeline("text-generation", model=str(tmp_path), device="cpu")("", **ask)
+        for pipeline in (minigen.pipeline, transformers.pipeline)
+    )
+    assert ours == theirs
+
+
 @pytest.mark.parametrize("stop", ["e", "ll", "<|im_end|>", "<|im_start|>", ["Q", " g"], "t."])
 def test_a_stop_string_ends_a_text_as_in_transformers(stop: Any, tmp_path: Path) -> None:
     """Within a token, from the prompt on, or as a control token."""
@@ -277,6 +289,18 @@ def test_an_adapter_has_a_tokenizer_of_its_own_and_its_model_s_settings(tmp_path
     make(tmp_path / "adapter", {"top_k": 9}, chat_template="of its own")
     found = companions.read(tmp_path / "base", tmp_path / "adapter", {})
     assert found.generation == {"top_k": 3} and found.tokenizer["chat_template"] == "of its own"
+
+
+def test_an_adapter_s_tokenizer_without_a_class_is_refused(tmp_path: Path) -> None:
+    """transformers' pipeline would read the tokenizer of the model instead."""
+    make(tmp_path / "base")
+    make(tmp_path / "adapter")
+    (tmp_path / "adapter" / "config.json").unlink()
+    (tmp_path / "adapter" / "tokenizer_config.json").write_text("{}")
+    told = {"peft_type": "LORA", "base_model_name_or_path": str(tmp_path / "base")}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(told))
+    with pytest.raises(UserError, match="names its tokenizer_class, so that transformers reads"):
+        pretrained.load(tmp_path / "adapter")
 
 
 def test_what_an_old_config_says_stays_with_the_model(tmp_path: Path) -> None:

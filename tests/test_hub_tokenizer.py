@@ -234,9 +234,14 @@ def test_other_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs code of its folder"):
         read(tmp_path)
     assert not (tmp_path / "ran").exists()
-    for told in ({"split_special_tokens": True}, {"tokenizer_class": "ByT5Tokenizer"}):
-        settings.write_text(json.dumps(told))
-        with pytest.raises(UserError, match=r"tokenizer_config\.json: (split_special|ByT5Token)"):
+    refused: list[tuple[str, Any]] = [
+        ("split_special_tokens", True),
+        ("tokenizer_class", "ByT5Tokenizer"),
+        ("model_input_names", ["input_ids"]),  # transformers' pipeline then hides filling tokens
+    ]
+    for name, value in refused:
+        settings.write_text(json.dumps({name: value}))
+        with pytest.raises(UserError, match=r"tokenizer_config\.json: (split|ByT5|model_input)"):
             read(tmp_path)
     path.unlink()
     assert read(tmp_path) is None
