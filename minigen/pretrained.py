@@ -67,23 +67,14 @@ NAMES = {
         model.norm                                 norm
         lm_head                                    head
         """,
-    "qwen3": """
-        model.embed_tokens                         embedding
-        model.layers.{}.input_layernorm            blocks.{}.attention_norm
-        model.layers.{}.self_attn.q_proj           blocks.{}.attention.query
-        model.layers.{}.self_attn.k_proj           blocks.{}.attention.key
-        model.layers.{}.self_attn.v_proj           blocks.{}.attention.value
-        model.layers.{}.self_attn.o_proj           blocks.{}.attention.output
+}
+NAMES["qwen3"] = (
+    NAMES["llama"]
+    + """
         model.layers.{}.self_attn.q_norm           blocks.{}.attention.query_norm
         model.layers.{}.self_attn.k_norm           blocks.{}.attention.key_norm
-        model.layers.{}.post_attention_layernorm   blocks.{}.mlp_norm
-        model.layers.{}.mlp.gate_proj              blocks.{}.mlp.gate
-        model.layers.{}.mlp.up_proj                blocks.{}.mlp.up
-        model.layers.{}.mlp.down_proj              blocks.{}.mlp.down
-        model.norm                                 norm
-        lm_head                                    head
-        """,
-}
+        """
+)
 
 HEAD = "lm_head.weight"
 # Old files hold these too: what is computed anyway, and is no parameter.
@@ -198,7 +189,7 @@ def rules(config: GPTConfig) -> dict[str, Rule]:
     """Their name of each tensor of a model -> how it is made of ours."""
     shapes = parameter_shapes(config)
     found = {}
-    for line in NAMES[model_type(config)].strip().splitlines():
+    for line in filter(str.strip, NAMES[model_type(config)].splitlines()):
         theirs, first, *more = line.split()
         stem = first.rpartition(".")[0]
         for block in map(str, range(config.n_layer if "{}" in theirs else 1)):
