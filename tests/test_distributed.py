@@ -224,6 +224,7 @@ def test_only_the_first_process_speaks(launched: Launched) -> None:
     assert steps == list(range(1, launched.steps + 1))
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_started_again(
     launched: Launched, server: Server, tmp_path: Path
 ) -> None:

@@ -87,7 +87,10 @@ def make(name: str, folder: Path) -> Any:
 
 each_model = pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow if name == "gpt2 124M" else ()) for name in MODELS],
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in ("gpt2 124M", "gpt2-xl") else ())
+        for name in MODELS
+    ],
 )
 
 
