@@ -145,7 +145,7 @@ def save(
     has LoRA, `state["tuned"]` has the path and the sha256 (`lora.fingerprint`) of what it corrects.
 
     Args:
-        beside: the companions of the model that was fine-tuned or goes on; None: it is new.
+        beside: the companions of the model that is fine-tuned or resumed; None: the model is new.
     """
     beside = Companions() if beside is None else beside
     for name, tensor in {**model.state_dict(), **optimizer}.items():

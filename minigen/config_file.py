@@ -244,7 +244,7 @@ def decide(
 
 
 def shown(value: object) -> str:
-    """Return a stranger's value as part of one line, strings in quotes."""
+    """Return an untrusted value as part of one line, strings in quotes."""
     return f"'{plain(value)}'" if isinstance(value, str) else plain(value)
 
 

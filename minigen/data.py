@@ -664,7 +664,7 @@ class TokenFile:
     dtype: str  # "<u2" or "<u4"
     end_of_text: int
     shards: tuple[Shard, ...]
-    every: int = 1  # of so many stripes of the text one was read
+    every: int = 1  # one of this number of stripes of the text was read
 
     @functools.cached_property
     def n_tokens(self) -> int:

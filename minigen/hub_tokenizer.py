@@ -81,7 +81,7 @@ class HubTokenizer(Tokenizer):
             saved |= {"truncation": None, "padding": None}
             content = json.dumps(saved, ensure_ascii=False).encode("utf-8")
         self._theirs = _guarded(lambda: tokenizers.Tokenizer.from_str(content.decode("utf-8")))
-        self._theirs.encode_special_tokens = True  # what a stranger's text spells, is letters
+        self._theirs.encode_special_tokens = True  # untrusted text spells letters only
         vocab = self._theirs.get_vocab(with_added_tokens=True)
         if max(vocab.values(), default=0) >= MOST_TOKENS:
             raise ValueError("an id is too large")

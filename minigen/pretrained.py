@@ -121,14 +121,23 @@ def load(source: str | Path, dropout: float | None = None) -> Pretrained:
     tokenizer = hub_tokenizer.read(where, beside)
     if tokenizer is not None:
         check_size(tokenizer, read_config(content, str(home / "config.json")), str(folder))
-    return Pretrained(folder, load_model(folder, dropout), tokenizer, beside)
+    return Pretrained(folder, _model(folder, home, content, dropout), tokenizer, beside)
 
 
 def load_model(source: str | Path, dropout: float | None = None) -> GPT:
     """Load the model alone, without its tokenizer; arguments and errors are those of `load`."""
     folder = fetch(source)
     home = _home(folder)
-    content, where = _config(home), str(home / "config.json")
+    return _model(folder, home, _config(home), dropout)
+
+
+def _model(folder: Path, home: Path, content: Mapping[str, Any], dropout: float | None) -> GPT:
+    """Return the model of `home`, corrected by the adapter in `folder` if there is one.
+
+    Args:
+        content: that of the model's config.json.
+    """
+    where = str(home / "config.json")
     config = read_config(content, where)
     if dropout is None:
         say_of_dropout(content, where)
