@@ -29,13 +29,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from minigen import checkpoint, corpora, streams
-from minigen.command_line import parse
-from minigen.corpora import medium
-from minigen.corpora.medium import Medium
-from minigen.errors import UserError, one_line_errors
-from minigen.interface import Loaded, for_writing, from_checkpoint, load, note_forgetting
+from minigen import corpora
+from minigen.cli import one_line_errors, parse
+from minigen.corpora import task
+from minigen.corpora.task import Medium
+from minigen.errors import UserError
+from minigen.files import checkpoint
+from minigen.inference.engine import Loaded, for_writing, from_checkpoint, load, note_forgetting
 from minigen.sampling import ROWS, Sampling, StopStrings, Token, filtered, generate, pick
+from minigen.system import streams
 from minigen.tokenizer import Tokenizer
 
 RULE = "-" * 60  # between samples, where documents have no separator of their own
@@ -93,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if config.save:  # the file is wanted, even if nobody reads on here
         sys.stdout = streams.unheard(sys.stdout)
     loaded = find_model(config)
-    media = medium.trained(loaded.state)
+    media = task.trained(loaded.state)
     if config.help_conditions:
         return print(conditions(media))
     check_saving(config, media)
@@ -169,7 +171,7 @@ def check_saving(config: SampleConfig, media: Sequence[Medium]) -> None:
     if config.interactive:
         raise UserError("--interactive and --save exclude each other; give --prompt")
     # A model of other texts may write tunes or pictures, too: that is seen when they are written.
-    able = media or [medium.named(name) for name in medium.BEGINNINGS]
+    able = media or [task.named(name) for name in task.BEGINNINGS]
     endings = sorted({".txt"}.union(*(one.ENDINGS for one in able)))
     if path.suffix.lower() not in endings:
         raise UserError(f"cannot save as {path}; give a name that ends in {', '.join(endings)}")
@@ -187,7 +189,7 @@ def checked(texts: Sequence[str], cut_off: Collection[int] = ()) -> None:
         cut_off: the texts, counted from 0, that --max_new_tokens ended. What they lack may have
             been to come, so they are counted apart.
     """
-    media = [medium.of(text) for text in texts]
+    media = [task.of(text) for text in texts]
     verdicts = [one and one.check(text) for one, text in zip(media, texts, strict=True)]
     n_checked = len(verdicts) - verdicts.count(None)
     if not n_checked:
@@ -219,7 +221,7 @@ def checked(texts: Sequence[str], cut_off: Collection[int] = ()) -> None:
 def kind_of(complaint: str, one: Medium) -> str:
     """A complaint without the numbers, the quotes and the medium's words that tell it from others.
 
-    >>> kind_of("the red thing at row 11 has no known shape", medium.named("pictures"))
+    >>> kind_of("the red thing at row 11 has no known shape", task.named("pictures"))
     'the ... thing at row ... has no known shape'
     """
     words = sorted({w for options in one.FIELDS.values() for w in options} - {"a"}, key=len)[::-1]
@@ -241,9 +243,9 @@ def joint(state: Mapping[str, Any]) -> str | None:
 
 def save(texts: Sequence[str], path: Path, joint: str = "\n\n") -> None:
     """Write the texts as the file that the ending of `path` says, as text with `joint` between."""
-    kinds = {medium.written_as(text) for text in texts} - {None}
+    kinds = {task.written_as(text) for text in texts} - {None}
     if path.suffix.lower() == ".txt":
-        medium.save_text(texts, path, joint)
+        task.save_text(texts, path, joint)
     elif len(kinds) > 1:
         raise UserError(f"these are not all of one kind; save them as {path.with_suffix('.txt')}")
     elif (kind := kinds.pop() if kinds else None) and path.suffix.lower() in kind.ENDINGS:
@@ -258,7 +260,7 @@ class Writer:
 
     def __init__(self, config: SampleConfig, sampling: Sampling, loaded: Loaded) -> None:
         self.config, self.sampling, self.tokenizer = config, sampling, loaded.tokenizer
-        self.media = medium.trained(loaded.state)
+        self.media = task.trained(loaded.state)
         self.noted = False  # that a text outgrew the context
         self.opening, self.joint = loaded.state.get("opening", ""), joint(loaded.state)
         self.rng = random.Random(f"prompt/{config.seed}")
@@ -267,8 +269,8 @@ class Writer:
     def asked(self, text: str) -> str:
         """What was typed, or --condition, as the model has it in its first lines."""
         if self.config.condition is not None:
-            return medium.condition(self.media, streams.decoded(self.config.condition), self.rng)
-        return medium.prompt(self.media, text, self.rng)
+            return task.condition(self.media, streams.decoded(self.config.condition), self.rng)
+        return task.prompt(self.media, text, self.rng)
 
     def write(self, ids: Sequence[int], prompt: str, first: int = 0) -> list[Sample]:
         """Print num_samples texts that begin with `prompt`, whose tokens are ids; returns them.
@@ -359,7 +361,7 @@ class Sample:
         if not self.ended:
             self._add(self.stop.push(self.decoder.finish()) + self.stop.finish())
             if self.held:
-                kind = medium.of(self.text) if streams.shows_colours() else None
+                kind = task.of(self.text) if streams.shows_colours() else None
                 self.unprinted += kind.show(self.text) if kind else self.text
             self.unprinted += "\n"
             self.ended = True

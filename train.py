@@ -32,30 +32,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minigen import checkpoint, corpora, distributed, lora
-from minigen.command_line import parse
+from minigen import corpora
+from minigen.cli import one_line_errors, parse
 from minigen.data import TokenFile, notes_on_text, opening, prepare
-from minigen.device import (
+from minigen.errors import UserError
+from minigen.evaluation.continuations import body_of
+from minigen.files import checkpoint, lora
+from minigen.inference.engine import Loaded, load
+from minigen.model import GPT, GPTConfig, KVCache
+from minigen.optim import Optimizer, Schedule
+from minigen.run import distributed
+from minigen.run.clock import Clock
+from minigen.run.compile import as_written, compile_blocks, compiling_pays
+from minigen.run.log import Report, far_from_done
+from minigen.run.signals import StopSignal
+from minigen.sampling import Sampling, generate
+from minigen.system.device import (
     arithmetic,
-    as_written,
     choose_device,
     choose_dtype,
-    compile_blocks,
-    compiling_pays,
     is_out_of_memory,
     keep_memory,
 )
-from minigen.errors import UserError, command, cwd, one_line_errors
-from minigen.excerpts import body_of
-from minigen.interface import Loaded, load
-from minigen.model import GPT, GPTConfig, KVCache
-from minigen.optim import Optimizer, Schedule
-from minigen.plan import Clock
-from minigen.report import Report, far_from_done
-from minigen.sampling import Sampling, generate
-from minigen.signals import StopSignal
-from minigen.streams import decoded, progress_bar
-from minigen.threads import threads
+from minigen.system.shell import command, cwd
+from minigen.system.streams import decoded, progress_bar
+from minigen.system.threads import threads
 from minigen.tokenizer import END_OF_TEXT, Tokenizer
 
 DATA = Path(__file__).resolve().parent / "data"
@@ -520,7 +521,7 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
         source = checkpoint.find(config.init_from, config.out_dir)
         base = load(source, config.dropout or 0.0)
         if config.lora_rank and (base.path / "adapter_config.json").exists():
-            mend = command("minigen.checkpoint", "export", base.path, "FOLDER")
+            mend = command("minigen.files.checkpoint", "export", base.path, "FOLDER")
             if not checkpoint.is_one(base.path):
                 mend = "merge_and_unload() of peft"
             raise UserError(

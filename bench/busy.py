@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from bench.common import ROOT, alternate, options, record, table
-from minigen import checkpoint
-from minigen.report import read_metrics
+from minigen.files import checkpoint
+from minigen.run.log import read_metrics
 
 LOOPS = (0, 1, 2)
 

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from bench.common import alternate, options, record, seconds_of, table
-from minigen import GPT, GPTConfig, checkpoint
+from minigen import GPT, GPTConfig
+from minigen.files import checkpoint
 from minigen.optim import Optimizer
 from minigen.tokenizer import train_tokenizer
 

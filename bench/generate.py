@@ -27,7 +27,9 @@ import torch
 import sample
 from bench.common import alternate, options, peer, record, serve, start_workers, table
 from bench.limits import read_bandwidth
-from minigen import GPT, GPTConfig, checkpoint, interface
+from minigen import GPT, GPTConfig
+from minigen.files import checkpoint
+from minigen.inference import engine
 from minigen.sampling import Sampling, generate
 from minigen.tokenizer import BYTES, END_OF_TEXT, Tokenizer
 
@@ -59,7 +61,7 @@ def timed(step: Callable[[], int], n: int) -> tuple[list[int], list[float]]:
 def minigen(weights: Path, kind: str, given: Any) -> Writer:
     """As `python sample.py --dtype ...` does it."""
     config = sample.SampleConfig(device=given.device, dtype=kind)  # type: ignore[arg-type]
-    writer = sample.Writer(config, Sampling(temperature=0), interface.load(weights))
+    writer = sample.Writer(config, Sampling(temperature=0), engine.load(weights))
 
     def write(prompt: list[int], n: int) -> tuple[list[int], list[float]]:
         tokens = generate(
@@ -288,7 +290,7 @@ def main() -> None:
 
 def weights_read(folder: Path) -> int:
     """How many weights are read for a token: all matrices but those of which it reads one row."""
-    model = interface.load(folder).model
+    model = engine.load(folder).model
     tables = [] if model.position is None else [model.position.weight]
     tables += [] if model.head is None else [model.embedding.weight]
     return sum(p.numel() for p in model.parameters() if p.ndim == 2) - sum(

@@ -31,8 +31,8 @@ from bench.common import (
 from bench.generate import LONG, make_weights, report_sweep
 from bench.train import train_step
 from minigen import GPT, GPTConfig
-from minigen.device import choose_dtype
 from minigen.optim import Optimizer
+from minigen.system.device import choose_dtype
 
 BASE = {"batch": 8, "context": 256, "width": 256}  # one of these is changed at a time
 SWEEPS = {

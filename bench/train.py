@@ -28,10 +28,12 @@ from torch.nn import functional as F
 
 import train
 from bench.common import alternate, median_seconds, options, peer, record, run, table
-from minigen import GPT, GPTConfig, checkpoint
-from minigen.device import arithmetic, compile_blocks
+from minigen import GPT, GPTConfig
+from minigen.files import checkpoint
 from minigen.optim import Optimizer
-from minigen.report import read_metrics
+from minigen.run.compile import compile_blocks
+from minigen.run.log import read_metrics
+from minigen.system.device import arithmetic
 
 # What nanoGPT's README gives for a CPU; its eval_interval, 250, is in the configuration file.
 RECIPE = (

@@ -10,12 +10,15 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minigen import threads  # noqa: F401  first: it measures while PyTorch is imported
+from minigen.system import threads  # noqa: F401  first: it measures while PyTorch is imported
+
+# isort: split
+
 from minigen.errors import UserError
 from minigen.model import GPT, GPTConfig, KVCache
 
 if TYPE_CHECKING:
-    from minigen.interface import load, pipeline
+    from minigen.inference.engine import load, pipeline
 
     __version__: str
 
@@ -27,9 +30,9 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         return _version()
     if name in ("load", "pipeline"):
-        from minigen import interface
+        from minigen.inference import engine
 
-        return getattr(interface, name)
+        return getattr(engine, name)
     raise AttributeError(f"module 'minigen' has no attribute {name!r}")
 
 

@@ -11,7 +11,7 @@ is always END_OF_TEXT, which parts documents; no text encodes to it, but a promp
 is how a model reads a text: with END_OF_TEXT before it, as in training, or bare, as other people's
 GPT-2 and a model of a book, which has hardly ever seen END_OF_TEXT.
 
-Tokenizers of other models are read by Hugging Face's library: `minigen/hub_tokenizer.py`.
+Tokenizers of other models are read by Hugging Face's library: `minigen/files/hub_tokenizer.py`.
 
 >>> tokenizer = train_tokenizer("bpe", ["low lower lowest"], vocab_size=260)
 >>> tokenizer.encode("lower")
@@ -42,8 +42,9 @@ import regex
 import tiktoken
 
 import minigen
-from minigen.errors import UserError, one_line_errors
-from minigen.streams import decoded
+from minigen.cli import one_line_errors
+from minigen.errors import UserError
+from minigen.system.streams import decoded
 
 if TYPE_CHECKING:  # NumPy takes longer to import than all the rest, so it waits for its first use
     import numpy as np
@@ -287,7 +288,7 @@ class Tokenizer:
 
         Raises UserError, naming `name`, if it is neither.
         """
-        from minigen.hub_tokenizer import HubTokenizer  # not above: it imports this file
+        from minigen.files.hub_tokenizer import HubTokenizer  # not above: it imports this file
 
         try:
             return read_own(json.loads(content)) or HubTokenizer(content, name, end)

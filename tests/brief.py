@@ -9,12 +9,12 @@ from __future__ import annotations
 from functools import partial
 
 import train
-from minigen import report
+from minigen.run import log
 
 SAMPLE = 8  # tokens
 
 
 def make_brief() -> None:
     """Let the runs of this process draw no losses, and write short samples while they learn."""
-    report.plot_loss = lambda *_: None
+    log.plot_loss = lambda *_: None
     train.live_sample = partial(train.live_sample, limit=SAMPLE)  # type: ignore[assignment]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from hashlib import sha256
 from pathlib import Path
 
-from minigen import checkpoint
+from minigen.files import checkpoint
 
 
 def digests(folder: Path, pattern: str = "*") -> dict[str, str]:

@@ -153,7 +153,7 @@ def run_python(words: list[str], env: Mapping[str, str], standard: list[str]) ->
 def run_job(request: dict[str, Any]) -> int:
     from jobs import HOOKS, JOBS
 
-    from minigen.errors import one_line_errors
+    from minigen.cli import one_line_errors
 
     if request["hook"]:
         name, *arguments = request["hook"]
@@ -213,7 +213,7 @@ def main() -> None:
     sys.path[:0] = [str(ROOT), str(TESTS / "faults")]
     import sample  # noqa: F401
     import train  # noqa: F401
-    from minigen import plot
+    from minigen.system import plot
 
     plot.pyplot()
     for request in requests():

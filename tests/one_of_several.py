@@ -26,9 +26,9 @@ from brief import make_brief
 from torch.nn.parallel import DistributedDataParallel
 
 import train
-from minigen import distributed
+from minigen.cli import one_line_errors
 from minigen.data import TokenFile
-from minigen.errors import one_line_errors
+from minigen.run import distributed
 
 faulthandler.dump_traceback_later(300, exit=True)  # who waits in vain shows where, and ends
 notes, plans = Path(sys.argv[1]), json.loads(sys.argv[2])

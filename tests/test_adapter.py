@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from test_weight_files import IDS, tiny
 from transformers import AutoModelForCausalLM
 
-from minigen import adapter, checkpoint, pretrained
 from minigen.errors import UserError
+from minigen.files import adapter, checkpoint, huggingface
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def edit(folder: Path, **changes: Any) -> None:
 @torch.no_grad()
 def logits(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(IDS).logits
-    return pretrained.load(folder).model.float()(IDS), theirs
+    return huggingface.load(folder).model.float()(IDS), theirs
 
 
 def off(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -78,7 +78,7 @@ def test_the_logits_are_those_of_peft(
     ours, theirs = logits(alone)
     assert off(ours, theirs) < 1e-5
     with torch.no_grad():
-        assert off(pretrained.load(bases[kind]).model(IDS), theirs) > 1e-2
+        assert off(huggingface.load(bases[kind]).model(IDS), theirs) > 1e-2
     beside = tmp_path / "beside"
     shutil.copytree(bases[kind], beside)
     for file in ("adapter_config.json", "adapter_model.safetensors"):
@@ -88,8 +88,8 @@ def test_the_logits_are_those_of_peft(
     torch.save(load_file(old), beside / "adapter_model.bin")
     old.unlink()
     with torch.no_grad():
-        assert off(pretrained.load(beside).model(IDS), theirs) < 1e-5
-    assert all(finding.agrees for finding in pretrained.check(alone)[:-1])
+        assert off(huggingface.load(beside).model(IDS), theirs) < 1e-5
+    assert all(finding.agrees for finding in huggingface.check(alone)[:-1])
     assert checkpoint.find(str(alone)) == alone and not checkpoint.is_one(alone)
 
 
@@ -99,7 +99,7 @@ def test_an_adapter_is_not_rounded_away(bases: dict[str, Path], tmp_path: Path) 
     AutoModelForCausalLM.from_pretrained(bases["llama"]).bfloat16().save_pretrained(base)
     folder = adapted(base, tmp_path / "alone", lora_alpha=0.01)
     assert off(*logits(folder)) < 1e-5
-    assert {p.dtype for p in pretrained.load(folder).model.parameters()} == {torch.float32}
+    assert {p.dtype for p in huggingface.load(folder).model.parameters()} == {torch.float32}
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -128,7 +128,7 @@ def test_what_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
     for changes, complaint in REFUSED:
         edit(folder, **changes)
         with pytest.raises(UserError, match=f"adapter_config.json.*({complaint})") as caught:
-            pretrained.load(folder)
+            huggingface.load(folder)
         assert "merge_and_unload" in str(caught.value) and "\n" not in str(caught.value)
         (folder / "adapter_config.json").write_text(whole)
 
@@ -137,10 +137,10 @@ def test_what_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
     name = "base_model.model.transformer.h.0.attn.c_attn.lora_magnitude_vector"
     save_file(held | {name: torch.ones(48)}, path)
     with pytest.raises(UserError, match="lora_magnitude_vector, of which minigen makes nothing"):
-        pretrained.load(folder)
+        huggingface.load(folder)
     path.unlink()
     with pytest.raises(UserError, match=r"cannot read .*adapter_model\.safetensors"):
-        pretrained.load(folder)
+        huggingface.load(folder)
 
 
 def test_a_base_that_is_none(bases: dict[str, Path], tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_base_that_is_none(bases: dict[str, Path], tmp_path: Path) -> None:
     ):
         edit(second, base_model_name_or_path=name)
         with pytest.raises(UserError, match=complaint):
-            pretrained.load(second)
+            huggingface.load(second)
 
 
 def test_every_field_of_peft_is_decided_about() -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from minigen import checkpoint
 from minigen.errors import UserError
+from minigen.files import checkpoint
 from minigen.model import GPT, GPTConfig
 from minigen.optim import Optimizer
 from minigen.tokenizer import train_tokenizer

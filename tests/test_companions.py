@@ -16,8 +16,8 @@ from transformers import AutoTokenizer, GenerationConfig, Qwen3Config, Qwen3ForC
 import minigen
 import sample
 import train
-from minigen import checkpoint, companions, lora, pretrained
 from minigen.errors import UserError
+from minigen.files import checkpoint, companions, huggingface, lora
 from minigen.tokenizer import END_OF_TEXT
 
 transformers.logging.set_verbosity_error()
@@ -244,7 +244,7 @@ def same_companions(before: Path, after: Path) -> None:
 def test_a_checkpoint_keeps_what_belongs_to_its_model(chat: Path, tmp_path: Path) -> None:
     """Also the next one of the same run, what is exported of it, and a model with LoRA merged."""
     (chat / "chat_template.jinja").write_text(TEMPLATE)
-    loaded = pretrained.load(chat)
+    loaded = huggingface.load(chat)
     beside, facts = loaded.companions, {"step": 1}
     first = checkpoint.save(tmp_path, loaded.model, loaded.tokenizer, {}, facts, beside)
     again = checkpoint.load(first)
@@ -300,7 +300,7 @@ def test_an_adapter_s_tokenizer_without_a_class_is_refused(tmp_path: Path) -> No
     told = {"peft_type": "LORA", "base_model_name_or_path": str(tmp_path / "base")}
     (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(told))
     with pytest.raises(UserError, match="names its tokenizer_class, so that transformers reads"):
-        pretrained.load(tmp_path / "adapter")
+        huggingface.load(tmp_path / "adapter")
 
 
 def test_what_an_old_config_says_stays_with_the_model(tmp_path: Path) -> None:
@@ -310,7 +310,7 @@ def test_what_an_old_config_says_stays_with_the_model(tmp_path: Path) -> None:
     settings = {"repetition_penalty": 1.9, "eos_token_id": None, "tokenizer_class": "GPT2Tokenizer"}
     edit(old / "config.json", **settings)
     (old / "tokenizer_config.json").write_text("{}")
-    loaded = pretrained.load(old)
+    loaded = huggingface.load(old)
     path = checkpoint.save(
         tmp_path, loaded.model, loaded.tokenizer, {}, {"step": 1}, loaded.companions
     )
@@ -326,7 +326,7 @@ def test_what_an_old_config_says_stays_with_the_model(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_before_has_no_companions_and_loads(chat: Path, tmp_path: Path) -> None:
     """It has another's tokenizer.json, and our tokenizer_config.json."""
-    loaded = pretrained.load(chat)
+    loaded = huggingface.load(chat)
     assert loaded.tokenizer is not None
     path = checkpoint.save(tmp_path, loaded.model, loaded.tokenizer, {}, {"step": 1})
     found = checkpoint.load(path)
@@ -340,14 +340,14 @@ def test_a_checkpoint_of_before_has_no_companions_and_loads(chat: Path, tmp_path
 
 def test_the_check_sees_other_ends_and_settings(chat: Path) -> None:
     """It compares the texts that both pipelines write, and ids of long and special texts."""
-    found = {one.what: one for one in pretrained.check(chat)}
+    found = {one.what: one for one in huggingface.check(chat)}
     assert all(one.agrees for one in found.values()), found
     assert "16 of 16" in found["tokenizer, size"].verdict
     assert found["ends of a text"].ours == "[300, 302]"
-    loaded = pretrained.load(chat)
+    loaded = huggingface.load(chat)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(chat)
     assert loaded.tokenizer is not None
     loaded.tokenizer.ends = frozenset([300])
     theirs.generation_config.repetition_penalty = 5.0
-    _, ends, written = pretrained._compare_texts(loaded, theirs)
+    _, ends, written = huggingface._compare_texts(loaded, theirs)
     assert not ends.agrees and not written.agrees

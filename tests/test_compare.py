@@ -14,10 +14,11 @@ import pytest
 from forks import Server
 
 import train
-from minigen import checkpoint, compare
-from minigen.compare import CompareConfig, draw, find_runs, means, table
 from minigen.errors import UserError
-from minigen.report import Report, read_metrics
+from minigen.files import checkpoint
+from minigen.run import compare
+from minigen.run.compare import CompareConfig, draw, find_runs, means, table
+from minigen.run.log import Report, read_metrics
 
 pytestmark = pytest.mark.usefixtures("signals")
 ROOT = Path(train.__file__).parent
@@ -66,7 +67,7 @@ def test_the_command_compares_two_runs(trained: Train, server: Server, tmp_path:
     """A PNG, a row for each run with its own figures, and only the settings that differ."""
     runs = trained("a"), trained("한_b", f"{SMALL} --learning_rate 1e-3")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
-    done = server.python("-m", "minigen.compare", "a", runs[1], cwd=tmp_path, env=environment)
+    done = server.python("-m", "minigen.run.compare", "a", runs[1], cwd=tmp_path, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     header, *rows, _, setting, _, last = done.stdout.splitlines()
     assert header.split("  ")[-1] == "run" and len(rows) == 2
@@ -136,7 +137,7 @@ def test_a_loss_that_is_null_is_left_out(tmp_path: Path) -> None:
 def test_the_picture_is_drawn_before_the_reader_of_the_table_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with `python -m minigen.compare | head -1`."""
+    """As with `python -m minigen.run.compare | head -1`."""
 
     def gone(_: object) -> str:
         raise BrokenPipeError

@@ -11,8 +11,8 @@ import pytest
 from transformers import GPT2Config, LlamaConfig, PreTrainedConfig, Qwen3Config
 from transformers.generation import GenerationConfig
 
-from minigen.config_file import FIELDS, HARMLESS, ONLY, read_config, say_of_dropout
 from minigen.errors import UserError
+from minigen.files.config_file import FIELDS, HARMLESS, ONLY, read_config, say_of_dropout
 from minigen.model import GPTConfig
 
 CLASSES = {"gpt2": GPT2Config, "llama": LlamaConfig, "qwen3": Qwen3Config}

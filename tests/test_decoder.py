@@ -1,4 +1,4 @@
-"""minigen.decoder: the model's numbers, from weights that are read faster."""
+"""minigen.inference.cpu: the model's numbers, from weights that are read faster."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from minigen import decoder
-from minigen.decoder import Decoder, Matrix, quantise
 from minigen.errors import UserError
+from minigen.inference import cpu
+from minigen.inference.cpu import Decoder, Matrix, quantise
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.optim import Optimizer
 from minigen.sampling import Sampling, generate
@@ -101,10 +101,10 @@ def config(request: pytest.FixtureRequest) -> GPTConfig:
 
 @pytest.fixture(params=["compiled", "as PyTorch has it"])
 def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """With decoder.c, and as where there is no compiler."""
+    """With cpu.c, and as where there is no compiler."""
     if request.param != "compiled":
-        monkeypatch.setattr(decoder, "code", lambda: None)
-    elif decoder.code() is None:
+        monkeypatch.setattr(cpu, "code", lambda: None)
+    elif cpu.code() is None:
         pytest.skip("there is no C compiler here")
     return str(request.param)
 
@@ -156,8 +156,8 @@ def test_odd_widths_and_any_number_of_threads(dtype: str, monkeypatch: pytest.Mo
         )
         ids, lengths, found = some_ids(5), [1, 2, 2, 1, 2], []
         for n_threads in (1, 2, 3):
-            monkeypatch.setattr(decoder, "WORTH_A_THREAD", 1)
-            monkeypatch.setattr(decoder.threads, "follow", lambda n=n_threads: n)
+            monkeypatch.setattr(cpu, "WORTH_A_THREAD", 1)
+            monkeypatch.setattr(cpu.threads, "follow", lambda n=n_threads: n)
             model = Decoder(lively(config), dtype)
             found.append(predictions(model, config, ids, lengths, dtype))
             found.append(predictions(model, config, ids[:1], lengths[:1], dtype))

@@ -23,9 +23,10 @@ from forks import Server, Trial
 from small_text import until_it_trains, write_text
 
 import train
-from minigen import checkpoint, distributed
 from minigen.errors import UserError
-from minigen.report import read_metrics
+from minigen.files import checkpoint
+from minigen.run import distributed
+from minigen.run.log import read_metrics
 from train import TrainConfig, in_parts
 
 ROOT = Path(train.__file__).parent

@@ -19,8 +19,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, logging
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CLASSES
 
-from minigen import pretrained
 from minigen.errors import UserError
+from minigen.files import huggingface
 
 ABSENT = object()
 # What else a complaint may name: a tensor that fits no longer, or a field that is contradicted.
@@ -256,7 +256,7 @@ def outcome(seed: int) -> str:
             model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
             theirs, text = model(ids).logits, greedy(model, ids)
         try:
-            ours = pretrained.load(folder).model.float()
+            ours = huggingface.load(folder).model.float()
         except UserError as error:
             named = any(name in str(error) for name in (*changed, *ALSO_NAMED))
             if theirs is None:

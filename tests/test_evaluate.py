@@ -17,11 +17,19 @@ from forks import Server
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minigen import evaluate
-from minigen.corpora import medium, pictures, tales, tunes
+from minigen.corpora import pictures, tales, task, tunes
 from minigen.data import TokenFile, scan, write_tokens
 from minigen.errors import UserError
-from minigen.evaluate import (
+from minigen.evaluation import evaluate
+from minigen.evaluation.continuations import (
+    Excerpt,
+    copying_run,
+    entropy,
+    excerpts,
+    fidelity,
+    figures,
+)
+from minigen.evaluation.evaluate import (
     EvaluateConfig,
     binned,
     find_model,
@@ -30,11 +38,17 @@ from minigen.evaluate import (
     single_token_loss,
     verdict,
 )
-from minigen.excerpts import Excerpt, copying_run, entropy, excerpts, fidelity, figures
-from minigen.interface import load
+from minigen.evaluation.repetition import (
+    LongText,
+    distinct,
+    drawn_twins,
+    loops,
+    self_repetition,
+    twins,
+)
+from minigen.inference.engine import load
 from minigen.model import GPT, GPTConfig
-from minigen.repetition import LongText, distinct, drawn_twins, loops, self_repetition, twins
-from minigen.report import Report, memorising
+from minigen.run.log import Report, memorising
 from minigen.tokenizer import train_tokenizer
 
 ROOT = Path(evaluate.__file__).parents[1]
@@ -53,14 +67,14 @@ def documents(n: int, rng: random.Random) -> list[str]:
 
 def looped(text: str) -> str:
     """A tale that says its first sentence again and again."""
-    line = medium.first_lines(text)
+    line = task.first_lines(text)
     sentence = text.removeprefix(line).split(". ")[0] + ". "
     return line + (6 * sentence)[:600]
 
 
 def shuffled(texts: list[str]) -> list[str]:
     """Each tale with the first line of another."""
-    lines = [medium.first_lines(text) for text in texts]
+    lines = [task.first_lines(text) for text in texts]
     bodies = [text.removeprefix(line) for text, line in zip(texts, lines, strict=True)]
     random.Random(0).shuffle(lines)
     return [line + body for line, body in zip(lines, bodies, strict=True)]
@@ -149,7 +163,7 @@ def test_a_model_that_ignores_its_prompt_obeys_it_as_often_as_any_other(judged: 
 
 def test_the_command_tells_people_and_programs(project: Path, server: Server) -> None:
     """A table on stdout, JSON and a PNG in the run's folder, and the loss that training told."""
-    command = ("-m", "minigen.evaluate", "healthy", "--count", "4", "--seed", "1")
+    command = ("-m", "minigen.evaluation.evaluate", "healthy", "--count", "4", "--seed", "1")
     done = server.python(*command, cwd=project)
     assert done.returncode == 0, done.stderr
     out = done.stdout
@@ -283,7 +297,7 @@ def test_chance_is_the_first_line_of_another_document() -> None:
     """A body that fits one line does not fit another; one that fits all obeys all."""
     told = [tales.tale(random.Random(i)).text for i in range(6)]
     texts = [
-        Excerpt([0], [0], (line := medium.first_lines(text)), text.removeprefix(line))
+        Excerpt([0], [0], (line := task.first_lines(text)), text.removeprefix(line))
         for text in told
     ]
     right = {"well_formed": 1, "obeys": 1, "valid": 1, "obeys_by_chance": 0}

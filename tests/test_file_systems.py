@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from minigen import disk
+from minigen.system import disk
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""minigen.graph: a replayed step is the model's step, whatever becomes of the texts."""
+"""CUDA graphs: a replayed step is the model's step, whatever becomes of the texts."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from minigen import graph
-from minigen.graph import FIRST_STEPS, GraphDecoder
+from minigen.inference import cuda_graph
+from minigen.inference.cuda_graph import FIRST_STEPS, GraphDecoder
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.sampling import Sampling, generate
 
@@ -60,7 +60,7 @@ def test_replayed_steps_write_what_the_model_writes(
 
         return replay, result
 
-    monkeypatch.setattr(graph, "record", record)
+    monkeypatch.setattr(cuda_graph, "record", record)
     ours = texts(GraphDecoder(model), model)
     assert ours == texts(model, model)
     lengths = sorted(map(len, ours))
@@ -76,7 +76,7 @@ def test_a_short_text_needs_no_graph(model: GPT, monkeypatch: pytest.MonkeyPatch
         result = step()
         return lambda: None, result
 
-    monkeypatch.setattr(graph, "record", record)
+    monkeypatch.setattr(cuda_graph, "record", record)
     for n, wanted in ((FIRST_STEPS, 0), (FIRST_STEPS + 1, 1)):
         list(
             generate(
@@ -95,7 +95,7 @@ def test_where_nothing_can_be_recorded_the_model_writes(
     def record(step: Callable[[], Tensor]) -> Recorded:
         raise RuntimeError("not supported\nand why")
 
-    monkeypatch.setattr(graph, "record", record)
+    monkeypatch.setattr(cuda_graph, "record", record)
     assert texts(GraphDecoder(model), model) == texts(model, model)
     assert capsys.readouterr().err == "warning: no CUDA graph (not supported)\n"
 

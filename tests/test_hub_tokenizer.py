@@ -18,8 +18,9 @@ import transformers
 from drawn_tokenizers import TEXTS
 from transformers import AutoTokenizer
 
-from minigen import companions, data, hub_tokenizer, pretrained
+from minigen import data
 from minigen.errors import UserError
+from minigen.files import companions, hub_tokenizer, huggingface
 from minigen.tokenizer import END_OF_TEXT, Tokenizer, read_own, train_tokenizer
 
 transformers.logging.set_verbosity_error()
@@ -68,7 +69,7 @@ def judged(seed: int, folder: Path) -> str:
     config = json.loads((folder / "config.json").read_text())
     kept, again = companions.read(folder, folder, config), folder / "again"
     again.mkdir()
-    told = pretrained.tokenizer_config(64, ours.controls[ours.end_of_text])
+    told = huggingface.tokenizer_config(64, ours.controls[ours.end_of_text])
     files = {"tokenizer.json": ours.to_json(), "tokenizer_config.json": json.dumps(told).encode()}
     for name, content in {**files, **kept.files}.items():
         (again / name).write_bytes(content)
@@ -317,7 +318,7 @@ def test_an_unreadable_folder_costs_one_line_before_weights(tmp_path: Path) -> N
     with pytest.raises(
         UserError, match=r"301 tokens, but the model's vocab_size is 300.*parts doc"
     ):
-        pretrained.load(tmp_path)
+        huggingface.load(tmp_path)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -10,9 +10,9 @@ import torch
 import transformers
 
 import minigen
-from minigen import checkpoint
 from minigen.errors import UserError
-from minigen.interface import DEFAULTS, NEW_TOKENS, TextGeneration
+from minigen.files import checkpoint
+from minigen.inference.engine import DEFAULTS, NEW_TOKENS, TextGeneration
 from minigen.model import GPT, GPTConfig
 from minigen.tokenizer import train_tokenizer
 

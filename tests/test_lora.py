@@ -10,9 +10,9 @@ import pytest
 import torch
 import transformers
 
-from minigen import checkpoint, lora, pretrained
 from minigen.errors import UserError
-from minigen.interface import load
+from minigen.files import checkpoint, huggingface, lora
+from minigen.inference.engine import load
 from minigen.model import GPT, GPTConfig
 from minigen.tokenizer import train_tokenizer
 
@@ -35,7 +35,7 @@ def base(kind: str, folder: Path) -> Path:
 
 def corrected(path: Path, rank: int = 3) -> GPT:
     """That model with a LoRA that does something."""
-    model = pretrained.load(path).model
+    model = huggingface.load(path).model
     lora.add(model, rank)
     for matrix in lora.matrices(model):
         torch.nn.init.normal_(lora.pair(matrix)[1], std=0.3)
@@ -54,7 +54,7 @@ def save(model: GPT, path: Path, run: Path) -> Path:
 
 def test_at_first_nothing_changes(path: Path) -> None:
     """B is zero, so the logits are the same to the bit."""
-    model = pretrained.load(path).model
+    model = huggingface.load(path).model
     before = model(IDS)
     lora.add(model, 3)
     assert torch.equal(model(IDS), before)
@@ -62,7 +62,7 @@ def test_at_first_nothing_changes(path: Path) -> None:
 
 def test_the_correction_is_b_a(path: Path) -> None:
     """The same as a model whose matrices have B A added by hand; and merged, the same again."""
-    model, by_hand = corrected(path), pretrained.load(path).model
+    model, by_hand = corrected(path), huggingface.load(path).model
     for matrix, plain in zip(lora.matrices(model), lora.matrices(by_hand), strict=True):
         a, b = lora.pair(matrix)
         with torch.no_grad():
@@ -89,7 +89,7 @@ def test_only_the_correction_trains(path: Path) -> None:
 
 def test_less_than_a_hundredth_of_gpt2() -> None:
     """Rank 8 on the 124M model."""
-    model = pretrained.empty_model(GPTConfig.gpt2())
+    model = huggingface.empty_model(GPTConfig.gpt2())
     whole = model.n_parameters()
     lora.add(model, 8)
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) < 0.01 * whole
@@ -132,7 +132,7 @@ def test_export_keeps_or_changes_the_format(path: Path, tmp_path: Path) -> None:
     """float32 stays, bfloat16 can be had; an existing folder is left alone."""
     for dtype in ("float32", "bfloat16"):
         folder = checkpoint.export(path.parent, tmp_path / dtype, getattr(torch, dtype))
-        model = pretrained.load(folder).model
+        model = huggingface.load(folder).model
         assert {str(p.dtype) for p in model.parameters()} == {f"torch.{dtype}"}
     with pytest.raises(UserError, match="not there yet"):
         checkpoint.export(path.parent, tmp_path / "bfloat16")
@@ -141,7 +141,7 @@ def test_export_keeps_or_changes_the_format(path: Path, tmp_path: Path) -> None:
 def test_another_base_is_refused(path: Path, tmp_path: Path) -> None:
     """A correction of weights that changed since, or are gone, would be nonsense: one line."""
     saved = save(corrected(path), path, tmp_path / "run")
-    model = pretrained.load(path).model
+    model = huggingface.load(path).model
     with torch.no_grad():
         model.embedding.weight[0, 0] += 1
     checkpoint.save(path.parent, model, TOKENIZER, {}, {"step": 2})

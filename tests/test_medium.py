@@ -19,7 +19,7 @@ from digests import digests
 from forks import ROOT, Server
 
 from minigen import corpora
-from minigen.corpora import medium, pictures, tales, tunes
+from minigen.corpora import pictures, tales, task, tunes
 from minigen.errors import UserError
 
 TEXTS = {
@@ -30,35 +30,35 @@ TEXTS = {
 
 
 def test_each_corpus_that_a_grammar_writes_is_a_medium() -> None:
-    assert set(TEXTS) == set(medium.BEGINNINGS) == set(corpora.WRITTEN)
+    assert set(TEXTS) == set(task.BEGINNINGS) == set(corpora.WRITTEN)
 
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_a_text_is_known_by_its_beginning(name: str) -> None:
-    found = medium.of(TEXTS[name])
-    assert found is medium.named(name)
+    found = task.of(TEXTS[name])
+    assert found is task.named(name)
     assert found.check(TEXTS[name]).valid
-    assert medium.of(f" {TEXTS[name]}") is None and medium.of("") is None
+    assert task.of(f" {TEXTS[name]}") is None and task.of("") is None
 
 
 def test_a_prompt_that_begins_as_documents_do_is_taken_to_the_letter() -> None:
-    media, rng = [medium.named(name) for name in medium.BEGINNINGS], random.Random(0)
+    media, rng = [task.named(name) for name in task.BEGINNINGS], random.Random(0)
     for raw in ("", "picture: a big", "picture: any words\n......", "tune: a loud one", "hero: x"):
         for some in (media, media[:1], media[1:2], []):
-            assert medium.prompt(some, raw, rng) == raw
-    assert medium.prompt([], "a loud one", rng) == "a loud one"
+            assert task.prompt(some, raw, rng) == raw
+    assert task.prompt([], "a loud one", rng) == "a loud one"
     with pytest.raises(UserError, match=r"the caption says \"loud\".*; or no tune is asked"):
-        medium.prompt(media[:2], "a loud one", rng)
+        task.prompt(media[:2], "a loud one", rng)
 
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_a_condition_holds_for_what_is_made_from_it(name: str) -> None:
     """Each value of each field can be asked for, and the check reads it from the first line."""
-    one, rng = medium.named(name), random.Random(0)
+    one, rng = task.named(name), random.Random(0)
     for field, options in one.FIELDS.items():
         for option in options:
             line = one.condition({field: option.upper()}, rng)
-            assert medium.of(line) is one and medium.first_lines(f"{line}more\nmore") == line
+            assert task.of(line) is one and task.first_lines(f"{line}more\nmore") == line
             assert one.check(line).conditions[field] == option
     with pytest.raises(UserError, match=f"a {one.NOUN} has no 'hat'; it has "):
         one.condition({"hat": "red"}, rng)
@@ -69,7 +69,7 @@ def test_a_condition_holds_for_what_is_made_from_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_each_ending_of_a_medium_is_a_file(name: str, tmp_path: Path) -> None:
-    one = medium.named(name)
+    one = task.named(name)
     for ending in one.ENDINGS:
         one.save([TEXTS[name]], tmp_path / f"x{ending}")
         assert (tmp_path / f"x{ending}").stat().st_size > 100

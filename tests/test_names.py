@@ -19,11 +19,13 @@ from forks import Server
 import minigen
 import sample
 import train
-from minigen import checkpoint, errors, evaluate, pretrained
-from minigen.corpora import medium
+from minigen.corpora import task
 from minigen.errors import UserError
-from minigen.evaluate import EvaluateConfig
+from minigen.evaluation import evaluate
+from minigen.evaluation.evaluate import EvaluateConfig
+from minigen.files import checkpoint, huggingface
 from minigen.model import GPT, GPTConfig
+from minigen.system import shell
 from minigen.tokenizer import train_tokenizer
 from sample import SampleConfig
 
@@ -59,8 +61,8 @@ def places(name: str, monkeypatch: pytest.MonkeyPatch, tmp: Path) -> dict[str, P
         "evaluate": evaluate.find_model(EvaluateConfig(run=name)).path,
         "load": minigen.load(name).path,
     }
-    monkeypatch.setattr(pretrained, "check", lambda model: taken.update(check=model) or [])
-    pretrained.main(["check", name])
+    monkeypatch.setattr(huggingface, "check", lambda model: taken.update(check=model) or [])
+    huggingface.main(["check", name])
     return {command: path.resolve() for command, path in taken.items()}
 
 
@@ -241,14 +243,14 @@ def test_a_command_names_the_script_from_every_folder(
 ) -> None:
     """Shortly where it stands, with a path elsewhere; what stands in this folder is a path too."""
     monkeypatch.chdir(ROOT)
-    words = shlex.split(errors.command("sample.py", "--run", Path("a b")))
+    words = shlex.split(shell.command("sample.py", "--run", Path("a b")))
     assert words[1:] == ["sample.py", "--run", os.path.join(".", "a b")]
     assert shutil.which(words[0]) == sys.executable
-    assert shlex.split(errors.install("hf"))[-1] == ".[hf]"
+    assert shlex.split(shell.install("hf"))[-1] == ".[hf]"
     monkeypatch.chdir(tmp_path)
-    script = shlex.split(errors.command("train.py"))[1]
+    script = shlex.split(shell.command("train.py"))[1]
     assert Path(script).resolve() == ROOT / "train.py"
-    assert Path(shlex.split(errors.install("hf"))[-1].removesuffix("[hf]")) == ROOT
+    assert Path(shlex.split(shell.install("hf"))[-1].removesuffix("[hf]")) == ROOT
 
 
 def test_a_module_runs_from_every_folder_installed_or_not(
@@ -257,13 +259,13 @@ def test_a_module_runs_from_every_folder_installed_or_not(
     """What finds minigen for this process is given to the next one where it has to be."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", ["", str(ROOT)])
-    assert shlex.split(errors.command("minigen.evaluate", "x"))[-3:] == [
+    assert shlex.split(shell.command("minigen.evaluation.evaluate", "x"))[-3:] == [
         "-m",
-        "minigen.evaluate",
+        "minigen.evaluation.evaluate",
         "x",
     ]
     monkeypatch.setattr(sys, "path", [str(ROOT)])  # as after python /path/to/train.py
-    command = errors.command("minigen.evaluate", "x")
+    command = shell.command("minigen.evaluation.evaluate", "x")
     assert shlex.split(command)[:2] == ["env", f"PYTHONPATH={ROOT}"]
 
 
@@ -275,8 +277,8 @@ def test_the_version_is_that_of_pyproject(capsys: pytest.CaptureFixture[str]) ->
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     version = re.search(r'^version = "(.*)"', project, flags=re.M)
     assert version is not None and minigen.__version__ == version[1]
-    mains = [train.main, sample.main, evaluate.main, checkpoint.main, pretrained.main]
-    mains += [medium.named(name).main for name in ("tales", "pictures", "tunes")]
+    mains = [train.main, sample.main, evaluate.main, checkpoint.main, huggingface.main]
+    mains += [task.named(name).main for name in ("tales", "pictures", "tunes")]
     for main in mains:
         with pytest.raises(SystemExit) as stop:
             main(["--version"])

@@ -1,4 +1,4 @@
-"""minigen.native: compiled once, by whatever compiler is there, and never in the way."""
+"""C code: compiled once, by whatever compiler is there, and never in the way."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from minigen import native
+from minigen.inference import compile_c
 
 SOURCE = """
 #ifdef _OPENMP
@@ -25,7 +25,7 @@ int answer(void) { return 42; }
 """
 
 needs_compiler = pytest.mark.skipif(
-    not list(native._commands()), reason="there is no C compiler here"
+    not list(compile_c._commands()), reason="there is no C compiler here"
 )
 
 
@@ -49,13 +49,13 @@ def answer(library: ctypes.CDLL | None) -> int:
 @needs_compiler
 def test_it_is_compiled_once(source: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """And again when the file has changed; it says so each time."""
-    assert answer(native.compiled(source)) == 42
+    assert answer(compile_c.compiled(source)) == 42
     assert capfd.readouterr().err.startswith("compiled code.c in ")
     (first,) = kept(source)
-    assert answer(native.compiled(source)) == 42
+    assert answer(compile_c.compiled(source)) == 42
     assert capfd.readouterr().err == "" and kept(source) == [first]
     source.write_text(SOURCE.replace("42", "43"))
-    assert answer(native.compiled(source)) == 43
+    assert answer(compile_c.compiled(source)) == 43
     assert capfd.readouterr().err.startswith("compiled code.c")
 
 
@@ -69,8 +69,8 @@ def test_it_is_compiled_in_a_folder_whose_name_is_not_utf8(
     source = source.rename(folder / "code.c")
     with monkeypatch.context() as patch:
         patch.setenv("CC", "false")
-        assert native.compiled(source) is None
-    assert answer(native.compiled(source)) == 42
+        assert compile_c.compiled(source) is None
+    assert answer(compile_c.compiled(source)) == 42
     assert len(kept(source)) == 1
 
 
@@ -78,7 +78,7 @@ def test_it_is_compiled_in_a_folder_whose_name_is_not_utf8(
 def test_several_may_compile_at_once(source: Path) -> None:
     answers: list[int] = []
     threads = [
-        threading.Thread(target=lambda: answers.append(answer(native.compiled(source))))
+        threading.Thread(target=lambda: answers.append(answer(compile_c.compiled(source))))
         for _ in range(4)
     ]
     for thread in threads:
@@ -95,7 +95,7 @@ def test_where_nothing_can_be_kept_it_is_compiled_each_time(
     (source.parent / "file").touch()
     monkeypatch.setattr("sys.pycache_prefix", str(source.parent / "file"))
     for _ in range(2):
-        assert answer(native.compiled(source)) == 42
+        assert answer(compile_c.compiled(source)) == 42
         assert "compiled code.c" in capfd.readouterr().err
 
 
@@ -109,17 +109,18 @@ def test_without_a_temporary_folder_there_is_no_library(
         raise FileNotFoundError("No usable temporary directory found")
 
     monkeypatch.setattr("tempfile.TemporaryDirectory", nowhere)
-    assert native.compiled(source) is None
+    assert compile_c.compiled(source) is None
 
 
 @needs_compiler
 def test_a_damaged_library_is_made_again(source: Path) -> None:
-    code = "import sys; from pathlib import Path; from minigen.native import compiled; "
+    code = "import sys; from pathlib import Path\n"
+    code += "from minigen.inference.compile_c import compiled\n"
     code += "compiled(Path(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", code, source], check=True)  # here it is not loaded yet
     (library,) = kept(source)
     library.write_bytes(b"no library")
-    assert answer(native.compiled(source)) == 42
+    assert answer(compile_c.compiled(source)) == 42
     assert kept(source) == [library] and library.stat().st_size > 1000
 
 
@@ -137,16 +138,16 @@ def test_a_compiler_that_does_not_work_is_none(
 ) -> None:
     """It fails, it says that all is well and makes nothing, or it dies."""
     monkeypatch.setenv("CC", compiler(source.parent, script))
-    assert native.compiled(source) is None
+    assert compile_c.compiled(source) is None
     assert capfd.readouterr().err == ""
 
 
 def test_no_compiler(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CC", raising=False)
-    assert native.compiled(source) is None
+    assert compile_c.compiled(source) is None
     monkeypatch.setenv("CC", "no-such-compiler -O3")
-    assert native.compiled(source) is None
+    assert compile_c.compiled(source) is None
 
 
 @needs_compiler
@@ -156,7 +157,7 @@ def test_a_compiler_without_threads_will_do(
 ) -> None:
     """As Apple's is. What cannot be done is not tried again the next time."""
     log = source.with_name("calls")
-    command = next(native._commands())[0]
+    command = next(compile_c._commands())[0]
     monkeypatch.setenv(
         "CC",
         compiler(
@@ -164,8 +165,8 @@ def test_a_compiler_without_threads_will_do(
             f'echo >> "{log}"; case "$*" in *openmp*) exit 1;; esac\nexec {command} "$@"',
         ),
     )
-    library = native.compiled(source)
+    library = compile_c.compiled(source)
     assert answer(library) == 42 and library is not None and library.threads() == 0
     calls = log.read_text()
-    assert answer(native.compiled(source)) == 42 and log.read_text() == calls
+    assert answer(compile_c.compiled(source)) == 42 and log.read_text() == calls
     assert capfd.readouterr().err.count("compiled code.c") == 1

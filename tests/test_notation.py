@@ -6,9 +6,9 @@ from fractions import Fraction
 
 import pytest
 
-from minigen import notation
+from minigen.corpora.tunes import notation
+from minigen.corpora.tunes.notation import key_signature, read
 from minigen.errors import UserError
-from minigen.notation import key_signature, read
 
 HEADER = "X:1\nT:Test\nM:4/4\nL:1/8\nK:C\n"
 

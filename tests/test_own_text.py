@@ -20,12 +20,16 @@ from small_text import write_text
 
 import sample
 import train
-from minigen import checkpoint, corpora, data, evaluate, text_file
+from minigen import corpora, data
 from minigen.corpora import AUTO, NONE
 from minigen.data import read_text, scan, split_documents
-from minigen.errors import UserError, quoted
-from minigen.evaluate import EvaluateConfig
-from minigen.interface import load
+from minigen.errors import UserError
+from minigen.evaluation import evaluate
+from minigen.evaluation.evaluate import EvaluateConfig
+from minigen.files import checkpoint
+from minigen.inference.engine import load
+from minigen.system import text_file
+from minigen.system.shell import quoted
 from minigen.tokenizer import END_OF_TEXT, Tokenizer, train_tokenizer
 
 BYTE = train_tokenizer("byte", [])

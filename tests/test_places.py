@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from minigen import corpora, places
+from minigen import corpora
 from minigen.corpora import tales
 from minigen.errors import UserError
+from minigen.system import places
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from minigen import plan
 from minigen.optim import Schedule
-from minigen.plan import Clock
+from minigen.run import clock as clock_module
+from minigen.run.clock import Clock
 
 
 class Time:
@@ -42,7 +42,7 @@ def simulated(
     evaluations there were.
     """
     time = Time()
-    monkeypatch.setattr(plan, "time", time)
+    monkeypatch.setattr(clock_module, "time", time)
     clock, schedule = Clock(0.0, seconds), Schedule(0, 0.7, 20)
     clock.evaluating, clock.pause = evaluating, evaluating + 0.5
     time.now = begun
@@ -59,7 +59,7 @@ def simulated(
         if step == schedule.max_steps or (interval and step % interval == 0):
             evaluations += 1
             time.now += evaluating + 0.5
-    time.now += evaluating * clock.affordable(n_parts) + plan.CLOSING
+    time.now += evaluating * clock.affordable(n_parts) + clock.CLOSING
     return time.now, shares, evaluations
 
 

@@ -23,11 +23,11 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from minigen import checkpoint, config_file, pretrained
 from minigen.errors import UserError
+from minigen.files import checkpoint, config_file, huggingface
+from minigen.files.safetensors_file import TensorFile
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.sampling import Sampling, generate
-from minigen.tensor_file import TensorFile
 from minigen.tokenizer import train_tokenizer
 
 transformers.logging.set_verbosity_error()
@@ -100,29 +100,29 @@ def test_the_check_finds_no_difference(
 ) -> None:
     """Logits at every position, loss, greedy text and the count of parameters are the same."""
     if "gpt2" in name and name not in ("gpt2 124M", "gpt2 untied"):
-        monkeypatch.setattr(pretrained, "N_GREEDY", 40)  # wide ones take seconds for more
+        monkeypatch.setattr(huggingface, "N_GREEDY", 40)  # wide ones take seconds for more
     make(name, tmp_path)
-    found = pretrained.check(tmp_path)
+    found = huggingface.check(tmp_path)
     assert len(found) == 5
     assert all(finding.agrees for finding in found), found
-    assert "relative" in found[1].verdict and pretrained.TOLERANCE == 1e-5
+    assert "relative" in found[1].verdict and huggingface.TOLERANCE == 1e-5
 
 
 @pytest.mark.parametrize("name", ["gpt2 untied", "qwen3", "llama"])
 def test_the_check_sees_any_single_number(name: str, tmp_path: Path) -> None:
     """Whichever tensor differs in one number by a tenth, the comparison of logits says so."""
     theirs = make(name, tmp_path)
-    ours = pretrained.load(tmp_path).model
+    ours = huggingface.load(tmp_path).model
     ids = torch.randint(300, (1, 64), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         exact = theirs(ids).logits[0]
-        assert pretrained._compare_logits(ours(ids)[0], exact).agrees
+        assert huggingface._compare_logits(ours(ids)[0], exact).agrees
         for key, tensor in ours.state_dict().items():
             if key.endswith("attention.key.bias"):
                 continue  # it adds the same to a query's score of each key: softmax does not see it
             number = tensor[ids[0, 3]] if key == "embedding.weight" else tensor.view(-1)
             number[1] += 0.1 * tensor.abs().max()
-            assert not pretrained._compare_logits(ours(ids)[0], exact).agrees, key
+            assert not huggingface._compare_logits(ours(ids)[0], exact).agrees, key
             number[1] -= 0.1 * tensor.abs().max()
 
 
@@ -130,8 +130,8 @@ def test_the_check_sees_any_single_number(name: str, tmp_path: Path) -> None:
 def test_there_and_back_is_the_same(name: str, tmp_path: Path) -> None:
     """Loaded and written again, every tensor of theirs is bit for bit what it was."""
     theirs = make(name, tmp_path)
-    loaded = pretrained.load(tmp_path)
-    written = pretrained.to_theirs(loaded.model)
+    loaded = huggingface.load(tmp_path)
+    written = huggingface.to_theirs(loaded.model)
     state = {k: v for k, v in theirs.state_dict().items() if k != "lm_head.weight" or k in written}
     assert written.keys() == state.keys()
     assert all(torch.equal(written[key], state[key]) for key in state)
@@ -143,7 +143,7 @@ def test_there_and_back_is_the_same(name: str, tmp_path: Path) -> None:
 def test_number_formats_and_tied_heads_are_kept(tmp_path: Path) -> None:
     """A bfloat16 model stays one through loading, saving, and transformers."""
     make("qwen3 tied", tmp_path).bfloat16().save_pretrained(tmp_path)
-    model = pretrained.load(tmp_path).model
+    model = huggingface.load(tmp_path).model
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16} and model.head is None
     tokenizer = train_tokenizer("byte", [])
     path = checkpoint.save(tmp_path / "run", model, tokenizer, {}, {"step": 1})
@@ -155,7 +155,7 @@ def test_number_formats_and_tied_heads_are_kept(tmp_path: Path) -> None:
 def test_files_in_pieces_and_old_ones(tmp_path: Path) -> None:
     """Shards, pytorch_model.bin, no prefix, and the masks that old files hold: the same model."""
     make("gpt2 untied", tmp_path)
-    whole = pretrained.load(tmp_path).model.state_dict()
+    whole = huggingface.load(tmp_path).model.state_dict()
     tensors = safetensors.torch.load_file(tmp_path / "model.safetensors")
     old = {key.removeprefix("transformer."): t for key, t in tensors.items()}
     old |= {
@@ -177,13 +177,13 @@ def test_files_in_pieces_and_old_ones(tmp_path: Path) -> None:
     torch.save(old, variants["pickle"] / "pytorch_model.bin")
     safetensors.torch.save_file(old, variants["bare"] / "model.safetensors")
     for folder in variants.values():
-        state = pretrained.load(folder).model.state_dict()
+        state = huggingface.load(folder).model.state_dict()
         assert state.keys() == whole.keys()
         assert all(torch.equal(state[key], whole[key]) for key in whole)
 
     (variants["shards"] / "b.safetensors").unlink()
     with pytest.raises(UserError, match=r"cannot read .*b\.safetensors"):
-        pretrained.load(variants["shards"])
+        huggingface.load(variants["shards"])
 
 
 def change_config(**changes: Any) -> Callable[[Path], None]:
@@ -270,7 +270,7 @@ def test_what_is_wrong_is_one_line(what: str, tmp_path: Path) -> None:
     damage, complaint = BAD[what]
     damage(tmp_path)
     with pytest.raises(UserError, match=complaint) as caught:
-        pretrained.load(tmp_path)
+        huggingface.load(tmp_path)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "was here").exists()
 
@@ -292,7 +292,7 @@ def test_what_qwen3_can_ask_for_and_we_cannot(
     make("qwen3", tmp_path)
     change_config(**changes)(tmp_path)
     with pytest.raises(UserError, match=complaint):
-        pretrained.load(tmp_path)
+        huggingface.load(tmp_path)
 
 
 def test_header_lies_are_found(tmp_path: Path) -> None:
@@ -321,11 +321,11 @@ def test_header_lies_are_found(tmp_path: Path) -> None:
 def test_a_name_that_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line for a path that is not there, and for a name that cannot be had offline."""
     with pytest.raises(UserError, match="neither a folder nor"):
-        pretrained.load(tmp_path / "nothing")
+        huggingface.load(tmp_path / "nothing")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError, match=r"cannot get openai-community/gpt2 .*go online once") as e:
-        pretrained.load("gpt2")
+        huggingface.load("gpt2")
     assert "\n" not in str(e.value)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from minigen.report import Report, far_from_done, memorising, plot_loss, read_metrics
+from minigen.run.log import Report, far_from_done, memorising, plot_loss, read_metrics
 
 
 def make(run: Path, step: int = 0) -> Report:
@@ -84,7 +84,7 @@ def test_a_plot_that_fails_is_a_warning(
     def fail(*_: object) -> None:
         raise ImportError("numpy.core.multiarray failed to import\nand a second line")
 
-    monkeypatch.setattr("minigen.report.plot_loss", fail)
+    monkeypatch.setattr("minigen.run.log.plot_loss", fail)
     report = make(tmp_path)
     for step in (1, 2):
         report.evaluation(step, 3.0, "once")
@@ -96,7 +96,7 @@ def test_settings_for_other_pictures_do_not_count(tmp_path: Path) -> None:
     """A notebook's MPLBACKEND, and a matplotlibrc that is damaged or asks for LaTeX."""
     (tmp_path / "matplotlibrc").write_text("backend: nosuch\nfont.size: many\ntext.usetex: True\n")
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "val_loss": 1.0}\n')
-    code = "import sys; from pathlib import Path; from minigen.report import plot_loss; "
+    code = "import sys; from pathlib import Path; from minigen.run.log import plot_loss; "
     code += "plot_loss(Path(sys.argv[1]), 50, 0.5, None)"
     backend = "module://matplotlib_inline.nosuch"
     done = subprocess.run(

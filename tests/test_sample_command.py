@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import sample
 import train
-from minigen import checkpoint
-from minigen.command_line import parse
+from minigen.cli import parse
 from minigen.errors import UserError
+from minigen.files import checkpoint
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.sampling import Sampling, generate
 from minigen.tokenizer import END_OF_TEXT, Tokenizer, train_tokenizer

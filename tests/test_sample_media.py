@@ -20,9 +20,10 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import sample
-from minigen import canvas, checkpoint
-from minigen.corpora import medium, pictures, tales, tunes
+from minigen.corpora import pictures, tales, task, tunes
+from minigen.corpora.pictures import render
 from minigen.errors import UserError
+from minigen.files import checkpoint
 from minigen.model import GPT, GPTConfig
 from minigen.tokenizer import train_tokenizer
 
@@ -91,7 +92,7 @@ def test_conditions_become_the_first_line(run: Run) -> None:
     assert run("all", "--condition", pairs)[0] == PICTURE + "\n"
     for name in ("all", "pictures"):
         text, _ = run(name, "--condition", "shape=star, colour=RED", "--max_new_tokens=1")
-        conditions = medium.named("pictures").check(text).conditions
+        conditions = task.named("pictures").check(text).conditions
         assert (conditions["shape"], conditions["colour"]) == ("star", "red")
     other, _ = run("all", "--condition", "shape=star,colour=red", "--max_new_tokens=1", "--seed=1")
     assert other.partition("\n")[0] != text.partition("\n")[0]
@@ -123,7 +124,7 @@ def test_what_cannot_be_asked_for_is_one_line(
 
 def test_help_lists_every_field_and_its_example_works(run: Run) -> None:
     text, _ = run("all", "--help_conditions")
-    for one in map(medium.named, medium.BEGINNINGS):
+    for one in map(task.named, task.BEGINNINGS):
         for field, words in one.FIELDS.items():
             assert re.search(rf"^  {field} +{re.escape(', '.join(words))}$", text, re.MULTILINE)
     for pairs in re.findall(r"--condition (\S+);", text):
@@ -136,7 +137,7 @@ def test_what_is_written_is_saved_as_its_name_says(run: Run, tmp_path: Path) -> 
         return tmp_path / name
 
     pixels = image.imread(save("one.png", CAPTION))[:, :, :3]
-    assert (pixels * 255).round().tolist() == canvas.pixels(PICTURE).tolist()
+    assert (pixels * 255).round().tolist() == render.pixels(PICTURE).tolist()
     sheet = image.imread(save("sheet.png", CAPTION, "--num_samples=4"))
     assert sheet.shape[0] > 1.9 * pixels.shape[0] and sheet.shape[1] > 1.9 * pixels.shape[1]
     with wave.open(str(save("tune.wav", TUNE.partition("\n")[0]))) as sound:
@@ -222,7 +223,7 @@ def test_a_terminal_shows_a_picture_in_colours(out: Path) -> None:
     while part := _read(ours):
         shown += part
     assert done.returncode == 0, done.stderr
-    assert shown.decode().replace("\r\n", "\n") == canvas.terminal(PICTURE) + "\n"
+    assert shown.decode().replace("\r\n", "\n") == render.terminal(PICTURE) + "\n"
 
 
 def _read(terminal: int) -> bytes:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from minigen.signals import MACHINE, PERSON, SIGNALS, StopSignal
+from minigen.run.signals import MACHINE, PERSON, SIGNALS, StopSignal
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows sends no signals")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minigen import notation, sound
 from minigen.corpora import tunes
+from minigen.corpora.tunes import notation, sound
 from minigen.errors import UserError
 
 HEADER = "X:1\nT:Test\nM:4/4\nL:1/8\nQ:1/4=60\nK:C\n"

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from tqdm import tqdm
 
-from minigen import streams
-from minigen.command_line import parse
-from minigen.errors import one_line_errors
+from minigen.cli import one_line_errors, parse
+from minigen.system import streams
 from train import TrainConfig
 
 ROOT = Path(streams.__file__).parents[1]

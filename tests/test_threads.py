@@ -13,7 +13,7 @@ import psutil
 import pytest
 import torch
 
-from minigen.threads import INTERVAL, Processors, Threads, fitting
+from minigen.system.threads import INTERVAL, Processors, Threads, fitting
 
 
 class Told(Processors):
@@ -112,7 +112,7 @@ def test_a_system_that_does_not_tell_changes_nothing(
     monkeypatch.setattr(psutil, "cpu_times", fail)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert Threads().processors is None and Threads().follow() == 2
-    monkeypatch.setattr("minigen.threads.psutil", None)
+    monkeypatch.setattr("minigen.system.threads.psutil", None)
     assert Threads().follow() == 2
 
 
@@ -145,8 +145,8 @@ def test_a_run_keeps_a_record_of_its_threads(
 ) -> None:  # fmt: skip
     """Busy from step 2 to 5: checkpoint and metrics have it, and one line says why."""
     import train
-    from minigen import checkpoint
-    from minigen.report import read_metrics
+    from minigen.files import checkpoint
+    from minigen.run.log import read_metrics
 
     class Busy(Threads):
         def follow(self) -> int:

@@ -27,14 +27,16 @@ from torch.nn import functional as F
 
 import sample
 import train
-from minigen import checkpoint, corpora, plan
-from minigen import evaluate as judging
+from minigen import corpora
 from minigen.data import TokenFile, prepare
 from minigen.errors import UserError
-from minigen.interface import load
+from minigen.evaluation import evaluate as judging
+from minigen.files import checkpoint
+from minigen.inference.engine import load
 from minigen.model import GPT, GPTConfig
-from minigen.report import read_metrics
-from minigen.signals import SIGNALS
+from minigen.run import clock as clock_module
+from minigen.run.log import read_metrics
+from minigen.run.signals import SIGNALS
 from minigen.tokenizer import Tokenizer
 from train import TrainConfig, evaluate, gradients, gradients_that_fit, in_parts
 
@@ -162,7 +164,7 @@ def test_looking_changes_nothing(run: Run) -> None:
 
 def test_minutes_become_a_number_of_steps(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the machine stays as fast as it was, that number, given, makes the same run."""
-    monkeypatch.setattr(plan, "OFF", math.inf)
+    monkeypatch.setattr(clock_module, "OFF", math.inf)
     began = time.perf_counter()
     timed = run("--minutes 0.06", "timed")
     assert time.perf_counter() - began < 30

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from minigen import corpora, notation
+from minigen import corpora
 from minigen.corpora import tunes
+from minigen.corpora.tunes import notation
 from minigen.errors import UserError
 
 

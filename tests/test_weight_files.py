@@ -20,8 +20,8 @@ from transformers import (
     logging,
 )
 
-from minigen import checkpoint, pretrained
 from minigen.errors import UserError
+from minigen.files import checkpoint, huggingface
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -67,7 +67,7 @@ def edit(folder: Path, **changes: Any) -> None:
 def assert_same(folder: Path) -> None:
     """The logits are those that transformers computes from the folder."""
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(IDS).logits
-    ours = pretrained.load(folder).model.float()(IDS)
+    ours = huggingface.load(folder).model.float()(IDS)
     assert (ours - theirs).abs().max() / theirs.abs().max() < 1e-5
 
 
@@ -94,11 +94,11 @@ def test_files_in_pieces(ending: str, tmp_path: Path) -> None:
     path = tmp_path / f"{name}.index.json"
 
     with pytest.raises(UserError, match=f"has .*-00001-of-00002.*but no {path.name}"):
-        pretrained.load(tmp_path)
+        huggingface.load(tmp_path)
     path.write_text(json.dumps(index))
     assert_same(tmp_path)
     path.write_text(json.dumps({"weight_map": index["weight_map"]}))
-    pretrained.load(tmp_path)
+    huggingface.load(tmp_path)
 
     first, second = sorted(set(index["weight_map"].values()))
     for changes, complaint in (
@@ -108,7 +108,7 @@ def test_files_in_pieces(ending: str, tmp_path: Path) -> None:
     ):
         path.write_text(json.dumps({"weight_map": index["weight_map"] | changes}))
         with pytest.raises(UserError, match=complaint):
-            pretrained.load(tmp_path)
+            huggingface.load(tmp_path)
 
     wrong = {key: second if home == first else first for key, home in index["weight_map"].items()}
     path.write_text(json.dumps({"metadata": {}, "weight_map": wrong}))
@@ -119,7 +119,7 @@ def test_files_in_pieces(ending: str, tmp_path: Path) -> None:
     else:
         save_file(twice, tmp_path / first)
     with pytest.raises(UserError, match=f"is in two files, {first} and {second}"):
-        pretrained.load(tmp_path)
+        huggingface.load(tmp_path)
 
 
 def test_a_whole_file_counts_more_than_pieces(tmp_path: Path) -> None:
@@ -143,10 +143,10 @@ def test_files_of_pytorch(whole: bool, tmp_path: Path) -> None:
     for value in strange:
         torch.save(tensors | {"epoch": value}, path, _use_new_zipfile_serialization=whole)
         with pytest.raises(UserError, match=r"epoch is no plain tensor; .*state_dict"):
-            pretrained.load(tmp_path)
+            huggingface.load(tmp_path)
     torch.save([1], path, _use_new_zipfile_serialization=whole)
     with pytest.raises(UserError, match="holds list, not tensors"):
-        pretrained.load(tmp_path)
+        huggingface.load(tmp_path)
 
 
 @pytest.mark.parametrize("others", [torch.bfloat16, torch.float16, torch.float64], ids=str)
@@ -156,7 +156,7 @@ def test_several_formats_of_numbers(others: torch.dtype, tmp_path: Path) -> None
     mixed = {name: t if "norm" in name else t.to(others) for name, t in tensors.items()}
     save_file(mixed, tmp_path / "model.safetensors", {"format": "pt"})
     assert_same(tmp_path)
-    formats = {p.dtype for p in pretrained.load(tmp_path).model.parameters()}
+    formats = {p.dtype for p in huggingface.load(tmp_path).model.parameters()}
     assert formats == {torch.promote_types(others, torch.float32)}
 
 
@@ -168,7 +168,7 @@ def test_quantised_numbers_are_refused_by_name(kind: torch.dtype, tmp_path: Path
     tensors[name] = tensors[name].to(kind)
     save_file(tensors, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=rf"{name} is {str(kind)[6:]}; .*before it was quantised"):
-        pretrained.load(tmp_path)
+        huggingface.load(tmp_path)
 
 
 # ---- tensors that say nothing new, or do ----
@@ -186,13 +186,13 @@ def test_a_head_of_its_own_counts(kind: str, word: str, tmp_path: Path) -> None:
     for head, tied in ((tensors[embedding].clone(), True), (other, False)):
         save_file(tensors | {"lm_head.weight": head}, tmp_path / "model.safetensors")
         assert_same(tmp_path)
-        assert pretrained.load(tmp_path).model.config.tied_head == tied
+        assert huggingface.load(tmp_path).model.config.tied_head == tied
     del tensors[embedding]  # one matrix under its other name
     save_file(tensors | {"lm_head.weight": other}, tmp_path / "model.safetensors")
     assert_same(tmp_path)
     save_file(tensors | {"lm_head.weight": other[:9]}, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=r"is \(9, 16\), not \(61, 16\)"):
-        pretrained.load(tmp_path)
+        huggingface.load(tmp_path)
 
 
 def test_biases_that_should_not_be_there(tmp_path: Path) -> None:
@@ -202,16 +202,16 @@ def test_biases_that_should_not_be_there(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file(tensors, path, {"format": "pt"})
     assert_same(tmp_path)
-    assert pretrained.load(tmp_path).model.config.bias
+    assert huggingface.load(tmp_path).model.config.bias
     zeros = {n: torch.zeros_like(t) if n.endswith("bias") else t for n, t in tensors.items()}
     bare = {name.removeprefix("transformer."): t for name, t in zeros.items()}
     for held in (zeros, bare):
         save_file(held, path, {"format": "pt"})
         assert_same(tmp_path)
-        assert not pretrained.load(tmp_path).model.config.bias
+        assert not huggingface.load(tmp_path).model.config.bias
     save_file(zeros | {"adapter.bias": torch.zeros(3)}, path, {"format": "pt"})
     with pytest.raises(UserError, match=r"adapter\.bias is unexpected"):
-        pretrained.load(tmp_path)
+        huggingface.load(tmp_path)
 
 
 MASK = torch.ones(1, 1, 16, 16).tril()
@@ -235,7 +235,7 @@ def test_what_is_computed_anyway(
     assert_same(tmp_path)
     save_file(tensors | {name: wrong}, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=f"{name} is not .*which minigen computes"):
-        pretrained.load(tmp_path)
+        huggingface.load(tmp_path)
 
 
 def test_a_tensor_under_two_names_is_refused(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_a_tensor_under_two_names_is_refused(tmp_path: Path) -> None:
     tensors["h.0.ln_1.weight"] = tensors["transformer.h.0.ln_1.weight"] + 1
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=r"h\.0\.ln_1\.weight are one tensor"):
-        pretrained.load(tmp_path)
+        huggingface.load(tmp_path)
 
 
 # ---- folders named as checkpoints are ----

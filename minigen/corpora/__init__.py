@@ -27,11 +27,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minigen.disk import flush, rename_file
 from minigen.errors import UserError
-from minigen.places import writable
-from minigen.streams import decoded
-from minigen.text_file import MARKUP, count_documents, is_binary, unreadable
+from minigen.system.disk import flush, rename_file
+from minigen.system.places import writable
+from minigen.system.streams import decoded
+from minigen.system.text_file import MARKUP, count_documents, is_binary, unreadable
 from minigen.tokenizer import END_OF_TEXT
 
 WRITTEN = ("tales", "pictures", "tunes")  # by a module of that name, here

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from minigen.disk import rename_file
 from minigen.errors import UserError
+from minigen.system.disk import rename_file
 
 
 class Document(Protocol):

@@ -38,11 +38,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from minigen.disk import flush, rename_file
 from minigen.errors import UserError
-from minigen.places import writable
-from minigen.streams import progress_bar
-from minigen.text_file import CONTROL_BYTES, container, likely, not_utf8, unreadable, utf16
+from minigen.system.disk import flush, rename_file
+from minigen.system.places import writable
+from minigen.system.streams import progress_bar
+from minigen.system.text_file import CONTROL_BYTES, container, likely, not_utf8, unreadable, utf16
 from minigen.tokenizer import END_OF_TEXT, Tokenizer, train_tokenizer
 
 FORMAT = 1  # raise it when the same text would give other tokens or shards: old ones do not fit

@@ -10,13 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minigen.corpora import medium
+from minigen.corpora import task
 from minigen.data import TokenFile
-from minigen.interface import Loaded, for_writing
+from minigen.evaluation.repetition import (
+    LEAST_LOOP,
+    LongText,
+    distinct,
+    loops,
+    self_repetition,
+    twins,
+)
+from minigen.inference.engine import Loaded, for_writing
 from minigen.model import GPT
-from minigen.repetition import LEAST_LOOP, LongText, distinct, loops, self_repetition, twins
 from minigen.sampling import ROWS, Sampling, generate
-from minigen.streams import progress_bar
+from minigen.system.streams import progress_bar
 from minigen.tokenizer import Tokenizer
 
 PROMPT_TOKENS = 16  # where no first line says what a text is to be; none of a short document
@@ -54,8 +61,8 @@ def excerpts(
     n_plain = 0
     for document in np.split(ids, np.flatnonzero(ids == tokens.end_of_text))[1:]:
         text = tokenizer.decode(document[1:].tolist())
-        if medium.of(text):
-            line = medium.first_lines(text, n_lines)
+        if task.of(text):
+            line = task.first_lines(text, n_lines)
             body = text.removeprefix(line)
             rest = [*tokenizer.encode(body), tokens.end_of_text]
             found.append(Excerpt(tokenizer.encode_prompt(line, special=False), rest, line, body))
@@ -215,8 +222,8 @@ def fidelity(texts: Sequence[Excerpt]) -> Figures:
     }
 
 
-def _medium(one: Excerpt) -> medium.Medium:
-    found = medium.of(one.line)
+def _medium(one: Excerpt) -> task.Medium:
+    found = task.of(one.line)
     assert found is not None
     return found
 

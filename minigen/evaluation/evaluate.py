@@ -1,4 +1,4 @@
-"""How good is a generative model? `python -m minigen.evaluate out/tales`
+"""How good is a generative model? `python -m minigen.evaluation.evaluate out/tales`
 
 Two questions: how well it predicts text that it never saw, and what the text is like that it makes.
 No figure of samples means much by itself. So each stands beside the same figure of real held-out
@@ -20,12 +20,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from minigen import checkpoint, corpora
-from minigen.command_line import parse
+from minigen import corpora
+from minigen.cli import one_line_errors, parse
 from minigen.data import TokenFile, notes_on_text, prepare, scan, write_tokens
-from minigen.device import choose_device
-from minigen.errors import UserError, one_line_errors
-from minigen.excerpts import (
+from minigen.errors import UserError
+from minigen.evaluation.continuations import (
     READ,
     copying_run,
     cut,
@@ -35,18 +34,19 @@ from minigen.excerpts import (
     mean_entropy,
     write,
 )
-from minigen.interface import Loaded, load
+from minigen.evaluation.repetition import LongText, drawn_twins
+from minigen.files import checkpoint
+from minigen.inference.engine import Loaded, load
 from minigen.model import GPT
-from minigen.plot import check_ending, pyplot
-from minigen.repetition import LongText, drawn_twins
-from minigen.report import LOSS_APART
 from minigen.sampling import Sampling
-from minigen.streams import progress_bar
-from minigen.strict_json import to_json
-from minigen.threads import threads
+from minigen.system.device import choose_device
+from minigen.system.plot import check_ending, pyplot
+from minigen.system.streams import progress_bar
+from minigen.system.strict_json import to_json
+from minigen.system.threads import threads
 from minigen.tokenizer import Tokenizer
 
-DATA = Path(__file__).resolve().parents[1] / "data"
+DATA = Path(__file__).resolve().parents[2] / "data"
 LOGITS_BYTES = 2**27  # at once, while text is read
 BINS = 20  # of probabilities, each 0.05 wide
 POSITIONS = 16  # parts of the context
@@ -64,6 +64,7 @@ MORE_COPIED = 0.15  # memorising: so many more share a long run with the trainin
 LEAST_HEEDED = 0.25  # ignores its prompt: of obeying more often than by chance, less than this
 LEAST_FORMED = 0.5  # undertrained: of being well-formed, less than this
 LITTLE_LEARNT = 0.9  # undertrained: of the loss of single tokens, the loss is more than this
+LOSS_APART = 1.5  # memorising: the loss on new text is so many times that in training
 SOME_APART = 1.2  # memorising, if little was learnt: so many times the training loss
 DOCUMENTS_APART = 1.1  # memorising whole short documents: so many times the training loss
 LEAST_TOKENS = 100  # fewer tokens of a text are no measure of a loss

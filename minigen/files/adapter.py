@@ -16,10 +16,10 @@ from typing import Any
 
 from torch import Tensor
 
-from minigen.config_file import decide, shown, words
 from minigen.errors import UserError
-from minigen.tensor_file import parse_json, plain, read_file
-from minigen.weight_files import Weights, open_file, to_float
+from minigen.files.config_file import decide, shown, words
+from minigen.files.safetensors_file import parse_json, plain, read_file
+from minigen.files.weight_files import Weights, open_file, to_float
 
 CONFIG = "adapter_config.json"
 FILES = ("adapter_model.safetensors", "adapter_model.bin")  # the first that is there

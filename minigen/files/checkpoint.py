@@ -15,7 +15,7 @@ The first four make it a model of Hugging Face's kind: `AutoModelForCausalLM.fro
 `pipeline` of transformers load a checkpoint as it is. Of a model with LoRA only the correction is
 kept, adapter_model.safetensors instead of model.safetensors, in the form of the library peft.
 
-    python -m minigen.checkpoint export out/tales my-model    # for others: only what they need
+    python -m minigen.files.checkpoint export out/tales my-model  # for others: what they need
 
 A checkpoint is never changed once it has its name: it is written into a hidden folder beside it,
 flushed to the disk, and renamed. So whatever ends the process, each `step-` folder is complete.
@@ -42,15 +42,18 @@ import torch
 from torch import Tensor
 
 import minigen
-from minigen import companions, disk, hub_tokenizer, lora, pretrained, tensor_file
-from minigen.companions import Companions
-from minigen.config_file import read_config, write_config
-from minigen.errors import UserError, as_path, command, one_line_errors
+from minigen.cli import one_line_errors
+from minigen.errors import UserError
+from minigen.files import companions, hub_tokenizer, huggingface, lora, safetensors_file
+from minigen.files.companions import Companions
+from minigen.files.config_file import read_config, write_config
+from minigen.files.safetensors_file import Fact, TensorFile, parse_json, plain, read_file
+from minigen.files.weight_files import Weights
 from minigen.model import GPT, GPTConfig
-from minigen.strict_json import to_json
-from minigen.tensor_file import Fact, TensorFile, parse_json, plain, read_file
+from minigen.system import disk
+from minigen.system.shell import as_path, command
+from minigen.system.strict_json import to_json
 from minigen.tokenizer import Tokenizer
-from minigen.weight_files import Weights
 
 FORMAT = 2
 WHOLE = ("config.json", "model.safetensors")
@@ -92,12 +95,12 @@ class Checkpoint:
             return self._corrected(config)
         shapes = {name: tuple(tensor.shape) for name, tensor in self.weights.items()}
         weights = Weights(shapes, self.weights.__getitem__)
-        return pretrained.build(config, weights, str(self.path))
+        return huggingface.build(config, weights, str(self.path))
 
     def _corrected(self, config: GPTConfig) -> GPT:
         base = self.state["tuned"]
         try:
-            model = pretrained.load_model(base["path"], config.dropout).float()
+            model = huggingface.load_model(base["path"], config.dropout).float()
         except UserError as error:
             raise UserError(f"{self.path} only corrects another model: {error}") from None
         if lora.fingerprint(model) != base["sha256"]:
@@ -210,7 +213,7 @@ def load(path: Path, to_train: bool = True) -> Checkpoint:
     where = path / "tokenizer.json"
     kept = companions.of({name: small[name] for name in beside}, theirs, str(path))
     tokenizer = hub_tokenizer.with_companions(small["tokenizer.json"], str(where), kept)
-    pretrained.check_size(tokenizer, config, str(path))
+    huggingface.check_size(tokenizer, config, str(path))
 
     tensors: dict[str, dict[str, Tensor]] = {"optimizer.safetensors": {}}
     with contextlib.ExitStack() as stack:
@@ -275,10 +278,10 @@ def _read_state(path: Path, content: bytes) -> dict[str, Any]:
 def _fit(config: GPTConfig, weights: TensorFile, optimizer: TensorFile | None = None) -> None:
     """`UserError` if the tensors of the files are not those of such a model and its optimiser."""
     if weights.path.name in WHOLE:
-        pretrained.fit(config, weights.shapes, str(weights.path))
-        shapes = pretrained.parameter_shapes(config)
+        huggingface.fit(config, weights.shapes, str(weights.path))
+        shapes = huggingface.parameter_shapes(config)
     else:
-        model = pretrained.empty_model(config)
+        model = huggingface.empty_model(config)
         lora.fit(model, weights.shapes)
         shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     for name, shape in optimizer.shapes.items() if optimizer else ():
@@ -392,9 +395,9 @@ def find(name: str | Path, out_dir: str | Path = "out") -> Path | str:
         raise UserError(
             f"{name!r} may be {as_path(here)} or {as_path(there)}; give one of these paths"
         )
-    if found == [there] and name in pretrained.HUB_NAMES:
+    if found == [there] and name in huggingface.HUB_NAMES:
         raise UserError(
-            f"{name!r} may be your {as_path(there)} or {pretrained.HUB_NAMES[name]} of "
+            f"{name!r} may be your {as_path(there)} or {huggingface.HUB_NAMES[name]} of "
             "huggingface.co; give one of these names"
         )
     if found:
@@ -402,7 +405,7 @@ def find(name: str | Path, out_dir: str | Path = "out") -> Path | str:
     owner = os.path.dirname(name)
     group = bool(owner) and bool(runs(Path(out_dir, owner)))
     misspelt = os.path.isdir(owner) or group or owner == str(out_dir)  # a path, no name on the hub
-    if pretrained.is_hub_name(name) and not misspelt:
+    if huggingface.is_hub_name(name) and not misspelt:
         return name
     if os.path.lexists(there):
         return _folder(there)
@@ -431,7 +434,7 @@ def find_run(out_dir: str | Path, name: str | None = None) -> Path:
         if not (found := runs(Path(out_dir))):
             raise UserError(f"no run in {out_dir} yet; {_known(Path(out_dir))}")
         return max(found, key=lambda path: steps(path)[-1].stat().st_mtime)
-    if name in pretrained.HUB_NAMES and steps(Path(out_dir) / name):
+    if name in huggingface.HUB_NAMES and steps(Path(out_dir) / name):
         return Path(out_dir) / name  # a name on the hub is no run
     run = find(name, out_dir)
     if isinstance(run, str):
@@ -527,7 +530,7 @@ def _model_files(
 ) -> dict[str, bytes | Mapping[str, Tensor]]:
     return {
         "config.json": _config(model, tokenizer, beside),
-        "model.safetensors": pretrained.to_theirs(model),
+        "model.safetensors": huggingface.to_theirs(model),
     }
 
 
@@ -541,7 +544,7 @@ def _tokenizer_files(
     model: GPT, tokenizer: Tokenizer, beside: Companions
 ) -> dict[str, bytes | Mapping[str, Tensor]]:
     end = tokenizer.controls[tokenizer.end_of_text]
-    config = _json(pretrained.tokenizer_config(model.config.block_size, end))
+    config = _json(huggingface.tokenizer_config(model.config.block_size, end))
     return {"tokenizer.json": tokenizer.to_json(), "tokenizer_config.json": config, **beside.files}
 
 
@@ -552,7 +555,7 @@ def _json(value: Any) -> bytes:
 def _write(path: Path, content: bytes | Mapping[str, Tensor]) -> Fact:
     """Write a new file and flush it to the disk."""
     if not isinstance(content, bytes):
-        return tensor_file.write(path, content)
+        return safetensors_file.write(path, content)
     with path.open("xb") as file:
         file.write(content)
         disk.flush(file)
@@ -560,7 +563,7 @@ def _write(path: Path, content: bytes | Mapping[str, Tensor]) -> Fact:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m minigen.checkpoint")
+    parser = argparse.ArgumentParser(prog="python -m minigen.files.checkpoint")
     parser.add_argument("--version", action="version", version=f"minigen {minigen.__version__}")
     commands = parser.add_subparsers(required=True)
     export_parser = commands.add_parser("export", help="write a model as a folder for transformers")

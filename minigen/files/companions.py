@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from minigen.errors import UserError
-from minigen.strict_json import to_json
-from minigen.tensor_file import parse_json, plain, read_file
+from minigen.files.safetensors_file import parse_json, plain, read_file
+from minigen.system.strict_json import to_json
 
 NAMES = (
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from minigen.errors import UserError
+from minigen.files.safetensors_file import plain
 from minigen.model import GPTConfig
-from minigen.tensor_file import plain
 
 
 def words(table: str) -> frozenset[str]:

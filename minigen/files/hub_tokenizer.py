@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from minigen.companions import Companions
-from minigen.errors import UserError, install
-from minigen.tensor_file import plain, read_file
+from minigen.errors import UserError
+from minigen.files.companions import Companions
+from minigen.files.safetensors_file import plain, read_file
+from minigen.system.shell import install
 from minigen.tokenizer import (
     BYTES,
     END_OF_TEXT,

@@ -3,7 +3,7 @@
 A folder as Hugging Face has them (config.json, model.safetensors, tokenizer.json) becomes a `GPT`,
 and a `GPT` becomes such a folder. One table of names per architecture serves both directions.
 
-    python -m minigen.pretrained check gpt2        # ours beside transformers': the same numbers?
+    python -m minigen.files.huggingface check gpt2  # ours beside transformers': the same?
 """
 
 from __future__ import annotations
@@ -27,15 +27,17 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 import minigen
-from minigen import adapter, companions, hub_tokenizer
-from minigen.companions import Companions
-from minigen.config_file import model_type, read_config, say_of_dropout
-from minigen.errors import UserError, install, one_line_errors
+from minigen.cli import one_line_errors
+from minigen.errors import UserError
+from minigen.files import adapter, companions, hub_tokenizer
+from minigen.files.companions import Companions
+from minigen.files.config_file import model_type, read_config, say_of_dropout
+from minigen.files.safetensors_file import parse_json, plain, read_file
+from minigen.files.weight_files import Weights, open_weights, to_float
 from minigen.model import GPT, GPTConfig, KVCache, frequencies
 from minigen.sampling import Sampling, generate
-from minigen.tensor_file import parse_json, plain, read_file
+from minigen.system.shell import install
 from minigen.tokenizer import END_OF_TEXT, Tokenizer
-from minigen.weight_files import Weights, open_weights, to_float
 
 # Theirs, ours; {} is the number of the block. Each stands for a .weight and, if there is one, a
 # .bias. Where ours are several, theirs has them stacked in one matrix. GPT-2 stores its matrices
@@ -594,11 +596,11 @@ def _compare_texts(loaded: Pretrained, theirs: Any) -> list[Finding]:
         prompt = ours.decode(range(min(9, ours.end_of_text)))
     n = min(40, loaded.model.config.block_size - len(ours.encode_prompt(prompt)))
     if n > 0:
-        from minigen import interface  # not at the top of the file: it imports this one
+        from minigen.inference import engine  # not at the top of the file: it imports this one
 
         ask: dict[str, Any] = {"do_sample": False, "max_new_tokens": n, "return_full_text": False}
-        known = interface.Loaded(loaded.path, loaded.model, ours, {}, loaded.companions)
-        [mine] = interface.TextGeneration(known, "cpu")(prompt, **ask)
+        known = engine.Loaded(loaded.path, loaded.model, ours, {}, loaded.companions)
+        [mine] = engine.TextGeneration(known, "cpu")(prompt, **ask)
         pipe = transformers.pipeline("text-generation", model=theirs, tokenizer=reads, device="cpu")
         [yours] = pipe(prompt, **ask)
         mine, yours = (each["generated_text"] for each in (mine, yours))  # theirs may say more
@@ -631,14 +633,14 @@ def _reads_alike(ours: Tokenizer, theirs: Any, text: str) -> bool:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m minigen.pretrained",
+        prog="python -m minigen.files.huggingface",
         description="Compare a model, as minigen and as transformers compute it.",
     )
     parser.add_argument("--version", action="version", version=f"minigen {minigen.__version__}")
     parser.add_argument("command", choices=["check"])
     parser.add_argument("model", help="a run, a folder, or a name such as gpt2 or Qwen/Qwen3-0.6B")
     options = parser.parse_args(argv)
-    from minigen import checkpoint  # not at the top of the file: it imports this one
+    from minigen.files import checkpoint  # not at the top of the file: it imports this one
 
     model = checkpoint.find(options.model)
     if isinstance(model, Path) and checkpoint.steps(model):

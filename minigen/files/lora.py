@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minigen import pretrained
-from minigen.config_file import model_type
 from minigen.errors import UserError
+from minigen.files import huggingface
+from minigen.files.config_file import model_type
 from minigen.model import GPT, Attention
 
 
@@ -76,7 +76,7 @@ def merge(model: GPT) -> None:
 def _places(model: GPT) -> Iterator[tuple[str, list[nn.Module]]]:
     """Their name of each tensor that is corrected, and the matrices of ours that it stacks."""
     corrected = set(matrices(model))
-    for name, rule in pretrained.rules(model.config).items():
+    for name, rule in huggingface.rules(model.config).items():
         parts = [model.get_submodule(ours.rpartition(".")[0]) for ours in rule.ours]
         if name.endswith(".weight") and corrected.issuperset(parts):
             yield name.removesuffix(".weight"), parts

@@ -27,8 +27,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minigen.disk import flush
 from minigen.errors import UserError
+from minigen.system.disk import flush
 
 # How such a file calls the formats of numbers.
 DTYPES = {

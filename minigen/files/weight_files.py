@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from minigen.errors import UserError
-from minigen.tensor_file import TensorFile, parse_json, plain, read_file
+from minigen.files.safetensors_file import TensorFile, parse_json, plain, read_file
 
 # As transformers looks for them: the first that is there is read, the others are not.
 NAMES = (

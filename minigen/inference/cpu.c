@@ -1,6 +1,6 @@
 /* A few tokens more of each text: what minigen/model.py computes, at the speed of memory.
 
-   minigen/decoder.py compiles this file and calls `step`. Weights are read where PyTorch keeps them.
+   minigen/inference/cpu.py compiles this file and calls `step`. Weights are read where PyTorch keeps them.
 
    Shapes: B texts, T tokens of each, N = B T vectors; C width of the stream, D width of a head, H query
    heads on Hk key and value heads, M width of the MLP, V vocabulary. The cache of a layer is

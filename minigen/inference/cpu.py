@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minigen.device import choose_dtype
+from minigen.inference.compile_c import compiled
 from minigen.model import GPT, Block, KVCache, RMSNorm, rotation
-from minigen.native import compiled
-from minigen.threads import threads
+from minigen.system.device import choose_dtype
+from minigen.system.threads import threads
 
 # Threads wait for each other at each matrix, so each needs a share that is worth it.
 WORTH_A_THREAD = 500_000  # weights times vectors

@@ -14,14 +14,14 @@ from typing import Any
 
 import torch
 
-from minigen import checkpoint, lora, pretrained
-from minigen.companions import Companions
-from minigen.decoder import Decoder
-from minigen.device import choose_device
 from minigen.errors import UserError
-from minigen.graph import GraphDecoder
+from minigen.files import checkpoint, huggingface, lora
+from minigen.files.companions import Companions
+from minigen.inference.cpu import Decoder
+from minigen.inference.cuda_graph import GraphDecoder
 from minigen.model import GPT, KVCache
 from minigen.sampling import Sampling, generate
+from minigen.system.device import choose_device
 from minigen.tokenizer import Tokenizer
 
 Texts = list[dict[str, str]]
@@ -68,7 +68,7 @@ def load(source: str | Path, dropout: float | None = None, out_dir: str | Path =
             found = checkpoint.best_first(found)[0]  # it, or nothing: it is never replaced
         if checkpoint.is_one(found):
             return from_checkpoint(checkpoint.load(found, to_train=False), dropout)
-    other = pretrained.load(found, dropout)
+    other = huggingface.load(found, dropout)
     if other.tokenizer is None:
         raise UserError(f"{other.path} has no tokenizer.json; save the model's tokenizer there")
     return Loaded(other.path, other.model, other.tokenizer, {}, other.companions)

@@ -1,4 +1,4 @@
-"""Several runs on one plot, and where they differ: `python -m minigen.compare tales tales-2`
+"""Several runs on one plot, and where they differ: `python -m minigen.run.compare tales tales-2`
 
 Of each run, points are the validation loss, and a thin line is the training loss. That scatters
 from batch to batch, so the line joins means of several steps. The axis holds the losses after the
@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 from tyro.conf import Positional
 
-from minigen import checkpoint, pretrained
-from minigen.command_line import parse
-from minigen.errors import UserError, one_line_errors
-from minigen.plot import check_ending, pyplot
-from minigen.report import read_metrics
+from minigen.cli import one_line_errors, parse
+from minigen.errors import UserError
+from minigen.files import checkpoint, huggingface
+from minigen.run.log import read_metrics
+from minigen.system.plot import check_ending, pyplot
 
 MEANS = 50  # of the training loss, that are drawn of a run
 LEFT_OUT = 0.2  # of the steps, at the beginning: their losses do not count for the axis
@@ -116,7 +116,7 @@ def read_run(folder: Path, label: str) -> Run:
     except UserError as error:
         print(f"warning: {error}, so its settings are not known", file=sys.stderr)
         return Run(label, metrics, {}, None)
-    n_parameters = pretrained.empty_model(found.config).n_parameters()
+    n_parameters = huggingface.empty_model(found.config).n_parameters()
     n_parameters += sum(t.numel() for name, t in found.weights.items() if ".lora_" in name)
     return Run(label, metrics, found.state.get("config", {}), n_parameters)
 

@@ -32,10 +32,11 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.nn.parallel import DistributedDataParallel
 
-from minigen import lora, optim, pretrained
-from minigen.device import choose_device
+from minigen import optim
 from minigen.errors import UserError
+from minigen.files import huggingface, lora
 from minigen.model import GPT
+from minigen.system.device import choose_device
 
 Part = TypeVar("Part")
 
@@ -283,7 +284,7 @@ def gather(model: GPT, state: Mapping[str, Tensor]) -> tuple[GPT, Mapping[str, T
         return model, state
     weights, state = ({name: _to_first(t) for name, t in tensors.items()}
                       for tensors in (model.state_dict(), state))  # fmt: skip
-    plain = pretrained.empty_model(model.config)
+    plain = huggingface.empty_model(model.config)
     if lora.is_added(model):
         lora.add(plain, len(lora.pair(next(lora.matrices(model)))[0]))
     plain.load_state_dict(weights, assign=True)

@@ -10,17 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from minigen.errors import command
-from minigen.plot import pyplot
-from minigen.repetition import loops
-from minigen.streams import progress_bar
-from minigen.strict_json import to_json
-from minigen.threads import Threads
+from minigen.evaluation.evaluate import LOSS_APART
+from minigen.evaluation.repetition import loops
+from minigen.system.plot import pyplot
+from minigen.system.shell import command
+from minigen.system.streams import progress_bar
+from minigen.system.strict_json import to_json
+from minigen.system.threads import Threads
 
 FEW_STEPS = 300  # with fewer, a model is far from what it can learn
 ONE_EPOCH = 0.95  # of the text; the last windows are left over
 MOST_TIMES = 10  # the time that is advised is at most so many times the time that was given
-LOSS_APART = 1.5  # a model memorises whose loss on new text is so many times that in training
 
 
 class Report:
@@ -88,7 +88,7 @@ class Report:
             if found := memorising(read_metrics(self.run)):
                 self.warn(*found)
             if 2 * step >= (self.bar.total or math.inf) and loops(sample):  # earlier, all do
-                judge = command("minigen.evaluate", self.run)
+                judge = command("minigen.evaluation.evaluate", self.run)
                 self.warn(
                     "loops",
                     "what it writes goes round in a loop. If the text does not, a lower "

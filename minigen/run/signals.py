@@ -8,7 +8,7 @@ import sys
 import threading
 from types import FrameType
 
-from minigen import distributed
+from minigen.run import distributed
 
 PERSON = (signal.SIGINT, signal.SIGTERM)  # a second one of these ends the process at once
 # A lost terminal or a console that closes; a cluster's notice that the time of a job is over. Some

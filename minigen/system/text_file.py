@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from minigen.errors import UserError, quoted
+from minigen.errors import UserError
+from minigen.system.shell import quoted
 
 CONTROL_BYTES = bytes({*range(32), 127} - set(b"\t\n\f\r\x1b"))
 

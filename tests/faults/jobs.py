@@ -22,7 +22,7 @@ def train_job(argv: list[str]) -> int:
     from brief import make_brief
 
     import train
-    from minigen.signals import PERSON
+    from minigen.run.signals import PERSON
 
     for number in PERSON:  # as train.py does before it imports anything
         signal.signal(number, lambda number, _: os._exit(128 + number))
@@ -45,7 +45,7 @@ def save_job(argv: list[str]) -> int:
     Args:
         argv: the run, the step, and the pipe.
     """
-    from minigen import checkpoint
+    from minigen.files import checkpoint
 
     run, step, *pipe = argv
     made = model_and_optimizer(int(step))
@@ -87,7 +87,7 @@ def open_job(argv: list[str]) -> int:
     from transformers import AutoTokenizer  # noqa: F401  what is imported late is not to be counted
 
     from minigen.errors import UserError
-    from minigen.interface import load
+    from minigen.inference.engine import load
 
     done: list[str] = []
     sys.addaudithook(lambda name, _: done.append(name) if name in FORBIDDEN else None)
@@ -134,7 +134,7 @@ def model_and_optimizer(seed: int) -> Any:
 
 def kill_inside_a_save(number: int, event: int) -> None:
     """End the process at the `event`-th thing that the `number`-th save does to the disk."""
-    from minigen import checkpoint
+    from minigen.files import checkpoint
 
     saves = events = 0
     original, fsync = checkpoint.save, os.fsync
@@ -194,12 +194,12 @@ def lacks(calls: str, number: int) -> None:
     """The system answers calls with an error: "flock", "fsync", "madvise", "rename"."""
     import fcntl
 
-    from minigen import tensor_file
+    from minigen.files import safetensors_file
 
     def refuse(*_: Any, **__: Any) -> Any:
         raise OSError(number, os.strerror(number))
 
-    class Memory(tensor_file.mmap.mmap):
+    class Memory(safetensors_file.mmap.mmap):
         madvise = refuse
 
     if "flock" in calls:
@@ -207,7 +207,7 @@ def lacks(calls: str, number: int) -> None:
     if "fsync" in calls:
         os.fsync = refuse
     if "madvise" in calls:
-        tensor_file.mmap.mmap = Memory  # type: ignore[misc]
+        safetensors_file.mmap.mmap = Memory  # type: ignore[misc]
     if "rename" in calls:
         os.rename = os.replace = Path.rename = Path.replace = refuse  # type: ignore[method-assign]
 

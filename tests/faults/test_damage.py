@@ -11,7 +11,7 @@ import pytest
 from forks import Server
 from jobs import Flags, model_and_optimizer
 
-from minigen import checkpoint
+from minigen.files import checkpoint
 
 NAMES = [*checkpoint.WHOLE, *checkpoint.COMMON, "MANIFEST.json"]
 

@@ -15,7 +15,7 @@ from digests import digests
 from forks import Server
 from jobs import Flags, model_and_optimizer
 
-from minigen import checkpoint
+from minigen.files import checkpoint
 
 Trained = Callable[[str], dict[str, str]]
 

@@ -16,7 +16,7 @@ import pytest
 from forks import Server
 from jobs import model_and_optimizer
 
-from minigen import checkpoint
+from minigen.files import checkpoint
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is measured as Linux does")
 

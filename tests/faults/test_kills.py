@@ -16,7 +16,7 @@ import pytest
 from forks import Server
 from jobs import Flags, model_and_optimizer
 
-from minigen import checkpoint
+from minigen.files import checkpoint
 
 slow = pytest.mark.slow
 needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not here")

@@ -12,7 +12,7 @@ import pytest
 from forks import Server
 from jobs import Flags
 
-from minigen import checkpoint
+from minigen.files import checkpoint
 
 Trained = Callable[[str], dict[str, str]]
 SHORT = "--max_steps 6 --eval_interval 2"

@@ -12,19 +12,19 @@ from forks import ROOT, Server
 # What is dropped: the file, the words, what stands there instead, and a test that must then fail.
 MUTANTS = {
     "fsync of a file": (
-        "minigen/disk.py", "        os.fsync(file.fileno())\n", "        pass\n",
+        "minigen/system/disk.py", "        os.fsync(file.fileno())\n", "        pass\n",
         "test_kills.py::test_order_of_flushes",
     ),
     "fsync of the folder": (
-        "minigen/checkpoint.py", "        disk.flush_folder(folder)\n", "",
+        "minigen/files/checkpoint.py", "        disk.flush_folder(folder)\n", "",
         "test_kills.py::test_order_of_flushes",
     ),
     "fsync of the parent": (
-        "minigen/checkpoint.py", "        disk.flush_folder(run)\n", "",
+        "minigen/files/checkpoint.py", "        disk.flush_folder(run)\n", "",
         "test_kills.py::test_order_of_flushes",
     ),
     "rename": (
-        "minigen/checkpoint.py", 'folder = run / f".tmp-{target.name}"', "folder = target",
+        "minigen/files/checkpoint.py", 'folder = run / f".tmp-{target.name}"', "folder = target",
         "test_kills.py::test_order_of_flushes",
     ),
     "the optimiser's state": (
@@ -38,7 +38,8 @@ MUTANTS = {
         "test_kills.py::test_killed_ten_times",
     ),
     "the manifest's check": (
-        "minigen/checkpoint.py", "if facts.get(path.name) != dataclasses.asdict(fact)", "if False",
+        "minigen/files/checkpoint.py",
+        "if facts.get(path.name) != dataclasses.asdict(fact)", "if False",
         "test_damage.py::test_every_damage_is_named_and_passed_over",
     ),
     "the finite check": (
@@ -46,15 +47,15 @@ MUTANTS = {
         "test_signals.py::test_what_is_no_number_is_not_learnt",
     ),
     "the lock": (
-        "minigen/disk.py", "        _lock(file)\n", "        pass\n",
+        "minigen/system/disk.py", "        _lock(file)\n", "        pass\n",
         "test_disk.py::test_two_runs_in_one_folder",
     ),
     "the shapes' check": (
-        "minigen/checkpoint.py", "        _fit(config, *files)\n", "",
+        "minigen/files/checkpoint.py", "        _fit(config, *files)\n", "",
         "test_hostile.py::test_handcrafted",
     ),
     "the header's limit": (
-        "minigen/tensor_file.py", "min(self.size - 8, MOST_HEADER)", "self.size - 8",
+        "minigen/files/safetensors_file.py", "min(self.size - 8, MOST_HEADER)", "self.size - 8",
         "test_hostile.py::test_handcrafted",
     ),
     "the text's check": (
@@ -62,51 +63,53 @@ MUTANTS = {
         "test_disk.py::test_another_text_config_or_tokenizer_is_refused",
     ),
     "a field's values": (
-        "minigen/config_file.py", "if name in only and value not in only[name]:", "if False:",
+        "minigen/files/config_file.py", "if name in only and value not in only[name]:", "if False:",
         "../test_config_file.py::test_what_is_refused",
     ),
     "an unknown field": (
-        "minigen/config_file.py", "if name not in only and name not in computed", "if False",
+        "minigen/files/config_file.py", "if name not in only and name not in computed", "if False",
         "../test_config_file.py::test_what_is_refused",
     ),
     "a head of its own": (
-        "minigen/pretrained.py", "tied_head=bool((read(HEAD) == embedding).all())", "",
+        "minigen/files/huggingface.py", "tied_head=bool((read(HEAD) == embedding).all())", "",
         "../test_weight_files.py::test_a_head_of_its_own_counts",
     ),
     "biases that are not zero": (
-        "minigen/pretrained.py", "if any(name in names and read(name).any()", "if any(False",
+        "minigen/files/huggingface.py", "if any(name in names and read(name).any()", "if any(False",
         "../test_weight_files.py::test_biases_that_should_not_be_there",
     ),
     "what is computed anyway": (
-        "minigen/pretrained.py", "        if not same:\n", "        if False:\n",
+        "minigen/files/huggingface.py", "        if not same:\n", "        if False:\n",
         "../test_weight_files.py::test_what_is_computed_anyway",
     ),
     "several formats of numbers": (
-        "minigen/pretrained.py", ".to(functools.reduce(torch.promote_types, formats))", "",
+        "minigen/files/huggingface.py", ".to(functools.reduce(torch.promote_types, formats))", "",
         "../test_weight_files.py::test_several_formats_of_numbers",
     ),
     "one tensor in two files": (
-        "minigen/weight_files.py", "            if name in home:\n", "            if False:\n",
+        "minigen/files/weight_files.py",
+        "            if name in home:\n", "            if False:\n",
         "../test_weight_files.py::test_files_in_pieces",
     ),
     "an adapter": (
-        "minigen/pretrained.py", "        if adapter.is_one(folder):\n", "        if False:\n",
+        "minigen/files/huggingface.py",
+        "        if adapter.is_one(folder):\n", "        if False:\n",
         "../test_adapter.py::test_the_logits_are_those_of_peft",
     ),
     "an adapter's fields": (
-        "minigen/adapter.py", "decide(config, COMPUTED, ONLY, HARMLESS, str(where))", "pass",
+        "minigen/files/adapter.py", "decide(config, COMPUTED, ONLY, HARMLESS, str(where))", "pass",
         "../test_adapter.py::test_what_is_refused",
     ),
     "whose folder": (
-        "minigen/checkpoint.py", "(named and not theirs)", "named",
+        "minigen/files/checkpoint.py", "(named and not theirs)", "named",
         "../test_weight_files.py::test_a_folder_of_others_is_what_it_holds",
     ),
     "what a file system may lack": (
-        "minigen/disk.py", "if error.errno not in lacking:", "if True:",
+        "minigen/system/disk.py", "if error.errno not in lacking:", "if True:",
         "test_machines.py::test_what_a_file_system_lacks_is_a_warning",
     ),
     "an error of the disk": (
-        "minigen/disk.py", "if error.errno not in lacking:", "if False:",
+        "minigen/system/disk.py", "if error.errno not in lacking:", "if False:",
         "test_machines.py::test_an_error_of_the_disk_is_no_lack",
     ),
     "the documents of a user's text": (
@@ -114,37 +117,37 @@ MUTANTS = {
         "../test_own_text.py::test_end_of_text_in_a_file_separates_documents",
     ),
     "a tokenizer's truncation is set aside": (
-        "minigen/hub_tokenizer.py", 'saved |= {"truncation": None, "padding": None}', "pass",
+        "minigen/files/hub_tokenizer.py", 'saved |= {"truncation": None, "padding": None}', "pass",
         "../test_hub_tokenizer.py::test_truncation_and_padding_are_set_aside",
     ),
     "what is not byte-level is refused": (
-        "minigen/hub_tokenizer.py", "    if why:\n", "    if False:\n",
+        "minigen/files/hub_tokenizer.py", "    if why:\n", "    if False:\n",
         "../test_hub_tokenizer.py::test_what_is_no_byte_level_tokenizer_is_called_by_its_name",
     ),
     "a place to cut is tried": (
-        "minigen/hub_tokenizer.py",
+        "minigen/files/hub_tokenizer.py",
         "return [*self.encode(before), *self.encode(after)] == self.encode(before + after)",
         "return True",
         "../test_hub_tokenizer.py::test_tokens_of_parts_are_tokens_of_the_whole",
     ),
     "a token has a row": (
-        "minigen/pretrained.py", "if tokenizer.n_vocab > config.vocab_size:", "if False:",
+        "minigen/files/huggingface.py", "if tokenizer.n_vocab > config.vocab_size:", "if False:",
         "../test_hub_tokenizer.py::test_an_unreadable_folder_costs_one_line_before_weights",
     ),
     "control tokens in a prompt": (
-        "minigen/hub_tokenizer.py", "self._theirs.encode_special_tokens = not special", "",
+        "minigen/files/hub_tokenizer.py", "self._theirs.encode_special_tokens = not special", "",
         "../test_companions.py::test_a_checkpoint_keeps_what_belongs_to_its_model",
     ),
     "the model's own ends": (
-        "minigen/hub_tokenizer.py", "    tokenizer.ends = companions.ends\n", "",
+        "minigen/files/hub_tokenizer.py", "    tokenizer.ends = companions.ends\n", "",
         "../test_companions.py::test_each_end_ends_a_text_and_is_not_shown",
     ),
     "a setting that is not computed": (
-        "minigen/companions.py", "        if refused:\n", "        if False:\n",
+        "minigen/files/companions.py", "        if refused:\n", "        if False:\n",
         "../test_companions.py::test_what_is_not_computed_is_refused_by_name",
     ),
     "what belongs to a model": (
-        "minigen/checkpoint.py", ": config, **beside.files}", ": config}",
+        "minigen/files/checkpoint.py", ": config, **beside.files}", ": config}",
         "../test_companions.py::test_a_checkpoint_keeps_what_belongs_to_its_model",
     ),
 }  # fmt: skip

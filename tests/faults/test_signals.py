@@ -15,7 +15,7 @@ import pytest
 from forks import ROOT, Server
 from jobs import Flags
 
-from minigen import checkpoint
+from minigen.files import checkpoint
 
 slow = pytest.mark.slow
 Trained = Callable[[str], dict[str, str]]

@@ -49,11 +49,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from minigen import canvas
+from minigen.cli import one_line_errors
 from minigen.corpora import splits
-from minigen.corpora.medium import Verdict, check_file, draw, flags, known, save_text
-from minigen.errors import UserError, one_line_errors
-from minigen.streams import shows_colours
+from minigen.corpora.pictures import render
+from minigen.corpora.task import Verdict, check_file, draw, flags, known, save_text
+from minigen.errors import UserError
+from minigen.system.streams import shows_colours
 
 VERSION = 1  # of the text format: the same version and seed give the same bytes
 
@@ -444,7 +445,7 @@ def prompt(text: str, rng: random.Random) -> str:
 
 def show(text: str) -> str:
     """The picture in the colours of a terminal."""
-    return canvas.terminal(text)
+    return render.terminal(text)
 
 
 def save(texts: Sequence[str], path: Path) -> None:
@@ -452,7 +453,7 @@ def save(texts: Sequence[str], path: Path) -> None:
     if path.suffix.lower() == ".txt":
         save_text(texts, path)
     else:
-        canvas.save(texts, path)
+        render.save(texts, path)
 
 
 # ---- drawing pictures ----------------------------------------------------------------------------
@@ -865,9 +866,9 @@ def main(arguments: list[str] | None = None) -> None:
         drawn = itertools.islice(pictures(options.seed, options.split), max(0, options.count))
         texts = [one.text for one in drawn]
         if options.save and texts:
-            canvas.save(texts, Path(options.save))
+            render.save(texts, Path(options.save))
         elif not options.save:
-            shown = map(canvas.terminal, texts) if shows_colours() else texts
+            shown = map(render.terminal, texts) if shows_colours() else texts
             print("\n\n".join(shown))
         return
     check_file(options.check, NOUN, check)

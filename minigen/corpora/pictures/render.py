@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minigen.errors import UserError
-from minigen.plot import pyplot
+from minigen.system.plot import pyplot
 
 if TYPE_CHECKING:  # a terminal needs neither
     import numpy as np

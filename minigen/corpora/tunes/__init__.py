@@ -1,6 +1,6 @@
 """Tunes: a corpus of melodies with chords from a musical grammar whose probabilities are known.
 
-A tune is a line that says what it must be like, and then ABC notation (see `minigen.notation`):
+A tune is a line that says what it must be like, and then ABC notation (see `notation.py`):
 
     tune: a calm waltz in G, 8 bars, AA
     X:1
@@ -43,12 +43,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from minigen import notation, sound
+from minigen.cli import one_line_errors
 from minigen.corpora import splits
-from minigen.corpora.medium import Verdict, check_file, draw, flags, known, save_text
-from minigen.errors import UserError, one_line_errors
-from minigen.notation import Bar, Part, Tune
-from minigen.streams import unheard
+from minigen.corpora.task import Verdict, check_file, draw, flags, known, save_text
+from minigen.corpora.tunes import notation, sound
+from minigen.corpora.tunes.notation import Bar, Part, Tune
+from minigen.errors import UserError
+from minigen.system.streams import unheard
 
 VERSION = 1  # of the text format: the same version and seed give the same bytes
 

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from minigen.corpora.tunes.notation import Bar, Tune, chord_pitches
 from minigen.errors import UserError
-from minigen.notation import Bar, Tune, chord_pitches
-from minigen.plot import pyplot
+from minigen.system.plot import pyplot
 
 RATE = 44_100  # samples a second
 LOUDEST = 0.89  # of what 16 bits hold
