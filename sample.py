@@ -30,7 +30,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from minigen import corpora
-from minigen.cli import one_line_errors, parse
+from minigen.cli import parse
 from minigen.corpora import task
 from minigen.corpora.task import Medium
 from minigen.errors import UserError
@@ -38,6 +38,7 @@ from minigen.files import checkpoint
 from minigen.inference.engine import Loaded, for_writing, from_checkpoint, load, note_forgetting
 from minigen.sampling import ROWS, Sampling, StopStrings, Token, filtered, generate, pick
 from minigen.system import streams
+from minigen.system.streams import one_line_errors
 from minigen.tokenizer import Tokenizer
 
 RULE = "-" * 60  # between samples, where documents have no separator of their own

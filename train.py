@@ -30,15 +30,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from minigen import corpora
-from minigen.cli import one_line_errors, parse
+from minigen.cli import parse
 from minigen.data import TokenFile, notes_on_text, opening, prepare
 from minigen.errors import UserError
 from minigen.evaluation.continuations import body_of
 from minigen.files import checkpoint, lora
 from minigen.inference.engine import Loaded, load
+from minigen.loss import next_token_loss
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.optim import Optimizer, Schedule
 from minigen.run import distributed
@@ -54,12 +54,11 @@ from minigen.system.device import (
     is_out_of_memory,
     keep_memory,
 )
+from minigen.system.places import data_folder
 from minigen.system.shell import command, cwd
-from minigen.system.streams import decoded, progress_bar
+from minigen.system.streams import decoded, one_line_errors, progress_bar
 from minigen.system.threads import threads
 from minigen.tokenizer import END_OF_TEXT, Tokenizer
-
-DATA = Path(__file__).resolve().parent / "data"
 
 # The most that the logits of a part of a batch may take; more at once is no faster.
 LOGITS_BYTES = {"cpu": 2**28, "mps": 2**30, "cuda": 2**32}
@@ -231,13 +230,6 @@ def is_finite(loss: Tensor, norm: Tensor) -> bool:
     return bool((loss.isfinite() & norm.isfinite()).item())
 
 
-def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Sum of -ln p(target) over logits (B, T, V) and targets (B, T), of which -1 does not count."""
-    return F.cross_entropy(
-        logits.float().flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="sum"
-    )
-
-
 @torch.no_grad()
 def evaluate(model: GPT, tokens: TokenFile, config: TrainConfig, limit: int | None = None) -> float:
     """Mean loss in nats/token over the whole text, or over about `limit` tokens from all over it.
@@ -311,8 +303,10 @@ def old_text(
     """
     try:
         separator = None if corpora.written(config.old_data) else settings.get("separator")
-        old = corpora.find(config.old_data, DATA, separator)
-        _, _, held_out = prepare(old, tokenizer, "", 0, DATA / "cache", most_chars=most_chars)
+        old = corpora.find(config.old_data, data_folder(), separator)
+        _, _, held_out = prepare(
+            old, tokenizer, "", 0, data_folder() / "cache", most_chars=most_chars
+        )
     except UserError as error:
         raise UserError(f"the model's old text: {error}; --old_data names another") from None
     return held_out
@@ -534,7 +528,7 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
 
     # The text, as tokens.
     links = last is None or last.state.get("links", False)  # not in runs of before
-    corpus = corpora.find(config.data, DATA, config.separator, links)
+    corpus = corpora.find(config.data, data_folder(), config.separator, links)
     if config.separator == corpora.AUTO and corpus.separator == END_OF_TEXT:
         config = dataclasses.replace(config, separator=END_OF_TEXT)
     begun_with = last or base
@@ -545,8 +539,8 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
     elif not config.max_steps and config.device == "cpu":
         most_chars = math.ceil(CHARS_A_MINUTE * config.minutes)
     tokenizer, train_tokens, val_tokens = prepare(
-        corpus, known, config.tokenizer, config.vocab_size, DATA / "cache", block_size=block_size,
-        most_chars=most_chars,
+        corpus, known, config.tokenizer, config.vocab_size, data_folder() / "cache",
+        block_size=block_size, most_chars=most_chars,
     )  # fmt: skip
     notes = [] if last else [*corpus.notes, *notes_on_text(corpus)]
     if train_tokens.every > 1 and last is None:

@@ -26,10 +26,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-import train
 from bench.common import alternate, median_seconds, options, peer, record, run, table
 from minigen import GPT, GPTConfig
 from minigen.files import checkpoint
+from minigen.loss import next_token_loss
 from minigen.optim import Optimizer
 from minigen.run.compile import compile_blocks
 from minigen.run.log import read_metrics
@@ -199,7 +199,7 @@ def tokens(given: argparse.Namespace) -> Any:
 def train_step(model: GPT, optimizer: Optimizer, x: Tensor, y: Tensor, dtype: str) -> None:
     """One step as in train.py, on ids x and targets y (B, T); done when it returns."""
     with arithmetic(str(x.device), dtype):
-        loss = train.next_token_loss(model(x), y) / y.numel()
+        loss = next_token_loss(model(x), y) / y.numel()
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step(1e-4)

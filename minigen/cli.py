@@ -15,7 +15,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +24,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 import minigen
 from minigen.errors import UserError
-from minigen.system.streams import standard, wide_enough
+from minigen.system.streams import wide_enough
 
 Config = TypeVar("Config")
 
@@ -37,26 +37,6 @@ KINDS: dict[type, tuple[str, str]] = {
     str: ("TEXT", "text"),
     Path: ("PATH", "a path"),
 }
-
-
-@contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Show a `UserError` as one line on stderr and exit with code 2; let bugs keep their traceback.
-
-    Ctrl-C exits with code 130. The standard streams become what `standard` makes of them.
-
-    >>> with one_line_errors():                                       # doctest: +SKIP
-    ...     raise UserError("--top_k is 0; give 1 or more")
-    error: --top_k is 0; give 1 or more
-    """
-    with standard():
-        try:
-            yield
-        except KeyboardInterrupt:
-            sys.exit(130)
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
 
 
 def parse(

@@ -42,9 +42,8 @@ import regex
 import tiktoken
 
 import minigen
-from minigen.cli import one_line_errors
 from minigen.errors import UserError
-from minigen.system.streams import decoded
+from minigen.system.streams import decoded, one_line_errors
 
 if TYPE_CHECKING:  # NumPy takes longer to import than all the rest, so it waits for its first use
     import numpy as np

@@ -153,7 +153,7 @@ def run_python(words: list[str], env: Mapping[str, str], standard: list[str]) ->
 def run_job(request: dict[str, Any]) -> int:
     from jobs import HOOKS, JOBS
 
-    from minigen.cli import one_line_errors
+    from minigen.system.streams import one_line_errors
 
     if request["hook"]:
         name, *arguments = request["hook"]

@@ -26,15 +26,15 @@ from brief import make_brief
 from torch.nn.parallel import DistributedDataParallel
 
 import train
-from minigen.cli import one_line_errors
 from minigen.data import TokenFile
 from minigen.run import distributed
+from minigen.system.streams import one_line_errors
 
 faulthandler.dump_traceback_later(300, exit=True)  # who waits in vain shows where, and ends
 notes, plans = Path(sys.argv[1]), json.loads(sys.argv[2])
 attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
 gradients, windows, loss = train.gradients, TokenFile.windows, train.next_token_loss
-train.DATA = notes / "data"
+os.environ["MINIGEN_DATA"] = str(notes / "data")
 make_brief()
 
 

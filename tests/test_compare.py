@@ -31,7 +31,7 @@ Train = Callable[..., Path]
 @pytest.fixture
 def trained(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
     """Train in this process for two steps, and return the run's folder."""
-    monkeypatch.setattr(train, "DATA", tmp_path / "data")
+    monkeypatch.setenv("MINIGEN_DATA", str(tmp_path / "data"))
 
     def start(name: str, flags: str = SMALL) -> Path:
         place = ["--out_dir", str(tmp_path / "out"), "--name", name, "--data", str(text)]

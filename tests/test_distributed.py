@@ -79,7 +79,7 @@ def alone(folder: Path, flags: str, stop: int | None = None) -> int:
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "DATA", folder / "data")
+        patch.setenv("MINIGEN_DATA", str(folder / "data"))
         patch.setattr(train, "gradients", interrupted)
         code = train.main(flags.split())
     for number, handler in handlers.items():

@@ -51,7 +51,7 @@ from minigen.model import GPT, GPTConfig
 from minigen.run.log import Report, memorising
 from minigen.tokenizer import train_tokenizer
 
-ROOT = Path(evaluate.__file__).parents[1]
+ROOT = Path(evaluate.__file__).parents[2]
 
 
 class Narrow(random.Random):
@@ -116,7 +116,7 @@ Judge = Callable[..., dict[str, Any]]
 @pytest.fixture
 def judged(project: Path, monkeypatch: pytest.MonkeyPatch) -> Judge:
     """Judge one of the four models by tales that none of them was trained on."""
-    monkeypatch.setattr(evaluate, "DATA", project / "data")
+    monkeypatch.setenv("MINIGEN_DATA", str(project / "data"))
     monkeypatch.chdir(project)
 
     def of(run: str, **flags: Any) -> dict[str, Any]:
@@ -484,7 +484,7 @@ def test_very_little_text_gets_a_loss_and_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also where the perplexity is beyond all numbers."""
-    monkeypatch.setattr(evaluate, "DATA", tmp_path)
+    monkeypatch.setenv("MINIGEN_DATA", str(tmp_path))
     (tmp_path / "little.txt").write_text("a", encoding="utf-8")
     model, _ = small(tmp_path, "ab")
     loaded = evaluate.Loaded(tmp_path, model, train_tokenizer("byte", []), {})

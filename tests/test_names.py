@@ -222,7 +222,7 @@ def test_the_hint_to_export_runs_when_it_is_copied(
     text: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where minigen is not installed; and a model of one's own is fine-tuned by its name."""
-    monkeypatch.setattr(train, "DATA", tmp_path / "data")
+    monkeypatch.setenv("MINIGEN_DATA", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
     begun = ["--data", text.name, "--max_steps", "1", "--device", "cpu", "--compile", "no"]
     assert train.main([*SMALL.split(), *begun, "--name", "base"]) == 0

@@ -47,8 +47,7 @@ Run = Callable[..., Path]
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: None) -> Run:
     """run(flags..., name=...) is train.py in an empty folder, and the folder of its run."""
-    monkeypatch.setattr(train, "DATA", tmp_path / "data")
-    monkeypatch.setattr(evaluate, "DATA", tmp_path / "data")
+    monkeypatch.setenv("MINIGEN_DATA", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
 
     def call(*flags: str, name: str = "run", small: Sequence[str] = SMALL) -> Path:

@@ -59,7 +59,7 @@ def simulated(
         if step == schedule.max_steps or (interval and step % interval == 0):
             evaluations += 1
             time.now += evaluating + 0.5
-    time.now += evaluating * clock.affordable(n_parts) + clock.CLOSING
+    time.now += evaluating * clock.affordable(n_parts) + clock_module.CLOSING
     return time.now, shares, evaluations
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from tqdm import tqdm
 
-from minigen.cli import one_line_errors, parse
+from minigen.cli import parse
 from minigen.system import streams
+from minigen.system.streams import one_line_errors
 from train import TrainConfig
 
-ROOT = Path(streams.__file__).parents[1]
+ROOT = Path(streams.__file__).parents[2]
 
 # A command as all are, that imports nothing slow.
 COMMAND = """
@@ -26,7 +27,8 @@ def module(name, path):
     spec.loader.exec_module(made)
 package = types.ModuleType("minigen"); package.__path__ = [sys.argv[1]]
 sys.modules["minigen"] = package
-from minigen.errors import UserError, one_line_errors
+from minigen.errors import UserError
+from minigen.system.streams import one_line_errors
 with one_line_errors():
 """
 
@@ -102,10 +104,10 @@ def test_a_word_is_utf8_in_every_locale() -> None:
     """What Python could not decode in the C locale is decoded; what it could stays."""
     assert streams.decoded("하늘") == "하늘"
     assert streams.decoded(os.fsdecode(b"\xff")) == os.fsdecode(b"\xff")
-    code = "import sys; sys.path.insert(0, sys.argv[2]); import streams; "
+    code = "import sys; sys.path.insert(0, sys.argv[2]); from minigen.system import streams; "
     code += "sys.stdout.buffer.write(streams.decoded(sys.argv[1]).encode())"
     env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    argv = [sys.executable, "-c", code, "하늘", str(ROOT / "minigen")]
+    argv = [sys.executable, "-c", code, "하늘", str(ROOT)]
     assert subprocess.run(argv, env=env, capture_output=True).stdout.decode() == "하늘"
 
 

@@ -162,7 +162,7 @@ def test_a_run_keeps_a_record_of_its_threads(
 
     monkeypatch.setattr(train, "threads", Busy())
     monkeypatch.setattr(train, "gradients", counted)
-    monkeypatch.setattr(train, "DATA", tmp_path / "data")
+    monkeypatch.setenv("MINIGEN_DATA", str(tmp_path / "data"))
     flags = f"--data {text} --out_dir {tmp_path}/out --name run --n_layer 1 --n_head 1 --n_embd 8"
     flags += " --block_size 16 --batch_size 2 --max_steps 8 --compile no --device cpu"
     assert train.main(flags.split()) == 0

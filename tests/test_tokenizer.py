@@ -22,9 +22,9 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigen.cli import one_line_errors
 from minigen.errors import UserError
 from minigen.files.hub_tokenizer import HubTokenizer
+from minigen.system.streams import one_line_errors
 from minigen.tokenizer import (
     BYTES,
     END_OF_TEXT,

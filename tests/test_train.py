@@ -52,7 +52,7 @@ Run = Callable[..., Path]
 @pytest.fixture
 def run(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Train in this process with the flags given, and return the run's folder."""
-    monkeypatch.setattr(train, "DATA", tmp_path / "data")
+    monkeypatch.setenv("MINIGEN_DATA", str(tmp_path / "data"))
 
     def start(flags: str, name: str = "run", code: int = 0, small: str = SMALL) -> Path:
         out_dir = tmp_path / "out"
@@ -426,7 +426,6 @@ def test_a_short_run_is_judged_by_the_same_figure(
     """Also where END_OF_TEXT stands for a separator, whose bytes both count."""
     text.write_text(text.read_text()[:2000])
     whole = run(f"--max_steps 2 {flags}", small=TINY)
-    monkeypatch.setattr(judging, "DATA", tmp_path / "data")
     judged = judging.judge(
         judging.EvaluateConfig(count=2, max_new_tokens=5, device="cpu"), load(whole)
     )

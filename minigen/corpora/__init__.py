@@ -8,7 +8,6 @@ shakespeare   "tiny Shakespeare", 1.1 MB of plays, downloaded once
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import functools
 import glob
@@ -21,14 +20,13 @@ import os
 import re
 import stat
 import urllib.request
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from minigen.errors import UserError
-from minigen.system.disk import flush, rename_file
+from minigen.system import disk
 from minigen.system.places import writable
 from minigen.system.streams import decoded
 from minigen.system.text_file import MARKUP, count_documents, is_binary, unreadable
@@ -399,18 +397,8 @@ def download(url: str, path: Path, n_bytes: int, sha256: str) -> None:
         raise UserError(f"cannot download {url} ({error}); go online, or {by_hand}") from None
     if len(content) != n_bytes or _sha256(content) != sha256:
         raise UserError(f"{url} does not hold the text that was published there; {by_hand}")
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(content)
-            flush(file)
-        rename_file(part, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; make room or mend that") from None
-    finally:
-        with contextlib.suppress(OSError):  # it is `path` now, or was never begun
-            part.unlink()
+    with disk.write_atomically(path) as part:
+        part.write_bytes(content)
 
 
 def _sha256(content: bytes) -> str:

@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minigen.cli import one_line_errors
 from minigen.corpora import splits
 from minigen.corpora.grammar import By, Grammar, Mention, Reader, article, parse_rules
 from minigen.corpora.task import Verdict, check_file, draw, flags, known, save_text
+from minigen.system.streams import one_line_errors
 
 VERSION = 6  # of the text format: the same version and seed give the same bytes
 

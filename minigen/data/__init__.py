@@ -24,7 +24,6 @@ import math
 import os
 import sys
 import threading
-import uuid
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,7 +38,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from minigen.errors import UserError
-from minigen.system.disk import flush, rename_file
+from minigen.system.disk import write_atomically
 from minigen.system.places import writable
 from minigen.system.streams import progress_bar
 from minigen.system.text_file import CONTROL_BYTES, container, likely, not_utf8, unreadable, utf16
@@ -118,7 +117,7 @@ def prepare(
             n_tokens = sum(len(tokenizer.encode_documents(part.documents)) for part in parts)
             _check_length(n_tokens, name, block_size)
     if is_new:
-        with _written(learnt) as part:
+        with write_atomically(learnt) as part:
             tokenizer.save(part)
     train_file = write_tokens(train, tokenizer, cache, "training text")
     return tokenizer, train_file, write_tokens(val, tokenizer, cache, "validation text")
@@ -478,13 +477,13 @@ def write_tokens(text: Text, tokenizer: Tokenizer, cache: Path, name: str) -> To
     encoded = _encode(text, tokenizer, dtype, n_done, cache)
     with _bar("tokenising", text.n_chars, "char", n_done) as bar:
         for _, parts in itertools.groupby(encoded, key=lambda part: part.shard):
-            with _written(_shard_path(path, len(file.shards))) as part:
+            with write_atomically(_shard_path(path, len(file.shards))) as part:
                 shard = _write_shard(part, parts, bar)
                 text.check()
             file = replace(file, shards=(*file.shards, shard))
             facts = asdict(file)
             del facts["path"], facts["name"], facts["every"]
-            with _written(path) as part:
+            with write_atomically(path) as part:
                 part.write_bytes(json.dumps(facts, indent=1).encode("utf-8"))
     text.check()  # if it became shorter, there may have been no shard to commit
     _tell(file, tokenizer)
@@ -612,26 +611,6 @@ def _sha256(path: Path) -> str:
         while data := file.read(CHUNK):
             digest.update(data)
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def _written(path: Path) -> Iterator[Path]:
-    """A file to write that becomes `path` when it is whole, and vanishes if it does not get so far.
-
-    Two processes may do this at once: each writes its own file, and the later one takes the place.
-    """
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        with part.open("rb+") as file:
-            flush(file)
-        rename_file(part, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; make room or mend that") from None
-    finally:
-        with contextlib.suppress(OSError):  # it is `path` now, or was never begun
-            part.unlink()
 
 
 # ---- tokens to batches ----

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minigen import corpora
-from minigen.cli import one_line_errors, parse
+from minigen.cli import parse
 from minigen.data import TokenFile, notes_on_text, prepare, scan, write_tokens
 from minigen.errors import UserError
 from minigen.evaluation.continuations import (
@@ -40,13 +40,13 @@ from minigen.inference.engine import Loaded, load
 from minigen.model import GPT
 from minigen.sampling import Sampling
 from minigen.system.device import choose_device
+from minigen.system.places import data_folder
 from minigen.system.plot import check_ending, pyplot
-from minigen.system.streams import progress_bar
+from minigen.system.streams import one_line_errors, progress_bar
 from minigen.system.strict_json import to_json
 from minigen.system.threads import threads
 from minigen.tokenizer import Tokenizer
 
-DATA = Path(__file__).resolve().parents[2] / "data"
 LOGITS_BYTES = 2**27  # at once, while text is read
 BINS = 20  # of probabilities, each 0.05 wide
 POSITIONS = 16  # parts of the context
@@ -306,14 +306,18 @@ class Texts(NamedTuple):
 
 
 def find_texts(config: EvaluateConfig, loaded: Loaded) -> Texts:
-    settings, tokenizer, cache = loaded.state.get("config"), loaded.tokenizer, DATA / "cache"
+    settings, tokenizer, cache = (
+        loaded.state.get("config"),
+        loaded.tokenizer,
+        data_folder() / "cache",
+    )
     corpus, training = None, None
     try:
         if settings is None:
             raise UserError(f"{loaded.path} is no run of train.py, so what it read is not known")
         data = corpora.given_in(loaded.state.get("folder", ""), settings["data"])
         links = loaded.state.get("links", False)
-        corpus = corpora.find(data, DATA, settings["separator"], links)
+        corpus = corpora.find(data, data_folder(), settings["separator"], links)
         _, training, own = prepare(
             corpus, tokenizer, "", 0, cache, most_chars=loaded.state.get("most_chars", 0)
         )
@@ -327,7 +331,7 @@ def find_texts(config: EvaluateConfig, loaded: Loaded) -> Texts:
     if config.file is not None:
         if config.split != "val":
             raise UserError("--file and --split exclude each other; give one")
-        given = corpora.find([config.file], DATA, separator_for(config, settings))
+        given = corpora.find([config.file], data_folder(), separator_for(config, settings))
         known = {file.resolve() for file in corpus.train} if corpus and training else set()
         seen = [file for file in given.val or given.train if file.resolve() in known]
         notes = [*given.notes, *(notes_on_text(given) if config.separator != SAME else [])]

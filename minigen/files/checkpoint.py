@@ -42,7 +42,6 @@ import torch
 from torch import Tensor
 
 import minigen
-from minigen.cli import one_line_errors
 from minigen.errors import UserError
 from minigen.files import companions, hub_tokenizer, huggingface, lora, safetensors_file
 from minigen.files.companions import Companions
@@ -52,6 +51,7 @@ from minigen.files.weight_files import Weights
 from minigen.model import GPT, GPTConfig
 from minigen.system import disk
 from minigen.system.shell import as_path, command
+from minigen.system.streams import one_line_errors
 from minigen.system.strict_json import to_json
 from minigen.tokenizer import Tokenizer
 

@@ -27,7 +27,6 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 import minigen
-from minigen.cli import one_line_errors
 from minigen.errors import UserError
 from minigen.files import adapter, companions, hub_tokenizer
 from minigen.files.companions import Companions
@@ -37,6 +36,7 @@ from minigen.files.weight_files import Weights, open_weights, to_float
 from minigen.model import GPT, GPTConfig, KVCache, frequencies
 from minigen.sampling import Sampling, generate
 from minigen.system.shell import install
+from minigen.system.streams import one_line_errors
 from minigen.tokenizer import END_OF_TEXT, Tokenizer
 
 # Theirs, ours; {} is the number of the block. Each stands for a .weight and, if there is one, a

@@ -22,11 +22,12 @@ from typing import Any
 import numpy as np
 from tyro.conf import Positional
 
-from minigen.cli import one_line_errors, parse
+from minigen.cli import parse
 from minigen.errors import UserError
 from minigen.files import checkpoint, huggingface
 from minigen.run.log import read_metrics
 from minigen.system.plot import check_ending, pyplot
+from minigen.system.streams import one_line_errors
 
 MEANS = 50  # of the training loss, that are drawn of a run
 LEFT_OUT = 0.2  # of the steps, at the beginning: their losses do not count for the axis

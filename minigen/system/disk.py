@@ -11,8 +11,12 @@ import errno
 import os
 import shutil
 import sys
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from minigen.errors import UserError
 
 LACKING = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY}
 NO_FOLDER = {*LACKING, errno.EBADF, errno.EISDIR, errno.EACCES, errno.EPERM}  # to open and flush
@@ -54,6 +58,29 @@ def rename_file(part: Path, path: Path) -> None:
         _pass_over(error, NO_RENAME, "renames no file, so files are copied")
         shutil.copyfile(part, path)
         part.unlink()
+
+
+@contextlib.contextmanager
+def write_atomically(path: Path) -> Iterator[Path]:
+    """Yield a temporary path to write; the file becomes `path` when the block ends.
+
+    The file `path` is whole at any moment. If the block raises, the temporary file vanishes. Two
+    processes may write the same file at once: each writes its own, and the later one stays.
+
+    Raises `UserError` if the disk does not take the file.
+    """
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        with part.open("rb+") as file:
+            flush(file)
+        rename_file(part, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; make room or mend that") from None
+    finally:
+        with contextlib.suppress(OSError):  # the file is `path` now, or was never begun
+            part.unlink()
 
 
 def rename_folder(folder: Path, target: Path, last: str) -> None:

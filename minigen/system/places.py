@@ -11,8 +11,22 @@ import tempfile
 from pathlib import Path
 
 from minigen.errors import UserError
+from minigen.system.shell import ROOT
 
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def data_folder() -> Path:
+    """Return the folder for corpora that minigen makes or downloads, and for tokenised texts.
+
+    It is the folder that the environment variable MINIGEN_DATA names, or `data` beside train.py in
+    a checkout, or else minigen's folder in the user's cache.
+    """
+    if named := os.environ.get("MINIGEN_DATA"):
+        return Path(named)
+    if (ROOT / "train.py").is_file() and (ROOT / "pyproject.toml").is_file():
+        return ROOT / "data"
+    return (_cache() or _temporary() or Path(tempfile.gettempdir())) / "data"
 
 
 @functools.cache

@@ -18,6 +18,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from minigen.errors import UserError
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -59,6 +61,26 @@ def standard() -> Iterator[None]:
         _drop(sys.stdout)
         print(f"error: cannot write the output: {error.strerror}; make room", file=sys.stderr)
         sys.exit(2)
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Show a `UserError` as one line on stderr and exit with code 2; let bugs keep their traceback.
+
+    Ctrl-C exits with code 130. The standard streams become what `standard` makes of them.
+
+    >>> with one_line_errors():                                       # doctest: +SKIP
+    ...     raise UserError("--top_k is 0; give 1 or more")
+    error: --top_k is 0; give 1 or more
+    """
+    with standard():
+        try:
+            yield
+        except KeyboardInterrupt:
+            sys.exit(130)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
 
 
 def _open() -> None:

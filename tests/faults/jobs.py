@@ -26,7 +26,7 @@ def train_job(argv: list[str]) -> int:
 
     for number in PERSON:  # as train.py does before it imports anything
         signal.signal(number, lambda number, _: os._exit(128 + number))
-    train.DATA = Path(sys.argv[1]) / "data"
+    os.environ["MINIGEN_DATA"] = str(Path(sys.argv[1]) / "data")
     make_brief()
     return train.main(argv)
 

@@ -49,7 +49,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from minigen.cli import one_line_errors
 from minigen.corpora import splits
 from minigen.corpora.pictures import render
 from minigen.corpora.task import Verdict, check_file, draw, flags, known, save_text
@@ -872,8 +871,3 @@ def main(arguments: list[str] | None = None) -> None:
             print("\n\n".join(shown))
         return
     check_file(options.check, NOUN, check)
-
-
-if __name__ == "__main__":
-    with one_line_errors():
-        main()

@@ -43,7 +43,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from minigen.cli import one_line_errors
 from minigen.corpora import splits
 from minigen.corpora.task import Verdict, check_file, draw, flags, known, save_text
 from minigen.corpora.tunes import notation, sound
@@ -879,8 +878,3 @@ def save_all(texts: list[str], folder: str | None) -> None:
         raise UserError(f"cannot make {folder}: {error.strerror}; give another") from None
     for ending in ENDINGS:
         save(texts, Path(folder) / f"tune{ending}")
-
-
-if __name__ == "__main__":
-    with one_line_errors():
-        main()

@@ -1,0 +1,34 @@
+"""How wrong a prediction is: the surprise of the token that came, in nats."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return -ln p(target) of each token, in nats.
+
+    Args:
+        logits: (B, T, V).
+        targets: ids (B, T); -1 where a token is not to be scored.
+
+    Returns (B, T), float32, with 0 where a token is not scored.
+    """
+    logits = logits.float()  # a sum over a vocabulary needs more digits than bfloat16 has
+    losses = F.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="none"
+    )
+    return losses.view(targets.shape)
+
+
+def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the sum of -ln p(target) over all tokens that are scored, in nats, as a scalar.
+
+    Args:
+        logits: (B, T, V).
+        targets: ids (B, T); -1 where a token is not to be scored.
+    """
+    return F.cross_entropy(
+        logits.float().flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="sum"
+    )
