@@ -33,7 +33,7 @@ from minigen.loss import next_token_loss
 from minigen.optim import Optimizer
 from minigen.run.compile import compile_blocks
 from minigen.run.log import read_metrics
-from minigen.system.device import arithmetic
+from minigen.system.device import autocast
 
 # What nanoGPT's README gives for a CPU; its eval_interval, 250, is in the configuration file.
 RECIPE = (
@@ -198,7 +198,7 @@ def tokens(given: argparse.Namespace) -> Any:
 
 def train_step(model: GPT, optimizer: Optimizer, x: Tensor, y: Tensor, dtype: str) -> None:
     """One step as in train.py, on ids x and targets y (B, T); done when it returns."""
-    with arithmetic(str(x.device), dtype):
+    with autocast(str(x.device), dtype):
         loss = next_token_loss(model(x), y) / y.numel()
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -16,24 +16,26 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from brief import make_brief
+from steps import around_gradients
 from torch.nn.parallel import DistributedDataParallel
 
 import train
 from minigen.data import TokenFile
 from minigen.run import distributed
+from minigen.run.run import Run
 from minigen.system.streams import one_line_errors
 
 faulthandler.dump_traceback_later(300, exit=True)  # who waits in vain shows where, and ends
 notes, plans = Path(sys.argv[1]), json.loads(sys.argv[2])
 attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
-gradients, windows, loss = train.gradients, TokenFile.windows, train.next_token_loss
+windows = TokenFile.windows
 os.environ["MINIGEN_DATA"] = str(notes / "data")
 make_brief()
 
@@ -48,25 +50,27 @@ def noted_windows(self: TokenFile, seed: int, ids: Iterable[int], block_size: in
     return windows(self, seed, ids, block_size)
 
 
-def accident_prone(model: Any, tokens: Any, config: Any, step: int) -> Any:
-    here = [distributed.rank(), step, attempt]
-    if step == 0 and isinstance(model, DistributedDataParallel):
+def accident_prone(run: Run, compute: Callable[[], Any]) -> Any:
+    here, model = [distributed.rank(), run.step, attempt], run.ddp_model
+    if run.step == 0 and isinstance(model, DistributedDataParallel):
         model.register_forward_pre_hook(
             lambda model, args: note(adds_up=model.require_backward_grad_sync, run=plan["flags"])
         )
     if here == plan.get("stop"):
         os.kill(os.getpid(), signal.SIGTERM)
     if here in plan.get("die", []):
-        note(died=step)
+        note(died=run.step)
         os.kill(os.getpid(), signal.SIGKILL)
     if here == plan.get("nan"):
-        train.next_token_loss = lambda *args: loss(*args) * math.nan
-    result = gradients(model, tokens, config, step)
-    train.next_token_loss = loss
-    return result
+        handle = run.model.register_forward_hook(lambda model, args, logits: logits * math.nan)
+        result = compute()
+        handle.remove()
+        return result
+    return compute()
 
 
-TokenFile.windows, train.gradients = noted_windows, accident_prone  # type: ignore[method-assign]
+TokenFile.windows = noted_windows  # type: ignore[method-assign]
+Run.within_memory = around_gradients(accident_prone)  # type: ignore[method-assign]
 note(began=attempt)
 with one_line_errors(), distributed.one_voice():
     for number, plan in enumerate(plans):

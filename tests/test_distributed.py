@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,16 @@ import torch
 from digests import trained
 from forks import Server, Trial
 from small_text import until_it_trains, write_text
+from steps import around_gradients
 
 import train
 from minigen.errors import UserError
 from minigen.files import checkpoint
 from minigen.run import distributed
 from minigen.run.log import read_metrics
-from train import TrainConfig, in_parts
+from minigen.run.memory import count_micro_batches
+from minigen.run.run import Run
+from train import TrainConfig
 
 ROOT = Path(train.__file__).parent
 TESTS = Path(__file__).parent
@@ -70,17 +73,16 @@ class Launched:
 
 def alone(folder: Path, flags: str, stop: int | None = None) -> int:
     """Train in this process; with `stop`, a signal comes in the middle of that step."""
-    original = train.gradients
 
-    def interrupted(*args: Any) -> torch.Tensor:
-        if args[-1] == stop:
+    def interrupted(run: Run, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+        if run.step == stop:
             os.kill(os.getpid(), signal.SIGTERM)
-        return original(*args)
+        return compute()
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINIGEN_DATA", str(folder / "data"))
-        patch.setattr(train, "gradients", interrupted)
+        patch.setattr(Run, "within_memory", around_gradients(interrupted))
         code = train.main(flags.split())
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -315,14 +317,14 @@ def three(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_shares_are_even(three: None) -> None:
     """Each process gets as many parts and as many batches to score; no target counts twice."""
     config = TrainConfig(batch_size=9, block_size=8, device="cpu", gradient_accumulation_steps=4)
-    assert in_parts(config, 256).gradient_accumulation_steps == 6
+    assert count_micro_batches(config, 256) == 6
     assert list(distributed.share(range(6))) == [2, 5]
     batches = [(torch.full((2, 4), n), torch.full((2, 4), n)) for n in range(5)]
     (_, y), (_, padding) = distributed.shared(batches)
     assert y.eq(2).all() and padding.eq(-1).all()
     few = TrainConfig(batch_size=2, block_size=8, device="cpu")
     with pytest.raises(UserError, match="--batch_size 2 is too small for 3 parts"):
-        in_parts(few, 256)
+        count_micro_batches(few, 256)
 
 
 def test_without_torchrun_there_is_one_process() -> None:

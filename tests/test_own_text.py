@@ -28,6 +28,7 @@ from minigen.evaluation import evaluate
 from minigen.evaluation.evaluate import EvaluateConfig
 from minigen.files import checkpoint
 from minigen.inference.engine import load
+from minigen.run.start import new_folder
 from minigen.system import text_file
 from minigen.system.shell import quoted
 from minigen.tokenizer import END_OF_TEXT, Tokenizer, train_tokenizer
@@ -195,7 +196,7 @@ def test_a_text_is_said_to_be_read_in_part_only_where_it_is(
     timed = (*TINY[:steps], *TINY[steps + 2 :], "--block_size", "8", "--minutes", "0.005")
     run("--data", "names.txt", small=timed)
     assert "MB are read" not in capsys.readouterr().err
-    monkeypatch.setattr(train, "CHARS_A_MINUTE", 1_000_000)
+    monkeypatch.setattr("minigen.run.text.CHARS_A_MINUTE", 1_000_000)
     monkeypatch.setattr(data, "STRIPE", 100)
     run("--data", "names.txt", small=timed)
     assert "MB are read, from all over it" in capsys.readouterr().err
@@ -279,7 +280,7 @@ def test_a_run_of_any_name_is_found_by_it(
 ) -> None:
     """By itself, in the list of runs, and as the run that was saved last."""
     monkeypatch.chdir(tmp_path)
-    folder = train.new_run(Path("out"), name)
+    folder = new_folder(Path("out"), name)
     put(folder / "step-000001" / "MANIFEST.json", "{}")
     assert checkpoint.find_run("out", name) == checkpoint.find_run("out") == folder
     assert checkpoint.runs(Path("out")) == [folder]
@@ -288,13 +289,13 @@ def test_a_run_of_any_name_is_found_by_it(
     assert f"did you mean {name}?" in str(caught.value) or f"runs there: {name}" in str(
         caught.value
     )
-    assert train.new_run(Path("out"), name) == Path("out") / f"{name}-2"
+    assert new_folder(Path("out"), name) == Path("out") / f"{name}-2"
 
 
 @pytest.mark.parametrize("name", ["", "a/..", "step-1", "step-1/a", "a\nb", LATIN])
 def test_a_name_that_no_run_can_have_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a run cannot be called"):
-        train.new_run(tmp_path, name)
+        new_folder(tmp_path, name)
     assert not any(tmp_path.iterdir())
 
 

@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
+from steps import around_gradients
 
 from minigen.system.threads import INTERVAL, Processors, Threads, fitting
 
@@ -146,6 +147,7 @@ def test_a_run_keeps_a_record_of_its_threads(
     """Busy from step 2 to 5: checkpoint and metrics have it, and one line says why."""
     import train
     from minigen.files import checkpoint
+    from minigen.run import run as run_module
     from minigen.run.log import read_metrics
 
     class Busy(Threads):
@@ -153,15 +155,15 @@ def test_a_run_keeps_a_record_of_its_threads(
             self.most, self.taken = 2, 1.0
             return 1 if 2 <= steps < 5 else 2
 
-    steps, original = -1, train.gradients
+    steps = -1
 
-    def counted(*args: object) -> torch.Tensor:
+    def counted(run: run_module.Run, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
         nonlocal steps
         steps += 1
-        return original(*args)  # type: ignore[arg-type]
+        return compute()
 
-    monkeypatch.setattr(train, "threads", Busy())
-    monkeypatch.setattr(train, "gradients", counted)
+    monkeypatch.setattr(run_module, "threads", Busy())
+    monkeypatch.setattr(run_module.Run, "within_memory", around_gradients(counted))
     monkeypatch.setenv("MINIGEN_DATA", str(tmp_path / "data"))
     flags = f"--data {text} --out_dir {tmp_path}/out --name run --n_layer 1 --n_head 1 --n_embd 8"
     flags += " --block_size 16 --batch_size 2 --max_steps 8 --compile no --device cpu"

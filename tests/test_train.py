@@ -23,6 +23,7 @@ import torch
 from digests import trained
 from forks import Server
 from small_text import until_it_trains
+from steps import around_gradients
 from torch.nn import functional as F
 
 import sample
@@ -35,10 +36,13 @@ from minigen.files import checkpoint
 from minigen.inference.engine import load
 from minigen.model import GPT, GPTConfig
 from minigen.run import clock as clock_module
+from minigen.run.config import resolve
 from minigen.run.log import read_metrics
+from minigen.run.memory import LOGITS_BYTES, count_micro_batches
+from minigen.run.run import Run as RunInProgress
 from minigen.run.signals import SIGNALS
 from minigen.tokenizer import Tokenizer
-from train import TrainConfig, evaluate, gradients, gradients_that_fit, in_parts
+from train import TrainConfig, accumulate_gradients, evaluate
 
 pytestmark = pytest.mark.usefixtures("signals")
 ROOT = Path(train.__file__).parent
@@ -70,8 +74,8 @@ def parts(text: Path, tmp_path: Path) -> tuple[GPT, Tokenizer, TokenFile, TokenF
     tokenizer, train_tokens, val_tokens = prepare(corpus, None, "bpe", 270, tmp_path / "cache")
     config = TrainConfig(
         n_layer=1, n_head=2, n_embd=16, block_size=16, batch_size=12, device="cpu", dtype="float32"
-    ).resolved()
-    config = in_parts(config, tokenizer.n_vocab)
+    )
+    config = resolve(config)
     torch.manual_seed(0)
     model = GPT(GPTConfig.modern(tokenizer.n_vocab, 16, 1, 2, 16))
     for p in model.parameters():
@@ -85,8 +89,7 @@ def test_parts_of_a_batch_add_up_to_the_whole(parts: Any) -> None:
     results = []
     for n_parts in (1, 3, 5, 12):
         model.zero_grad()
-        cut = dataclasses.replace(config, gradient_accumulation_steps=n_parts)
-        loss = gradients(model, tokens, cut, step=3)
+        loss = accumulate_gradients(model, tokens, config, 3, n_parts)
         results.append([loss, *(p.grad.clone() for p in model.parameters())])
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
@@ -96,10 +99,9 @@ def test_parts_of_a_batch_add_up_to_the_whole(parts: Any) -> None:
 def test_logged_loss_is_the_true_mean(parts: Any) -> None:
     """The loss that is told is the mean over all tokens of the step's batch, computed by itself."""
     model, _, tokens, _, config = parts
-    config = dataclasses.replace(config, gradient_accumulation_steps=5)
     x, y = tokens.windows(config.seed, range(24, 36), 16)
     expected = F.cross_entropy(model(x).flatten(0, 1), y.flatten())
-    torch.testing.assert_close(gradients(model, tokens, config, step=2), expected.detach())
+    torch.testing.assert_close(accumulate_gradients(model, tokens, config, 2, 5), expected.detach())
 
 
 def test_validation_loss_is_the_mean_over_every_token(parts: Any) -> None:
@@ -114,22 +116,22 @@ def test_validation_loss_is_the_mean_over_every_token(parts: Any) -> None:
                     F.cross_entropy(logits[t], row_y[t]).item() for t in range(16) if row_y[t] >= 0
                 ]
     assert len(losses) == val_tokens.n_tokens - 1
-    assert evaluate(model, val_tokens, config) == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+    mean = sum(losses) / len(losses)
+    assert evaluate(model, val_tokens, config, 1) == pytest.approx(mean, rel=1e-5)
     assert model.training
 
 
 @contextlib.contextmanager
 def stopped_at(step: int) -> Iterator[None]:
     """Stop the run as Ctrl-C does, by a signal that arrives in the middle of this step."""
-    original = train.gradients
 
-    def interrupted(model: Any, tokens: Any, config: Any, number: int) -> torch.Tensor:
-        if number == step:
+    def interrupted(run: RunInProgress, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+        if run.step == step:
             os.kill(os.getpid(), signal.SIGINT)
-        return original(model, tokens, config, number)
+        return compute()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "gradients", interrupted)
+        patch.setattr(RunInProgress, "within_memory", around_gradients(interrupted))
         yield
 
 
@@ -189,7 +191,7 @@ def test_the_text_decides_on_size_and_time(
     data: str, minutes: float, size: Any, chosen: tuple[str, float]
 ) -> None:
     """Unless they are given."""
-    config = TrainConfig(data=(data,), minutes=minutes, size=size).resolved()
+    config = resolve(TrainConfig(data=(data,), minutes=minutes, size=size))
     assert (config.size, config.minutes) == chosen
 
 
@@ -209,66 +211,72 @@ def test_adamw_and_gpt2_learn_too(run: Run) -> None:
     assert metrics[-1]["final_val_loss"] < 0.8 * metrics[0]["val_loss"]
 
 
-def test_out_of_memory_halves_the_parts(parts: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where three sequences fit, a batch of twelve is taken in four parts: same gradient."""
-    model, _, tokens, _, config = parts
-    expected = gradients(model, tokens, config, step=0)
-    wanted = [p.grad.clone() for p in model.parameters()]
-    model.zero_grad()
+def test_out_of_memory_halves_the_micro_batches(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where three sequences fit, a batch of twelve is computed in four micro-batches."""
+    flags = "--max_steps 3 --batch_size 12"
+    wanted = trained(run(f"{flags} --gradient_accumulation_steps 4", "wanted"))
+    forward = GPT.forward
 
-    def crowded(module: torch.nn.Module, args: tuple[torch.Tensor]) -> None:
-        if len(args[0]) > 3:
+    def crowded(model: GPT, ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        if len(ids) > 3 and torch.is_grad_enabled():
             raise torch.OutOfMemoryError("out of memory")
+        return forward(model, ids, *rest)
 
-    handle = model.register_forward_pre_hook(crowded)
-    loss, fitted = gradients_that_fit(model, tokens, config, step=0)
-    assert fitted.gradient_accumulation_steps == 4
-    torch.testing.assert_close(loss, expected)
-    for p, gradient in zip(model.parameters(), wanted, strict=True):
-        torch.testing.assert_close(p.grad, gradient, rtol=1e-4, atol=1e-6)
-    assert "--gradient_accumulation_steps 4" in capsys.readouterr().err
-    handle.remove()
+    monkeypatch.setattr(GPT, "forward", crowded)
+    capsys.readouterr()
+    folder = run(flags, "crowded")
+    assert capsys.readouterr().err.count("out of memory: ") == 2
+    assert trained(folder) == wanted
+    saved = checkpoint.load_newest(folder).state["config"]
+    assert saved["gradient_accumulation_steps"] == 4
 
-    def full(module: torch.nn.Module, args: tuple[torch.Tensor]) -> None:
-        raise RuntimeError(
-            "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
-        )
 
-    model.register_forward_pre_hook(full)
+def test_a_sequence_that_does_not_fit_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's allocator on CPUs has only words for it; the refusal is one line."""
+
+    def full(model: GPT, ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        words = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        raise RuntimeError(words)
+
+    train_forward, forward = full, GPT.forward
+    monkeypatch.setattr(
+        GPT,
+        "forward",
+        lambda *args: (train_forward if torch.is_grad_enabled() else forward)(*args),
+    )
     with pytest.raises(UserError, match="not one sequence fits"):
-        gradients_that_fit(model, tokens, config, step=0)
+        run("--max_steps 3")
 
 
 def test_large_logits_are_computed_in_parts() -> None:
     """GPT-2's vocabulary: no part's logits outgrow the limit, and what was given is kept."""
     config = TrainConfig(batch_size=32, block_size=512, device="cpu")
-    cut = in_parts(config, 50257)
-    rows = math.ceil(32 / cut.gradient_accumulation_steps)
-    assert rows * 512 * 50257 * 4 <= train.LOGITS_BYTES["cpu"] < (rows + 1) * 512 * 50257 * 4
-    assert in_parts(config, 256).gradient_accumulation_steps == 1
+    rows = math.ceil(32 / count_micro_batches(config, 50257))
+    assert rows * 512 * 50257 * 4 <= LOGITS_BYTES["cpu"] < (rows + 1) * 512 * 50257 * 4
+    assert count_micro_batches(config, 256) == 1
     given = dataclasses.replace(config, gradient_accumulation_steps=3)
-    assert in_parts(given, 50257) == given
+    assert count_micro_batches(given, 50257) == 3
     long = dataclasses.replace(config, block_size=2**20)
-    assert in_parts(long, 50257).gradient_accumulation_steps == 32
+    assert count_micro_batches(long, 50257) == 32
 
 
-def test_a_loss_that_is_no_number_stops_before_the_weights_are_spoilt(run: Run) -> None:
+def test_a_loss_that_is_no_number_stops_before_the_weights_are_spoilt(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Exit code 3, and the newest checkpoint is finite."""
-    original = train.gradients
 
-    def poisoned(model: GPT, tokens: TokenFile, config: TrainConfig, step: int) -> torch.Tensor:
-        loss = original(model, tokens, config, step)
-        if step == 7:  # in a gradient only; the loss looks well
-            grad = model.blocks[0].mlp.down.weight.grad
+    def poisoned(run: RunInProgress, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+        loss = compute()
+        if run.step == 7:  # in a gradient only; the loss looks well
+            grad = run.model.blocks[0].mlp.down.weight.grad
             assert grad is not None
             grad[0, 0] = math.nan
         return loss
 
-    train.gradients = poisoned
-    try:
-        folder = run("--max_steps 12 --eval_interval 3", code=3)
-    finally:
-        train.gradients = original
+    monkeypatch.setattr(RunInProgress, "within_memory", around_gradients(poisoned))
+    folder = run("--max_steps 12 --eval_interval 3", code=3)
     last = checkpoint.load_newest(folder)
     assert last.step == 6
     assert all(t.isfinite().all() for t in [*last.weights.values(), *last.optimizer.values()])

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from minigen.model import GPT
-from minigen.system.device import arithmetic
+from minigen.system.device import autocast
 
 
 def compiling_pays(device: str, seconds: float) -> bool:
-    """Whether a run of `seconds` is long enough to earn back the time that compiling takes."""
+    """Return whether a run of `seconds` is long enough to earn back the time of compiling."""
     kind = torch.device(device).type
     has_compiler = kind == "cuda" or any(shutil.which(name) for name in ("c++", "g++", "clang++"))
     return kind != "mps" and has_compiler and seconds >= 240
@@ -28,7 +28,7 @@ def compile_blocks(model: GPT, ids: Tensor, dtype: str) -> bool:
     try:
         for block in model.blocks:
             block.compile(dynamic=False)
-        with arithmetic(str(ids.device), dtype):
+        with autocast(str(ids.device), dtype):
             loss = model(ids).float().logsumexp(-1).mean()
         loss.backward()
         return True
@@ -45,9 +45,12 @@ def compile_blocks(model: GPT, ids: Tensor, dtype: str) -> bool:
         model.zero_grad(set_to_none=True)
 
 
-def as_written(compiled: str) -> contextlib.AbstractContextManager[None]:
-    """A context in which a compiled model runs as it was written, for shapes that change."""
-    if compiled != "yes":
+def eager(is_compiled: bool) -> contextlib.AbstractContextManager[None]:
+    """Return a context in which a compiled model runs without its compiled code.
+
+    Compiled code is made for one shape of a batch, and evaluation has others.
+    """
+    if not is_compiled:
         return contextlib.nullcontext()  # the compiler takes a second to import
     context: contextlib.AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
     return context

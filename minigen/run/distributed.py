@@ -7,8 +7,8 @@ torchrun starts the processes and numbers them: `rank` 0 to `size` - 1. Here sta
 say to each other. The model knows nothing of it, and its parameters keep their names. Without
 torchrun there is one process, nothing is set up, and each function gives back what it was given.
 
-A batch is cut into parts, the same whoever takes them. A process takes each `size`-th, and
-gradients are added up over all. Only the first process speaks and writes.
+A batch is cut into the same micro-batches, however many ranks there are. A rank takes each
+`size`-th, and gradients are added up over all ranks. Only rank 0 logs and writes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from minigen.files import huggingface, lora
 from minigen.model import GPT
 from minigen.system.device import choose_device
 
-Part = TypeVar("Part")
+Item = TypeVar("Item")
 
 
 # ---- who is there ----
@@ -184,15 +184,15 @@ def wait() -> None:
         dist.barrier(_patient())
 
 
-def total(tensor: Tensor) -> Tensor:
-    """The sum over all processes of their tensors of one shape; it replaces the tensor."""
+def all_reduce_sum(tensor: Tensor) -> Tensor:
+    """Replace a tensor by the sum of the tensors of all ranks, and return it."""
     if size() > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
-def highest(number: int) -> int:
-    """The highest of the numbers that the processes give."""
+def all_reduce_max(number: int) -> int:
+    """Return the highest of the numbers that the ranks give."""
     if size() == 1:
         return number
     numbers = torch.tensor(number)
@@ -200,8 +200,8 @@ def highest(number: int) -> int:
     return int(numbers)
 
 
-def from_first(number: float) -> float:
-    """The number that the first process gives: what clocks decide, one of them decides."""
+def broadcast(number: float) -> float:
+    """Return the number that rank 0 gives: clocks differ, so one of them decides."""
     if size() == 1:
         return number
     numbers = torch.tensor(number, dtype=torch.float64)
@@ -212,9 +212,17 @@ def from_first(number: float) -> float:
 # ---- who does what ----
 
 
-def share(parts: Sequence[Part]) -> Sequence[Part]:
-    """Those parts of a batch that are for this process."""
-    return parts[rank() :: size()]
+def my_share(micro_batches: Sequence[Item], model: nn.Module) -> Iterator[Item]:
+    """Yield the micro-batches of this rank.
+
+    Each rank adds up its gradients. DDP averages them over the ranks in the backward pass of the
+    last micro-batch only, as that takes time.
+    """
+    mine = micro_batches[rank() :: size()]
+    for number, item in enumerate(mine, 1):
+        if isinstance(model, DistributedDataParallel):
+            model.require_backward_grad_sync = number == len(mine)
+        yield item
 
 
 def shared(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -258,13 +266,6 @@ def distribute(model: GPT, device: str, dtype: str, fsdp: bool) -> nn.Module:
     return DistributedDataParallel(model, gradient_as_bucket_view=True) if size() > 1 else model
 
 
-def adding_up(model: nn.Module, last: bool) -> contextlib.AbstractContextManager[None]:
-    """For the forward pass of a part of a batch: DDP adds up over the processes after the last."""
-    if isinstance(model, DistributedDataParallel) and not last:
-        return model.no_sync()
-    return contextlib.nullcontext()
-
-
 # ---- tensors of which each process has a share: PyTorch's DTensor, slow to import ----
 
 
@@ -272,8 +273,8 @@ def _is_shared(tensor: Tensor) -> bool:
     return hasattr(tensor, "full_tensor")
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """The whole of a tensor of which each process has a share; all must ask for it together."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Return a whole tensor of which each rank may have a shard; all ranks must call this."""
     full: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return full
 
@@ -293,7 +294,7 @@ def gather(model: GPT, state: Mapping[str, Tensor]) -> tuple[GPT, Mapping[str, T
 
 def _to_first(tensor: Tensor) -> Tensor:
     """The whole tensor on the first process, and no memory for it on the others."""
-    return whole(tensor).to("cpu" if is_first() else "meta")
+    return full_tensor(tensor).to("cpu" if is_first() else "meta")
 
 
 def scatter(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -42,7 +42,7 @@ def choose_dtype(name: str, device: torch.device) -> str:
     return "bfloat16" if fast else "float32"
 
 
-def arithmetic(device: str, dtype: str) -> contextlib.AbstractContextManager[None]:
+def autocast(device: str, dtype: str) -> contextlib.AbstractContextManager[None]:
     """A context in which matrix products run in `dtype`, while the weights stay as they are."""
     if dtype == "float32":
         return contextlib.nullcontext()

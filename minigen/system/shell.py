@@ -29,6 +29,10 @@ def command(program: str, *words: str | Path) -> str:
     'python -m minigen.evaluation.evaluate out/tales'
     """
     line = [_python()]
+    if program in ("train", "sample"):
+        program += ".py"
+    if program == "export":
+        program, words = "minigen.files.checkpoint", ("export", *words)
     if program.endswith(".py"):
         line.append(_nearest(ROOT / program))
     else:

@@ -162,32 +162,34 @@ def kill_inside_a_save(number: int, event: int) -> None:
 
 def poison(step: int, what: str, value: str) -> None:
     """Make the loss, or one number of a gradient, NaN or Inf at a step; -1: at all."""
-    import train
+    from steps import around_gradients
 
-    original: Callable[..., Any] = train.gradients
+    from minigen.run.run import Run
 
-    def poisoned(model: Any, tokens: Any, config: Any, at: int) -> Any:
-        loss = original(model, tokens, config, at)
-        if at == step or step < 0:
+    def poisoned(run: Run, compute: Callable[[], Any]) -> Any:
+        loss = compute()
+        if run.step == step or step < 0:
             if what == "loss":
                 return loss + float(value)
-            model.blocks[0].mlp.down.weight.grad[0, 0] = float(value)
+            grad = run.model.blocks[0].mlp.down.weight.grad
+            assert grad is not None
+            grad[0, 0] = float(value)
         return loss
 
-    train.gradients = poisoned  # type: ignore[assignment]
+    Run.within_memory = around_gradients(poisoned)  # type: ignore[method-assign]
 
 
 def slow_steps(seconds: float) -> None:
     """Let each step take longer."""
-    import train
+    from steps import around_gradients
 
-    original: Callable[..., Any] = train.gradients
+    from minigen.run.run import Run
 
-    def slow(*args: Any) -> Any:
+    def slow(run: Run, compute: Callable[[], Any]) -> Any:
         time.sleep(seconds)
-        return original(*args)
+        return compute()
 
-    train.gradients = slow  # type: ignore[assignment]
+    Run.within_memory = around_gradients(slow)  # type: ignore[method-assign]
 
 
 def lacks(calls: str, number: int) -> None:

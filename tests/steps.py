@@ -1,0 +1,25 @@
+"""Accidents in the middle of a training step: a function of the test's runs around its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from minigen.run.run import Run
+
+Hook = Callable[[Run, Callable[[], Tensor]], Tensor]
+
+
+def around_gradients(hook: Hook) -> Callable[..., Any]:
+    """Return a `Run.within_memory` that calls `hook(run, compute)` instead of computing a gradient.
+
+    `compute()` computes the gradient of the step `run.step` and returns the batch's loss.
+    """
+    original = Run.within_memory
+
+    def within_memory(self: Run, attempt: Callable[[int], Tensor]) -> Tensor:
+        return hook(self, lambda: original(self, attempt))
+
+    return within_memory
