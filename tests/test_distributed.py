@@ -318,12 +318,12 @@ def test_shares_are_even(three: None) -> None:
     """Each process gets as many parts and as many batches to score; no target counts twice."""
     config = TrainConfig(batch_size=9, block_size=8, device="cpu", gradient_accumulation_steps=4)
     assert count_micro_batches(config, 256) == 6
-    assert list(distributed.share(range(6))) == [2, 5]
+    assert list(distributed.my_share(range(6), torch.nn.Module())) == [2, 5]
     batches = [(torch.full((2, 4), n), torch.full((2, 4), n)) for n in range(5)]
     (_, y), (_, padding) = distributed.shared(batches)
     assert y.eq(2).all() and padding.eq(-1).all()
     few = TrainConfig(batch_size=2, block_size=8, device="cpu")
-    with pytest.raises(UserError, match="--batch_size 2 is too small for 3 parts"):
+    with pytest.raises(UserError, match="--batch_size 2 is too small for 3 micro-batches"):
         count_micro_batches(few, 256)
 
 

@@ -311,4 +311,4 @@ def test_mutated_headers(n: int, server: Server, whole: Path, tmp_path: Path) ->
             loaded += result["said"] == ""
             assert harmless(result), (folder, result)
             shutil.rmtree(folder.parent)
-    assert 0 < loaded < n / 3
+    assert loaded < n / 3 and (loaded > 0 or n < 2000)  # of 200, by chance, none may load
