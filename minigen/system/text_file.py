@@ -53,15 +53,15 @@ def is_binary(data: bytes) -> bool:
     """Whether the first bytes of a file are no text: one is zero, or most are control signs."""
     n_control = len(data) - len(data.translate(None, CONTROL_BYTES))
     strange = b"\0" in data or n_control > len(data) / 2
-    return utf16(data) is None and (strange or container(data) is not None)
+    return find_utf16(data) is None and (strange or find_container(data) is not None)
 
 
-def container(data: bytes) -> tuple[str, str] | None:
+def find_container(data: bytes) -> tuple[str, str] | None:
     """Return what a file is that begins so and holds a text but is none, and how to unpack it."""
     return next((said for mark, said in CONTAINERS.items() if data.startswith(mark)), None)
 
 
-def utf16(data: bytes) -> tuple[str, str] | None:
+def find_utf16(data: bytes) -> tuple[str, str] | None:
     """Return the name of the UTF-16 that a file has which begins so, and what tells it, or None.
 
     Without a mark, every other byte of a text in Latin letters is zero, and no other byte is.
@@ -117,7 +117,7 @@ def not_utf8(path: Path, complaint: str, encoding: str | None) -> UserError:
     return UserError(f"{path} is not UTF-8: {complaint}; {advice}")
 
 
-def likely(data: bytes, bad: int) -> str | None:
+def guess_encoding(data: bytes, bad: int) -> str | None:
     """The encoding that a text may have; None if nothing speaks for one.
 
     Args:
