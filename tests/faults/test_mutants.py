@@ -246,11 +246,11 @@ def test_a_guard_is_found_wherever_its_lines_are(tmp_path: Path) -> None:
     path = tmp_path / "minigen" / "deep" / "é.py"
     path.parent.mkdir(parents=True)
     path.write_text(
-        "class A:\n    def f(self):\n        é = 1; g(\n            é, ['x']\n        ); h(); h()\n",
+        "class A:\n def f(self):\n  é = 1; g(\n    é, ['x']\n  ); h(); h()\n",
         encoding="utf-8",
     )
     assert mutated(tmp_path, Mutant("é:A.f", 'g(é, ["x"])', "pass", "")) == (
-        path, "class A:\n    def f(self):\n        é = 1; pass; h(); h()\n"
+        path, "class A:\n def f(self):\n  é = 1; pass; h(); h()\n"
     )  # fmt: skip
     for where, guard, complaint in (
         ("e:f", "g()", "e is the name of 0 modules"),
