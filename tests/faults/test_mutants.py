@@ -6,7 +6,6 @@ import ast
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -183,7 +182,7 @@ def mutated(root: Path, mutant: Mutant) -> tuple[Path, str]:
     text = path.read_bytes()
     body = find_function(ast.parse(text), function.split("."))
     assert body is not None, f"{path} has no {function}"
-    found = list(matches(body, mutant))
+    found = matches(body, mutant)
     assert len(found) == 1, f"{mutant.where} has {mutant.guard!r} {len(found)} times, not once"
     (node,) = found
     # Columns count bytes.
@@ -218,20 +217,22 @@ def condition(code: str) -> str:
     return code.removeprefix("if ").removesuffix(":") if code.endswith(":") else code
 
 
-def is_expression(code: str) -> bool:
-    return isinstance(ast.parse(condition(code)).body[0], ast.Expr)
+def parsed(code: str) -> ast.stmt | ast.expr:
+    """Return the syntax tree of a statement, an expression or a condition."""
+    (statement,) = ast.parse(condition(code)).body
+    return statement.value if isinstance(statement, ast.Expr) else statement
 
 
-def matches(function: ast.AST, mutant: Mutant) -> Iterator[ast.stmt | ast.expr]:
-    """Find the guard in a function, however it is laid out there."""
-    same = ast.unparse(ast.parse(condition(mutant.guard)))
-    is_value = is_expression(mutant.guard) and is_expression(mutant.instead)
-    for node in ast.walk(function):
-        if mutant.guard.endswith(":"):
-            if isinstance(node, ast.If) and ast.unparse(node.test) == same:
-                yield node.test
-        elif isinstance(node, ast.expr if is_value else ast.stmt) and ast.unparse(node) == same:
-            yield node
+def matches(function: ast.AST, mutant: Mutant) -> list[ast.stmt | ast.expr]:
+    """Return all places in a function where the guard stands, however it is laid out there."""
+    guard: ast.AST = parsed(mutant.guard)
+    if isinstance(guard, ast.expr) and isinstance(parsed(mutant.instead), ast.stmt):
+        guard = ast.Expr(guard)  # a call that is a statement of its own
+    nodes = [node for node in ast.walk(function) if isinstance(node, ast.stmt | ast.expr)]
+    if mutant.guard.endswith(":"):
+        nodes = [node.test for node in nodes if isinstance(node, ast.If)]
+    same = ast.dump(guard)
+    return [node for node in nodes if type(node) is type(guard) and ast.dump(node) == same]
 
 
 @pytest.mark.parametrize("name", MUTANTS)
