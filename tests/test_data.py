@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -29,7 +30,22 @@ from hypothesis import strategies as st
 
 from minigen import corpora, data
 from minigen.corpora import Corpus
-from minigen.data import TokenFile, prepare, read_text, scan
+from minigen.data import (
+    TokenFile,
+    batches,
+    notes,
+    notes_on_text,
+    opening,
+    prepare,
+    scan,
+    vocabulary,
+    write_tokens,
+)
+from minigen.data import shards as sharding
+from minigen.data import text as reading
+from minigen.data.batches import naive_sliding, naive_windows
+from minigen.data.shards import naive_tokens
+from minigen.data.text import hold_out, read_text, split_documents
 from minigen.errors import UserError
 from minigen.tokenizer import END_OF_TEXT, Tokenizer, train_tokenizer
 
@@ -67,7 +83,7 @@ def put(folder: Path, content: bytes | str, name: str = "text.txt") -> Path:
 
 
 def shards(file: TokenFile) -> list[Path]:
-    return [data._shard_path(file.path, number) for number in range(len(file.shards))]
+    return [sharding.shard_path(file.path, number) for number in range(len(file.shards))]
 
 
 def ids(file: TokenFile) -> list[int]:
@@ -83,10 +99,22 @@ def made(
     return prepare(source, tokenizer, "none", 0, folder / "cache")[1]
 
 
-def encoded(text: data.Text, tokenizer: Tokenizer) -> list[int]:
+def encoded(text: reading.Text, tokenizer: Tokenizer) -> list[int]:
     """The stream of `text`, which no cache holds."""
     with tempfile.TemporaryDirectory() as cache:
-        return ids(data.write_tokens(text, tokenizer, Path(cache), "text"))
+        return ids(write_tokens(text, tokenizer, Path(cache), "text"))
+
+
+@contextmanager
+def in_chunks(chunk: int, shard: int = sharding.SHARD) -> Iterator[None]:
+    """Read `chunk` bytes and encode `chunk` characters at once; cut a shard after `shard`."""
+    with (
+        mock.patch.object(reading, "READ", chunk),
+        mock.patch.object(sharding, "CHUNK", chunk),
+        mock.patch.object(sharding, "SHARD", shard),
+        mock.patch.object(notes, "ENOUGH", chunk),
+    ):
+        yield
 
 
 @pytest.fixture
@@ -104,7 +132,7 @@ def stream(tmp_path: Path) -> TokenFile:
 def test_reading_in_chunks_is_reading_at_once(tmp_path: Path, text: str, chunk: int) -> None:
     """Wherever chunks end, in a character, a CRLF or the byte order mark, the text is the same."""
     path = put(tmp_path, "\ufeff" + text)
-    with mock.patch.object(data, "CHUNK", chunk):
+    with in_chunks(chunk):
         assert "".join(read_text(path)) == newlines(text)
 
 
@@ -122,7 +150,7 @@ def test_invalid_utf8_is_named_with_its_byte(
     tmp_path: Path, before: int, bad: bytes, mark: bytes
 ) -> None:
     path = put(tmp_path, mark + b"x" * before + bad)
-    with mock.patch.object(data, "CHUNK", 4), pytest.raises(UserError) as caught:
+    with in_chunks(4), pytest.raises(UserError) as caught:
         list(read_text(path))
     assert str(path) in str(caught.value)
     assert f"byte {len(mark) + before} " in str(caught.value)
@@ -164,7 +192,7 @@ def test_the_command_in_the_refusal_makes_a_file_with_the_same_text(
     """The encoding is guessed, and that is said; a part of a character ends the last chunk."""
     text = before + line * times
     path = put(tmp_path, text.encode(encoding), "my text.txt")
-    with mock.patch.object(data, "CHUNK", 1001), pytest.raises(UserError) as caught:
+    with in_chunks(1001), pytest.raises(UserError) as caught:
         list(read_text(path))
     said = str(caught.value)
     assert said.startswith(f"{path} is not UTF-8: ") and "it may be" in said and "\n" not in said
@@ -181,7 +209,7 @@ def test_the_command_in_the_refusal_makes_a_file_with_the_same_text(
 def test_no_encoding_is_named_without_evidence(tmp_path: Path, content: bytes) -> None:
     """As of a damaged UTF-8 text, or of bytes that are no letters anywhere."""
     path = put(tmp_path, content)
-    with mock.patch.object(data, "CHUNK", 1000), pytest.raises(UserError) as caught:
+    with in_chunks(1000), pytest.raises(UserError) as caught:
         list(read_text(path))
     assert str(caught.value).endswith("; convert it to UTF-8, or leave it out")
 
@@ -190,7 +218,7 @@ def test_text_with_colours_and_form_feeds_is_text(tmp_path: Path) -> None:
     """Nor does one sign of control make a file binary that ends a chunk later, as Ctrl-Z does."""
     text = "\x1b[31mred\x1b[0m\f\ttab\x1a"
     path = put(tmp_path, text)
-    with mock.patch.object(data, "CHUNK", len(text) - 1):
+    with in_chunks(len(text) - 1):
         assert "".join(read_text(path)) == text
 
 
@@ -241,7 +269,7 @@ def test_documents_are_those_of_the_whole_text(text: str, separator: str, chunk:
     """Wherever chunks end, also in a separator: what split() gives, without newlines around it."""
     chunks = [text[i : i + chunk] for i in range(0, len(text), chunk)]
     documents: list[str] = []
-    for begins, piece in data.split_documents(chunks, separator):
+    for begins, piece in split_documents(chunks, separator):
         assert piece
         documents += [""] if begins else []
         documents[-1] += piece
@@ -260,8 +288,8 @@ def test_endless_newlines_do_not_wait_in_memory() -> None:
             fed += len(chunk)
             yield chunk
 
-    with mock.patch.object(data, "CHUNK", 8):
-        for _, piece in data.split_documents(endless(), "---"):
+    with in_chunks(8):
+        for _, piece in split_documents(endless(), "---"):
             text += piece
     assert text == "x" + "\n" * 300 + "y"
 
@@ -315,10 +343,10 @@ def test_a_sample_of_a_book_starts_as_its_paragraphs_or_lines_do(
 ) -> None:
     """Where END_OF_TEXT is frequent, a sample starts after it, as documents do."""
     files = tuple(put(tmp_path, text, str(i)) for i, text in enumerate(reversed(documents)))
-    text = data.scan(files, None)
-    with mock.patch.object(data, "RARE", 5000):
-        tokens = data.write_tokens(text, BYTE, tmp_path / "cache", "text")
-        assert data.opening(tokens, BYTE) == start
+    text = scan(files, None)
+    with mock.patch.object(notes, "RARE", 5000):
+        tokens = write_tokens(text, BYTE, tmp_path / "cache", "text")
+        assert opening(tokens, BYTE) == start
 
 
 @pytest.mark.parametrize(
@@ -336,10 +364,10 @@ def test_a_sample_of_a_book_starts_as_its_paragraphs_or_lines_do(
 def test_one_document_a_line_is_noticed(tmp_path: Path, text: str, n_lines: int) -> None:
     path = put(tmp_path, text)
     for chunk in (100, 1 << 20):
-        with mock.patch.object(data, "CHUNK", chunk):
-            notes = data.notes_on_text(Files((path,)))
+        with in_chunks(chunk):
+            notes = notes_on_text(Files((path,)))
             assert [note.split(" ")[0] for note in notes] == ([str(n_lines)] if n_lines else [])
-    assert data.notes_on_text(Files((path,), (), "\n")) == []
+    assert notes_on_text(Files((path,), (), "\n")) == []
 
 
 def test_end_of_text_written_in_a_file_is_plain_text(tmp_path: Path) -> None:
@@ -350,7 +378,7 @@ def test_end_of_text_written_in_a_file_is_plain_text(tmp_path: Path) -> None:
 
 
 def test_a_document_that_fills_its_chunk_exactly_does_not_swallow_the_next(tmp_path: Path) -> None:
-    with mock.patch.object(data, "CHUNK", 4):
+    with in_chunks(4):
         stream = ids(made(tmp_path, "abcd\n\nefgh\n\nij", separator="\n\n"))
     assert stream == [256, *b"abcd", 256, *b"efgh", 256, *b"ij"]
 
@@ -366,16 +394,16 @@ def test_the_last_tenth_of_the_characters_is_held_out(
     text = newlines("x" + text + "yz")  # so that neither part is empty, nor a byte order mark first
     path = put(tmp_path, text)
     cut = int(0.9 * len(text))
-    with mock.patch.object(data, "CHUNK", chunk):
-        parts = data.hold_out(data.scan([path], None), 0.1)
+    with in_chunks(chunk):
+        parts = hold_out(scan([path], None), 0.1)
         for part, expected in zip(parts, (text[:cut], text[cut:]), strict=True):
             assert BYTE.decode(encoded(part, BYTE)) == END_OF_TEXT + expected
 
 
 def test_held_out_text_of_many_files_begins_in_the_midst_of_one(tmp_path: Path) -> None:
     files = tuple(put(tmp_path, letter * 4, letter) for letter in "abcde")
-    with mock.patch.object(data, "CHUNK", 2):
-        _, held_out = data.hold_out(data.scan(files, None), 0.3)
+    with in_chunks(2):
+        _, held_out = hold_out(scan(files, None), 0.3)
         assert [*held_out.pieces()] == [(True, "dd"), (True, "ee"), (False, "ee")]
     _, train, val = prepare(Files(files), BYTE, "byte", 0, tmp_path / "cache", val_fraction=0.3)
     assert ids(train) == [256, *b"aaaa", 256, *b"bbbb", 256, *b"cccc", 256, *b"dd"]
@@ -401,8 +429,8 @@ def test_an_impossible_fraction_is_refused(tmp_path: Path, fraction: float) -> N
 @with_folder
 def test_the_text_comes_back_from_its_tokens(tmp_path: Path, text: str, chunk: int) -> None:
     text = newlines("x" + text)
-    with mock.patch.object(data, "CHUNK", chunk):
-        stream = encoded(data.scan([put(tmp_path, text)], None), BPE)
+    with in_chunks(chunk):
+        stream = encoded(scan([put(tmp_path, text)], None), BPE)
     assert BPE.decode(stream[1:]) == text
 
 
@@ -420,14 +448,14 @@ def test_tokens_of_chunks_are_tokens_of_the_whole(
     The longest blank (4 characters), word (13) and the next blank's first always hold such a place.
     """
     text = "x" + "".join(word + blank for word, blank in pairs)
-    with mock.patch.object(data, "CHUNK", 18 + extra):
-        stream = encoded(data.scan([put(tmp_path, text)], None), BPE)
+    with in_chunks(18 + extra):
+        stream = encoded(scan([put(tmp_path, text)], None), BPE)
     assert stream == [BPE.end_of_text, *BPE.encode(text)]
 
 
 def test_a_long_text_without_a_blank_is_tokenised(tmp_path: Path) -> None:
     text = "漢字" * 5000
-    with mock.patch.object(data, "CHUNK", 1000):
+    with in_chunks(1000):
         assert BPE.decode(ids(made(tmp_path, text, BPE))[1:]) == text
 
 
@@ -445,14 +473,14 @@ def test_threads_and_shards_change_nothing(
 ) -> None:
     """The same files for any number of threads; the same stream, and windows, of any shards."""
     text = "".join(f"{i} the cat's\n{'漢字' * (i % 7)} sat\n\n" for i in range(300))
-    scanned = data.scan([put(tmp_path, text)], separator)
+    scanned = scan([put(tmp_path, text)], separator)
     files, caches = [], []
     for i, (n_threads, chunk, shard) in enumerate(
         [(1, 100, 1000), (2, 100, 1000), (3, 100, 1000), (2, 100, 1), (1, 1 << 20, 1 << 26)]
     ):
         torch.set_num_threads(n_threads)
-        with mock.patch.object(data, "CHUNK", chunk), mock.patch.object(data, "SHARD", shard):
-            files.append(data.write_tokens(scanned, BPE, tmp_path / f"{i}", "text"))
+        with in_chunks(chunk, shard):
+            files.append(write_tokens(scanned, BPE, tmp_path / f"{i}", "text"))
         caches.append(
             {name: content for name, (_, content) in contents(files[i].path.parent).items()}
         )
@@ -461,9 +489,7 @@ def test_threads_and_shards_change_nothing(
     assert n_shards[0] > 5 and n_shards[3] > 40 and n_shards[4] == 1
     whole = ids(files[4])
     documents = text.split(separator) if separator else [text]
-    assert whole == [
-        id for document in documents if document for id in (BPE.end_of_text, *BPE.encode(document))
-    ]
+    assert whole == naive_tokens(filter(None, documents), BPE)
     for file in files[:4]:
         assert ids(file) == whole
         assert (file.n_tokens, file.n_bytes) == (files[4].n_tokens, files[4].n_bytes)
@@ -480,18 +506,18 @@ def test_threads_and_shards_change_nothing(
 TOKENISE = """
 import sys
 from pathlib import Path
-from minigen import data
+from minigen.data import scan, shards, text, write_tokens
 from minigen.tokenizer import train_tokenizer
-data.CHUNK, data.SHARD = 500, 5000
-text = data.scan([Path(sys.argv[1])], None)
-data.write_tokens(text, train_tokenizer("byte", []), Path(sys.argv[2]), "text")
+text.READ, shards.CHUNK, shards.SHARD = 500, 500, 5000
+scanned = scan([Path(sys.argv[1])], None)
+write_tokens(scanned, train_tokenizer("byte", []), Path(sys.argv[2]), "text")
 """
 
 
 def test_killed_while_tokenising_it_goes_on_behind_the_last_shard(tmp_path: Path) -> None:
     """What lay there stays as it was, and all is, byte for byte, as if nothing had happened."""
     path = put(tmp_path, "".join(f"the cat sat on mat {i}\n" for i in range(50_000)))
-    text, cache = data.scan([path], None), tmp_path / "cache"
+    text, cache = scan([path], None), tmp_path / "cache"
     command = [sys.executable, "-c", TOKENISE, str(path), str(cache)]
     kept: set[tuple[str, tuple[int, str]]] = set()
     for n_shards in (1, 60):
@@ -503,9 +529,9 @@ def test_killed_while_tokenising_it_goes_on_behind_the_last_shard(tmp_path: Path
         *before, _ = sorted(contents(cache, "*.bin").items())  # the last may not be known yet
         assert kept <= {*before}
         kept = {*before}
-    with mock.patch.object(data, "CHUNK", 500), mock.patch.object(data, "SHARD", 5000):
-        file = data.write_tokens(text, BYTE, cache, "text")
-        whole = data.write_tokens(text, BYTE, tmp_path / "whole", "text")
+    with in_chunks(500, 5000):
+        file = write_tokens(text, BYTE, cache, "text")
+        whole = write_tokens(text, BYTE, tmp_path / "whole", "text")
     assert len(file.shards) > 200
     assert replace(file, path=whole.path) == whole
     expected = [256, *path.read_bytes()]
@@ -517,8 +543,8 @@ def test_killed_while_tokenising_it_goes_on_behind_the_last_shard(tmp_path: Path
 def test_shards_of_something_else_are_never_taken(tmp_path: Path, change: str) -> None:
     """Not after a stop midway either: of a text with another end, the first shard is another."""
     text, cache = "".join(f"the cat {i}\n" for i in range(500)), tmp_path / "cache"
-    with mock.patch.object(data, "CHUNK", 100), mock.patch.object(data, "SHARD", 1000):
-        scanned = data.scan([put(tmp_path, text)], None)
+    with in_chunks(100, 1000):
+        scanned = scan([put(tmp_path, text)], None)
         real_encode = Tokenizer.encode_documents
 
         def fails_midway(tokenizer: Tokenizer, documents: list[str]) -> np.ndarray[Any, Any]:
@@ -530,15 +556,15 @@ def test_shards_of_something_else_are_never_taken(tmp_path: Path, change: str) -
             mock.patch.object(Tokenizer, "encode_documents", fails_midway),
             pytest.raises(KeyboardInterrupt),
         ):
-            data.write_tokens(scanned, BYTE, cache, "text")
+            write_tokens(scanned, BYTE, cache, "text")
         begun = contents(cache)
         assert len(begun) == 4  # three shards and their facts
         tokenizer = BPE if change == "tokenizer" else BYTE
         if change == "text":
             text = text[:-2] + "?\n"
-            scanned = data.scan([put(tmp_path, text)], None)
+            scanned = scan([put(tmp_path, text)], None)
         with mock.patch.object(data, "FORMAT", 2 if change == "version" else data.FORMAT):
-            file = data.write_tokens(scanned, tokenizer, cache, "text")
+            file = write_tokens(scanned, tokenizer, cache, "text")
     assert tokenizer.decode(ids(file)[1:]) == text
     assert contents(cache).items() >= begun.items()
 
@@ -579,13 +605,13 @@ def test_bpe_does_not_see_the_validation_text(tmp_path: Path) -> None:
 def test_bpe_is_trained_on_chunks_from_all_over_a_long_text(tmp_path: Path) -> None:
     """The sample is bounded, and its places are spread evenly: no tenth of the text is left out."""
     lines = [f"{i:07d}\n" for i in range(200_000)]
-    text = data.scan([put(tmp_path, "".join(lines))], None)
-    with mock.patch.object(data, "BPE_SAMPLE", 800_000):
-        sample = [*data._sample(text)]
+    text = scan([put(tmp_path, "".join(lines))], None)
+    with mock.patch.object(vocabulary, "BPE_SAMPLE", 800_000):
+        sample = [*vocabulary.sample(text)]
     assert 800_000 <= sum(map(len, sample)) < 900_000
     tenths = Counter(int(line) // 20_000 for chunk in sample for line in chunk.split())
     assert min(tenths[tenth] for tenth in range(10)) > 5_000
-    assert "".join(data._sample(text)) == "".join(lines)
+    assert "".join(vocabulary.sample(text)) == "".join(lines)
 
 
 def test_a_tokenizer_that_is_given_is_used(tmp_path: Path) -> None:
@@ -620,7 +646,7 @@ def test_a_text_is_tokenised_once(tmp_path: Path, kind: str) -> None:
     copy = put(tmp_path, "the cat " * 99, "copy.txt")
     with (
         mock.patch.object(Tokenizer, "encode_array", side_effect=AssertionError),
-        mock.patch.object(data, "train_tokenizer", side_effect=AssertionError),
+        mock.patch.object(vocabulary, "train_tokenizer", side_effect=AssertionError),
     ):
         again = prepare(Files((copy,)), None, kind, 280, cache)
     assert contents(cache) == before
@@ -649,15 +675,12 @@ def test_what_changes_the_stream_changes_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pattern", ["{}.0000.bin", "{}.0003.bin", "{}.json", "*.tokenizer.json"])
 @pytest.mark.parametrize("damage", ["cut", "emptied", "removed", "changed"])
-def test_a_damaged_cache_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, damage: str
-) -> None:
+def test_a_damaged_cache_is_made_again(tmp_path: Path, pattern: str, damage: str) -> None:
     """The first shard, a later one, the facts, or the tokenizer."""
-    monkeypatch.setattr(data, "CHUNK", 50)
-    monkeypatch.setattr(data, "SHARD", 100)
     cache = tmp_path / "cache"
     source = Files((put(tmp_path, "the cat sat " * 50),))
-    _, file, _ = prepare(source, None, "bpe", 280, cache)
+    with in_chunks(50, 100):
+        _, file, _ = prepare(source, None, "bpe", 280, cache)
     assert len(file.shards) == 6
     whole = digests(cache)
     (path,) = cache.glob(pattern.format(file.path.stem))
@@ -667,7 +690,8 @@ def test_a_damaged_cache_is_made_again(
         path.unlink()
     else:
         path.write_bytes(damaged[damage])
-    prepare(source, None, "bpe", 280, cache)
+    with in_chunks(50, 100):
+        prepare(source, None, "bpe", 280, cache)
     assert digests(cache) == whole
 
 
@@ -682,13 +706,13 @@ def test_a_failure_leaves_nothing_that_could_be_taken_for_a_stream(tmp_path: Pat
 
 @pytest.mark.parametrize("content", ["a text", "", "a long tale"])
 def test_a_text_that_changes_while_it_is_read_is_not_kept(tmp_path: Path, content: str) -> None:
-    text = data.scan([put(tmp_path, "a long text")], None)
+    text = scan([put(tmp_path, "a long text")], None)
     time.sleep(0.02)  # a file system's clock is coarse
     put(tmp_path, content)
     with pytest.raises(UserError, match="changed"):
-        data.write_tokens(text, BYTE, tmp_path / "cache", "text")
+        write_tokens(text, BYTE, tmp_path / "cache", "text")
     with pytest.raises(UserError, match="changed"):
-        data._trained_tokenizer(text, text, "char", 0, tmp_path / "cache")
+        vocabulary.learn_tokenizer(text, text, "char", 0)
     assert not list((tmp_path / "cache").glob("*"))
 
 
@@ -706,7 +730,7 @@ def test_two_processes_at_once_make_the_same_cache(tmp_path: Path) -> None:
     assert [process.returncode for process in running] == [0, 0]
     assert outputs[0] == outputs[1]
     assert len(list((tmp_path / "cache").iterdir())) == 5
-    with mock.patch.object(data, "train_tokenizer", side_effect=AssertionError):
+    with mock.patch.object(vocabulary, "train_tokenizer", side_effect=AssertionError):
         assert str(prepare(Files((path,)), None, "bpe", 280, tmp_path / "cache")[1:]) in outputs[0]
 
 
@@ -781,8 +805,7 @@ def test_any_corpus_comes_back_from_its_tokens_or_is_refused_in_one_line(
 ) -> None:
     path = put(tmp_path, content)
     with (
-        mock.patch.object(data, "CHUNK", sizes[0]),
-        mock.patch.object(data, "SHARD", sizes[1]),
+        in_chunks(sizes[0], sizes[1]),
         tempfile.TemporaryDirectory() as cache,
     ):
         try:
@@ -824,6 +847,18 @@ def test_an_epoch_covers_each_window_once(stream: TokenFile, block_size: int, ep
     assert (ends - begin).total() == (1 if 103 % block_size else 0)
 
 
+@pytest.mark.parametrize("block_size", [1, 2, 10, 17, 51, 102])
+@pytest.mark.parametrize(("seed", "epoch"), [(0, 0), (3, 7)])
+def test_windows_are_the_naive_ones(
+    stream: TokenFile, block_size: int, seed: int, epoch: int
+) -> None:
+    """Of a document of more than T tokens: the stream is cut every T tokens and shuffled."""
+    n = stream.n_windows(block_size)
+    naive = naive_windows(np.array(ids(stream)), seed, epoch, block_size)
+    fast = stream.windows(seed, range(epoch * n, (epoch + 1) * n), block_size)
+    assert torch.equal(naive[0], fast[0]) and torch.equal(naive[1], fast[1])
+
+
 def test_windows_go_round_the_circle(stream: TokenFile) -> None:
     """A target is the token after its input, and after the stream's last token comes the first."""
     circle = ids(stream)
@@ -843,7 +878,7 @@ def test_a_batch_is_a_function_of_seed_and_step(stream: TokenFile) -> None:
         assert not torch.equal(stream.batch(seed, step, 4, 16)[0], batch[0])
     torch.manual_seed(1)
     np.random.seed(1)
-    data._epoch.cache_clear()
+    batches.shuffle.cache_clear()
     again = stream.batch(5, 9, 4, 16)
     assert torch.equal(again[0], batch[0])
     assert torch.equal(again[1], batch[1])
@@ -853,12 +888,12 @@ def test_a_batch_is_a_function_of_seed_and_step(stream: TokenFile) -> None:
 
 def test_the_order_of_an_epoch_never_changes() -> None:
     """A run that is resumed years later, with another numpy, must go on with the same windows."""
-    first, order = data._epoch(1337, 2, 1000, 8)
+    first, order = batches.shuffle(1337, 2, 1000, 8)
     assert (first, order.tolist()) == (714, [3, 4, 1, 6, 5, 0, 2, 7])
 
 
 def test_epochs_and_seeds_are_shuffled_differently() -> None:
-    orders = {(s, e): data._epoch(s, e, 10_000, 50) for s in range(5) for e in range(5)}
+    orders = {(s, e): batches.shuffle(s, e, 10_000, 50) for s in range(5) for e in range(5)}
     assert len({tuple(order.tolist()) for _, order in orders.values()}) == 25
     assert len({first for first, _ in orders.values()}) > 20
     assert all(sorted(order.tolist()) == list(range(50)) for _, order in orders.values())
@@ -951,6 +986,13 @@ def test_sliding_scores_each_token_once_with_context(
         assert len(context) >= min(place, block_size - stride)
 
 
+@pytest.mark.parametrize("block_size", [1, 2, 10, 17, 51, 102])
+def test_sliding_by_one_token_is_naive(stream: TokenFile, block_size: int) -> None:
+    """Of a document of more than T tokens: each target has all of the T tokens before it."""
+    naive = [(t, x.tolist()) for x, t in naive_sliding(np.array(ids(stream)), block_size)]
+    assert scored(stream.sliding(block_size, 4, stride=1)) == naive
+
+
 @pytest.mark.parametrize("limit", [1, 8, 9, 40, 64])
 def test_a_limit_spreads_what_is_scored_over_the_whole_text(stream: TokenFile, limit: int) -> None:
     """The beginning alone would not do: it is more like the training text that it follows."""
@@ -1036,7 +1078,7 @@ def test_sliding_predicts_from_the_beginning_of_a_document(
 
 def test_a_text_read_in_stripes_is_its_stripes(tmp_path: Path, monkeypatch: Any) -> None:
     """Of every third stripe each character once, in order, whatever the documents are."""
-    monkeypatch.setattr(data, "STRIPE", 7)
+    monkeypatch.setattr(reading, "STRIPE", 7)
     text = "".join(f"line {n}\n" * (n % 3 + 1) for n in range(60))
     path = tmp_path / "text.txt"
     path.write_text(text)
@@ -1055,7 +1097,7 @@ def test_a_text_read_in_stripes_is_its_stripes(tmp_path: Path, monkeypatch: Any)
 
 def test_of_a_long_text_a_part_is_read_from_all_over_it(tmp_path: Path, monkeypatch: Any) -> None:
     """About as much as asked for, under another name in the cache; a short text is read whole."""
-    monkeypatch.setattr(data, "STRIPE", 100)
+    monkeypatch.setattr(reading, "STRIPE", 100)
     path = tmp_path / "text.txt"
     path.write_text("".join(f"{n} is a number.\n" for n in range(4000)))
     source, cache = corpora.find([str(path)], tmp_path), tmp_path / "cache"

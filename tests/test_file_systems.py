@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -96,3 +97,11 @@ def test_where_nothing_can_be_locked_a_run_is_not_taken(
     monkeypatch.setattr(disk, "_lock", refusing(number))
     disk.take_lock(tmp_path / "lock").close()
     assert "this file system has no locks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("n_bytes", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 21) + 7])
+def test_the_digest_of_a_file_is_that_of_its_bytes(n_bytes: int, tmp_path: Path) -> None:
+    """Wherever a read of a large file ends."""
+    content = bytes(i % 251 for i in range(1000)) * (n_bytes // 1000 + 1)
+    (tmp_path / "file").write_bytes(content[:n_bytes])
+    assert disk.sha256_of(tmp_path / "file") == hashlib.sha256(content[:n_bytes]).hexdigest()

@@ -19,6 +19,8 @@ from drawn_tokenizers import TEXTS
 from transformers import AutoTokenizer
 
 from minigen import data
+from minigen.data.shards import cut_chunks
+from minigen.data.text import Piece
 from minigen.errors import UserError
 from minigen.files import companions, hub_tokenizer, huggingface
 from minigen.tokenizer import END_OF_TEXT, Tokenizer, read_own, train_tokenizer
@@ -334,10 +336,10 @@ def test_tokens_of_parts_are_tokens_of_the_whole(seed: int, tmp_path: Path) -> N
                 tmp_path, pre_tokenizer=drawn_tokenizers.as_json(cut), normalizer=normalizer
             )
             ours = Tokenizer.load(tmp_path / "tokenizer.json")
-            pieces = [data.Piece(i == 0, text[i : i + 1000]) for i in range(0, len(text), 1000)]
-            parts = [*data.chunks(pieces, 300, ours)]
-            assert "".join(part for chunk in parts for part in chunk.documents) == text
-            ids = [id for chunk in parts for id in ours.encode(chunk.documents[0])]
+            pieces = [Piece(i == 0, text[i : i + 1000]) for i in range(0, len(text), 1000)]
+            chunks = [*cut_chunks(pieces, 300, ours)]
+            assert "".join(piece.text for chunk in chunks for piece in chunk) == text
+            ids = [id for chunk in chunks for id in ours.encode(chunk[0].text)]
             whole += ids == ours.encode(text)
             assert ids == ours.encode(text) or n == 2  # uncut, a text is one word: nowhere
     assert whole >= 14

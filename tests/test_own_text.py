@@ -22,7 +22,9 @@ import sample
 import train
 from minigen import corpora, data
 from minigen.corpora import AUTO, NONE
-from minigen.data import read_text, scan, split_documents
+from minigen.data import scan
+from minigen.data import text as reading
+from minigen.data.text import read_text, split_documents
 from minigen.errors import UserError
 from minigen.evaluation import evaluate
 from minigen.evaluation.evaluate import EvaluateConfig
@@ -93,7 +95,7 @@ def test_documents_are_counted_as_they_are_read(
     """Wherever a read ends, also within the mark; two files are two documents at least."""
     files = [put(tmp_path / "a", codecs.BOM_UTF8 * bom + "".join(parts).encode())]
     files.append(put(tmp_path / "b", "b"))
-    with mock.patch.object(text_file, "READ", size + 3), mock.patch.object(data, "CHUNK", size):
+    with mock.patch.object(text_file, "READ", size + 3), mock.patch.object(reading, "READ", size):
         pieces = [p for file in files for p in split_documents(read_text(file), END_OF_TEXT)]
         n_documents = sum(piece.begins for piece in pieces) if END_OF_TEXT in parts else 0
         joined = "".join(parts)
@@ -182,7 +184,7 @@ def test_a_separator_that_is_nowhere_is_told_from_one_that_is(tmp_path: Path) ->
     a, b, c = (put(tmp_path / name, name) for name in ("a", "b", "c"))
     end = put(tmp_path / "end", "text@@@")
     for size in (2, 3, 5, 1 << 20):
-        with mock.patch.object(data, "CHUNK", size):
+        with mock.patch.object(reading, "READ", size):
             assert "occurs nowhere" in data.notes_on_text(find(a, b, c, separator="@@@"))[0]
             assert data.notes_on_text(find(a, b, c, end, separator="@@@")) == []
 
@@ -197,7 +199,7 @@ def test_a_text_is_said_to_be_read_in_part_only_where_it_is(
     run("--data", "names.txt", small=timed)
     assert "MB are read" not in capsys.readouterr().err
     monkeypatch.setattr("minigen.run.text.CHARS_A_MINUTE", 1_000_000)
-    monkeypatch.setattr(data, "STRIPE", 100)
+    monkeypatch.setattr(reading, "STRIPE", 100)
     run("--data", "names.txt", small=timed)
     assert "MB are read, from all over it" in capsys.readouterr().err
 
@@ -384,7 +386,7 @@ def test_bits_per_byte_counts_the_bytes_that_the_tokens_hold(
     found = find(put(tmp_path / "t.txt", content))
     tokenizer = kind("byte", BYTE._tokens)
     for every in (1, 2):
-        with mock.patch.object(data, "STRIPE", 30):
+        with mock.patch.object(reading, "STRIPE", 30):
             text = replace(scan(found.train, found.separator), every=every)
             tokens = data.write_tokens(text, tokenizer, tmp_path / f"{kind.__name__}", "text")
         ids = tokens.read(0, tokens.n_tokens)

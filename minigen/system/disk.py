@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 import sys
@@ -58,6 +59,15 @@ def rename_file(part: Path, path: Path) -> None:
         _pass_over(error, NO_RENAME, "renames no file, so files are copied")
         shutil.copyfile(part, path)
         part.unlink()
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hex, without holding all of the content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while data := file.read(1 << 20):
+            digest.update(data)
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

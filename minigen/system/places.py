@@ -1,4 +1,4 @@
-"""Where files may lie that can be made again: beside the program, or in the user's own cache."""
+"""Folders for files that can be made again: beside the program, or in the user's own cache."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def data_folder() -> Path:
 def writable(folder: Path) -> Path:
     """Return the folder if files can be written there, or one of the same name in the user's cache.
 
-    Another folder is said on stderr, once. What keeps a file from being written in a folder that
-    this user may change, such as a full disk, is left for the writing to tell.
+    A line on stderr names the other folder, once. Only permissions are checked: a full disk, for
+    example, is an error of the writing.
 
     Raises `UserError` if neither can be written.
     """

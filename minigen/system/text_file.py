@@ -1,4 +1,7 @@
-"""Is a file text, and if it is not UTF-8, what may it be? One line says how to convert it."""
+"""Tell text from other files, and guess the encoding of a text that is not UTF-8.
+
+An error message names the encoding or format, and the command that converts the file.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,9 @@ from minigen.system.shell import quoted
 
 CONTROL_BYTES = bytes({*range(32), 127} - set(b"\t\n\f\r\x1b"))
 
-# Encodings from before UTF-8 as iconv names them; CP932 is the Shift JIS of Windows. Of the
-# characters beyond ASCII that a text in such an encoding has, so many of 100 look like this; the
-# first encoding that fits is named. The bytes of one language decode in the encodings of others
+# Encodings from before UTF-8 as iconv names them; CP932 is the Shift JIS of Windows. Each has a
+# pattern, and the percentage of a text's characters beyond ASCII that match it, at least; the first
+# encoding that fits is named. The bytes of one language decode in the encodings of other languages
 # too, but to characters that those seldom have: an accented letter and the letter after it make a
 # Chinese character, which then stands alone.
 LEGACY = {
@@ -28,7 +31,7 @@ LEGACY = {
 }
 
 
-# How files begin that hold a text and are none, and how to get at the text.
+# The first bytes of files that contain a text but are not plain text, and how to extract it.
 CONTAINERS = {
     b"%PDF-": ("a PDF", "pdftotext makes a text of it"),
     b"PK\x03\x04": (
@@ -46,25 +49,26 @@ READ = 1 << 20  # bytes at once
 
 
 def unreadable(path: Path | str, error: OSError) -> UserError:
+    """Return the error to raise for a file that cannot be read."""
     return UserError(f"cannot read {path}: {error.strerror}; mend that or leave it out")
 
 
 def is_binary(data: bytes) -> bool:
-    """Whether the first bytes of a file are no text: one is zero, or most are control signs."""
+    """Return whether the first bytes of a file are not text: one is zero, or most are controls."""
     n_control = len(data) - len(data.translate(None, CONTROL_BYTES))
     strange = b"\0" in data or n_control > len(data) / 2
-    return utf16(data) is None and (strange or container(data) is not None)
+    return find_utf16(data) is None and (strange or find_container(data) is not None)
 
 
-def container(data: bytes) -> tuple[str, str] | None:
-    """Return what a file is that begins so and holds a text but is none, and how to unpack it."""
+def find_container(data: bytes) -> tuple[str, str] | None:
+    """Return the format of a file around a text, by its first bytes, and how to unpack it."""
     return next((said for mark, said in CONTAINERS.items() if data.startswith(mark)), None)
 
 
-def utf16(data: bytes) -> tuple[str, str] | None:
-    """Return the name of the UTF-16 that a file has which begins so, and what tells it, or None.
+def find_utf16(data: bytes) -> tuple[str, str] | None:
+    """Return the kind of UTF-16 that the first bytes of a file are in, and the evidence, or None.
 
-    Without a mark, every other byte of a text in Latin letters is zero, and no other byte is.
+    Without a mark, every second byte of a text in Latin letters is zero, and no other byte is.
     """
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "UTF-16", "it begins with UTF-16's mark"
@@ -81,10 +85,10 @@ def utf16(data: bytes) -> tuple[str, str] | None:
 def count_documents(files: Iterable[Path], mark: str) -> int:
     """Return the number of documents that `mark` separates in the files; 0 if it is in no file.
 
-    A file's end ends a document, too. What holds only newlines is no document.
+    The end of a file ends a document, too. A document that holds only newlines does not count.
 
     Args:
-        mark: of ASCII, without newlines.
+        mark: in ASCII, without newlines.
 
     Raises UserError if a file cannot be read.
     """
@@ -108,7 +112,7 @@ def count_documents(files: Iterable[Path], mark: str) -> int:
 
 
 def not_utf8(path: Path, complaint: str, encoding: str | None) -> UserError:
-    """The line to say, with the command that converts the file where its encoding is guessed."""
+    """Return the error to raise; where `encoding` is guessed, with the command that converts."""
     advice = "convert it to UTF-8, or leave it out"
     if encoding is not None:
         old, new = str(path), str(path.with_name(f"{path.stem}-utf8{path.suffix}"))
@@ -117,17 +121,17 @@ def not_utf8(path: Path, complaint: str, encoding: str | None) -> UserError:
     return UserError(f"{path} is not UTF-8: {complaint}; {advice}")
 
 
-def likely(data: bytes, bad: int) -> str | None:
-    """The encoding that a text may have; None if nothing speaks for one.
+def guess_encoding(data: bytes, bad: int) -> str | None:
+    """Return the encoding that a text may have; None if there is no evidence for one.
 
     Args:
-        data: a part of it that begins with a character, though it may end in mid-character.
-        bad: where it stops being UTF-8. A text that is UTF-8 up to there, and not only ASCII, is
-            one that was damaged.
+        data: a part of the text that begins with a character; it may end in mid-character.
+        bad: the place in `data` of the first byte that is not UTF-8. A text with characters beyond
+            ASCII before that place is damaged UTF-8.
     """
     if not data[:bad].isascii():
         return None
-    # The line of that byte and those after it: no encoding has a newline as a part of a character.
+    # Begin with the line of that byte: no encoding has a newline as a part of a character.
     rest = data[data.rfind(b"\n", 0, bad) + 1 :]
     for encoding, (usual, least) in LEGACY.items():
         decoder = codecs.getincrementaldecoder(encoding)()

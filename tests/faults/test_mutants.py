@@ -2,152 +2,166 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from forks import ROOT, Server
 
-# What is dropped: the file, the words, what stands there instead, and a test that must then fail.
+
+class Mutant(NamedTuple):
+    """A guard to drop, and a test that must then fail."""
+
+    where: str  # "module:function" or "module:Class.method"; the module in whatever folder it lies
+    guard: str  # in the function, once: a statement, an expression, or "if CONDITION:"
+    instead: str  # of the same kind
+    test: str  # its path from this folder
+
+
 MUTANTS = {
-    "fsync of a file": (
-        "minigen/system/disk.py", "        os.fsync(file.fileno())\n", "        pass\n",
+    "fsync of a file": Mutant(
+        "disk:flush", "os.fsync(file.fileno())", "pass",
         "test_kills.py::test_order_of_flushes",
     ),
-    "fsync of the folder": (
-        "minigen/files/checkpoint.py", "        disk.flush_folder(folder)\n", "",
+    "fsync of the folder": Mutant(
+        "checkpoint:save", "disk.flush_folder(folder)", "pass",
         "test_kills.py::test_order_of_flushes",
     ),
-    "fsync of the parent": (
-        "minigen/files/checkpoint.py", "        disk.flush_folder(run)\n", "",
+    "fsync of the parent": Mutant(
+        "checkpoint:save", "disk.flush_folder(run)", "pass",
         "test_kills.py::test_order_of_flushes",
     ),
-    "rename": (
-        "minigen/files/checkpoint.py", 'folder = run / f".tmp-{target.name}"', "folder = target",
+    "rename": Mutant(
+        "checkpoint:save", 'folder = run / f".tmp-{target.name}"', "folder = target",
         "test_kills.py::test_order_of_flushes",
     ),
-    "the optimiser's state": (
-        "train.py",
+    "the optimiser's state": Mutant(
+        "train:train",
         "optimizer.load(distributed.scatter(last.optimizer, optimizer.state), step - skipped)",
         "pass",
         "test_kills.py::test_killed_ten_times",
     ),
-    "the seed of a step": (
-        "train.py", "        torch.manual_seed(int(key))\n", "",
+    "the seed of a step": Mutant(
+        "train:gradients", "torch.manual_seed(int(key))", "pass",
         "test_kills.py::test_killed_ten_times",
     ),
-    "the manifest's check": (
-        "minigen/files/checkpoint.py",
-        "if facts.get(path.name) != dataclasses.asdict(fact)", "if False",
+    "the manifest's check": Mutant(
+        "checkpoint:_verify", "facts.get(path.name) != dataclasses.asdict(fact)", "False",
         "test_damage.py::test_every_damage_is_named_and_passed_over",
     ),
-    "the finite check": (
-        "train.py", "return bool((loss.isfinite() & norm.isfinite()).item())", "return True",
+    "the finite check": Mutant(
+        "train:is_finite", "return bool((loss.isfinite() & norm.isfinite()).item())", "return True",
         "test_signals.py::test_what_is_no_number_is_not_learnt",
     ),
-    "the lock": (
-        "minigen/system/disk.py", "        _lock(file)\n", "        pass\n",
+    "the lock": Mutant(
+        "disk:take_lock", "_lock(file)", "pass",
         "test_disk.py::test_two_runs_in_one_folder",
     ),
-    "the shapes' check": (
-        "minigen/files/checkpoint.py", "        _fit(config, *files)\n", "",
+    "the shapes' check": Mutant(
+        "checkpoint:load", "_fit(config, *files)", "pass",
         "test_hostile.py::test_handcrafted",
     ),
-    "the header's limit": (
-        "minigen/files/safetensors_file.py", "min(self.size - 8, MOST_HEADER)", "self.size - 8",
+    "the header's limit": Mutant(
+        "safetensors_file:TensorFile.__init__", "min(self.size - 8, MOST_HEADER)", "self.size - 8",
         "test_hostile.py::test_handcrafted",
     ),
-    "the text's check": (
-        "train.py", 'last.state["content"] != content', "False",
+    "the text's check": Mutant(
+        "train:train", 'last.state["content"] != content', "False",
         "test_disk.py::test_another_text_config_or_tokenizer_is_refused",
     ),
-    "a field's values": (
-        "minigen/files/config_file.py", "if name in only and value not in only[name]:", "if False:",
+    "a field's values": Mutant(
+        "config_file:decide", "name in only and value not in only[name]", "False",
         "../test_config_file.py::test_what_is_refused",
     ),
-    "an unknown field": (
-        "minigen/files/config_file.py", "if name not in only and name not in computed", "if False",
+    "an unknown field": Mutant(
+        "config_file:decide",
+        "name not in only and name not in computed and name not in harmless", "False",
         "../test_config_file.py::test_what_is_refused",
     ),
-    "a head of its own": (
-        "minigen/files/huggingface.py", "tied_head=bool((read(HEAD) == embedding).all())", "",
+    "a head of its own": Mutant(
+        "huggingface:as_held", "bool((read(HEAD) == embedding).all())", "True",
         "../test_weight_files.py::test_a_head_of_its_own_counts",
     ),
-    "biases that are not zero": (
-        "minigen/files/huggingface.py", "if any(name in names and read(name).any()", "if any(False",
+    "biases that are not zero": Mutant(
+        "huggingface:as_held",
+        "any(name in names and read(name).any() for name, _ in no_biases(config))", "False",
         "../test_weight_files.py::test_biases_that_should_not_be_there",
     ),
-    "what is computed anyway": (
-        "minigen/files/huggingface.py", "        if not same:\n", "        if False:\n",
+    "what is computed anyway": Mutant(
+        "huggingface:check_buffers", "if not same:", "if False:",
         "../test_weight_files.py::test_what_is_computed_anyway",
     ),
-    "several formats of numbers": (
-        "minigen/files/huggingface.py", ".to(functools.reduce(torch.promote_types, formats))", "",
+    "several formats of numbers": Mutant(
+        "huggingface:build", "model.to(functools.reduce(torch.promote_types, formats))", "model",
         "../test_weight_files.py::test_several_formats_of_numbers",
     ),
-    "one tensor in two files": (
-        "minigen/files/weight_files.py",
-        "            if name in home:\n", "            if False:\n",
+    "one tensor in two files": Mutant(
+        "weight_files:_together", "if name in home:", "if False:",
         "../test_weight_files.py::test_files_in_pieces",
     ),
-    "an adapter": (
-        "minigen/files/huggingface.py",
-        "        if adapter.is_one(folder):\n", "        if False:\n",
+    "an adapter": Mutant(
+        "huggingface:_model", "if adapter.is_one(folder):", "if False:",
         "../test_adapter.py::test_the_logits_are_those_of_peft",
     ),
-    "an adapter's fields": (
-        "minigen/files/adapter.py", "decide(config, COMPUTED, ONLY, HARMLESS, str(where))", "pass",
+    "an adapter's fields": Mutant(
+        "adapter:add", "decide(config, COMPUTED, ONLY, HARMLESS, str(where))", "pass",
         "../test_adapter.py::test_what_is_refused",
     ),
-    "whose folder": (
-        "minigen/files/checkpoint.py", "(named and not theirs)", "named",
+    "whose folder": Mutant(
+        "checkpoint:is_one", "named and not theirs", "named",
         "../test_weight_files.py::test_a_folder_of_others_is_what_it_holds",
     ),
-    "what a file system may lack": (
-        "minigen/system/disk.py", "if error.errno not in lacking:", "if True:",
+    "what a file system may lack": Mutant(
+        "disk:_pass_over", "if error.errno not in lacking:", "if True:",
         "test_machines.py::test_what_a_file_system_lacks_is_a_warning",
     ),
-    "an error of the disk": (
-        "minigen/system/disk.py", "if error.errno not in lacking:", "if False:",
+    "an error of the disk": Mutant(
+        "disk:_pass_over", "if error.errno not in lacking:", "if False:",
         "test_machines.py::test_an_error_of_the_disk_is_no_lack",
     ),
-    "the documents of a user's text": (
-        "minigen/corpora/__init__.py", "(n := count_documents(plain, END_OF_TEXT))", "(n := 0)",
+    "the documents of a user's text": Mutant(
+        "corpora:_between", "count_documents(plain, END_OF_TEXT)", "0",
         "../test_own_text.py::test_end_of_text_in_a_file_separates_documents",
     ),
-    "a tokenizer's truncation is set aside": (
-        "minigen/files/hub_tokenizer.py", 'saved |= {"truncation": None, "padding": None}', "pass",
+    "a tokenizer's truncation is set aside": Mutant(
+        "hub_tokenizer:HubTokenizer.__init__",
+        'saved |= {"truncation": None, "padding": None}', "pass",
         "../test_hub_tokenizer.py::test_truncation_and_padding_are_set_aside",
     ),
-    "what is not byte-level is refused": (
-        "minigen/files/hub_tokenizer.py", "    if why:\n", "    if False:\n",
+    "what is not byte-level is refused": Mutant(
+        "hub_tokenizer:_refuse", "if why:", "if False:",
         "../test_hub_tokenizer.py::test_what_is_no_byte_level_tokenizer_is_called_by_its_name",
     ),
-    "a place to cut is tried": (
-        "minigen/files/hub_tokenizer.py",
-        "return [*self.encode(before), *self.encode(after)] == self.encode(before + after)",
-        "return True",
+    "a place to cut is tried": Mutant(
+        "hub_tokenizer:HubTokenizer.can_cut",
+        "[*self.encode(before), *self.encode(after)] == self.encode(before + after)", "True",
         "../test_hub_tokenizer.py::test_tokens_of_parts_are_tokens_of_the_whole",
     ),
-    "a token has a row": (
-        "minigen/files/huggingface.py", "if tokenizer.n_vocab > config.vocab_size:", "if False:",
+    "a token has a row": Mutant(
+        "huggingface:check_size", "if tokenizer.n_vocab > config.vocab_size:", "if False:",
         "../test_hub_tokenizer.py::test_an_unreadable_folder_costs_one_line_before_weights",
     ),
-    "control tokens in a prompt": (
-        "minigen/files/hub_tokenizer.py", "self._theirs.encode_special_tokens = not special", "",
+    "control tokens in a prompt": Mutant(
+        "hub_tokenizer:HubTokenizer._read",
+        "self._theirs.encode_special_tokens = not special", "pass",
         "../test_companions.py::test_a_checkpoint_keeps_what_belongs_to_its_model",
     ),
-    "the model's own ends": (
-        "minigen/files/hub_tokenizer.py", "    tokenizer.ends = companions.ends\n", "",
+    "the model's own ends": Mutant(
+        "hub_tokenizer:_with_ends", "tokenizer.ends = companions.ends", "pass",
         "../test_companions.py::test_each_end_ends_a_text_and_is_not_shown",
     ),
-    "a setting that is not computed": (
-        "minigen/files/companions.py", "        if refused:\n", "        if False:\n",
+    "a setting that is not computed": Mutant(
+        "companions:Companions.settings", "if refused:", "if False:",
         "../test_companions.py::test_what_is_not_computed_is_refused_by_name",
     ),
-    "what belongs to a model": (
-        "minigen/files/checkpoint.py", ": config, **beside.files}", ": config}",
+    "what belongs to a model": Mutant(
+        "checkpoint:_tokenizer_files",
+        '{"tokenizer.json": tokenizer.to_json(), "tokenizer_config.json": config, **beside.files}',
+        '{"tokenizer.json": tokenizer.to_json(), "tokenizer_config.json": config}',
         "../test_companions.py::test_a_checkpoint_keeps_what_belongs_to_its_model",
     ),
 }  # fmt: skip
@@ -155,25 +169,116 @@ CHEAP = ("fsync of a file", "rename", "the optimiser's state", "the manifest's c
          "the finite check")  # fmt: skip
 
 
+SCRIPTS = ("train.py", "sample.py")
+
+
+def mutated(root: Path, mutant: Mutant) -> tuple[Path, str]:
+    """Return the file of a mutant's module below a folder, and its text without the guard.
+
+    The guard is found on the syntax tree, so lines may move and break anywhere. All else stays.
+    """
+    module, _, function = mutant.where.partition(":")
+    path = find_module(root, module)
+    text = path.read_bytes()
+    body = find_function(ast.parse(text), function.split("."))
+    assert body is not None, f"{path} has no {function}"
+    found = matches(body, mutant)
+    assert len(found) == 1, f"{mutant.where} has {mutant.guard!r} {len(found)} times, not once"
+    (node,) = found
+    # Columns count bytes.
+    lines = text.splitlines(keepends=True)
+    assert node.end_lineno is not None and node.end_col_offset is not None
+    start = sum(map(len, lines[: node.lineno - 1])) + node.col_offset
+    end = sum(map(len, lines[: node.end_lineno - 1])) + node.end_col_offset
+    instead = mutant.instead if isinstance(node, ast.stmt) else f"({condition(mutant.instead)})"
+    return path, (text[:start] + instead.encode() + text[end:]).decode()
+
+
+def find_module(root: Path, name: str) -> Path:
+    """Return the one file, of modules and scripts below a folder, whose dotted name ends so."""
+    paths = [*(root / "minigen").rglob("*.py"), *(root / script for script in SCRIPTS)]
+    parts = {path: path.relative_to(root).with_suffix("").parts for path in paths}
+    names = {path: ".".join(p for p in parts[path] if p != "__init__") for path in paths}
+    found = [path for path in paths if f".{names[path]}".endswith(f".{name}")]
+    assert len(found) == 1, f"{name} is the name of {len(found)} modules, not of one"
+    return found[0]
+
+
+def find_function(node: ast.AST, names: list[str]) -> ast.AST | None:
+    """Return the function with this path of names, such as a class and a method."""
+    for child in ast.walk(node):
+        if isinstance(child, ast.FunctionDef | ast.ClassDef) and child.name == names[0]:
+            return find_function(child, names[1:]) if names[1:] else child
+    return None
+
+
+def condition(code: str) -> str:
+    """Return the condition of "if CONDITION:"; other code stays as it is."""
+    return code.removeprefix("if ").removesuffix(":") if code.endswith(":") else code
+
+
+def parsed(code: str) -> ast.stmt | ast.expr:
+    """Return the syntax tree of a statement, an expression or a condition."""
+    (statement,) = ast.parse(condition(code)).body
+    return statement.value if isinstance(statement, ast.Expr) else statement
+
+
+def matches(function: ast.AST, mutant: Mutant) -> list[ast.stmt | ast.expr]:
+    """Return all places in a function where the guard stands, however it is laid out there."""
+    guard: ast.AST = parsed(mutant.guard)
+    if isinstance(guard, ast.expr) and isinstance(parsed(mutant.instead), ast.stmt):
+        guard = ast.Expr(guard)  # a call that is a statement of its own
+    nodes = [node for node in ast.walk(function) if isinstance(node, ast.stmt | ast.expr)]
+    if mutant.guard.endswith(":"):
+        nodes = [node.test for node in nodes if isinstance(node, ast.If)]
+    same = ast.dump(guard)
+    return [node for node in nodes if type(node) is type(guard) and ast.dump(node) == same]
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_each_guard_stands_where_it_is_said_to_stand(name: str) -> None:
+    """So a guard that was moved or rewritten is found at once, and its mutant can follow it."""
+    path, text = mutated(ROOT, MUTANTS[name])
+    assert ast.dump(ast.parse(text)) != ast.dump(ast.parse(path.read_bytes()))
+
+
+def test_a_guard_is_found_wherever_its_lines_are(tmp_path: Path) -> None:
+    """Laid out otherwise, in another folder; one that is gone or there twice is named."""
+    path = tmp_path / "minigen" / "deep" / "é.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        "class A:\n def f(self):\n  é = 1; g(\n    é, ['x']\n  ); h(); h()\n",
+        encoding="utf-8",
+    )
+    assert mutated(tmp_path, Mutant("é:A.f", 'g(é, ["x"])', "pass", "")) == (
+        path, "class A:\n def f(self):\n  é = 1; pass; h(); h()\n"
+    )  # fmt: skip
+    for where, guard, complaint in (
+        ("e:f", "g()", "e is the name of 0 modules"),
+        ("é:h", "g()", "has no h"),
+        ("é:A.f", "g()", "'g()' 0 times"),
+        ("é:A.f", "h()", "'h()' 2 times"),
+    ):
+        with pytest.raises(AssertionError, match=re.escape(complaint)):
+            mutated(tmp_path, Mutant(where, guard, "pass", ""))
+
+
 @pytest.mark.parametrize(
     "name", [n if n in CHEAP else pytest.param(n, marks=pytest.mark.slow) for n in MUTANTS]
 )
 def test_a_guard_less_is_noticed(name: str, server: Server, tmp_path: Path) -> None:
     """A copy of minigen without it fails a test that passes with it."""
-    path, guard, instead, test = MUTANTS[name]
     for part in ("minigen", "tests", "train.py", "sample.py", "pyproject.toml"):
         source = ROOT / part
         if source.is_dir():
             shutil.copytree(source, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, tmp_path / part)
-    mutant = tmp_path / path
-    text = mutant.read_text(encoding="utf-8")
-    assert text.count(guard) == 1
-    mutant.write_text(text.replace(guard, instead), encoding="utf-8")
+    path, text = mutated(tmp_path, MUTANTS[name])
+    path.write_text(text, encoding="utf-8")
     # No other process, as there is one test; and nobody reads why it fails.
     options = ["-q", "-x", "-n", "0", "--assert=plain", "-p", "no:cacheprovider"]
     environment = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
-    where = (f"--basetemp={tmp_path / 'trials'}", f"tests/faults/{test}")
+    where = (f"--basetemp={tmp_path / 'trials'}", f"tests/faults/{MUTANTS[name].test}")
     done = server.python("-m", "pytest", *options, *where, cwd=tmp_path, env=environment)
     assert done.returncode == 1 and "1 failed" in done.stdout, done.stdout

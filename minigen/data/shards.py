@@ -1,0 +1,240 @@
+"""Documents to shards: a stream of token ids on disk, in files of bounded size.
+
+    pieces of documents --cut_chunks--> chunks --encode--> token ids --write_shards--> shards
+
+`naive_tokens` says all: a stream is END_OF_TEXT, a document, END_OF_TEXT, a document, and so on.
+The rest of this file does the same for a text that is larger than memory, in several threads. So it
+encodes chunks: lists of pieces with about a million characters. They are cut where no token
+crosses; so the tokens do not depend on the chunks.
+
+A stream KEY lies in the files KEY.0000.bin, KEY.0001.bin, ..., which hold nothing but ids, and in
+KEY.json, the facts about them. A shard takes its name when it is whole, and then the facts name it;
+so after an interruption, writing continues after the last whole shard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+
+from minigen.data.text import Piece, Text, progress
+from minigen.errors import UserError
+from minigen.system.disk import sha256_of, write_atomically
+from minigen.system.parallel import map_in_threads
+from minigen.tokenizer import END_OF_TEXT, Tokenizer
+
+CHUNK = 1 << 20  # characters to encode at once: memory is a small multiple of it
+SHARD = 1 << 26  # characters in a shard, or up to a chunk more
+MAX_CUTS = 1000  # places that are tried to cut a document
+
+
+def naive_tokens(documents: Iterable[str], tokenizer: Tokenizer) -> list[int]:
+    """Return the stream of some documents: END_OF_TEXT and the tokens of each.
+
+    >>> from minigen.tokenizer import train_tokenizer
+    >>> naive_tokens(["ab", "c"], train_tokenizer("byte", []))
+    [256, 97, 98, 256, 99]
+    """
+    return [id for text in documents for id in (tokenizer.end_of_text, *tokenizer.encode(text))]
+
+
+# ---- the files ----
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The facts about one file of a stream."""
+
+    n_tokens: int  # with one END_OF_TEXT for each document
+    # Not always those of the documents: a model's own tokenizer may normalise what it reads.
+    n_token_bytes: int  # that the tokens hold; END_OF_TEXT and separators hold none
+    n_chars: int
+    n_documents: int  # that begin in it
+    sha256: str  # of the file
+    n_controls: int = 0  # control tokens of the model that its text spells
+    n_changed: int = 0  # of its chunks that decode to another text than was read
+
+
+def shard_path(path: Path, number: int) -> Path:
+    """Return the name of a shard; `path` is that of the facts."""
+    return path.with_suffix(f".{number:04}.bin")
+
+
+def token_dtype(tokenizer: Tokenizer) -> np.dtype[np.uint16] | np.dtype[np.uint32]:
+    """Return the type of the ids in shards: two bytes while all ids fit, or four."""
+    return np.dtype("<u2") if tokenizer.n_vocab <= 1 << 16 else np.dtype("<u4")
+
+
+# ---- documents to chunks ----
+
+
+def cut_chunks(
+    pieces: Iterable[Piece], size: int, tokenizer: Tokenizer | None = None
+) -> Iterator[list[Piece]]:
+    """Gather and cut pieces to be encoded: `size` characters or up to twice that.
+
+    The tokens of a document's pieces are those of the document, except where `size` characters have
+    no place to cut, or none among the last MAX_CUTS. Other tokens may stand there, but they decode
+    to the same text.
+
+    Args:
+        tokenizer: the tokenizer that is to encode the chunks; None: one that cuts as GPT-2's does.
+    """
+    chunk, length = list[Piece](), 0  # with END_OF_TEXT before each document
+    for piece in pieces:
+        if piece.begins:
+            if length >= size:
+                yield chunk
+                chunk, length = [], 0
+            chunk.append(piece)
+            length += len(END_OF_TEXT)
+        else:
+            chunk[-1] = Piece(chunk[-1].begins, chunk[-1].text + piece.text)
+        length += len(piece.text)
+        while len(chunk[-1].text) >= size:
+            begins, text = chunk[-1]
+            cut = last_cut(text, size, tokenizer)
+            chunk[-1] = Piece(begins, text[:cut])
+            yield chunk
+            chunk, length = [Piece(False, text[cut:])], len(text) - cut
+    if length:
+        yield chunk
+
+
+def last_cut(text: str, size: int, tokenizer: Tokenizer | None) -> int:
+    """Return the last place before `size` where no token crosses: white space after anything else.
+
+    White space stands only at the beginning of GPT-2's words, so a word ends there whatever
+    follows. Other tokenizers are asked whether they cut there.
+    """
+    ends = (i for i in range(size - 1, 0, -1) if text[i] in " \n" and not text[i - 1].isspace())
+    for i in itertools.islice(ends, MAX_CUTS):
+        if tokenizer is None or tokenizer.can_cut(text, i):
+            return i
+    return size
+
+
+def n_chars_of(chunk: list[Piece]) -> int:
+    """Return the number of characters in a chunk."""
+    return sum(len(piece.text) for piece in chunk)
+
+
+# ---- chunks to shards ----
+
+
+def encode(
+    chunk: list[Piece], tokenizer: Tokenizer, token_lengths: npt.NDArray[np.int64]
+) -> tuple[bytes, dict[str, int]]:
+    """Return the token ids of a chunk, as a shard holds them, and its part of the shard's facts.
+
+    Args:
+        token_lengths: (V,), the bytes of each token; 0 for END_OF_TEXT.
+    """
+    documents = [piece.text for piece in chunk]
+    ids = tokenizer.encode_documents(documents)  # END_OF_TEXT before each
+    if not chunk[0].begins:  # it continues the last document of the chunk before
+        ids = ids[1:]
+    counts = {
+        "n_tokens": len(ids),
+        "n_token_bytes": int(token_lengths.take(ids).sum()),
+        "n_chars": n_chars_of(chunk),
+        "n_documents": len(documents) - (not chunk[0].begins),
+        "n_controls": tokenizer.count_controls(documents),
+        "n_changed": tokenizer.count_changed(documents, ids),
+    }
+    return ids.astype(token_dtype(tokenizer)).tobytes(), counts
+
+
+def write_shards(text: Text, tokenizer: Tokenizer, path: Path) -> tuple[Shard, ...]:
+    """Tokenise a text into shards; keep those that are there already.
+
+    Args:
+        path: of the facts; the shards lie beside them.
+
+    Raises UserError if the text cannot be read or was changed, or the disk takes no file.
+    """
+    shards = find_shards(path)
+    n_done = sum(shard.n_chars for shard in shards)
+    if n_done == text.n_chars:
+        return shards
+    lengths = np.array([len(tokenizer.token_bytes(id)) for id in range(tokenizer.n_vocab)])
+    lengths[tokenizer.end_of_text] = 0
+    own = threading.local()  # tiktoken runs without Python's lock, if each thread has its tokenizer
+
+    def encoded(numbered: tuple[int, list[Piece]]) -> tuple[int, tuple[bytes, dict[str, int]]]:
+        if not hasattr(own, "tokenizer"):
+            own.tokenizer = tokenizer.copy()
+        number, chunk = numbered
+        return number, encode(chunk, own.tokenizer, lengths)
+
+    facts = {"dtype": token_dtype(tokenizer).str, "end_of_text": tokenizer.end_of_text}
+    chunks = chunks_from(n_done, cut_chunks(text.pieces(), CHUNK, tokenizer), path.parent)
+    results = map_in_threads(encoded, chunks, torch.get_num_threads())
+    with progress("tokenising", text.n_chars, "char", n_done) as bar:
+        for _, parts in itertools.groupby(results, key=lambda result: result[0]):
+            with write_atomically(shard_path(path, len(shards))) as temporary:
+                shard = write_shard(temporary, (part for _, part in parts), bar)
+                text.check_unchanged()
+            shards = (*shards, shard)
+            content = json.dumps({**facts, "shards": [asdict(one) for one in shards]}, indent=1)
+            with write_atomically(path) as temporary:
+                temporary.write_bytes(content.encode("utf-8"))
+    text.check_unchanged()  # a text that became shorter may have left no shard to write
+    return shards
+
+
+def write_shard(
+    path: Path, encoded: Iterable[tuple[bytes, dict[str, int]]], bar: tqdm[Any]
+) -> Shard:
+    """Write encoded chunks to a file; return the facts about it."""
+    digest, totals = hashlib.sha256(), Counter[str]()
+    with path.open("wb") as file:
+        for ids, counts in encoded:
+            file.write(ids)
+            digest.update(ids)
+            totals.update(counts)
+            bar.update(counts["n_chars"])
+    return Shard(**totals, sha256=digest.hexdigest())
+
+
+def chunks_from(
+    n_done: int, chunks: Iterable[list[Piece]], cache: Path
+) -> Iterator[tuple[int, list[Piece]]]:
+    """Leave out the chunks of the first `n_done` characters; number the others by their shard."""
+    place = 0
+    for chunk in chunks:
+        n_chars = n_chars_of(chunk)
+        if place < n_done < place + n_chars:
+            raise UserError(
+                f"{cache} has the beginning of these tokens, cut otherwise by another minigen; "
+                "remove that folder, whose files can all be made again"
+            )
+        if place >= n_done:
+            yield place // SHARD, chunk
+        place += n_chars
+
+
+def find_shards(path: Path) -> tuple[Shard, ...]:
+    """Return the facts at `path` of the first shards, up to the first that is damaged."""
+    shards: list[Shard] = []
+    # Facts that are missing, cut short or damaged name no shard; it is made again.
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        for facts in json.loads(path.read_bytes())["shards"]:
+            shard = Shard(**facts)
+            if sha256_of(shard_path(path, len(shards))) != shard.sha256:
+                break
+            shards.append(shard)
+    return tuple(shards)
