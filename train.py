@@ -160,7 +160,7 @@ class TrainConfig:
 
     def resolved(self) -> TrainConfig:
         """The same with nothing left open: sizes filled in, device and dtype chosen, checked."""
-        written, minutes = corpora.written(self.data), self.minutes or 2
+        written, minutes = corpora.synthetic(self.data), self.minutes or 2
         if written == ("tales",) or (not written and minutes < 2):
             # Tales are simple, and in less time than that, more steps are worth more than weights.
             fitting = "tiny"
@@ -289,7 +289,7 @@ def separator_of(data: tuple[str, ...], settings: Mapping[str, Any]) -> str | No
     The model ends a document there; corpora that grammars write have a separator of their own.
     """
     separator: str | None = settings.get("separator")
-    return corpora.AUTO if corpora.written(data) or separator is None else separator
+    return corpora.AUTO if corpora.synthetic(data) or separator is None else separator
 
 
 def old_text(
@@ -302,7 +302,7 @@ def old_text(
         most_chars: of a longer text about so many characters are read; 0: all are.
     """
     try:
-        separator = None if corpora.written(config.old_data) else settings.get("separator")
+        separator = None if corpora.synthetic(config.old_data) else settings.get("separator")
         old = corpora.find(config.old_data, data_folder(), separator)
         _, _, held_out = prepare(
             old, tokenizer, "", 0, data_folder() / "cache", most_chars=most_chars

@@ -113,7 +113,7 @@ MUTANTS = {
         "test_machines.py::test_an_error_of_the_disk_is_no_lack",
     ),
     "the documents of a user's text": (
-        "minigen/corpora/__init__.py", "(n := count_documents(plain, END_OF_TEXT))", "(n := 0)",
+        "minigen/corpora/separator.py", "(n := count_documents(plain, END_OF_TEXT))", "(n := 0)",
         "../test_own_text.py::test_end_of_text_in_a_file_separates_documents",
     ),
     "a tokenizer's truncation is set aside": (
