@@ -20,7 +20,7 @@ WEATHER = {"rain": 1, "sun": 5, "snow": 2}
     [
         (lambda dice: dice.choose("abc"), dict.fromkeys("abc", Fraction(1, 3))),
         (lambda dice: dice.weigh(WEATHER), {k: Fraction(n, 8) for k, n in WEATHER.items()}),
-        (lambda dice: dice.happens(Fraction(3, 7)), {True: Fraction(3, 7), False: Fraction(4, 7)}),
+        (lambda dice: dice.happens(0.375), {True: Fraction(3, 8), False: Fraction(5, 8)}),
     ],
 )
 def test_options_come_as_often_as_their_probability_says(
@@ -46,7 +46,7 @@ def test_probabilities_of_draws_multiply() -> None:
     for _ in range(500):
         dice.choose(range(10))
         product *= Fraction(1, 10) * Fraction(WEATHER[dice.weigh(WEATHER)], 8)
-        product *= Fraction(1, 4) if dice.happens(Fraction(1, 4)) else Fraction(3, 4)
+        product *= Fraction(1, 4) if dice.happens(0.25) else Fraction(3, 4)
     assert dice.probability == product and float(product) == 0.0
     assert dice.bits == pytest.approx(math.log2(product.denominator) - math.log2(product.numerator))
 

@@ -21,25 +21,28 @@ class Dice:
     (Fraction(3, 32), 3.415)
     """
 
+    __slots__ = ("favourable", "possible", "random")  # fast, as there are many draws
+
     def __init__(self, rng: random.Random) -> None:
         # random() is the one method whose numbers Python promises to keep for ever.
         self.random = rng.random
-        self.favourable = self.possible = 1
+        # Of each draw; they are multiplied in the end, as a long product takes its time.
+        self.favourable, self.possible = list[int](), list[int]()
 
     @property
     def probability(self) -> Fraction:
         """The probability of all draws so far."""
-        return Fraction(self.favourable, self.possible)
+        return Fraction(math.prod(self.favourable), math.prod(self.possible))
 
     @property
     def bits(self) -> float:
         """-log2 of the probability; of the whole numbers, as they may be too large for a float."""
-        return math.log2(self.possible) - math.log2(self.favourable)
+        return math.log2(math.prod(self.possible)) - math.log2(math.prod(self.favourable))
 
     def choose(self, options: Sequence[T]) -> T:
         """Return one of the options, each as probable as the others."""
         n = len(options)
-        self.possible *= n
+        self.possible.append(n)
         return options[int(self.random() * n)]
 
     def weigh(self, options: Mapping[T, int]) -> T:
@@ -49,15 +52,15 @@ class Dice:
         for option, weight in options.items():
             end += weight
             if at < end:
-                self.favourable *= weight
-                self.possible *= total
+                self.favourable.append(weight)
+                self.possible.append(total)
                 return option
         raise ValueError("no option has a weight")
 
-    def happens(self, chance: Fraction) -> bool:
+    def happens(self, chance: float) -> bool:
         """Return whether an event of this chance happens."""
-        favourable, possible = chance.numerator, chance.denominator
-        happened = self.random() * possible < favourable
-        self.favourable *= favourable if happened else possible - favourable
-        self.possible *= possible
+        happened = self.random() < chance
+        favourable, possible = chance.as_integer_ratio()  # exact, as floats are binary fractions
+        self.favourable.append(favourable if happened else possible - favourable)
+        self.possible.append(possible)
         return happened

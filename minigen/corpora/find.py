@@ -30,10 +30,10 @@ def find(
             exists as a file is never taken for anything else. Of several files, binary ones are
             left out, and a note says how many.
         folder: where the corpora with names are kept; they are made or downloaded on first use.
-        separator: what stands between documents in a file, as `typed`; AUTO: END_OF_TEXT, where it
-            is written in one of the files; NONE or None: a file is a document.
-        links: follow links to folders, and read no file twice that two paths lead to. Runs of
-            before did neither.
+        separator: the text between documents in a file, as `typed`; AUTO: END_OF_TEXT, where it is
+            written in one of the files; NONE or None: a file is a document.
+        links: follow links to folders, and read no file twice that two paths lead to. Runs of an
+            older version did neither.
 
     Raises UserError for what does not exist, cannot be read, or is neither file nor folder.
     """
@@ -104,7 +104,7 @@ def _entries(given: str) -> list[str | Path]:
 
 
 def _matches(pattern: str) -> list[str]:
-    """Return what a pattern matches; a folder that is called as it is written is taken first."""
+    """Return the paths that match a pattern; a folder with the very name of a part comes first."""
     folder = pattern
     while folder and not os.path.isdir(folder):
         folder = os.path.dirname(folder) if folder != os.path.dirname(folder) else ""
@@ -113,7 +113,7 @@ def _matches(pattern: str) -> list[str]:
 
 
 def _files(path: Path, links: bool, broken: list[Path]) -> list[Path]:
-    """The file itself; of a folder, all regular files below it, sorted, that are not hidden.
+    """Return the file itself; of a folder, all regular files below it, sorted, but hidden ones.
 
     Each folder is read once, however many links lead to it. Links that lead nowhere join `broken`.
     """
@@ -161,7 +161,7 @@ def _places(files: Iterable[Path]) -> tuple[Path, ...]:
 def _texts(
     files: tuple[Path, ...], broken: Sequence[Path]
 ) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """Those of several files that are not binary, and notes on the others and on tables.
+    """Return those of several files that are not binary, and notes on the others and on tables.
 
     A file that is given alone stays, as reading it says what is wrong. A text in another encoding
     stays too: text is never left out without asking.
@@ -197,7 +197,7 @@ def _texts(
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    """Return what a file has in common with its links, and with no other file."""
+    """Return the device and the inode of a file, which its links share and no other file has."""
     try:
         facts = path.stat()
     except OSError as error:
@@ -206,6 +206,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _first_bytes(path: Path) -> bytes:
+    """Return the beginning of a file, enough to see its kind."""
     try:
         with path.open("rb") as file:
             return file.read(1 << 16)

@@ -46,7 +46,7 @@ class By:
 Rule = Sequence[str] | By
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Slot:
     """One `{mention}` of the rule `name` in a template."""
 
@@ -279,8 +279,8 @@ class Grammar:
     # ---- the tables ----------------------------------------------------------------------------
 
     def _templates(self, name: str, memory: Mapping[str, str]) -> tuple[Template, ...]:
-        key = self.by_key[name]
-        return self.cases[name][memory[key] if key else ""]
+        cases, key = self.cases[name], self.by_key[name]
+        return cases[memory[key]] if key else cases[""]
 
     def _all_slots(self) -> Iterator[Slot]:
         for cases in self.cases.values():

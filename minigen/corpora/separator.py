@@ -38,7 +38,7 @@ def separates(separator: str | None) -> str | None:
 
 
 def between(files: Sequence[Path], separator: str | None) -> tuple[str | None, list[str]]:
-    """Return what separates documents in the files, and what to say of END_OF_TEXT in the files."""
+    """Return the text that separates documents in the files, and notes on END_OF_TEXT in them."""
     if separator in (None, NONE):
         return None, []
     meant = separates(separator)

@@ -6,7 +6,6 @@ import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cache
 
 WIDTH = HEIGHT = 13
@@ -120,7 +119,7 @@ BACKGROUNDS = {
     "desert": Background(Zone("(", ")", "streak"), Zone("#", "@", "streak")),  # haze, ripples
 }
 GROUND_ROWS = (2, 3, 4)
-PLAIN = Fraction(1, 2)  # of the half rows without things; the others have details
+PLAIN = 0.5  # of the half rows without things; the others have details
 
 # Of a thing's row y, counted from its top: is it dark?
 TEXTURES: dict[str, Callable[[int, int], bool]] = {

@@ -29,7 +29,7 @@ def save(texts: Sequence[str], path: Path) -> None:
     if path.suffix.lower() == ".txt":
         return save_text(texts, path)
     faults, left_out = [], Counter[str]()
-    texts = several(texts)
+    texts = split_tunes(texts)
     for number, text in enumerate(texts, 1):
         where = path if len(texts) == 1 else path.with_stem(f"{path.stem}-{number}")
         music = abc(text)
@@ -56,7 +56,7 @@ def save(texts: Sequence[str], path: Path) -> None:
         raise UserError(f"{said}; {advice}")
 
 
-def several(texts: Sequence[str]) -> list[str]:
+def split_tunes(texts: Sequence[str]) -> list[str]:
     """Return the tunes of texts: one that has no first line may hold several, each from its X:."""
     found: list[str] = []
     for text in texts:
