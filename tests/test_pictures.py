@@ -13,6 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from minigen.corpora import pictures
+from minigen.corpora.pictures import generate
 from minigen.corpora.pictures.caption import Caption, Kind, read_caption
 from minigen.corpora.pictures.check import Thing, check, find_things
 from minigen.corpora.pictures.tables import (
@@ -117,8 +118,8 @@ def test_the_count_is_that_of_all_pictures_of_a_small_world(
     """Of two dots beside each other, one or two cells wide: all their places, one by one."""
     left, right = Box(0, 3, 0, 12), Box(7, 9, 1, 13)
     glyphs = [Glyph("dot", "big", frozenset((x, 0) for x in range(n))) for n in (1, 2)]
-    monkeypatch.setattr(pictures, "LAYOUTS", {"two": ((left, right),)})
-    monkeypatch.setattr(pictures, "GLYPHS", {("dot", "big"): tuple(glyphs)})
+    monkeypatch.setattr(generate, "LAYOUTS", {"two": ((left, right),)})
+    monkeypatch.setattr(generate, "GLYPHS", {("dot", "big"): tuple(glyphs)})
     by_hand = 0
     for _ in itertools.product(range(12), range(1, 13)):  # their rows
         places = (3 + 2) * (2 + 1)  # as many columns as fit each width

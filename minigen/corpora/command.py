@@ -1,8 +1,11 @@
-"""Documents of a corpus that a grammar writes: print, check or save some.
+"""The command that prints, checks or saves documents of a corpus that a grammar writes.
 
-python -m minigen corpus tales --count 3
-python -m minigen corpus tunes --check FILE
-python -m minigen corpus pictures --save sheet.png
+    python -m minigen corpus tales --count 3                # read some tales
+    python -m minigen corpus tunes --check FILE             # check tunes between blank lines
+    python -m minigen corpus tunes --save FOLDER            # hear and see them: .abc, .wav, .png
+    python -m minigen corpus pictures --save sheet.png      # draw some pictures
+
+A file to check has blank lines or rules between documents.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ class Dice:
     def __init__(self, rng: random.Random) -> None:
         # random() is the one method whose numbers Python promises to keep for ever.
         self.random = rng.random
-        # Of each draw; they are multiplied in the end, as a long product takes its time.
+        # Numerators and denominators of the draws' probabilities, but for numerators of 1. They are
+        # multiplied in the end, as a long product takes its time.
         self.favourable, self.possible = list[int](), list[int]()
 
     @property
@@ -36,7 +37,7 @@ class Dice:
 
     @property
     def bits(self) -> float:
-        """-log2 of the probability; of the whole numbers, as they may be too large for a float."""
+        """-log2 of the probability, which may be too small for a float."""
         return math.log2(math.prod(self.possible)) - math.log2(math.prod(self.favourable))
 
     def choose(self, options: Sequence[T]) -> T:
