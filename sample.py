@@ -32,7 +32,7 @@ from tqdm import tqdm
 from minigen import corpora
 from minigen.cli import parse
 from minigen.corpora import task
-from minigen.corpora.task import Medium
+from minigen.corpora.task import Task
 from minigen.errors import UserError
 from minigen.files import checkpoint
 from minigen.inference.engine import Loaded, for_writing, from_checkpoint, load, note_forgetting
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if config.save:  # the file is wanted, even if nobody reads on here
         sys.stdout = streams.unheard(sys.stdout)
     loaded = find_model(config)
-    media = task.trained(loaded.state)
+    media = task.trained_on(loaded.state)
     if config.help_conditions:
         return print(conditions(media))
     check_saving(config, media)
@@ -151,7 +151,7 @@ def find_model(config: SampleConfig) -> Loaded:
     return from_checkpoint(checkpoint.load_best(checkpoint.find_run(config.out_dir)))
 
 
-def conditions(media: Sequence[Medium]) -> str:
+def conditions(media: Sequence[Task]) -> str:
     """What a first line can say, for a reader."""
     if not media:
         raise UserError("this model has read no tales, pictures or tunes; give it any --prompt")
@@ -164,7 +164,7 @@ def conditions(media: Sequence[Medium]) -> str:
     return "\n".join(lines)
 
 
-def check_saving(config: SampleConfig, media: Sequence[Medium]) -> None:
+def check_saving(config: SampleConfig, media: Sequence[Task]) -> None:
     """Refuse a --save that cannot work, before anything is written."""
     path = config.save
     if path is None:
@@ -172,7 +172,7 @@ def check_saving(config: SampleConfig, media: Sequence[Medium]) -> None:
     if config.interactive:
         raise UserError("--interactive and --save exclude each other; give --prompt")
     # A model of other texts may write tunes or pictures, too: that is seen when they are written.
-    able = media or [task.named(name) for name in task.BEGINNINGS]
+    able = media or [task.get(name) for name in task.BEGINNINGS]
     endings = sorted({".txt"}.union(*(one.ENDINGS for one in able)))
     if path.suffix.lower() not in endings:
         raise UserError(f"cannot save as {path}; give a name that ends in {', '.join(endings)}")
@@ -190,7 +190,7 @@ def checked(texts: Sequence[str], cut_off: Collection[int] = ()) -> None:
         cut_off: the texts, counted from 0, that --max_new_tokens ended. What they lack may have
             been to come, so they are counted apart.
     """
-    media = [task.of(text) for text in texts]
+    media = [task.detect(text) for text in texts]
     verdicts = [one and one.check(text) for one, text in zip(media, texts, strict=True)]
     n_checked = len(verdicts) - verdicts.count(None)
     if not n_checked:
@@ -219,10 +219,10 @@ def checked(texts: Sequence[str], cut_off: Collection[int] = ()) -> None:
         print("most of them are not well-formed: train longer", file=sys.stderr)
 
 
-def kind_of(complaint: str, one: Medium) -> str:
+def kind_of(complaint: str, one: Task) -> str:
     """A complaint without the numbers, the quotes and the medium's words that tell it from others.
 
-    >>> kind_of("the red thing at row 11 has no known shape", task.named("pictures"))
+    >>> kind_of("the red thing at row 11 has no known shape", task.get("pictures"))
     'the ... thing at row ... has no known shape'
     """
     words = sorted({w for options in one.FIELDS.values() for w in options} - {"a"}, key=len)[::-1]
@@ -244,7 +244,7 @@ def joint(state: Mapping[str, Any]) -> str | None:
 
 def save(texts: Sequence[str], path: Path, joint: str = "\n\n") -> None:
     """Write the texts as the file that the ending of `path` says, as text with `joint` between."""
-    kinds = {task.written_as(text) for text in texts} - {None}
+    kinds = {task.for_saving(text) for text in texts} - {None}
     if path.suffix.lower() == ".txt":
         task.save_text(texts, path, joint)
     elif len(kinds) > 1:
@@ -261,7 +261,7 @@ class Writer:
 
     def __init__(self, config: SampleConfig, sampling: Sampling, loaded: Loaded) -> None:
         self.config, self.sampling, self.tokenizer = config, sampling, loaded.tokenizer
-        self.media = task.trained(loaded.state)
+        self.media = task.trained_on(loaded.state)
         self.noted = False  # that a text outgrew the context
         self.opening, self.joint = loaded.state.get("opening", ""), joint(loaded.state)
         self.rng = random.Random(f"prompt/{config.seed}")
@@ -362,7 +362,7 @@ class Sample:
         if not self.ended:
             self._add(self.stop.push(self.decoder.finish()) + self.stop.finish())
             if self.held:
-                kind = task.of(self.text) if streams.shows_colours() else None
+                kind = task.detect(self.text) if streams.shows_colours() else None
                 self.unprinted += kind.show(self.text) if kind else self.text
             self.unprinted += "\n"
             self.ended = True

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 from digests import digests
-from forks import ROOT, Server
 
 from minigen import corpora
-from minigen.corpora import Corpus, pictures, tales, tunes
+from minigen.corpora import Corpus, known, pictures, tales, tunes
 from minigen.data import prepare, scan
 from minigen.errors import UserError
 
@@ -295,7 +294,7 @@ def test_pictures_are_a_corpus_too(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         corpora.find(["pictures"], tmp_path, "#")
 
 
-def test_written_corpora_are_one_together(tmp_path: Path) -> None:
+def test_synthetic_corpora_are_one_together(tmp_path: Path) -> None:
     """A model that knows all grammars still has to guess of which the next document is."""
     for module, sizes in ((tales, (16_000, 3_000)), (tunes, (6_000, 2_000, 1_000))):
         name = module.__name__.rpartition(".")[2]
@@ -326,19 +325,6 @@ def test_tales_stand_alone(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match="tales goes with"):
             corpora.find(data, tmp_path, separator)
-
-
-@pytest.mark.parametrize(
-    ("name", "begins"), [("tales", "hero: "), ("pictures", "picture: "), ("tunes", "tune: ")]
-)
-def test_the_module_of_a_corpus_runs_without_a_warning(
-    name: str, begins: str, server: Server
-) -> None:
-    """It would warn if the package had imported it before."""
-    module = f"minigen.corpora.{name}"
-    done = server.python("-W", "error", "-m", module, "--count", "1", cwd=ROOT)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(begins)
 
 
 # ---- downloads ----
@@ -381,9 +367,9 @@ def website() -> Iterator[str]:
 @pytest.fixture
 def published(website: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The website's text takes the place of tiny Shakespeare."""
-    monkeypatch.setattr(corpora, "SHAKESPEARE_URL", f"{website}/text")
-    monkeypatch.setattr(corpora, "SHAKESPEARE_BYTES", len(Website.text))
-    monkeypatch.setattr(corpora, "SHAKESPEARE_SHA256", hashlib.sha256(Website.text).hexdigest())
+    monkeypatch.setattr(known, "SHAKESPEARE_URL", f"{website}/text")
+    monkeypatch.setattr(known, "SHAKESPEARE_BYTES", len(Website.text))
+    monkeypatch.setattr(known, "SHAKESPEARE_SHA256", hashlib.sha256(Website.text).hexdigest())
     return website
 
 
@@ -425,7 +411,7 @@ def test_wrong_content_is_refused_and_nothing_is_left(
     page: str,
     complaint: str,
 ) -> None:
-    monkeypatch.setattr(corpora, "SHAKESPEARE_URL", published + page)
+    monkeypatch.setattr(known, "SHAKESPEARE_URL", published + page)
     by_hand = tmp_path / "shakespeare" / "tinyshakespeare.txt"
     with pytest.raises(UserError, match=complaint) as caught:
         corpora.find(["shakespeare"], tmp_path)
@@ -437,7 +423,7 @@ def test_wrong_content_is_refused_and_nothing_is_left(
 def test_offline_the_error_says_where_to_put_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpora, "SHAKESPEARE_URL", "http://127.0.0.1:9/text")  # nobody answers
+    monkeypatch.setattr(known, "SHAKESPEARE_URL", "http://127.0.0.1:9/text")  # nobody answers
     with pytest.raises(UserError, match=r"go online, or .* save it as .*tinyshakespeare\.txt"):
         corpora.find(["shakespeare"], tmp_path)
 

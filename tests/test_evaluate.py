@@ -279,7 +279,7 @@ def test_a_document_is_cut_behind_its_first_line_or_tokens(tmp_path: Path) -> No
         assert one.prompt[0] == one.rest[-1] == tokens.end_of_text
 
     (tmp_path / "tunes").mkdir()
-    tune = next(tunes.tunes(0)).text
+    tune = next(tunes.documents(0)).text
     _, tokens = small(tmp_path / "tunes", f"{tune}\n\n{tune}")
     one, _ = excerpts(tokens, tokenizer, 256, 20, n_lines=8)
     assert one.line + one.body == tune and one.line.count("\n") == 8
@@ -349,7 +349,7 @@ def test_a_phrase_of_a_tune_may_come_three_times() -> None:
     assert [loops("x" * n) for n in (47, 48)] == [False, True]
 
 
-@pytest.mark.parametrize("stream", [tales.tales, pictures.pictures, tunes.tunes])
+@pytest.mark.parametrize("stream", [tales.documents, pictures.documents, tunes.documents])
 def test_no_real_document_loops(stream: Callable[[int], Any]) -> None:
     """Not even where it is cut, as a tune in the middle of a phrase that comes again."""
     rng = random.Random(0)

@@ -7,19 +7,19 @@ from fractions import Fraction
 import pytest
 
 from minigen.corpora.tunes import notation
-from minigen.corpora.tunes.notation import key_signature, read
+from minigen.corpora.tunes.notation import key_signature, parse
 from minigen.errors import UserError
 
 HEADER = "X:1\nT:Test\nM:4/4\nL:1/8\nK:C\n"
 
 
 def pitches(body: str, header: str = HEADER) -> list[int]:
-    tune = read(header + body)
+    tune = parse(header + body)
     return [n.pitch for part in tune.parts for bar in part.bars for n in bar.notes]
 
 
 def lengths(body: str) -> list[Fraction]:
-    tune = read(HEADER + body)
+    tune = parse(HEADER + body)
     return [8 * n.length for part in tune.parts for bar in part.bars for n in bar.notes]
 
 
@@ -56,7 +56,7 @@ def test_lengths_are_multiples_of_the_unit() -> None:
 
 
 def test_bars_chords_and_parts() -> None:
-    tune = read(HEADER + 'P:A\n|:"C"C4 "G"G4|"Am"A8:|\nP:B\n"F"F8|"C"c8|]\n\nX:2\n')
+    tune = parse(HEADER + 'P:A\n|:"C"C4 "G"G4|"Am"A8:|\nP:B\n"F"F8|"C"c8|]\n\nX:2\n')
     assert [(part.name, len(part.bars), part.times) for part in tune.parts] == [
         ("A", 2, 2),
         ("B", 2, 1),
@@ -70,13 +70,13 @@ def test_bars_chords_and_parts() -> None:
 
 
 def test_repeats_without_labels() -> None:
-    assert [part.times for part in read(HEADER + "C8:|:D8:|E8|:F8:|").parts] == [2, 2, 1, 2]
-    assert [part.times for part in read(HEADER + "C8::D8:|").parts] == [2, 2]
+    assert [part.times for part in parse(HEADER + "C8:|:D8:|E8|:F8:|").parts] == [2, 2, 1, 2]
+    assert [part.times for part in parse(HEADER + "C8::D8:|").parts] == [2, 2]
 
 
 def test_beats() -> None:
     for metre, beat in {"3/4": "1/4", "4/4": "1/4", "C": "1/4", "6/8": "3/8", "9/8": "3/8"}.items():
-        assert read(HEADER.replace("4/4", metre) + "C").beat == Fraction(beat)
+        assert parse(HEADER.replace("4/4", metre) + "C").beat == Fraction(beat)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_beats() -> None:
 )
 def test_what_cannot_be_read_is_named(text: str, complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
-        read(text)
+        parse(text)
 
 
 def test_chords_are_triads() -> None:

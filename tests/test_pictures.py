@@ -13,13 +13,36 @@ from collections.abc import Callable
 import pytest
 
 from minigen.corpora import pictures
-from minigen.corpora.pictures import GLYPHS, HELD_OUT, Caption, Kind, check, find_things
+from minigen.corpora.pictures import generate
+from minigen.corpora.pictures.caption import Caption, Kind, read_caption
+from minigen.corpora.pictures.check import Thing, check, find_things
+from minigen.corpora.pictures.tables import (
+    BACKGROUND_OF,
+    BACKGROUNDS,
+    COLOURS,
+    FORMS,
+    GLYPH_OF,
+    GLYPHS,
+    GROUND_ROWS,
+    HALVES,
+    HELD_OUT,
+    LAYOUTS,
+    N_DETAILS,
+    NUMBERS,
+    SHAPES,
+    SIZES,
+    TEXTURES,
+    Box,
+    Cell,
+    Glyph,
+    detailed,
+)
 from minigen.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def sample() -> list[pictures.Picture]:
-    return list(itertools.islice(pictures.pictures(seed=11), 3000))
+    return list(itertools.islice(pictures.documents(seed=11), 3000))
 
 
 # ---- the tables ----------------------------------------------------------------------------------
@@ -28,15 +51,15 @@ def sample() -> list[pictures.Picture]:
 def test_no_two_outlines_and_no_two_textures_of_one_look_the_same() -> None:
     """So that what was drawn can be told from what is seen."""
     glyphs = [glyph for pair in GLYPHS.values() for glyph in pair]
-    assert len(glyphs) == 32 and len(pictures.GLYPH_OF) == 32
+    assert len(glyphs) == 32 and len(GLYPH_OF) == 32
     for glyph in glyphs:
         assert (min(x for x, _ in glyph.cells), min(y for _, y in glyph.cells)) == (0, 0)
         assert max(glyph.width, glyph.height) <= 6
         dark = {
             frozenset((x, y) for x, y in glyph.cells if test(y, glyph.height))
-            for test in pictures.TEXTURES.values()
+            for test in TEXTURES.values()
         }
-        assert len(dark) == len(pictures.TEXTURES)
+        assert len(dark) == len(TEXTURES)
         thing = [["."] * glyph.width for _ in range(glyph.height)]
         for x, y in glyph.cells:
             thing[y][x] = "r"
@@ -44,14 +67,14 @@ def test_no_two_outlines_and_no_two_textures_of_one_look_the_same() -> None:
 
 
 def test_the_details_of_half_a_row_all_look_different() -> None:
-    for background, half in itertools.product(pictures.BACKGROUNDS.values(), (0, 1)):
+    for background, half in itertools.product(BACKGROUNDS.values(), (0, 1)):
         for zone in (background.sky, background.ground):
-            rows = {zone.plain * len(pictures.HALVES[half]), *pictures.detailed(zone, half)}
-            assert len(rows) == 1 + pictures.N_DETAILS
+            rows = {zone.plain * len(HALVES[half]), *detailed(zone, half)}
+            assert len(rows) == 1 + N_DETAILS
 
 
 def test_things_of_one_layout_never_touch() -> None:
-    for layouts in pictures.LAYOUTS.values():
+    for layouts in LAYOUTS.values():
         for boxes in layouts:
             for a, b in itertools.combinations(boxes, 2):
                 apart = max(a.left - b.right, b.left - a.right, a.top - b.bottom, b.top - a.bottom)
@@ -59,9 +82,9 @@ def test_things_of_one_layout_never_touch() -> None:
 
 
 def test_there_are_enough_shapes_colours_and_pictures() -> None:
-    assert len(pictures.SHAPES) >= 8 and len(pictures.COLOURS) >= 8
+    assert len(SHAPES) >= 8 and len(COLOURS) >= 8
     assert pictures.count() > 10**9
-    assert {shape for shape, _ in HELD_OUT} <= set(pictures.SHAPES)
+    assert {shape for shape, _ in HELD_OUT} <= set(SHAPES)
 
 
 # ---- exactness -----------------------------------------------------------------------------------
@@ -76,7 +99,7 @@ def test_a_picture_is_valid_and_has_the_probability_it_was_drawn_with(
         assert (verdict.well_formed, verdict.obeys, verdict.complaints) == (True, True, [])
         assert verdict.valid and verdict.bits == pytest.approx(one.bits, abs=1e-9)
         assert verdict.conditions == one.caption.conditions()
-    for one in itertools.islice(pictures.pictures(11, "held_out"), 500):
+    for one in itertools.islice(pictures.documents(11, "held_out"), 500):
         assert check(one.text).bits == pytest.approx(one.bits, abs=1e-9)
 
 
@@ -93,15 +116,15 @@ def test_the_count_is_that_of_all_pictures_of_a_small_world(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of two dots beside each other, one or two cells wide: all their places, one by one."""
-    left, right = pictures.Box(0, 3, 0, 12), pictures.Box(7, 9, 1, 13)
-    glyphs = [pictures.Glyph("dot", "big", frozenset((x, 0) for x in range(n))) for n in (1, 2)]
-    monkeypatch.setattr(pictures, "LAYOUTS", {"two": ((left, right),)})
-    monkeypatch.setattr(pictures, "GLYPHS", {("dot", "big"): tuple(glyphs)})
+    left, right = Box(0, 3, 0, 12), Box(7, 9, 1, 13)
+    glyphs = [Glyph("dot", "big", frozenset((x, 0) for x in range(n))) for n in (1, 2)]
+    monkeypatch.setattr(generate, "LAYOUTS", {"two": ((left, right),)})
+    monkeypatch.setattr(generate, "GLYPHS", {("dot", "big"): tuple(glyphs)})
     by_hand = 0
     for _ in itertools.product(range(12), range(1, 13)):  # their rows
         places = (3 + 2) * (2 + 1)  # as many columns as fit each width
-        tones = len(pictures.COLOURS) * len(pictures.TEXTURES) ** 2
-        for _ in itertools.product(pictures.BACKGROUNDS, pictures.GROUND_ROWS):
+        tones = len(COLOURS) * len(TEXTURES) ** 2
+        for _ in itertools.product(BACKGROUNDS, GROUND_ROWS):
             by_hand += places * tones * 6 ** (26 - 2)  # the other half rows
     assert pictures.count() == by_hand
 
@@ -110,11 +133,11 @@ def test_every_option_is_drawn_as_often_as_it_should_be(sample: list[pictures.Pi
     """Chi-squared over the captions' words and the glyphs: their draws are uniform."""
     things = [(thing, one) for one in sample[:1500] for thing in find_things(grid_of(one.text))]
     for drawn, options in (
-        ([one.caption.form for one in sample], len(pictures.FORMS)),
-        ([one.caption.background for one in sample], len(pictures.BACKGROUNDS)),
-        ([one.caption.kinds[0].size for one in sample], len(pictures.SIZES)),
+        ([one.caption.form for one in sample], len(FORMS)),
+        ([one.caption.background for one in sample], len(BACKGROUNDS)),
+        ([one.caption.kinds[0].size for one in sample], len(SIZES)),
         ([(k.shape, k.colour) for one in sample for k in one.caption.kinds], 64 - len(HELD_OUT)),
-        ([thing.texture for thing, _ in things], len(pictures.TEXTURES)),
+        ([thing.texture for thing, _ in things], len(TEXTURES)),
     ):
         n = Counter(drawn)
         expected = len(drawn) / options
@@ -128,8 +151,8 @@ def test_held_out_pairs_are_in_their_own_split_only(sample: list[pictures.Pictur
         return any((kind.shape, kind.colour) in HELD_OUT for kind in one.caption.kinds)
 
     assert not any(map(has_one, sample))
-    assert not any(map(has_one, itertools.islice(pictures.pictures(0, "val"), 500)))
-    assert all(map(has_one, itertools.islice(pictures.pictures(0, "held_out"), 500)))
+    assert not any(map(has_one, itertools.islice(pictures.documents(0, "val"), 500)))
+    assert all(map(has_one, itertools.islice(pictures.documents(0, "held_out"), 500)))
     words = {word for one in sample for word in re.findall(r"\w+", str(one.caption))}
     for pair in HELD_OUT:
         assert words.issuperset(pair)  # each word is known, only not beside the other
@@ -140,7 +163,7 @@ def test_held_out_pairs_are_in_their_own_split_only(sample: list[pictures.Pictur
 
 def test_a_caption_is_read_as_it_is_written(sample: list[pictures.Picture]) -> None:
     for one in sample:
-        assert pictures.read_caption(str(one.caption)) == one.caption
+        assert read_caption(str(one.caption)) == one.caption
 
 
 def test_a_prompt_may_leave_out_what_goes_without_saying() -> None:
@@ -148,7 +171,7 @@ def test_a_prompt_may_leave_out_what_goes_without_saying() -> None:
     rng = random.Random(0)
     assert pictures.prompt(f"A{short[1:]}", rng) == f"picture: {short},"
     assert pictures.prompt(f" {short[2:]}, day\n", rng) == f"picture: {short}, day\n"
-    caption = pictures.read_caption(f"picture: {short}, day")
+    caption = read_caption(f"picture: {short}, day")
     star, moon = Kind("big", "green", "star"), Kind("small", "yellow", "moon")
     assert caption == Caption("left of", (star, moon), "day")
 
@@ -159,10 +182,10 @@ def test_conditions_hold_and_the_rest_is_drawn() -> None:
     lines = [pictures.condition(given, rng) for _ in range(200)]
     assert len(set(lines)) > 150
     for line in lines:
-        caption = pictures.read_caption(line.removesuffix("\n"))
+        caption = read_caption(line.removesuffix("\n"))
         assert caption.conditions().items() >= given.items()
-    open_to = [pictures.read_caption(pictures.condition({}, rng).strip()) for _ in range(200)]
-    assert {caption.form for caption in open_to} == set(pictures.FORMS)
+    open_to = [read_caption(pictures.condition({}, rng).strip()) for _ in range(200)]
+    assert {caption.form for caption in open_to} == set(FORMS)
     for wrong, complaint in (
         ({"hat": "red"}, "a picture has no 'hat'; it has form, size"),
         ({"colour": "beige"}, "colour is 'beige'; give one of red, orange"),
@@ -208,7 +231,7 @@ def grid_of(text: str) -> list[str]:
     return [re.sub(r"[ \d]", "", row) for row in text.split("\n")[1:]]
 
 
-def rewritten(one: pictures.Picture, changes: dict[pictures.Cell, str], caption: str = "") -> str:
+def rewritten(one: pictures.Picture, changes: dict[Cell, str], caption: str = "") -> str:
     """The picture with other letters in some cells, or another caption."""
     rows = [list(row) for row in grid_of(one.text)]
     for (x, y), letter in changes.items():
@@ -217,24 +240,24 @@ def rewritten(one: pictures.Picture, changes: dict[pictures.Cell, str], caption:
     return "\n".join([caption or str(one.caption), *lines])
 
 
-def some_thing(one: pictures.Picture, rng: random.Random) -> pictures.Thing:
+def some_thing(one: pictures.Picture, rng: random.Random) -> Thing:
     return rng.choice(find_things(grid_of(one.text)))
 
 
 def plain(one: pictures.Picture, y: int) -> str:
     """The letter of the plain background in row y."""
-    background = pictures.BACKGROUNDS[one.caption.background]
+    background = BACKGROUNDS[one.caption.background]
     ground = {background.ground.plain, background.ground.detail}
     zone = background.ground if ground & set(grid_of(one.text)[y]) else background.sky
     return zone.plain
 
 
-def erased(one: pictures.Picture, cells: frozenset[pictures.Cell]) -> dict[pictures.Cell, str]:
+def erased(one: pictures.Picture, cells: frozenset[Cell]) -> dict[Cell, str]:
     return {(x, y): plain(one, y) for x, y in cells}
 
 
 def redrawn(
-    one: pictures.Picture, thing: pictures.Thing, glyphs: list[pictures.Glyph], rng: random.Random
+    one: pictures.Picture, thing: Thing, glyphs: list[Glyph], rng: random.Random
 ) -> str | None:
     """The thing becomes one of the glyphs, in the same corner, if it fits into its free space."""
     grid = grid_of(one.text)
@@ -245,7 +268,7 @@ def redrawn(
         if max(max(cell) for cell in cells) < 13 and not any(
             grid[y][x].isalpha() for x, y in around - thing.cells if 0 <= x < 13 and 0 <= y < 13
         ):
-            letter = pictures.COLOURS[thing.colour]
+            letter = COLOURS[thing.colour]
             return rewritten(one, erased(one, thing.cells) | dict.fromkeys(cells, letter))
     return None
 
@@ -253,8 +276,8 @@ def redrawn(
 @fault
 def wrong_colour(one: pictures.Picture, rng: random.Random) -> tuple[str, str]:
     thing = some_thing(one, rng)
-    new = rng.choice([colour for colour in pictures.COLOURS if colour != thing.colour])
-    letter = pictures.COLOURS[new]
+    new = rng.choice([colour for colour in COLOURS if colour != thing.colour])
+    letter = COLOURS[new]
     grid = grid_of(one.text)
     changes = {(x, y): letter.upper() if grid[y][x].isupper() else letter for x, y in thing.cells}
     return rewritten(one, changes), f"a {thing.kind} is missing"
@@ -294,7 +317,7 @@ def extra_thing(one: pictures.Picture, rng: random.Random) -> tuple[str, str] | 
     """A copy of a thing, at another place where it touches nothing."""
     thing = some_thing(one, rng)
     taken = {cell for other in find_things(grid_of(one.text)) for cell in other.cells}
-    letter = pictures.COLOURS[thing.colour]
+    letter = COLOURS[thing.colour]
     for _ in range(60):
         right, down = rng.randrange(-12, 13), rng.randrange(-12, 13)
         cells = {(x + right, y + down) for x, y in thing.cells}
@@ -329,9 +352,9 @@ def things_exchanged(one: pictures.Picture, rng: random.Random) -> tuple[str, st
 
 @fault
 def wrong_number(one: pictures.Picture, rng: random.Random) -> tuple[str, str] | None:
-    if one.caption.form not in pictures.NUMBERS:
+    if one.caption.form not in NUMBERS:
         return None
-    new = rng.choice([number for number in pictures.NUMBERS if number != one.caption.form])
+    new = rng.choice([number for number in NUMBERS if number != one.caption.form])
     caption = Caption(new, one.caption.kinds, one.caption.background)
     return rewritten(one, {}, str(caption)), "is missing|than the caption has"
 
@@ -339,7 +362,7 @@ def wrong_number(one: pictures.Picture, rng: random.Random) -> tuple[str, str] |
 @fault
 def wrong_background(one: pictures.Picture, rng: random.Random) -> tuple[str, str]:
     old = one.caption.background
-    new = rng.choice([name for name in pictures.BACKGROUNDS if name != old])
+    new = rng.choice([name for name in BACKGROUNDS if name != old])
     caption = Caption(one.caption.form, one.caption.kinds, new)
     complaint = f"there is {old} in the background, and the caption says {new}"
     return rewritten(one, {}, str(caption)), complaint
@@ -347,18 +370,16 @@ def wrong_background(one: pictures.Picture, rng: random.Random) -> tuple[str, st
 
 @fault
 def foreign_background_cell(one: pictures.Picture, rng: random.Random) -> tuple[str, str]:
-    new = rng.choice([name for name in pictures.BACKGROUNDS if name != one.caption.background])
+    new = rng.choice([name for name in BACKGROUNDS if name != one.caption.background])
     cell = random_cell(one, rng)
-    changed = rewritten(one, {cell: pictures.BACKGROUNDS[new].sky.plain})
+    changed = rewritten(one, {cell: BACKGROUNDS[new].sky.plain})
     return changed, f"there is {new} in the background"
 
 
-def random_cell(one: pictures.Picture, rng: random.Random) -> pictures.Cell:
+def random_cell(one: pictures.Picture, rng: random.Random) -> Cell:
     """A cell of the background."""
     grid = grid_of(one.text)
-    return rng.choice(
-        [(x, y) for y in range(13) for x in range(13) if grid[y][x] in pictures.BACKGROUND_OF]
-    )
+    return rng.choice([(x, y) for y in range(13) for x in range(13) if grid[y][x] in BACKGROUND_OF])
 
 
 @fault
@@ -367,7 +388,7 @@ def hole_in_a_thing(one: pictures.Picture, rng: random.Random) -> tuple[str, str
     gone = rng.choice(sorted(thing.cells))
     left = min(x for x, _ in thing.cells - {gone})
     top = min(y for _, y in thing.cells - {gone})
-    if frozenset((x - left, y - top) for x, y in thing.cells - {gone}) in pictures.GLYPH_OF:
+    if frozenset((x - left, y - top) for x, y in thing.cells - {gone}) in GLYPH_OF:
         return None  # it is another shape now
     return rewritten(one, erased(one, frozenset({gone}))), "has no known shape; it is most like"
 
@@ -375,7 +396,7 @@ def hole_in_a_thing(one: pictures.Picture, rng: random.Random) -> tuple[str, str
 @fault
 def stray_cell(one: pictures.Picture, rng: random.Random) -> tuple[str, str] | None:
     x, y = random_cell(one, rng)
-    letter = rng.choice(list(pictures.COLOURS.values()))
+    letter = rng.choice(list(COLOURS.values()))
     thing = next(
         t for t in find_things(grid_of(rewritten(one, {(x, y): letter}))) if (x, y) in t.cells
     )
@@ -473,7 +494,7 @@ def irregular_texture(one: pictures.Picture, rng: random.Random) -> tuple[str, s
 
 
 def ground_in_the_sky(one: pictures.Picture, rng: random.Random) -> tuple[str, str]:
-    background = pictures.BACKGROUNDS[one.caption.background]
+    background = BACKGROUNDS[one.caption.background]
     grid = grid_of(one.text)
     ground = {background.ground.plain, background.ground.detail}
     cells = [(x, y) for x, y in itertools.product(range(13), range(9)) if not grid[y][x].isalpha()]
@@ -485,11 +506,11 @@ def ground_in_the_sky(one: pictures.Picture, rng: random.Random) -> tuple[str, s
 
 def ground_too_high(one: pictures.Picture, rng: random.Random) -> tuple[str, str] | None:
     grid = grid_of(one.text)
-    background = pictures.BACKGROUNDS[one.caption.background]
+    background = BACKGROUNDS[one.caption.background]
     new = {
         (x, y): background.ground.plain
         for x, y in itertools.product(range(13), range(8, 13))
-        if grid[y][x] in pictures.BACKGROUND_OF
+        if grid[y][x] in BACKGROUND_OF
     }
     return rewritten(one, new), "the ground has 5 rows instead of 2 to 4"
 
@@ -498,9 +519,9 @@ def detail_beside_a_thing(one: pictures.Picture, rng: random.Random) -> tuple[st
     """In the same half of a row."""
     thing = some_thing(one, rng)
     y, row = thing.top, grid_of(one.text)[thing.top]
-    columns = pictures.HALVES[thing.left > 6]
+    columns = HALVES[thing.left > 6]
     free = [x for x in columns if not row[x].isalpha()]
-    background = pictures.BACKGROUNDS[one.caption.background]
+    background = BACKGROUNDS[one.caption.background]
     zone = background.sky if plain(one, y) == background.sky.plain else background.ground
     complaint = f"row {y + 1} has details where pictures have none"
     return (rewritten(one, {(rng.choice(free), y): zone.detail}), complaint) if free else None
@@ -512,8 +533,8 @@ def unknown_details(one: pictures.Picture, rng: random.Random) -> tuple[str, str
     if not free:
         return None
     y = rng.choice(free)
-    sky = pictures.BACKGROUNDS[one.caption.background].sky
-    columns = rng.choice(pictures.HALVES)
+    sky = BACKGROUNDS[one.caption.background].sky
+    columns = rng.choice(HALVES)
     new = {(x, y): sky.detail if x % 2 else sky.plain for x in columns}
     return rewritten(one, new), f"row {y + 1} has details where pictures have none"
 
@@ -526,7 +547,7 @@ def out_of_place(one: pictures.Picture, rng: random.Random) -> tuple[str, str] |
     if lower.top < 8:
         return None
     cells = {(x, y + 6 - upper.bottom) for x, y in upper.cells}
-    letter = pictures.COLOURS[upper.colour]
+    letter = COLOURS[upper.colour]
     moved = rewritten(one, erased(one, upper.cells) | dict.fromkeys(cells, letter))
     return moved, "the things do not lie where pictures have them"
 
@@ -564,7 +585,7 @@ def test_planted_faults_are_found_and_named(kind: str, sample: list[pictures.Pic
 
 @pytest.mark.slow
 def test_ten_thousand_pictures_are_valid_and_a_thousand_of_each_fault_are_found() -> None:
-    many = [*itertools.islice(pictures.pictures(seed=12), 10_000)]
+    many = [*itertools.islice(pictures.documents(seed=12), 10_000)]
     assert sum(check(one.text).valid for one in many) == len(many)
     for kind, plant in FAULTS.items():
         rng = random.Random(kind)

@@ -28,8 +28,8 @@ from minigen.model import GPT, GPTConfig
 from minigen.tokenizer import train_tokenizer
 
 Run = Callable[..., tuple[str, str]]
-PICTURE = next(one.text for one in pictures.pictures(0) if one.caption.form == "left of")
-TUNE = next(one.text for one in tunes.tunes(0) if one.conditions["form"] == "AA")
+PICTURE = next(one.text for one in pictures.documents(0) if one.caption.form == "left of")
+TUNE = next(one.text for one in tunes.documents(0) if one.conditions["form"] == "AA")
 TALE = tales.tale(random.Random(0)).text
 TEXTS = [PICTURE, TUNE, TALE]
 CAPTION = PICTURE.partition("\n")[0]
@@ -92,7 +92,7 @@ def test_conditions_become_the_first_line(run: Run) -> None:
     assert run("all", "--condition", pairs)[0] == PICTURE + "\n"
     for name in ("all", "pictures"):
         text, _ = run(name, "--condition", "shape=star, colour=RED", "--max_new_tokens=1")
-        conditions = task.named("pictures").check(text).conditions
+        conditions = task.get("pictures").check(text).conditions
         assert (conditions["shape"], conditions["colour"]) == ("star", "red")
     other, _ = run("all", "--condition", "shape=star,colour=red", "--max_new_tokens=1", "--seed=1")
     assert other.partition("\n")[0] != text.partition("\n")[0]
@@ -124,7 +124,7 @@ def test_what_cannot_be_asked_for_is_one_line(
 
 def test_help_lists_every_field_and_its_example_works(run: Run) -> None:
     text, _ = run("all", "--help_conditions")
-    for one in map(task.named, task.BEGINNINGS):
+    for one in map(task.get, task.BEGINNINGS):
         for field, words in one.FIELDS.items():
             assert re.search(rf"^  {field} +{re.escape(', '.join(words))}$", text, re.MULTILINE)
     for pairs in re.findall(r"--condition (\S+);", text):

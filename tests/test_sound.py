@@ -13,6 +13,8 @@ import pytest
 
 from minigen.corpora import tunes
 from minigen.corpora.tunes import notation, sound
+from minigen.corpora.tunes.piano_roll import piano_roll
+from minigen.corpora.tunes.save import save_score
 from minigen.errors import UserError
 
 HEADER = "X:1\nT:Test\nM:4/4\nL:1/8\nQ:1/4=60\nK:C\n"
@@ -41,8 +43,8 @@ def test_the_spectrum_has_the_notes_of_the_tune(dance: str) -> None:
 
     The notes come from the letters of the text, at the times that the tempo gives them.
     """
-    one = next(one for one in tunes.tunes(4) if one.conditions["dance"] == dance)
-    tune = notation.read(
+    one = next(one for one in tunes.documents(4) if one.conditions["dance"] == dance)
+    tune = notation.parse(
         tunes.abc(one.text).replace("Q:1/4=", "Q:1/8=").replace("Q:3/8=", "Q:3/16=")
     )
     whole = sound.seconds_per_whole_note(tune)
@@ -64,7 +66,7 @@ def test_the_spectrum_has_the_notes_of_the_tune(dance: str) -> None:
 
 
 def test_chords_sound_under_the_melody() -> None:
-    tune = notation.read(HEADER + '"Am"z8 |"F"z8 |')
+    tune = notation.parse(HEADER + '"Am"z8 |"F"z8 |')
     heard = samples_of(sound.wav(tune))
     for second, pitches in {0: [45], 1: [57, 48, 52], 4: [41], 5: [53, 57, 48]}.items():
         part = heard[round((second + 0.1) * sound.RATE) : round((second + 1) * sound.RATE)]
@@ -74,8 +76,8 @@ def test_chords_sound_under_the_melody() -> None:
 
 
 def test_a_repeat_is_heard_twice() -> None:
-    once = samples_of(sound.wav(notation.read(HEADER + "CDEF GABc |]")))
-    twice = samples_of(sound.wav(notation.read(HEADER + "|:CDEF GABc :|")))
+    once = samples_of(sound.wav(notation.parse(HEADER + "CDEF GABc |]")))
+    twice = samples_of(sound.wav(notation.parse(HEADER + "|:CDEF GABc :|")))
     assert len(twice) - len(once) == 4 * sound.RATE
     begin, end, later = sound.RATE // 10, 3 * sound.RATE, 4 * sound.RATE  # when the last has faded
     assert np.allclose(twice[begin:end], twice[later + begin : later + end], atol=0.001)
@@ -83,8 +85,8 @@ def test_a_repeat_is_heard_twice() -> None:
 
 def test_nothing_clips_or_clicks() -> None:
     """It is as loud as it should be and no louder; each tone rises from and falls to silence."""
-    for one, _ in zip(tunes.tunes(2), range(3), strict=False):
-        heard = samples_of(sound.wav(notation.read(tunes.abc(one.text))))
+    for one, _ in zip(tunes.documents(2), range(3), strict=False):
+        heard = samples_of(sound.wav(notation.parse(tunes.abc(one.text))))
         assert np.abs(heard).max() == pytest.approx(sound.LOUDEST, abs=0.001)
         assert np.abs(heard[:20]).max() < 0.01 and np.abs(heard[-20:]).max() < 0.001
     for pitch in (40, 60, 81):
@@ -97,39 +99,39 @@ def test_nothing_clips_or_clicks() -> None:
 
 
 def test_the_tempo_is_that_of_the_tune() -> None:
-    tune = notation.read(HEADER + "C8 |]")
+    tune = notation.parse(HEADER + "C8 |]")
     assert sound.seconds_per_whole_note(tune) == 4
     for header, seconds in {
         "Q:3/8=90": 60 / 90 * 8 / 3,
         "Q:fast": 240 / 112,
         "Q:1/0=3": 240 / 112,
     }.items():
-        tune = notation.read(HEADER.replace("Q:1/4=60", header) + "C8 |]")
+        tune = notation.parse(HEADER.replace("Q:1/4=60", header) + "C8 |]")
         assert sound.seconds_per_whole_note(tune) == pytest.approx(seconds)
 
 
 def test_saving_makes_what_the_name_says(tmp_path: Path) -> None:
-    tune = notation.read(HEADER + "|:CDEF GABc | cBAG FEDC :|")
-    sound.save(tune, tmp_path / "tune.wav")
-    sound.save(tune, tmp_path / "tune.PNG")
+    tune = notation.parse(HEADER + "|:CDEF GABc | cBAG FEDC :|")
+    save_score(tune, tmp_path / "tune.wav")
+    save_score(tune, tmp_path / "tune.PNG")
     assert (tmp_path / "tune.wav").read_bytes() == sound.wav(tune)
     picture = (tmp_path / "tune.PNG").read_bytes()
     assert picture.startswith(b"\x89PNG")
     width, height = struct.unpack(">II", picture[16:24])
     assert width > 2 * height > 500
     with pytest.raises(UserError, match=r"ends in .wav or .png"):
-        sound.save(tune, tmp_path / "tune.mp3")
+        save_score(tune, tmp_path / "tune.mp3")
     with pytest.raises(UserError, match=r"cannot write .*: No such file or directory"):
-        sound.save(tune, tmp_path / "no" / "tune.wav")
+        save_score(tune, tmp_path / "no" / "tune.wav")
 
 
 def test_a_title_is_no_formula() -> None:
     """Whatever a prompt or a model has put there, it is written as it is."""
-    tune = notation.read(HEADER.replace("Test", "a $\\q$ tune") + "C8 |]")
-    assert sound.piano_roll(tune).startswith(b"\x89PNG")
+    tune = notation.parse(HEADER.replace("Test", "a $\\q$ tune") + "C8 |]")
+    assert piano_roll(tune).startswith(b"\x89PNG")
 
 
 def test_a_tune_of_rests_is_silence() -> None:
-    tune = notation.read(HEADER + "z8 |]")
+    tune = notation.parse(HEADER + "z8 |]")
     assert len(samples_of(sound.wav(tune))) == 0
-    assert sound.piano_roll(tune).startswith(b"\x89PNG")
+    assert piano_roll(tune).startswith(b"\x89PNG")

@@ -15,13 +15,17 @@ from pathlib import Path
 import pytest
 
 from minigen.corpora import tales
-from minigen.corpora.grammar import By, Grammar, Reader, parse_rules
+from minigen.corpora.dice import Dice
+from minigen.corpora.grammar import By, Grammar, Parser, parse_rules
+from minigen.corpora.tales import generate
+from minigen.corpora.tales.check import SENTENCE_END, WORD_ROLES
+from minigen.corpora.tales.tables import CAST, DETOURS, GRAMMAR, LISTS, PARTS, PHRASES
 from minigen.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def sample() -> list[tales.Tale]:
-    return list(itertools.islice(tales.tales(seed=11), 3000))
+    return list(itertools.islice(tales.documents(seed=11), 3000))
 
 
 # ---- the grammar engine, against brute force -----------------------------------------------------
@@ -100,8 +104,9 @@ def test_count_entropy_and_probabilities_equal_those_of_all_texts_written_out() 
     for text, q in p.items():
         assert Fraction(1, grammar.ways(text) or 0) == q
     for k in range(300):
-        text, ways, _ = grammar.write(random.Random(f"{k}"))
-        assert p[text] == Fraction(1, ways)
+        dice = Dice(random.Random(f"{k}"))
+        text, _ = grammar.draw(dice)
+        assert p[text] == dice.probability
 
 
 def test_a_text_that_contradicts_itself_has_no_probability_but_can_be_read() -> None:
@@ -109,7 +114,7 @@ def test_a_text_that_contradicts_itself_has_no_probability_but_can_be_read() -> 
     text = "An owl named Ole hooted, and Oda slept."
     assert grammar.ways("An owl named Ole hooted, and Ole slept.") is not None
     assert grammar.ways(text) is None
-    (reading,) = Reader(grammar, text).readings("start")
+    (reading,) = Parser(grammar, text).readings("start")
     names = [(m.value, text[m.start : m.end]) for m in reading.mentions if m.name == "name"]
     assert names == [("Ole", "Ole"), ("Oda", "Oda")]
 
@@ -144,8 +149,8 @@ def test_a_tale_is_read_in_one_way_only_and_at_the_probability_it_was_written_wi
         assert verdict.conditions == one.conditions
         assert verdict.bits == pytest.approx(one.bits, abs=1e-9)
     for one in sample[2500:]:
-        reader = Reader(tales.GRAMMAR, one.text)
-        assert sum(r.end == len(one.text) for r in reader.readings("tale")) == 1
+        parser = Parser(GRAMMAR, one.text)
+        assert sum(r.end == len(one.text) for r in parser.readings("tale")) == 1
 
 
 def test_a_sentence_belongs_to_one_part_only(sample: list[tales.Tale]) -> None:
@@ -154,8 +159,8 @@ def test_a_sentence_belongs_to_one_part_only(sample: list[tales.Tale]) -> None:
         body = one.text.partition("\n")[2]
         start = 0
         while start < len(body):
-            reader = Reader(tales.GRAMMAR, body)
-            (reading,) = [r for part in tales.PARTS for r in reader.readings(part, start)]
+            parser = Parser(GRAMMAR, body)
+            (reading,) = [r for part in PARTS for r in parser.readings(part, start)]
             start = reading.end + 1
 
 
@@ -191,7 +196,7 @@ def test_form_of_a_tale(sample: list[tales.Tale]) -> None:
         assert re.findall(r"(\w+): \w+ (\w+)", header) == list(one.conditions.items())
         assert one.text.isascii() and one.text == one.text.strip() and "  " not in one.text
         assert body.count('"') % 2 == 0
-        sizes.add(len(tales.SENTENCE_END.findall(body)))
+        sizes.add(len(SENTENCE_END.findall(body)))
         assert 100 <= len(one.text.split()) <= 200
     assert sizes == {7, 8, 9, 10, 11}
 
@@ -201,7 +206,7 @@ def test_a_and_an_and_capitals_are_right(sample: list[tales.Tale]) -> None:
         body = one.text.partition("\n")[2]
         for found in re.finditer(r"\b([Aa]n?) (\w)", body):
             assert (found[1].lower() == "an") == (found[2].lower() in "aeiou"), found
-        for sentence in tales.SENTENCE_END.split(body)[:-1]:
+        for sentence in SENTENCE_END.split(body)[:-1]:
             assert re.match(r' ?"?[A-Z]', sentence), sentence
 
 
@@ -216,11 +221,11 @@ def test_words_that_carry_a_condition_have_no_other_role() -> None:
     """So "copy the hero" is "find the one word of that class"."""
     roles = ["hero", "friend", "place", "object", "mood", "moral"]
     words: dict[str, str] = {}
-    for role, rule in {**tales.FIELDS, **tales.CAST}.items():
+    for role, rule in {**tales.FIELDS, **CAST}.items():
         options = [*itertools.chain(*rule.cases.values())] if isinstance(rule, By) else rule
         for word in options if role in roles else ():
             assert words.setdefault(word.lower(), role) == role
-    for rule in {**tales.LISTS, **tales.PARTS, **tales.PHRASES}.values():
+    for rule in {**LISTS, **PARTS, **PHRASES}.values():
         templates = [*itertools.chain(*rule.cases.values())] if isinstance(rule, By) else rule
         for template in templates:
             plain = re.sub(r"\{.*?\}", "", template)
@@ -233,7 +238,7 @@ def test_words_that_carry_a_condition_have_no_other_role() -> None:
 def test_a_validation_tale_that_training_has_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = tales.tales
+    real = tales.documents
 
     def clashing(seed: int, split: str = "train") -> Iterator[tales.Tale]:
         """A validation stream that begins with the first five training tales."""
@@ -241,7 +246,7 @@ def test_a_validation_tale_that_training_has_is_left_out(
             yield from itertools.islice(real(seed, "train"), 5)
         yield from real(seed, split)
 
-    monkeypatch.setattr(tales, "tales", clashing)
+    monkeypatch.setattr(generate, "documents", clashing)
     tales.write(tmp_path, 20_000, 10_000)
     train, val = (
         (tmp_path / f"{split}.txt").read_text(encoding="ascii").rstrip("\n").split("\n\n")
@@ -272,7 +277,7 @@ def fault(make: Fault) -> Fault:
 
 def swap(text: str, role: str, rng: random.Random, skip: int = 0) -> tuple[str, str, str] | None:
     """One mention in the body of the word of that role becomes another word of the role."""
-    words = [word for word, its_role in tales.WORD_ROLES.items() if its_role == role]
+    words = [word for word, its_role in WORD_ROLES.items() if its_role == role]
     head, _, body = text.partition("\n")
     places = [m for m in re.finditer(r"\w+", body) if m[0] in words][skip:]
     if not places:
@@ -291,8 +296,8 @@ def sentences(text: str) -> tuple[str, list[tuple[str, str]]]:
     head, _, body = text.partition("\n")
     told, start = [], 0
     while start < len(body):
-        reader = Reader(tales.GRAMMAR, body)
-        part, end = next((p, r.end) for p in tales.PARTS for r in reader.readings(p, start))
+        parser = Parser(GRAMMAR, body)
+        part, end = next((p, r.end) for p in PARTS for r in parser.readings(p, start))
         told.append((part, body[start:end]))
         start = end + 1
     return head, told
@@ -345,12 +350,10 @@ def part_replacer(part: str, field: str) -> Fault:
     def change(text: str, rng: random.Random) -> tuple[str, str]:
         """The part becomes that of a tale with the same cast, but another mood or moral."""
         head, told = sentences(text)
-        memory = {
-            m.name: m.value for m in next(Reader(tales.GRAMMAR, text).readings("tale")).mentions
-        }
+        memory = {m.name: m.value for m in next(Parser(GRAMMAR, text).readings("tale")).mentions}
         old = memory[field]
         new = rng.choice([value for value in tales.FIELDS[field] if value != old])
-        sentence, _ = tales.GRAMMAR._write(part, {**memory, field: new}, rng)
+        sentence = GRAMMAR.draw_rule(part, {**memory, field: new}, Dice(rng))
         told = [(p, sentence if p == part else s) for p, s in told]
         return join(head, told), rf"^{field} is {old} in the header but {new} in sentence \d+$"
 
@@ -364,7 +367,7 @@ FAULTS["swap_closing"] = part_replacer("closing", "moral")
 @fault
 def delete_sentence(text: str, rng: random.Random) -> tuple[str, str]:
     head, told = sentences(text)
-    gone = rng.choice([part for part, _ in told if part not in tales.DETOURS])
+    gone = rng.choice([part for part, _ in told if part not in DETOURS])
     complaint = "ends without a moral" if gone == "closing" else f"the {gone} is missing"
     return join(head, [(p, s) for p, s in told if p != gone]), complaint
 
@@ -536,6 +539,3 @@ def test_verdicts_on_spoilt_tales_are_whole(sample: list[tales.Tale]) -> None:
         assert verdict.obeys or not verdict.valid
         n_valid += verdict.valid
     assert n_valid < 15  # such as one colour for another
-
-
-# ---- command line --------------------------------------------------------------------------------

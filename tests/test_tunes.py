@@ -16,14 +16,20 @@ from pathlib import Path
 import pytest
 
 from minigen import corpora
-from minigen.corpora import tunes
+from minigen.corpora import command, tunes
+from minigen.corpora.dice import Dice
 from minigen.corpora.tunes import notation
+from minigen.corpora.tunes.check import read_bits
+from minigen.corpora.tunes.first_line import FIRST_LINE, HELD_OUT, every_first_line, read_first_line
+from minigen.corpora.tunes.generate import body, document, half_way
+from minigen.corpora.tunes.harmony import HOME, Key
+from minigen.corpora.tunes.tables import DANCES, HIGHEST, LETTERS, MOODS
 from minigen.errors import UserError
 
 
 @pytest.fixture(scope="module")
-def sample() -> list[tunes.Written]:
-    return list(itertools.islice(tunes.tunes(seed=11), 2000))
+def sample() -> list[tunes.Tune]:
+    return list(itertools.islice(tunes.documents(seed=11), 2000))
 
 
 # ---- exactness -----------------------------------------------------------------------------------
@@ -31,7 +37,7 @@ def sample() -> list[tunes.Written]:
 
 @pytest.mark.parametrize("n", [500, pytest.param(2000, marks=pytest.mark.slow)])
 def test_a_tune_is_valid_and_read_at_the_probability_it_was_written_with(
-    n: int, sample: list[tunes.Written]
+    n: int, sample: list[tunes.Tune]
 ) -> None:
     for one in sample[:n]:
         verdict = tunes.check(one.text)
@@ -42,12 +48,12 @@ def test_a_tune_is_valid_and_read_at_the_probability_it_was_written_with(
 
 
 def test_no_choice_begins_another_so_a_text_is_made_in_one_way_only(
-    sample: list[tunes.Written],
+    sample: list[tunes.Tune],
 ) -> None:
     """And -log2 p is the bits of that one way: the probabilities of all texts add up to 1."""
     for one in sample[:100]:
-        walk = tunes.document()
-        options, at = next(walk), 0
+        choices = document()
+        options, at = next(choices), 0
         with pytest.raises(StopIteration):
             while True:
                 words = sorted(options)
@@ -55,7 +61,7 @@ def test_no_choice_begins_another_so_a_text_is_made_in_one_way_only(
                 assert all(weight > 0 for weight in options.values())
                 (choice,) = (option for option in options if one.text.startswith(option, at))
                 at += len(choice)
-                options = walk.send(choice)
+                options = choices.send(choice)
         assert at == len(one.text)
 
 
@@ -66,12 +72,12 @@ def test_options_are_drawn_as_often_as_their_weights_say() -> None:
     counted: Counter[str] = Counter()
     expected: dict[str, float] = {}
     for k in range(3000):
-        rng, walk = random.Random(f"{k}"), tunes.body(conditions)
-        options = next(walk)
+        rng, choices = random.Random(f"{k}"), body(conditions)
+        options = next(choices)
         for _ in range(2):
-            options = walk.send(next(iter(options)))  # P:A, and the chord of home
+            options = choices.send(next(iter(options)))  # P:A, and the chord of home
         expected = {option: 3000 * w / sum(options.values()) for option, w in options.items()}
-        counted[tunes.choose(options, rng)] += 1
+        counted[Dice(rng).weigh(options)] += 1
     assert line == "tune: a lively reel in D, 12 bars, ABA\n"
     assert counted.keys() <= expected.keys() and len(expected) > 10
     chi2 = sum((counted[option] - n) ** 2 / n for option, n in expected.items())
@@ -80,9 +86,9 @@ def test_options_are_drawn_as_often_as_their_weights_say() -> None:
 
 
 def test_first_lines_are_equally_likely_and_some_are_never_in_training(
-    sample: list[tunes.Written],
+    sample: list[tunes.Tune],
 ) -> None:
-    seen, held_out = tunes.first_lines(False), tunes.first_lines(True)
+    seen, held_out = every_first_line(False), every_first_line(True)
     assert not seen.keys() & held_out.keys()
     assert len(seen) > 600 and len(held_out) > 150
     n_lines = math.log2(len(seen))
@@ -91,18 +97,18 @@ def test_first_lines_are_equally_likely_and_some_are_never_in_training(
     for field, values in tunes.FIELDS.items():
         n = Counter(one.conditions[field] for one in sample)
         assert n.keys() == set(values)
-    for one in itertools.islice(tunes.tunes(11, "held_out"), 200):
+    for one in itertools.islice(tunes.documents(11, "held_out"), 200):
         assert one.text.partition("\n")[0] + "\n" in held_out
         assert tunes.check(one.text).valid
     pairs = {(one.conditions["mood"], one.conditions["dance"]) for one in sample}
-    assert not pairs & set(tunes.HELD_OUT)
+    assert not pairs & set(HELD_OUT)
 
 
 # ---- the text and the music ----------------------------------------------------------------------
 
 
 def test_tunes_differ_and_are_short_enough_for_the_models_context(
-    sample: list[tunes.Written],
+    sample: list[tunes.Tune],
 ) -> None:
     assert len({one.text for one in sample}) == len(sample)
     assert all(one.text.isascii() and 100 < len(one.text) < 450 for one in sample)
@@ -112,31 +118,31 @@ def test_tunes_differ_and_are_short_enough_for_the_models_context(
 
 def test_no_two_paces_of_a_dance_have_bars_of_as_many_notes() -> None:
     """So a mood can be told from its bars; and each bar fills its metre."""
-    for dance in tunes.DANCES.values():
+    for dance in DANCES.values():
         counts = [{bar.count("n") for bar in style.bars} for style in dance.styles.values()]
         assert len(set.union(*counts)) == sum(map(len, counts))
         for style in dance.styles.values():
             for bar in (*style.bars, *(f"{a} {style.goal}" for a in style.approach)):
                 music = bar.replace("n", "G")
                 text = f"X:1\nT:-\nM:{dance.metre}\nL:{style.unit}\nK:C\n{music} |]"
-                tune = notation.read(text)
+                tune = notation.parse(text)
                 assert tune.parts[0].bars[0].length == tune.metre, (bar, style)
 
 
 def test_chords_have_the_names_that_theory_gives_them() -> None:
     names = {"C": "C F G Am Dm", "A": "A D E F#m Bm", "F": "F Bb C Dm Gm", "D": "D G A Bm Em"}
     for key, expected in names.items():
-        assert [tunes.Key(key).chord(n) for n in ("I", "IV", "V", "vi", "ii")] == expected.split()
+        assert [Key(key).chord(n) for n in ("I", "IV", "V", "vi", "ii")] == expected.split()
     names = {"Am": "Am Dm Em C F G", "Bm": "Bm Em F#m D G A", "Dm": "Dm Gm Am F Bb C"}
     for key, expected in names.items():
         numerals = ("i", "iv", "v", "III", "VI", "VII")
-        assert [tunes.Key(key).chord(n) for n in numerals] == expected.split()
+        assert [Key(key).chord(n) for n in numerals] == expected.split()
 
 
-def test_chord_tones_sound_as_the_chord_does(sample: list[tunes.Written]) -> None:
+def test_chord_tones_sound_as_the_chord_does(sample: list[tunes.Tune]) -> None:
     """The grammar counts letters; here the key signature is heard, too."""
     for one in sample[:200]:
-        tune = notation.read(one.text)
+        tune = notation.parse(one.text)
         for _, bar in tune.played():
             for note in bar.notes:
                 chord = bar.chord_at(note.start)
@@ -145,11 +151,11 @@ def test_chord_tones_sound_as_the_chord_does(sample: list[tunes.Written]) -> Non
                     assert note.pitch % 12 in {p % 12 for p in notation.chord_pitches(chord)}
 
 
-def test_phrases_vary_but_are_kept(sample: list[tunes.Written]) -> None:
+def test_phrases_vary_but_are_kept(sample: list[tunes.Tune]) -> None:
     """Most repeated phrases end differently, for they lead elsewhere."""
     alike, different = 0, 0
     for one in sample:
-        tune = notation.read(one.text)
+        tune = notation.parse(one.text)
         first = tune.parts[0]
         for part in tune.parts[1:]:
             if part.name == first.name:
@@ -167,7 +173,7 @@ def test_prompts_say_what_is_asked_and_draw_the_rest() -> None:
     lines = {tunes.condition({"mood": "sad", "dance": "March"}, rng) for _ in range(200)}
     assert len(lines) > 20  # a held-out pair, too, can be asked for
     assert all(line.startswith("tune: a sad march in ") for line in lines)
-    assert all(tunes.read_first_line(line.strip())[1] == [] for line in lines)
+    assert all(read_first_line(line.strip())[1] == [] for line in lines)
 
 
 def test_an_opening_melody_begins_the_tune() -> None:
@@ -175,7 +181,7 @@ def test_an_opening_melody_begins_the_tune() -> None:
     line = "tune: a calm waltz in G, 16 bars, AABB"
     headers = r"X:1\nT:The \w+ \w+'s Waltz\nM:3/4\nL:1/4\nK:G"
     assert re.fullmatch(rf'{line}\n{headers}\nP:A\n\|:"G" B2 G', text)
-    assert tunes.read(text)[1] == len(text) - 1  # a beat's end is a blank, which is still to come
+    assert read_bits(text)[1] == len(text) - 1  # a beat's end is a blank, which is still to come
 
 
 def test_words_say_as_much_as_a_person_wants_to() -> None:
@@ -213,11 +219,11 @@ def test_what_no_tune_can_be_is_told_in_one_line(
 
 
 def test_for_other_programs_a_tune_has_a_tempo_and_no_first_line() -> None:
-    one = next(tunes.tunes(0))
+    one = next(tunes.documents(0))
     text = tunes.abc(one.text)
     assert text.startswith("X:1\nT:")
     assert re.search(r"^L:1/\d\nQ:\d/\d=\d+\nK:", text, flags=re.MULTILINE)
-    assert notation.read(text).parts == notation.read(one.text).parts
+    assert notation.parse(text).parts == notation.parse(one.text).parts
     assert tunes.abc("X:1\nT:No first line") == "X:1\nT:No first line"
 
 
@@ -358,7 +364,7 @@ def not_home(text: str, rng: random.Random) -> tuple[str, str]:
 
 @fault
 def not_the_home_chord(text: str, rng: random.Random) -> tuple[str, str]:
-    key = tunes.Key(tunes.check(text).conditions["key"])
+    key = Key(tunes.check(text).conditions["key"])
     last = [*re.finditer(r'"([^"]*)"', text)][-1]
     new = rng.choice([name for name in key.numerals if name != last[1]])
     faulty = f'{text[: last.start()]}"{new}"{text[last.end() :]}'
@@ -367,19 +373,19 @@ def not_the_home_chord(text: str, rng: random.Random) -> tuple[str, str]:
 
 @fault
 def not_half_way(text: str, rng: random.Random) -> tuple[str, str]:
-    key = tunes.Key(tunes.check(text).conditions["key"])
+    key = Key(tunes.check(text).conditions["key"])
     head, lines = music(text)
     spot = spots(lines, r'"[^"]*"')
     names = [line for line in lines if line.startswith("P:")]
-    n = 1 if "|:" in text else 2 * tunes.half_way(len(names)) + 1
+    n = 1 if "|:" in text else 2 * half_way(len(names)) + 1
     last = [s for s in spot if s[0] == n][-1]
-    home = key.chord(tunes.HOME[key.mode])
+    home = key.chord(HOME[key.mode])
     return join(head, replace(lines, last, f'"{home}"')), "no phrase ends half-way"
 
 
 @fault
 def foreign_chord(text: str, rng: random.Random) -> tuple[str, str]:
-    key = tunes.Key(tunes.check(text).conditions["key"])
+    key = Key(tunes.check(text).conditions["key"])
     spot = rng.choice([*re.finditer(r'"([^"]*)"', text)])
     foreign = [x + y for x in "ABCDEFG" for y in ("", "m", "#", "b") if x + y not in key.numerals]
     new = rng.choice(foreign)
@@ -398,9 +404,9 @@ def no_chord(text: str, rng: random.Random) -> tuple[str, str]:
 def beat_off_its_chord(text: str, rng: random.Random) -> tuple[str, str]:
     head, lines = music(text)
     n, found = rng.choice(spots(lines, r'(?<=" )[A-Ga-g]'))
-    step = tunes.LETTERS.index(found[0])
-    step += 1 if step < tunes.HIGHEST else -1  # between the notes of a chord there are others
-    faulty = join(head, replace(lines, (n, found), tunes.LETTERS[step]))
+    step = LETTERS.index(found[0])
+    step += 1 if step < HIGHEST else -1  # between the notes of a chord there are others
+    faulty = join(head, replace(lines, (n, found), LETTERS[step]))
     return faulty, r"a group of bar \d+ does not begin with a note of its chord"
 
 
@@ -424,13 +430,13 @@ def other(text: str, field: str, rng: random.Random) -> tuple[str, str, str]:
     old = tunes.check(text).conditions
     values = [v for v in tunes.FIELDS[field] if v != old[field]]
     if field in ("mood", "key"):  # of the same mode
-        key = tunes.Key(old["key"])
+        key = Key(old["key"])
         values = [
-            v for v in values if (tunes.MOODS[v].mode if field == "mood" else tunes.Key(v).mode)
+            v for v in values if (MOODS[v].mode if field == "mood" else Key(v).mode)
             == key.mode
         ]  # fmt: skip
     new = rng.choice(values)
-    line = tunes.FIRST_LINE.format(**{**old, field: new})
+    line = FIRST_LINE.format(**{**old, field: new})
     return line + "\n" + text.partition("\n")[2], old[field], new
 
 
@@ -443,7 +449,7 @@ def other_mood(text: str, rng: random.Random) -> tuple[str, str]:
 @fault
 def mood_of_the_other_mode(text: str, rng: random.Random) -> tuple[str, str]:
     old = tunes.check(text).conditions["mood"]
-    new = rng.choice([m for m in tunes.MOODS if tunes.MOODS[m].mode != tunes.MOODS[old].mode])
+    new = rng.choice([m for m in MOODS if MOODS[m].mode != MOODS[old].mode])
     return text.replace(old, new, 1), f"a {new} tune is in a"
 
 
@@ -474,7 +480,7 @@ def other_form(text: str, rng: random.Random) -> tuple[str, str]:
 @fault
 def unknown_value(text: str, rng: random.Random) -> tuple[str, str]:
     field = rng.choice(list(tunes.FIELDS))
-    line = tunes.FIRST_LINE.format(**{**tunes.check(text).conditions, field: "zebra"})
+    line = FIRST_LINE.format(**{**tunes.check(text).conditions, field: "zebra"})
     return line + "\n" + text.partition("\n")[2], f"{field}: zebra in the first line is none of"
 
 
@@ -509,7 +515,7 @@ def foreign_sign(text: str, rng: random.Random) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("kind", list(FAULTS))
-def test_planted_faults_are_found_and_named(kind: str, sample: list[tunes.Written]) -> None:
+def test_planted_faults_are_found_and_named(kind: str, sample: list[tunes.Tune]) -> None:
     """Each with a complaint that fits; none passes as valid."""
     rng = random.Random(kind)
     tried = 0
@@ -530,7 +536,7 @@ def test_planted_faults_are_found_and_named(kind: str, sample: list[tunes.Writte
 
 @pytest.mark.slow
 def test_ten_thousand_tunes_are_valid_and_nearly_all_of_a_thousand_faults_are_found() -> None:
-    many = [*itertools.islice(tunes.tunes(seed=12), 10_000)]
+    many = [*itertools.islice(tunes.documents(seed=12), 10_000)]
     assert sum(tunes.check(one.text).valid for one in many) == len(many)
     for kind, plant in FAULTS.items():
         rng = random.Random(kind)
@@ -540,7 +546,7 @@ def test_ten_thousand_tunes_are_valid_and_nearly_all_of_a_thousand_faults_are_fo
 
 
 @pytest.mark.parametrize("kind", list(FAULTS))
-def test_obeying_is_judged_apart_from_validity(kind: str, sample: list[tunes.Written]) -> None:
+def test_obeying_is_judged_apart_from_validity(kind: str, sample: list[tunes.Tune]) -> None:
     """A tune with another title still is what its first line says; one in another key is not."""
     obeying = {"other_title", "headers_out_of_order", "not_half_way"}
     disobeying = {name for name in FAULTS if name.startswith(("other_", "lost_", "not_home"))}
@@ -555,7 +561,7 @@ def test_obeying_is_judged_apart_from_validity(kind: str, sample: list[tunes.Wri
 
 def test_the_checker_reads_music_that_no_grammar_wrote() -> None:
     """Other spellings of a tune are as well formed and as obedient, though not the grammar's."""
-    one = next(one for one in tunes.tunes(0) if one.conditions["form"] == "AABA")
+    one = next(one for one in tunes.documents(0) if one.conditions["form"] == "AABA")
     head, lines = music(one.text)
     spelt = join(head, [line.replace("|", "  |\n", 1) for line in lines]) + "\n% a remark"
     verdict = tunes.check(spelt)
@@ -563,18 +569,18 @@ def test_the_checker_reads_music_that_no_grammar_wrote() -> None:
     assert re.match("not a tune of this grammar, near", verdict.complaints[0])
 
 
-def test_any_text_at_all_gets_a_verdict(sample: list[tunes.Written]) -> None:
+def test_any_text_at_all_gets_a_verdict(sample: list[tunes.Tune]) -> None:
     header = "tune: a sad waltz in Am, 8 bars, AA\nX:1\nT:x\nM:3/4\nL:1/8\nK:Am\n"
     bodies = ("", "z6", '"Am"', "C", "|:", '"X"C6 |', "P:A\nz|]", "C/0", "C0", "> C", "\n\n")
     for text in ("", "\n", "tune:", "X:1", "x" * 5000, '"' * 99, "é \x00 \ud800"):
         verdict = tunes.check(text)
         assert not verdict.valid and not verdict.obeys and verdict.complaints
-    for body in bodies:
-        verdict = tunes.check(header + body)
+    for music_text in bodies:
+        verdict = tunes.check(header + music_text)
         assert not verdict.valid and not verdict.obeys and verdict.complaints
 
 
-def test_verdicts_on_spoilt_tunes_are_whole(sample: list[tunes.Written]) -> None:
+def test_verdicts_on_spoilt_tunes_are_whole(sample: list[tunes.Tune]) -> None:
     """Whatever happens to a tune: valid, without complaints and with bits, or none of the three."""
     rng = random.Random(1)
     n_valid = 0
@@ -609,18 +615,18 @@ def test_tunes_are_saved_although_nobody_reads_them(
     os.close(reader)
     with open(writer, "w", buffering=1, encoding="utf-8") as pipe:
         monkeypatch.setattr("sys.stdout", pipe)
-        tunes.main(["--count", "1", "--save", str(tmp_path)])
+        command.main(["tunes", "--count", "1", "--save", str(tmp_path)])
     assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_tunes_are_saved_to_hear_and_to_see(tmp_path: Path) -> None:
-    tunes.main(["--count", "1", "--save", str(tmp_path / "new")])
+    command.main(["tunes", "--count", "1", "--save", str(tmp_path / "new")])
     names = sorted(path.name for path in (tmp_path / "new").iterdir())
     assert names == ["tune.abc", "tune.png", "tune.txt", "tune.wav"]
-    text = next(tunes.tunes(0)).text
+    text = next(tunes.documents(0)).text
     assert (tmp_path / "new" / "tune.abc").read_text(encoding="utf-8") == tunes.abc(text) + "\n"
     (tmp_path / "two.txt").write_text(f"{text}\n\ntune: no tune\n\n{text}\n", encoding="ascii")
-    tunes.main(["--check", str(tmp_path / "two.txt"), "--save", str(tmp_path / "two")])
+    command.main(["tunes", "--check", str(tmp_path / "two.txt"), "--save", str(tmp_path / "two")])
     assert len(list((tmp_path / "two").iterdir())) == 2 * 3 + 1  # the text of both is one file
     with pytest.raises(UserError, match=r"tune 2 cannot be read: no line begins with X:.*--seed"):
         tunes.save([text, "no tune", text], tmp_path / "x.abc")
@@ -629,4 +635,4 @@ def test_tunes_are_saved_to_hear_and_to_see(tmp_path: Path) -> None:
         tunes.save([text], tmp_path / "no" / "x.abc")
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(UserError, match=r"cannot make .*file: "):
-        tunes.main(["--count", "1", "--save", str(tmp_path / "file")])
+        command.main(["tunes", "--count", "1", "--save", str(tmp_path / "file")])

@@ -27,11 +27,12 @@ back, counts them, and knows their entropy without sampling.
 from __future__ import annotations
 
 import math
-import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+
+from minigen.corpora.dice import Dice
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class By:
 Rule = Sequence[str] | By
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Slot:
     """One `{mention}` of the rule `name` in a template."""
 
@@ -173,7 +174,7 @@ class Grammar:
             if len({len(templates) for templates in self.cases[name].values()}) > 1:
                 raise ValueError(f"remembered rule {name} has cases that differ in size")
         self._keys = {name: self._find_keys(name) for name in rules}
-        # The same templates for the reader, with the word lists in place of their slots.
+        # The same templates for the parser, with the word lists in place of their slots.
         self.readable: dict[str, tuple[tuple[str, int, ReadableTemplate], ...]] = {
             name: tuple(
                 (
@@ -187,34 +188,26 @@ class Grammar:
             for name, cases in self.cases.items()
         }
 
-    # ---- writing -------------------------------------------------------------------------------
+    # ---- drawing -------------------------------------------------------------------------------
 
-    def write(self, rng: random.Random) -> tuple[str, int, dict[str, str]]:
-        """Draw a text. Returns it, 1 / its probability, and the remembered words."""
+    def draw(self, dice: Dice) -> tuple[str, dict[str, str]]:
+        """Draw a text; return it, and the remembered words."""
         memory: dict[str, str] = {}
-        ways = 1
         for name in self.remembered:
-            word, n = self._write(name, memory, rng)
-            memory[name] = word
-            ways *= n
-        text, n = self._write(self.start, memory, rng)
-        return text, ways * n, memory
+            memory[name] = self.draw_rule(name, memory, dice)
+        return self.draw_rule(self.start, memory, dice), memory
 
-    def _write(self, name: str, memory: Mapping[str, str], rng: random.Random) -> tuple[str, int]:
-        templates = self._templates(name, memory)
-        ways = len(templates)
+    def draw_rule(self, name: str, memory: Mapping[str, str], dice: Dice) -> str:
+        """Draw a text of the rule `name`, given the remembered words."""
         text = ""
-        # random() is the one method whose numbers Python promises to keep for ever.
-        for item in templates[int(rng.random() * ways)]:
+        for item in dice.choose(self._templates(name, memory)):
             if isinstance(item, str):
                 text += item
             elif item.name in memory:
                 text += item.dress(memory[item.name])
             else:
-                word, n = self._write(item.name, memory, rng)
-                text += item.dress(word)
-                ways *= n
-        return text, ways
+                text += item.dress(self.draw_rule(item.name, memory, dice))
+        return text
 
     # ---- reading -------------------------------------------------------------------------------
 
@@ -224,11 +217,11 @@ class Grammar:
         >>> Grammar({"start": ("{pet} and {pet}",), "pet": ("cat", "dog")}, []).ways("cat and cat")
         4
         """
-        for reading in Reader(self, text).readings(self.start):
+        for reading in Parser(self, text).readings(self.start):
             memory: dict[str, str] = {}
             agrees = all(memory.setdefault(m.name, m.value) == m.value for m in reading.mentions)
             if agrees and reading.end == len(text):
-                return reading.ways * self._casts()
+                return reading.ways * self._n_memories()
         return None
 
     # ---- measuring -----------------------------------------------------------------------------
@@ -238,7 +231,7 @@ class Grammar:
 
         H = -sum_x p(x) log2 p(x); by the chain rule it is a sum over draws (Shannon 1948, sec. 6).
         """
-        return math.log2(self._casts()) + self._mean_bits(self.start, {})
+        return math.log2(self._n_memories()) + self._mean_bits(self.start, {})
 
     def _mean_bits(self, name: str, known: Mapping[str, str]) -> float:
         """Mean bits of a rule's draws, if the remembered words are `known` or still random."""
@@ -261,7 +254,7 @@ class Grammar:
             self._count(self.start, dict(zip(keys, setting, strict=True)), counted)
             for setting in product(*words)
         ]
-        return self._casts() // len(counts) * sum(counts)
+        return self._n_memories() // len(counts) * sum(counts)
 
     def _count(
         self, name: str, memory: Mapping[str, str], counted: dict[tuple[str, ...], int]
@@ -274,7 +267,7 @@ class Grammar:
             )
         return counted[memo]
 
-    def _casts(self) -> int:
+    def _n_memories(self) -> int:
         """The number of ways to draw all remembered words; they are equally likely."""
         return math.prod(len(next(iter(self.cases[name].values()))) for name in self.remembered)
 
@@ -286,8 +279,8 @@ class Grammar:
     # ---- the tables ----------------------------------------------------------------------------
 
     def _templates(self, name: str, memory: Mapping[str, str]) -> tuple[Template, ...]:
-        key = self.by_key[name]
-        return self.cases[name][memory[key] if key else ""]
+        cases, key = self.cases[name], self.by_key[name]
+        return cases[memory[key]] if key else cases[""]
 
     def _all_slots(self) -> Iterator[Slot]:
         for cases in self.cases.values():
@@ -331,7 +324,7 @@ class Grammar:
         return tuple(sorted(keys))
 
 
-class Reader:
+class Parser:
     """Reads one text. `furthest` is how far any reading came: where a faulty text goes wrong.
 
     A mention of a remembered rule may be any of its words here, and the readings list what they
@@ -389,7 +382,7 @@ class Reader:
         yield Reading(end, ways, mentions)
 
     def _fail(self, expected: str, end: int) -> None:
-        """Note that the text is fine up to `end` at least, and does not go on as `expected`."""
+        """Note that the text is fine up to `end` at least, and does not continue as `expected`."""
         if end + len(expected) > self.furthest:
             while expected and self.text[end : end + 1] == expected[0]:
                 end, expected = end + 1, expected[1:]

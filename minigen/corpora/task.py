@@ -1,41 +1,39 @@
-"""What a model can be asked for: a medium is a corpus whose documents say first what they are like.
+"""Tasks: corpora whose documents begin with a line of conditions, which a model learns to keep.
 
-A tale, a picture and a tune each begin with a line of conditions. The medium knows the words that
-such a line has, and how to check a document against it. Which medium a text is can be seen from its
-beginning.
+A tale, a picture and a tune each say in their first line what they are to be like. The task of a
+corpus knows the words that such a line can have, and checks a document against it. So a trained
+model can be asked for a text, and its answer can be judged by a program.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import random
 import re
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-import minigen
-from minigen import corpora
+from minigen.corpora.splits import Document
 from minigen.errors import UserError
 
-# Of the documents of each; in the order in which a prompt is tried, as a tale takes any words.
+SYNTHETIC = ("tales", "pictures", "tunes")  # corpora that a grammar writes; each has a task
+# How the documents of each begin, in the order in which a prompt is tried: a tale takes any words.
 BEGINNINGS = {"pictures": "picture:", "tunes": "tune:", "tales": "hero:"}
-ABC = re.compile(r"^X:.*\n(?:[A-Za-z]:.*\n|%.*\n)*K:", re.MULTILINE)  # how a tune's header goes
+ABC = re.compile(r"^X:.*\n(?:[A-Za-z]:.*\n|%.*\n)*K:", re.MULTILINE)  # a tune's header
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What `check` found out about a text.
+    """The result of `check`.
 
-    well_formed: it has the form of a document of its medium, whatever its first line asks for.
-    obeys: it is as its first line says.
-    valid: the corpus itself could have written it, to the letter.
+    well_formed: the text has the form of a document of its task, whatever its first line asks for.
+    obeys: the text is as its first line says.
+    valid: the corpus itself could have written the text, to the letter.
     complaints: why not, in plain words; empty exactly if the text is valid.
-    bits: -log2 p(text), if it is valid.
-    conditions: what the first line says, as far as it could be read.
+    bits: -log2 p(text), if the text is valid.
+    conditions: the values of the first line's fields, as far as the line could be read.
     """
 
     well_formed: bool
@@ -46,26 +44,34 @@ class Verdict:
     conditions: dict[str, str]
 
 
-class Medium(Protocol):
-    """The module of such a corpus."""
+class Task(Protocol):
+    """The package of a corpus: how to write its documents, ask for one, and check one."""
 
-    NOUN: str  # what one of its documents is called
+    VERSION: int  # of the text format: the same version and seed give the same bytes
+    SPLITS: tuple[str, ...]  # files of the corpus
+    NOUN: str  # for one document
     ENDINGS: tuple[str, ...]  # of the files that `save` writes
     WHOLE: bool  # a terminal shows a document when it is whole, and no part of it before
 
     @property
     def FIELDS(self) -> Mapping[str, tuple[str, ...]]:
-        """What the first line says, in its order, and the words that it has for each."""
+        """The fields of the first line, in its order, and the words that each can have."""
+
+    def documents(self, seed: int, split: str = "train") -> Iterator[Document]:
+        """Yield documents without end; the k-th is a function of (seed, split, k)."""
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        """Write the corpus as `splits.write` does; return the facts."""
 
     def prompt(self, text: str, rng: random.Random) -> str:
-        """The beginning of a first line, for words as a person types them.
+        """Return the beginning of a first line, for words as a person types them.
 
-        What stands at the end of the line and was not said is left to the model, the rest drawn.
-        Raises UserError for words that no first line has.
+        The end of the line is left to the model where the words do not say it; any other gap is
+        drawn. Raises UserError for words that no first line has.
         """
 
     def condition(self, given: Mapping[str, str], rng: random.Random) -> str:
-        """A first line, its end included, with values of some fields; the others are drawn.
+        """Return a first line, its end included, with values of some fields; draw the others.
 
         Raises UserError if no first line says that.
         """
@@ -74,48 +80,55 @@ class Medium(Protocol):
         """Read a text as a document; blank lines before and after it do not count."""
 
     def show(self, text: str) -> str:
-        """A document for a terminal with colours."""
+        """Return a document for a terminal with colours."""
 
     def save(self, texts: Sequence[str], path: Path) -> None:
-        """Write documents as a file, or as many, of the kind that the ending of `path` says.
+        """Write documents as one file or several, of the kind that the ending of `path` says.
 
-        Raises UserError for what cannot be written, after all that can be.
+        Raises UserError for a text that cannot be saved, after all others are.
         """
 
 
-def named(corpus: str) -> Medium:
-    """The medium of a corpus."""
-    # Not at the top of the file: they import this one, and a run needs one of them or none.
-    return cast(Medium, importlib.import_module(f"minigen.corpora.{corpus}"))
+def get(corpus: str) -> Task:
+    """Return the task of a corpus."""
+    # The one import by name: the packages import this file for `Verdict`, and a run needs one of
+    # them or none.
+    return cast(Task, importlib.import_module(f"minigen.corpora.{corpus}"))
 
 
-def of(text: str) -> Medium | None:
-    """The medium that a text is; None for a text of any other kind."""
+def detect(text: str) -> Task | None:
+    """Return the task that a text belongs to by its beginning; None for any other text."""
     found = [corpus for corpus, words in BEGINNINGS.items() if text.startswith(words)]
-    return named(found[0]) if found else None
+    return get(found[0]) if found else None
 
 
-def written_as(text: str) -> Medium | None:
-    """The medium as whose documents a text can be saved: also ABC notation without a first line."""
-    return of(text) or (named("tunes") if ABC.search(text) else None)
+def for_saving(text: str) -> Task | None:
+    """Return the task whose `save` can write a text: also for ABC notation without a first line."""
+    return detect(text) or (get("tunes") if ABC.search(text) else None)
 
 
-def trained(state: Mapping[str, Any]) -> list[Medium]:
-    """The media that the model of a checkpoint with this `state` was trained on."""
-    names = corpora.written(state.get("config", {}).get("data", ()))
-    return [named(corpus) for corpus in BEGINNINGS if corpus in names]
+def synthetic(data: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the synthetic corpora in the entries of a --data."""
+    names = {name.strip() for given in data for name in given.split(",")}
+    return tuple(name for name in SYNTHETIC if name in names)
 
 
-def prompt(media: Sequence[Medium], text: str, rng: random.Random) -> str:
-    """What a model that was trained on these media is to go on from, for words that were typed.
+def trained_on(state: Mapping[str, Any]) -> list[Task]:
+    """Return the tasks that the model of a checkpoint with this `state` was trained on."""
+    names = synthetic(state.get("config", {}).get("data", ()))
+    return [get(corpus) for corpus in BEGINNINGS if corpus in names]
 
-    What begins as documents do is taken to the letter, and so is all without any medium. Raises
-    UserError if the words are those of no medium.
+
+def prompt(tasks: Sequence[Task], text: str, rng: random.Random) -> str:
+    """Return the prompt that typed words are for a model that was trained on these tasks.
+
+    A text that begins as documents do is a prompt as it is, and so is any text without tasks.
+    Raises UserError if the words are those of no task.
     """
-    if not text.strip() or of(text) or not media:
+    if not text.strip() or detect(text) or not tasks:
         return text
     refused = []
-    for one in media:
+    for one in tasks:
         try:
             return one.prompt(text, rng)
         except UserError as error:
@@ -123,10 +136,10 @@ def prompt(media: Sequence[Medium], text: str, rng: random.Random) -> str:
     raise UserError("; or ".join(refused))
 
 
-def condition(media: Sequence[Medium], pairs: str, rng: random.Random) -> str:
-    """The same for conditions such as "mood=sad,dance=waltz"; other fields are drawn.
+def condition(tasks: Sequence[Task], pairs: str, rng: random.Random) -> str:
+    """Return the first line for conditions such as "mood=sad,dance=waltz"; draw other fields.
 
-    Raises UserError if that asks for nothing that is one of these media, or for more than one.
+    Raises UserError if the conditions fit none of the tasks, or more than one.
     """
     given: dict[str, str] = {}
     for pair in pairs.split(","):
@@ -135,7 +148,7 @@ def condition(media: Sequence[Medium], pairs: str, rng: random.Random) -> str:
             raise UserError(f"{pair!r} is no condition; it is such as mood=sad,dance=waltz")
         given[field] = value
     lines, refused = dict[str, str](), list[str]()
-    for one in media:
+    for one in tasks:
         try:
             lines[one.NOUN] = one.condition(given, rng)
         except UserError as error:
@@ -148,14 +161,14 @@ def condition(media: Sequence[Medium], pairs: str, rng: random.Random) -> str:
 
 
 def first_lines(text: str, n: int = 1) -> str:
-    """So many lines of a document, their ends included; the first says what it is to be like."""
+    """Return the first `n` lines of a document with their ends; the first has the conditions."""
     return "".join(text.splitlines(keepends=True)[:n])
 
 
-def known(
+def parse_fields(
     noun: str, fields: Mapping[str, Sequence[str]], given: Mapping[str, str]
 ) -> dict[str, str]:
-    """The given conditions in the medium's own spelling.
+    """Return the given conditions in the task's own spelling.
 
     Raises UserError for a field that a document of this kind lacks, or a value that it cannot have.
     """
@@ -170,52 +183,9 @@ def known(
     return spelled
 
 
-def draw(options: Sequence[str], rng: random.Random) -> str:
-    """One of them, each as probable; random() gives the same numbers on every Python."""
-    return options[int(rng.random() * len(options))]
-
-
 def save_text(texts: Sequence[str], path: Path, joint: str = "\n\n") -> None:
     """Write texts with `joint` between them. Raises UserError if they cannot be written."""
     try:
         path.write_text(joint.join(texts) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; give another place") from None
-
-
-def flags(noun: str) -> argparse.ArgumentParser:
-    """Those of the command that each of these corpora is."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m minigen.corpora.{noun}s", description=f"Print {noun}s, or check some."
-    )
-    parser.add_argument("--version", action="version", version=f"minigen {minigen.__version__}")
-    parser.add_argument("--seed", type=int, default=0, help=f"which {noun}s")
-    parser.add_argument("--count", type=int, default=3, help=f"how many {noun}s")
-    parser.add_argument(
-        "--check", metavar="FILE", help=f"check a file's {noun}s; - is standard input"
-    )
-    return parser
-
-
-def check_file(path: str, noun: str, check: Callable[[str], Verdict]) -> list[str]:
-    """Print what is wrong with each document of a file; returns the well-formed ones.
-
-    Args:
-        path: a file with blank lines or rules between documents; - is standard input.
-    """
-    try:
-        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    lines = data.decode("utf-8", errors="replace").replace("\r\n", "\n")
-    texts = [text for text in re.split(r"\n(?:-*\n)+", lines.strip("\n")) if text]
-    verdicts = [check(text) for text in texts]
-    for number, verdict in enumerate(verdicts, 1):
-        for complaint in verdict.complaints:
-            print(f"{noun} {number}: {complaint}")
-    print(
-        f"{len(verdicts)} {noun}s, {sum(v.well_formed for v in verdicts)} well-formed, "
-        f"{sum(v.obeys for v in verdicts)} obey their first line, "
-        f"{sum(v.valid for v in verdicts)} valid"
-    )
-    return [text for text, one in zip(texts, verdicts, strict=True) if one.well_formed]

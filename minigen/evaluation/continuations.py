@@ -61,7 +61,7 @@ def excerpts(
     n_plain = 0
     for document in np.split(ids, np.flatnonzero(ids == tokens.end_of_text))[1:]:
         text = tokenizer.decode(document[1:].tolist())
-        if task.of(text):
+        if task.detect(text):
             line = task.first_lines(text, n_lines)
             body = text.removeprefix(line)
             rest = [*tokenizer.encode(body), tokens.end_of_text]
@@ -207,10 +207,10 @@ def fidelity(texts: Sequence[Excerpt]) -> Figures:
     """
     verdicts, by_chance = [], []
     for i, one in enumerate(texts):
-        check = _medium(one).check
+        check = _task(one).check
         verdicts.append(check(one.line + one.body))
         for other in itertools.chain(texts[i + 1 :], texts[:i]):
-            if other.line != one.line and _medium(other) is _medium(one):
+            if other.line != one.line and _task(other) is _task(one):
                 by_chance.append(check(other.line + one.body).obeys)
                 break
     return {
@@ -222,8 +222,8 @@ def fidelity(texts: Sequence[Excerpt]) -> Figures:
     }
 
 
-def _medium(one: Excerpt) -> task.Medium:
-    found = task.of(one.line)
+def _task(one: Excerpt) -> task.Task:
+    found = task.detect(one.line)
     assert found is not None
     return found
 

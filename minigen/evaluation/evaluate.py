@@ -360,7 +360,7 @@ def separator_for(config: EvaluateConfig, settings: Mapping[str, Any] | None) ->
         return None
     if settings is None:
         return corpora.AUTO
-    return corpora.BETWEEN if corpora.written(settings["data"]) else settings["separator"]
+    return corpora.BETWEEN if corpora.synthetic(settings["data"]) else settings["separator"]
 
 
 def training_text(tokens: TokenFile, tokenizer: Tokenizer) -> LongText:

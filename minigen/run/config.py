@@ -123,7 +123,7 @@ def separator_of(data: tuple[str, ...], settings: Mapping[str, Any]) -> str | No
         settings: the configuration that the model was trained with; empty: it is not known.
     """
     separator: str | None = settings.get("separator")
-    return corpora.AUTO if corpora.written(data) or separator is None else separator
+    return corpora.AUTO if corpora.synthetic(data) or separator is None else separator
 
 
 def resolve(flags: TrainConfig) -> TrainConfig:
@@ -131,7 +131,7 @@ def resolve(flags: TrainConfig) -> TrainConfig:
 
     Raises `UserError` for a value out of its range, and for flags that exclude each other.
     """
-    written, minutes = corpora.written(flags.data), flags.minutes or 2
+    written, minutes = corpora.synthetic(flags.data), flags.minutes or 2
     if written == ("tales",) or (not written and minutes < 2):
         # Tales are simple, and in less than two minutes more steps are worth more than weights.
         fitting = "tiny"

@@ -117,7 +117,7 @@ def _old_tokens(
         most_chars: about this number of characters is read of a longer text; 0: all are.
     """
     try:
-        separator = None if corpora.written(old_data) else settings.get("separator")
+        separator = None if corpora.synthetic(old_data) else settings.get("separator")
         old = corpora.find(old_data, data_folder(), separator)
         cache = data_folder() / "cache"
         _, _, val_tokens = prepare(old, tokenizer, "", 0, cache, most_chars=most_chars)

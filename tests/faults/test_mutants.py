@@ -40,13 +40,11 @@ MUTANTS = {
         "test_kills.py::test_order_of_flushes",
     ),
     "the optimiser's state": Mutant(
-        "train:train",
-        "optimizer.load(distributed.scatter(last.optimizer, optimizer.state), step - skipped)",
-        "pass",
+        "start:_resume", "optimizer.load(averages, last.step - n_skipped)", "pass",
         "test_kills.py::test_killed_ten_times",
     ),
     "the seed of a step": Mutant(
-        "train:gradients", "torch.manual_seed(int(key))", "pass",
+        "train:accumulate_gradients", "torch.manual_seed(int(key))", "pass",
         "test_kills.py::test_killed_ten_times",
     ),
     "the manifest's check": Mutant(
@@ -54,7 +52,7 @@ MUTANTS = {
         "test_damage.py::test_every_damage_is_named_and_passed_over",
     ),
     "the finite check": Mutant(
-        "train:is_finite", "return bool((loss.isfinite() & norm.isfinite()).item())", "return True",
+        "run.run:Run.is_finite", "bool((loss.isfinite() & norm.isfinite()).item())", "True",
         "test_signals.py::test_what_is_no_number_is_not_learnt",
     ),
     "the lock": Mutant(
@@ -70,7 +68,7 @@ MUTANTS = {
         "test_hostile.py::test_handcrafted",
     ),
     "the text's check": Mutant(
-        "train:train", 'last.state["content"] != content', "False",
+        "start:_prepare", 'last.state["content"] != text.content', "False",
         "test_disk.py::test_another_text_config_or_tokenizer_is_refused",
     ),
     "a field's values": Mutant(
@@ -124,7 +122,7 @@ MUTANTS = {
         "test_machines.py::test_an_error_of_the_disk_is_no_lack",
     ),
     "the documents of a user's text": Mutant(
-        "corpora:_between", "count_documents(plain, END_OF_TEXT)", "0",
+        "separator:between", "count_documents(plain, END_OF_TEXT)", "0",
         "../test_own_text.py::test_end_of_text_in_a_file_separates_documents",
     ),
     "a tokenizer's truncation is set aside": Mutant(

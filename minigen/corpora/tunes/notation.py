@@ -1,4 +1,4 @@
-"""Tunes as other programs write them: reads ABC notation (the standard v2.1).
+"""ABC notation (the standard v2.1): tunes as other programs write them.
 
     X:1                     a number             The body: letters are notes, C to B and an octave
     T:The Fox's Waltz       the title            higher c to b, then a length in units of L. Words
@@ -79,7 +79,9 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Tune:
+class Score:
+    """The music of a tune."""
+
     headers: dict[str, str]
     parts: tuple[Part, ...]
 
@@ -110,8 +112,8 @@ MARK = re.compile(
 )
 
 
-def read(text: str, left_out: Counter[str] | None = None) -> Tune:
-    """The first tune of a text; what stands before its X: does not count, nor do comments.
+def parse(text: str, left_out: Counter[str] | None = None) -> Score:
+    """Return the first tune of a text; text before its X: does not count, nor do comments.
 
     Args:
         left_out: counts what cannot be read, each such sign, and the tune is read without it. A
@@ -119,7 +121,7 @@ def read(text: str, left_out: Counter[str] | None = None) -> Tune:
 
     Raises UserError that says what cannot be read, and in which line.
 
-    >>> tune = read('X:1\\nT:Home\\nM:2/4\\nL:1/8\\nK:D\\n"D"FA d2 |]')
+    >>> tune = parse('X:1\\nT:Home\\nM:2/4\\nL:1/8\\nK:D\\n"D"FA d2 |]')
     >>> [note.pitch for note in tune.parts[0].bars[0].notes]
     [66, 69, 74]
     """
@@ -153,7 +155,7 @@ def read(text: str, left_out: Counter[str] | None = None) -> Tune:
     body.begin("")
     if not body.parts:
         raise UserError("the tune has no notes")
-    return Tune(headers, tuple(body.parts))
+    return Score(headers, tuple(body.parts))
 
 
 def _readable(headers: dict[str, str], left_out: Counter[str]) -> dict[str, str]:
@@ -251,7 +253,7 @@ class _Body:
         self.time += length
 
     def break_rhythm(self, sign: str) -> None:
-        """The note before > gets half of the length of the one behind it; with < it gives it."""
+        """Lengthen the note before > by half, and halve the next one; < is the other way round."""
         longer, shorter = Fraction(3, 2), Fraction(1, 2)
         times, self.next_times = (longer, shorter) if sign == ">" else (shorter, longer)
         note = self.notes[-1]

@@ -12,9 +12,10 @@ import pytest
 
 from minigen.corpora import pictures
 from minigen.corpora.pictures import render
+from minigen.corpora.pictures.tables import LETTERS
 from minigen.errors import UserError
 
-TEXTS = [one.text for one in itertools.islice(pictures.pictures(0), 5)]
+TEXTS = [one.text for one in itertools.islice(pictures.documents(0), 5)]
 
 
 def rgb(letter: str) -> list[int]:
@@ -23,7 +24,7 @@ def rgb(letter: str) -> list[int]:
 
 
 def test_every_letter_of_the_corpus_has_a_look_of_its_own() -> None:
-    assert render.PALETTE.keys() == pictures.LETTERS
+    assert render.PALETTE.keys() == LETTERS
     assert len(set(render.PALETTE.values())) == len(render.PALETTE)
 
 

@@ -1,4 +1,4 @@
-"""Media: what a text is, what can be asked for, and one way to deal with all three."""
+"""Tasks: what a text is, what can be asked for, and the promises that all three corpora keep."""
 
 from __future__ import annotations
 
@@ -16,49 +16,51 @@ from typing import Any
 
 import pytest
 from digests import digests
-from forks import ROOT, Server
 
 from minigen import corpora
-from minigen.corpora import pictures, tales, task, tunes
+from minigen.corpora import command, pictures, tales, task, tunes
 from minigen.errors import UserError
 
 TEXTS = {
-    "tales": next(tales.tales(3)).text,
-    "pictures": next(pictures.pictures(3)).text,
-    "tunes": next(tunes.tunes(3)).text,
+    "tales": next(tales.documents(3)).text,
+    "pictures": next(pictures.documents(3)).text,
+    "tunes": next(tunes.documents(3)).text,
 }
 
 
-def test_each_corpus_that_a_grammar_writes_is_a_medium() -> None:
-    assert set(TEXTS) == set(task.BEGINNINGS) == set(corpora.WRITTEN)
+def test_each_corpus_that_a_grammar_writes_has_a_task() -> None:
+    """Each synthetic corpus is found by its name and by how its documents begin."""
+    assert set(TEXTS) == set(task.BEGINNINGS) == set(corpora.SYNTHETIC)
 
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_a_text_is_known_by_its_beginning(name: str) -> None:
-    found = task.of(TEXTS[name])
-    assert found is task.named(name)
+    """A document is detected as one of its task, and no other text is."""
+    found = task.detect(TEXTS[name])
+    assert found is task.get(name)
     assert found.check(TEXTS[name]).valid
-    assert task.of(f" {TEXTS[name]}") is None and task.of("") is None
+    assert task.detect(f" {TEXTS[name]}") is None and task.detect("") is None
 
 
 def test_a_prompt_that_begins_as_documents_do_is_taken_to_the_letter() -> None:
-    media, rng = [task.named(name) for name in task.BEGINNINGS], random.Random(0)
+    """Words are turned into a first line only where the text is none yet, and a task is known."""
+    tasks, rng = [task.get(name) for name in task.BEGINNINGS], random.Random(0)
     for raw in ("", "picture: a big", "picture: any words\n......", "tune: a loud one", "hero: x"):
-        for some in (media, media[:1], media[1:2], []):
+        for some in (tasks, tasks[:1], tasks[1:2], []):
             assert task.prompt(some, raw, rng) == raw
     assert task.prompt([], "a loud one", rng) == "a loud one"
     with pytest.raises(UserError, match=r"the caption says \"loud\".*; or no tune is asked"):
-        task.prompt(media[:2], "a loud one", rng)
+        task.prompt(tasks[:2], "a loud one", rng)
 
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_a_condition_holds_for_what_is_made_from_it(name: str) -> None:
     """Each value of each field can be asked for, and the check reads it from the first line."""
-    one, rng = task.named(name), random.Random(0)
+    one, rng = task.get(name), random.Random(0)
     for field, options in one.FIELDS.items():
         for option in options:
             line = one.condition({field: option.upper()}, rng)
-            assert task.of(line) is one and task.first_lines(f"{line}more\nmore") == line
+            assert task.detect(line) is one and task.first_lines(f"{line}more\nmore") == line
             assert one.check(line).conditions[field] == option
     with pytest.raises(UserError, match=f"a {one.NOUN} has no 'hat'; it has "):
         one.condition({"hat": "red"}, rng)
@@ -68,8 +70,9 @@ def test_a_condition_holds_for_what_is_made_from_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_each_ending_of_a_medium_is_a_file(name: str, tmp_path: Path) -> None:
-    one = task.named(name)
+def test_each_ending_of_a_task_is_a_file(name: str, tmp_path: Path) -> None:
+    """A document can be saved in each way that its task names."""
+    one = task.get(name)
     for ending in one.ENDINGS:
         one.save([TEXTS[name]], tmp_path / f"x{ending}")
         assert (tmp_path / f"x{ending}").stat().st_size > 100
@@ -84,8 +87,7 @@ Stream = Callable[..., Any]  # of seed and split: documents with their text and 
 
 
 def stream(name: str) -> Stream:
-    found: Stream = getattr(MODULES[name], name)
-    return found
+    return task.get(name).documents
 
 
 @pytest.mark.parametrize(
@@ -119,6 +121,8 @@ def test_the_same_seed_gives_the_same_bytes_on_every_python(
 def test_the_kth_document_depends_on_seed_split_and_k_alone(
     name: str, kth: Callable[[], Any]
 ) -> None:
+    """Nothing that was drawn before, and no other stream, changes a document."""
+
     def first(seed: int, split: str = "train") -> list[str]:
         return [one.text for one in itertools.islice(stream(name)(seed, split), 20)]
 
@@ -184,18 +188,18 @@ def test_what_the_command_prints_it_also_accepts(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    main = MODULES[name].main
-    main(["--seed", "9", "--count", "4"])
+    """Documents that it printed are valid, and a spoilt one among them is named."""
+    command.main([name, "--seed", "9", "--count", "4"])
     printed = capsys.readouterr().out
     written = [one.text for one in itertools.islice(stream(name)(9), 4)]
     assert printed.rstrip("\n").split("\n\n") == written
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(printed.encode())))
-    main(["--check", "-"])
+    command.main([name, "--check", "-"])
     all_right = f"4 {name}, 4 well-formed, 4 obey their first line, 4 valid\n"
     assert capsys.readouterr().out == all_right
     faulty = re.sub(*spoil, printed, count=1).replace("\n", "\r\n")
     (tmp_path / "faulty.txt").write_bytes(faulty.encode())
-    main(["--check", str(tmp_path / "faulty.txt")])
+    command.main([name, "--check", str(tmp_path / "faulty.txt")])
     checks = capsys.readouterr().out
     assert re.match(f"{MODULES[name].NOUN} 1: {complaint}", checks)
     counts = f"4 {name}, {n_well_formed} well-formed, 3 obey their first line, 3 valid\n"
@@ -203,8 +207,50 @@ def test_what_the_command_prints_it_also_accepts(
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_a_file_that_is_not_there_is_told_in_one_line(name: str, server: Server) -> None:
-    module = f"minigen.corpora.{name}"
-    done = server.python("-W", "error", "-m", module, "--check", "no/such/file", cwd=ROOT)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: cannot read no/such/file: No such file or directory\n"
+def test_the_command_fills_a_folder_or_draws_one_file(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder holds the documents in each way that there is, and they are printed too."""
+    one = task.get(name)
+    command.main([name, "--count", "1", "--save", str(tmp_path / "new" / "folder")])
+    first = next(one.documents(0)).text
+    assert capsys.readouterr().out == first + "\n"
+    saved = {path.name for path in (tmp_path / "new" / "folder").iterdir()}
+    assert saved == {f"{one.NOUN}{ending}" for ending in one.ENDINGS}
+    command.main([name, "--count", "1", "--save", str(tmp_path / "x.txt")])
+    assert capsys.readouterr().out == ""
+    assert (tmp_path / "x.txt").read_text(encoding="utf-8") == first + "\n"
+
+
+def test_the_command_saves_the_well_formed_documents_of_a_file(tmp_path: Path) -> None:
+    """The others are only named."""
+    (tmp_path / "two.txt").write_text(f"{TEXTS['pictures']}\n\npicture: none\n", encoding="ascii")
+    flags = ["--check", str(tmp_path / "two.txt"), "--save", str(tmp_path / "x.txt")]
+    command.main(["pictures", *flags])
+    assert (tmp_path / "x.txt").read_text(encoding="ascii") == TEXTS["pictures"] + "\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["tales", "--check", "no/such/file"],
+         "cannot read no/such/file: No such file or directory"),
+        (["tales", "--split", "held_out"], "split is 'held_out'; give one of train, val"),
+        (["cats"], "invalid choice 'cats' for argument 'corpus'"),
+        (["tunes", "--save", f"{__file__}/x"], "cannot make .*: Not a directory; give another"),
+    ],
+)  # fmt: skip
+def test_a_wrong_command_is_refused_in_one_line(flags: list[str], complaint: str) -> None:
+    """Each mistake is told in one line that says how to mend it."""
+    with pytest.raises(UserError, match=complaint) as caught:
+        command.main(flags)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_each_split_can_be_printed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """--split prints the documents of each file of a corpus."""
+    one = task.get(name)
+    for split in one.SPLITS:
+        command.main([name, "--count", "1", "--split", split])
+        assert capsys.readouterr().out == next(one.documents(0, split)).text + "\n"

@@ -1,0 +1,84 @@
+"""Tales by chance: drawn from the grammar, written as a corpus, and begun by conditions."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minigen.corpora import splits
+from minigen.corpora.dice import Dice
+from minigen.corpora.tales.tables import FIELDS, GRAMMAR, HEADER
+from minigen.corpora.task import parse_fields
+
+VERSION = 6  # of the text format: the same version and seed give the same bytes
+NOUN, SPLITS = "tale", ("train", "val")
+TITLES = {"title": ("Sir", "Lady")}
+
+
+@dataclass(frozen=True)
+class Tale:
+    """`bits` is -log2 of the tale's exact probability; `conditions` are the header's fields."""
+
+    text: str
+    bits: float
+    conditions: dict[str, str]
+
+
+def tale(rng: random.Random) -> Tale:
+    """Draw a tale."""
+    dice = Dice(rng)
+    text, memory = GRAMMAR.draw(dice)
+    return Tale(text, dice.bits, {field: memory[field] for field in FIELDS})
+
+
+def documents(seed: int, split: str = "train") -> Iterator[Tale]:
+    """Yield tales without end; the k-th is a function of (seed, split, k), on every machine.
+
+    Seeding by a string hashes it with SHA-512 into the generator's state, so that neighbouring
+    seeds share nothing.
+    """
+    for k in itertools.count():
+        yield tale(random.Random(f"{seed}/{split}/{k}"))
+
+
+def entropy() -> float:
+    """Return the mean bits per tale: no model's mean loss on fresh tales can be lower."""
+    return GRAMMAR.entropy()
+
+
+def count() -> int:
+    """Return the number of different tales."""
+    return GRAMMAR.count()
+
+
+def write(
+    folder: Path, train_bytes: int = 2_000_000, val_bytes: int = 200_000, seed: int = 0
+) -> dict[str, Any]:
+    """Write train.txt, val.txt and facts.json, as `splits.write` does; return the facts."""
+    return splits.write(
+        Path(folder),
+        "tales",
+        {split: documents(seed, split) for split in SPLITS},
+        dict(zip(SPLITS, (train_bytes, val_bytes), strict=True)),
+        {"version": VERSION, "seed": seed, "entropy_bits_per_tale": round(entropy(), 6)},
+    )
+
+
+def prompt(text: str, rng: random.Random) -> str:
+    """Return the words as they are: a tale continues any words."""
+    return text
+
+
+def condition(given: Mapping[str, str], rng: random.Random) -> str:
+    """Return a header with these values; the other fields, and whether Sir or Lady, are drawn.
+
+    >>> condition({"hero": "fox"}, random.Random(0))[:15]
+    'hero: Lady Fox,'
+    """
+    dice = Dice(rng)
+    words = {name: dice.choose(options) for name, options in (FIELDS | TITLES).items()}
+    return HEADER.format(**words | parse_fields(NOUN, FIELDS, given)) + "\n"

@@ -1,6 +1,0 @@
-from minigen.corpora.tunes import main
-from minigen.system.streams import one_line_errors
-
-if __name__ == "__main__":
-    with one_line_errors():
-        main()
