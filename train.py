@@ -35,10 +35,10 @@ from minigen import corpora
 from minigen.cli import parse
 from minigen.data import TokenFile, notes_on_text, opening, prepare
 from minigen.errors import UserError
-from minigen.evaluation.continuations import body_of
+from minigen.evaluation.continuations import decode_continuation
 from minigen.files import checkpoint, lora
 from minigen.inference.engine import Loaded, load
-from minigen.loss import next_token_loss
+from minigen.loss import LOGITS_BYTES, next_token_loss
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.optim import Optimizer, Schedule
 from minigen.run import distributed
@@ -59,9 +59,6 @@ from minigen.system.shell import command, cwd
 from minigen.system.streams import decoded, one_line_errors, progress_bar
 from minigen.system.threads import threads
 from minigen.tokenizer import END_OF_TEXT, Tokenizer
-
-# The most that the logits of a part of a batch may take; more at once is no faster.
-LOGITS_BYTES = {"cpu": 2**28, "mps": 2**30, "cuda": 2**32}
 
 # What --size stands for: about 0.3, 0.5, 1.4, 12 and 124 million parameters. Each of these can also
 # be given by itself.
@@ -280,7 +277,7 @@ def live_sample(
         )
         ids = [token.id for (token,) in steps if token]
     model.train()
-    return prompt + body_of(ids, tokenizer)
+    return prompt + decode_continuation(ids, tokenizer)
 
 
 def separator_of(data: tuple[str, ...], settings: Mapping[str, Any]) -> str | None:
