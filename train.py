@@ -25,14 +25,14 @@ from torch import Tensor, nn
 from minigen import corpora
 from minigen.cli import parse
 from minigen.data import TokenFile
+from minigen.evaluation.text import validation_windows
 from minigen.loss import next_token_loss
 from minigen.model import GPT
 from minigen.run import distributed
 from minigen.run.run import Run
 from minigen.run.start import start
 from minigen.system.device import autocast
-from minigen.system.streams import one_line_errors, progress_bar
-from minigen.system.threads import threads
+from minigen.system.streams import one_line_errors
 
 
 @dataclass(frozen=True)
@@ -131,17 +131,13 @@ def evaluate(
     model.eval()
     total, count = 0.0, 0
     block_size = min(config.block_size, tokens.n_tokens - 1)  # a text may be shorter than a block
-    rows = max(1, config.batch_size // n_micro_batches)
-    n = min(limit or tokens.n_tokens, tokens.n_tokens) // distributed.size()
-    with progress_bar(total=n, desc=tokens.name, delay=1, leave=False) as bar:
-        for x, y in distributed.shared(tokens.sliding(block_size, rows, limit=limit)):  # (B, T)
-            threads.follow()
-            with autocast(config.device, config.dtype):
-                logits = model(x.to(config.device))  # (B, T, V)
-            total += next_token_loss(logits, y.to(config.device)).item()
-            n_targets = int((y >= 0).sum())  # the others were targets of an earlier window
-            count += n_targets
-            bar.update(n_targets)
+    n_rows = max(1, config.batch_size // n_micro_batches)
+    windows = validation_windows(tokens, block_size, n_rows, limit)
+    for x, y in distributed.shared(windows):  # (B, T) each
+        with autocast(config.device, config.dtype):
+            logits = model(x.to(config.device))  # (B, T, V)
+        total += next_token_loss(logits, y.to(config.device)).item()
+        count += int((y >= 0).sum())  # the others were targets of an earlier window
     model.train()
     sums = distributed.all_reduce_sum(torch.tensor((total, count), dtype=torch.float64))
     return float(sums[0] / sums[1])

@@ -22,7 +22,6 @@ from bench.common import (
     check_quiet,
     median_seconds,
     options,
-    peer,
     record,
     run,
     start_workers,
@@ -33,6 +32,7 @@ from bench.train import train_step
 from minigen import GPT, GPTConfig
 from minigen.optim import Optimizer
 from minigen.system.device import choose_dtype
+from minigen.system.plot import pyplot
 
 BASE = {"batch": 8, "context": 256, "width": 256}  # one of these is changed at a time
 SWEEPS = {
@@ -116,9 +116,7 @@ def measure_point(point: dict[str, int]) -> None:
 
 
 def plot(figures: dict[str, Any], path: str) -> None:
-    matplotlib = peer("matplotlib")
-    matplotlib.use("Agg")
-    _, axes = peer("matplotlib.pyplot").subplots(1, 4, figsize=(16, 3.6), layout="constrained")
+    _, axes = pyplot().subplots(1, 4, figsize=(16, 3.6), layout="constrained")
     for name, row in figures["decoding"].items():
         axes[0].plot(list(row), list(row.values()), "o-", label=name)
     axes[0].set(xlabel="context", ylabel="ms per token (124M)", ylim=(0, None))

@@ -5,6 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+# The most bytes that the float32 logits of one forward pass may take, by device: a larger batch is
+# computed part by part, which is as fast.
+LOGITS_BYTES = {"cpu": 2**28, "mps": 2**30, "cuda": 2**32}
+
 
 def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
     """Return -ln p(target) of each token, in nats.

@@ -17,13 +17,21 @@ import train
 from minigen.errors import UserError
 from minigen.files import checkpoint
 from minigen.run import compare
-from minigen.run.compare import CompareConfig, draw, find_runs, means, table
+from minigen.run.compare import CompareConfig, find_runs, plot, smoothed, table
 from minigen.run.log import Report, read_metrics
 
 pytestmark = pytest.mark.usefixtures("signals")
 ROOT = Path(train.__file__).parent
 SMALL = "--n_layer 1 --n_embd 8 --n_head 1 --block_size 16 --batch_size 2 --vocab_size 260"
 BRIEF = "--max_steps 2 --eval_tokens 50 --device cpu --dtype float32 --compile no"
+
+# As `python -m minigen compare` runs it.
+COMMAND = """
+from minigen.run.compare import main
+from minigen.system.streams import one_line_errors
+with one_line_errors():
+    main()
+"""
 
 Train = Callable[..., Path]
 
@@ -58,7 +66,7 @@ def found(*runs: Path | str, out_dir: Path | str = "out") -> list[compare.Run]:
 
 def plotted(tmp_path: Path, *runs: Path) -> Any:
     """The axes that show the runs, and the names in the legend."""
-    figure = draw(found(*runs), tmp_path / "plot.png")
+    figure = plot(found(*runs), tmp_path / "plot.png")
     (legend,) = figure.legends
     return figure.axes[0], [text.get_text() for text in legend.get_texts()]
 
@@ -67,7 +75,8 @@ def test_the_command_compares_two_runs(trained: Train, server: Server, tmp_path:
     """A PNG, a row for each run with its own figures, and only the settings that differ."""
     runs = trained("a"), trained("한_b", f"{SMALL} --learning_rate 1e-3")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
-    done = server.python("-m", "minigen.run.compare", "a", runs[1], cwd=tmp_path, env=environment)
+    (tmp_path / "compare.py").write_text(COMMAND, encoding="utf-8")
+    done = server.python("compare.py", "a", runs[1], cwd=tmp_path, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     header, *rows, _, setting, _, last = done.stdout.splitlines()
     assert header.split("  ")[-1] == "run" and len(rows) == 2
@@ -137,7 +146,7 @@ def test_a_loss_that_is_null_is_left_out(tmp_path: Path) -> None:
 def test_the_picture_is_drawn_before_the_reader_of_the_table_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with `python -m minigen.run.compare | head -1`."""
+    """As with `python -m minigen compare | head -1`."""
 
     def gone(_: object) -> str:
         raise BrokenPipeError
@@ -152,9 +161,9 @@ def test_the_picture_is_drawn_before_the_reader_of_the_table_goes(
 def test_training_loss_is_smoothed_by_means() -> None:
     """A short run is drawn as it is, and a long one in 50 points at most, with the same mean."""
     points = [(float(n), float(n % 2)) for n in range(1, 1001)]
-    assert means([]) == [] and means(points[:50]) == points[:50]
-    assert len(means(points)) == 50 and means(points)[0] == (10.5, 0.5)
-    assert len(means(points[:51])) == 26
+    assert smoothed([]) == [] and smoothed(points[:50]) == points[:50]
+    assert len(smoothed(points)) == 50 and smoothed(points)[0] == (10.5, 0.5)
+    assert len(smoothed(points[:51])) == 26
 
 
 def test_any_name_is_drawn_as_it_is(tmp_path: Path) -> None:

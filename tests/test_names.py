@@ -21,8 +21,8 @@ import sample
 import train
 from minigen.corpora import command
 from minigen.errors import UserError
-from minigen.evaluation import evaluate
-from minigen.evaluation.evaluate import EvaluateConfig
+from minigen.evaluation import command as evaluate
+from minigen.evaluation.command import EvaluateConfig
 from minigen.files import checkpoint, huggingface
 from minigen.model import GPT, GPTConfig
 from minigen.system import shell

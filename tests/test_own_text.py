@@ -26,8 +26,9 @@ from minigen.data import scan
 from minigen.data import text as reading
 from minigen.data.text import read_text, split_documents
 from minigen.errors import UserError
-from minigen.evaluation import evaluate
-from minigen.evaluation.evaluate import EvaluateConfig
+from minigen.evaluation import command as evaluate
+from minigen.evaluation.command import EvaluateConfig
+from minigen.evaluation.verdict import verdict
 from minigen.files import checkpoint
 from minigen.inference.engine import load
 from minigen.run.start import new_folder
@@ -417,7 +418,7 @@ def test_a_tiny_context_trains_writes_and_is_judged(
                 separator=separator,
             )  # fmt: skip
             judged = evaluate.judge(config, loaded)
-            assert math.isfinite(judged["bits_per_byte"]) and judged["verdict"]
+            assert math.isfinite(judged.bits_per_byte) and verdict(judged)
 
 
 # ---- what is no plain text, and what a text holds ----

@@ -90,7 +90,8 @@ def test_nothing_is_unpickled_or_executed(path: Path) -> None:
         "corpora.tunes.notation",
         "corpora.tunes.prompt",
         "evaluation.repetition",
-        "evaluation.continuations",
+        "evaluation.samples",
+        "evaluation.text",
         "system.strict_json",
     ],
 )

@@ -146,6 +146,25 @@ def test_memorising_is_said_when_validation_rises_while_training_falls() -> None
     assert meaning == "memorising since step 20" and "2.500 to 3.400" in text
 
 
+def test_memorising_is_said_when_the_losses_fall_apart() -> None:
+    """At 1.5 times the training loss, also after the first evaluation."""
+    assert memorising(history((2.0, 2.9))) is None
+    advice = memorising(history((2.0, 3.0)))
+    assert advice is not None and "3.000, but 2.000 in training" in advice[1]
+
+
+def test_a_loop_is_said_late_in_training_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the second half of a run: before, the samples of every model loop."""
+    report = make(tmp_path)
+    report.evaluation(2, 3.0, "and so " * 20)
+    report.evaluation(8, 2.9, "and so on, as ever, to the end.")
+    assert "loop" not in capsys.readouterr().err
+    report.evaluation(10, 2.8, "and so " * 20)
+    assert "warning: what it writes goes round in a loop" in capsys.readouterr().err
+
+
 def test_a_warning_is_said_once_until_it_means_something_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

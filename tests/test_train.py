@@ -31,14 +31,15 @@ import train
 from minigen import corpora
 from minigen.data import TokenFile, prepare
 from minigen.errors import UserError
-from minigen.evaluation import evaluate as judging
+from minigen.evaluation import command as judging
 from minigen.files import checkpoint
 from minigen.inference.engine import load
+from minigen.loss import LOGITS_BYTES
 from minigen.model import GPT, GPTConfig
 from minigen.run import clock as clock_module
 from minigen.run.config import resolve
 from minigen.run.log import read_metrics
-from minigen.run.memory import LOGITS_BYTES, count_micro_batches
+from minigen.run.memory import count_micro_batches
 from minigen.run.run import Run as RunInProgress
 from minigen.run.signals import SIGNALS
 from minigen.tokenizer import Tokenizer
@@ -438,7 +439,7 @@ def test_a_short_run_is_judged_by_the_same_figure(
         judging.EvaluateConfig(count=2, max_new_tokens=5, device="cpu"), load(whole)
     )
     told = read_metrics(whole)[-1]["final_val_bits_per_byte"]
-    assert judged["bits_per_byte"] == pytest.approx(told, rel=1e-5)
+    assert judged.bits_per_byte == pytest.approx(told, rel=1e-5)
 
 
 def test_a_short_text_tunes_a_model_whose_old_text_is_shorter(

@@ -1,4 +1,4 @@
-"""What a text repeats: itself, other texts, and the text that a model was trained on."""
+"""Repetition: a text may repeat itself, another text, or the text that a model was trained on."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from minigen.data import TokenFile
+from minigen.tokenizer import Tokenizer
+
 Hashes = npt.NDArray[np.uint64]  # one for each window of a text
 
-LEAST_TIMES = 4  # that a loop goes round; a tune may well play a phrase three times
-LEAST_LOOP = 48  # characters: `<<<<<< <<<<<<<`, a row of clear sky, is no loop
+MIN_LOOP_TIMES = 4  # that a piece comes in a loop; a tune may well play a phrase three times
+MIN_LOOP_LENGTH = 48  # characters: `<<<<<< <<<<<<<`, a row of clear sky, is no loop
 
 # Characters of scripts that put no blanks between words: Thai, Lao, Tibetan, Burmese and Khmer,
 # Japanese syllables, Chinese characters.
@@ -21,34 +24,51 @@ UNSPACED = "\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U0
 WORD = re.compile(f"[{UNSPACED}]|[^\\s{UNSPACED}]+")
 
 
-def loops(text: str) -> bool:
-    """Whether it ends in a loop: 48 characters or more that are one piece four times or more.
+def ends_in_loop(text: str) -> bool:
+    """Whether a text ends in 48 characters or more that are one piece four times or more.
 
     The smallest period of each tail comes from the failure function of Knuth, Morris and Pratt
     (1977) of the text read backwards.
 
-    >>> loops("Once upon a time " + "the end, " * 6), loops("Once upon a time, the end.")
-    (True, False)
+    >>> ends_in_loop("Once upon a time " + "the end, " * 6)
+    True
+    >>> ends_in_loop("Once upon a time, the end.")
+    False
     """
     backwards = text[::-1]
-    border = [0] * len(text)  # of the first n + 1: the longest beginning that is an end of it, too
+    # border[n]: the length of the longest proper prefix of the first n + 1 characters that is also
+    # their suffix; n + 1 - border[n] is then their smallest period.
+    border = [0] * len(text)
     for n in range(1, len(text)):
         k = border[n - 1]
         while k and backwards[n] != backwards[k]:
             k = border[k - 1]
         border[n] = k + (backwards[n] == backwards[k])
         length = n + 1
-        if length >= LEAST_LOOP and length >= LEAST_TIMES * (length - border[n]):
+        if length >= MIN_LOOP_LENGTH and length >= MIN_LOOP_TIMES * (length - border[n]):
             return True
     return False
 
 
-def drawn_twins(counts: Sequence[int], n: int) -> float:
-    """The share of twins to expect among n texts drawn from a list that has each so many times.
+def duplicates(texts: Sequence[str]) -> list[bool]:
+    """Whether each text is the same as another one of them.
 
-    Each text is drawn with its share of the list, and put back.
+    >>> duplicates(["Ann", "Bob", "Ann"])
+    [True, False, True]
+    """
+    times = Counter(texts)
+    return [times[text] > 1 for text in texts]
 
-    >>> drawn_twins([1, 1], 2)
+
+def expected_duplicates(counts: Sequence[int], n: int) -> float:
+    """Return the expected share of duplicates among `n` texts drawn from a list.
+
+    A draw takes any entry of the list with the same probability, and leaves it there.
+
+    Args:
+        counts: of each different text in the list, how often it is there.
+
+    >>> expected_duplicates([1, 1], 2)
     0.5
     """
     total = sum(counts)
@@ -56,14 +76,8 @@ def drawn_twins(counts: Sequence[int], n: int) -> float:
     return sum(m * c / total * (1 - (1 - c / total) ** (n - 1)) for c, m in times.items())
 
 
-def twins(texts: Sequence[str]) -> list[bool]:
-    """Which of the texts are also another of them."""
-    times = Counter(texts)
-    return [times[text] > 1 for text in texts]
-
-
 def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
-    """All n words that follow each other.
+    """Return all runs of n words.
 
     A word is a text between white space; in scripts without blanks, such as Chinese, a character.
 
@@ -77,9 +91,10 @@ def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
 
 
 def distinct(texts: Sequence[str], n: int) -> float | None:
-    """Different n-grams over all n-grams of the texts (Li et al. 2016, arXiv:1510.03055).
+    """Return different n-grams over all n-grams of the texts (Li et al. 2016, arXiv:1510.03055).
 
-    More text has fewer: only figures of as much text compare. None where there are no n-grams.
+    Longer texts have a lower share, so compare texts of the same length only. None without
+    n-grams.
 
     >>> distinct(["a b a b"], 2)
     0.6666666666666666
@@ -89,7 +104,7 @@ def distinct(texts: Sequence[str], n: int) -> float | None:
 
 
 def self_repetition(texts: Sequence[str], n: int = 4) -> float | None:
-    """The share of n-grams of the texts that the same text had before; None without n-grams.
+    """Return the share of n-grams that came before in the same text; None without n-grams.
 
     >>> self_repetition(["a b a b a", "a b c"], 2)
     0.3333333333333333
@@ -100,32 +115,56 @@ def self_repetition(texts: Sequence[str], n: int = 4) -> float | None:
     return again / n_grams if n_grams else None
 
 
-# ---- runs in common with a long text ----
+# ---- runs in common with the training text ----
 
-# Any numbers would do, if the second is odd and so has an inverse modulo 2^64.
+MAX_SEARCHED = 64 << 20  # bytes of a training text
+BORDER = b"\xff"  # around each document of it; no UTF-8 has this byte
+
+# Of the hashes. Any numbers would do, if BASE is odd and so has an inverse modulo 2^64.
 TABLE = np.random.PCG64(0).random_raw(256)
 BASE = 0x9E3779B97F4A7C15
 BLOCK = 1 << 18  # windows at once: their hashes stay in the processor's cache
 BITS = 22  # of a hash, compared at first
 
 
-class LongText:
-    """A text to find parts of others in; all lengths are in bytes.
+class TrainingText:
+    """A long text that is searched for runs of bytes of other texts; lengths are in bytes.
 
     Each window of L bytes b has a hash, the sum of TABLE[b[j]] * BASE^(L - 1 - j) modulo 2^64 (Karp
-    and Rabin 1987). Hashes only propose: what is found was compared byte by byte.
+    and Rabin 1987). Bytes are compared where hashes are equal, so results are exact.
     """
 
     def __init__(self, content: bytes) -> None:
         self.content = content
 
-    def has_run(self, length: int, texts: Sequence[bytes]) -> list[bool]:
-        """Which of the texts have so many bytes in a row that this text has, too; length >= 1."""
+    @classmethod
+    def decoded(cls, tokens: TokenFile, tokenizer: Tokenizer) -> TrainingText:
+        """Decode tokens, up to 64 MB of text, with a `BORDER` before and after each document."""
+        content, place = bytearray(), 0
+        while place < tokens.n_tokens and len(content) < MAX_SEARCHED:
+            ids = tokens.read(place, min(1 << 16, tokens.n_tokens - place)).tolist()
+            place += len(ids)
+            content += b"".join(
+                BORDER if id == tokens.end_of_text else tokenizer.token_bytes(id) for id in ids
+            )
+        content += BORDER
+        return cls(bytes(content[:MAX_SEARCHED]))
+
+    def has_document(self, content: bytes) -> bool:
+        """Whether a document is `content` from its beginning to its end."""
+        return BORDER + content + BORDER in self.content
+
+    def documents(self, n_bytes: int) -> list[bytes]:
+        """Return the whole documents in the first `n_bytes`."""
+        return self.content[:n_bytes].split(BORDER)[1:-1]
+
+    def shares_run(self, length: int, texts: Sequence[bytes]) -> list[bool]:
+        """Whether each text has `length` >= 1 bytes in a row in common with this text."""
         theirs = [window_hashes(text, length) for text in texts]
         wanted = np.unique(np.concatenate([*theirs, np.empty(0, np.uint64)]))
         likely = np.zeros(1 << BITS, dtype=bool)
         likely[wanted >> np.uint64(64 - BITS)] = True
-        places: dict[int, int] = {}  # where this text has a window of a hash that is wanted
+        places: dict[int, int] = {}  # hash -> where this text has a window of that hash
         for first in range(0, len(self.content) - length + 1, BLOCK):
             hashes = window_hashes(self.content[first : first + BLOCK + length - 1], length)
             at = np.flatnonzero(likely[hashes >> np.uint64(64 - BITS)])
@@ -143,11 +182,11 @@ class LongText:
         return [shares(text, hashes) for text, hashes in zip(texts, theirs, strict=True)]
 
     def longest_run(self, texts: Sequence[bytes]) -> int:
-        """The most bytes in a row that one of the texts and this text have; by bisection."""
+        """Return the length of the longest run that any text has in common; by bisection."""
         length, too_long = 0, max(map(len, texts), default=0) + 1
         while too_long - length > 1:
             middle = (length + too_long) // 2
-            have = self.has_run(middle, texts)
+            have = self.shares_run(middle, texts)
             if any(have):
                 length, texts = middle, [text for text, has in zip(texts, have, strict=True) if has]
             else:
@@ -156,9 +195,17 @@ class LongText:
 
 
 def window_hashes(text: bytes, length: int) -> Hashes:
-    """Of each window of so many bytes, in order: (len(text) - length + 1,), or none."""
+    """Return the hash of each window of `length` bytes, in order: (len(text) - length + 1,).
+
+    Equal windows have equal hashes, wherever they lie:
+
+    >>> hashes = window_hashes(b"abcab", 2).tolist()  # of ab, bc, ca, ab
+    >>> hashes[0] == hashes[3], len(set(hashes))
+    (True, 3)
+    """
     powers, inverses = _powers(max(len(text), 2 * BLOCK))
-    # Running sums of TABLE[b] / BASE^place; the difference of two is the hash but for a power.
+    # sums[i]: the sum of TABLE[b[j]] / BASE^j for j <= i. So a window that begins at i has the hash
+    # (sums[i + length - 1] - sums[i - 1]) * BASE^(i + length - 1).
     sums = np.cumsum(TABLE[np.frombuffer(text, np.uint8)] * inverses[: len(text)])
     windows = sums[length - 1 :].copy()
     windows[1:] -= sums[: max(0, len(windows) - 1)]
@@ -167,7 +214,7 @@ def window_hashes(text: bytes, length: int) -> Hashes:
 
 @functools.lru_cache(maxsize=1)
 def _powers(n: int) -> tuple[Hashes, Hashes]:
-    """BASE to the powers 0 to n - 1, and 1 over them, modulo 2^64."""
+    """Return BASE^0 ... BASE^(n - 1), and their inverses, modulo 2^64; (n,) each."""
     up, down = (
         np.cumprod(np.array([1, *[base] * (n - 1)], np.uint64), dtype=np.uint64)
         for base in (BASE, pow(BASE, -1, 1 << 64))

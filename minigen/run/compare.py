@@ -1,11 +1,12 @@
-"""Several runs on one plot, and where they differ: `python -m minigen.run.compare tales tales-2`
+"""Compare runs on one plot, and list where they differ: `python -m minigen compare tales tales-2`
 
-Of each run, points are the validation loss, and a thin line is the training loss. That scatters
-from batch to batch, so the line joins means of several steps. The axis holds the losses after the
-first fifth of each run: from the first loss, ln V, down to 0, the ends of two runs are one line.
+Points are the validation losses of a run, and a thin line is its training loss, which scatters from
+batch to batch, so that the line joins means of several steps. The axis holds the losses after the
+first fifth of each run: on an axis from the first loss, ln V, to 0, the ends of two runs are one
+line.
 
-A loss in nats/token depends on how long tokens are. Where bytes per token differ between the runs,
-losses are drawn in bits/byte.
+A loss in nats/token depends on the length of the tokens. Where bytes per token differ between the
+runs, losses are drawn in bits/byte.
 """
 
 from __future__ import annotations
@@ -27,12 +28,11 @@ from minigen.errors import UserError
 from minigen.files import checkpoint, huggingface
 from minigen.run.log import read_metrics
 from minigen.system.plot import check_ending, pyplot
-from minigen.system.streams import one_line_errors
 
-MEANS = 50  # of the training loss, that are drawn of a run
+MAX_POINTS = 50  # of a run's training loss, each the mean of several steps
 LEFT_OUT = 0.2  # of the steps, at the beginning: their losses do not count for the axis
 MARKERS = "osv^DPX"  # with the ten colours, 70 runs look different
-PLACES = {"name", "out_dir"}  # of the settings; where a run is does not change the run
+PLACES = {"name", "out_dir"}  # settings that say where a run is, which changes nothing in it
 HEADER = ("steps", "minutes", "parameters", "nats/token", "bits/byte", "best step")
 
 Points = list[tuple[float, float]]  # steps and values
@@ -49,7 +49,7 @@ class CompareConfig:
 
 @dataclass(frozen=True)
 class Run:
-    """A run as it is compared."""
+    """The measurements and the settings of a run."""
 
     label: str
     metrics: Sequence[Mapping[str, Any]]
@@ -57,23 +57,24 @@ class Run:
     n_parameters: int | None
 
     def points(self, key: str) -> Points:
-        """The steps and the values of a key of metrics.jsonl, where the value is finite."""
+        """Return the steps and the values of a key of metrics.jsonl, where the value is finite."""
         found = [(line["step"], line[key]) for line in self.metrics if key in line]
         return [(step, value) for step, value in found if math.isfinite(value)]
 
     @property
     def bits_per_byte(self) -> float:
-        """The loss in bits/byte that 1 nat/token is, for this run's text and tokenizer."""
-        line = next(line for line in self.metrics if is_measured(line))
+        """A loss of 1 nat/token in bits/byte, for this run's text and tokenizer."""
+        line = next(line for line in self.metrics if has_both_units(line))
         return float(line["val_bits_per_byte"] / line["val_loss"])
 
     @property
     def steps(self) -> int:
+        """The number of steps that the run has taken."""
         return max(int(line["step"]) for line in self.metrics)
 
     @property
     def minutes(self) -> float | None:
-        """The time that the steps took, without evaluations."""
+        """The minutes that the steps took, without evaluations; None without settings."""
         rows, length = (self.settings.get(key) for key in ("batch_size", "block_size"))
         if not (isinstance(rows, int) and isinstance(length, int)):
             return None
@@ -92,13 +93,13 @@ class Run:
         return losses[-1]
 
 
-def is_measured(line: Mapping[str, Any]) -> bool:
-    """Whether a line of metrics.jsonl has a validation loss that tells bits/byte of nats/token."""
+def has_both_units(line: Mapping[str, Any]) -> bool:
+    """Whether a line of metrics.jsonl has a validation loss, not 0, in nats/token and bits/byte."""
     return 0 < line.get("val_loss", 0) < math.inf and "val_bits_per_byte" in line
 
 
 def read_run(folder: Path, label: str) -> Run:
-    """A run and its settings; `UserError` if no validation loss of the run is known."""
+    """Read a run and its settings. Raises `UserError` if no validation loss of the run is known."""
     path = folder / "metrics.jsonl"
     try:
         n_lines = len(path.read_bytes().splitlines())
@@ -108,7 +109,7 @@ def read_run(folder: Path, label: str) -> Run:
     if len(metrics) < n_lines:
         n = len(metrics) + 1
         print(f"warning: {path} is damaged from line {n} on, and read up to there", file=sys.stderr)
-    if not any(is_measured(line) for line in metrics):
+    if not any(has_both_units(line) for line in metrics):
         raise UserError(f"{path} holds no validation loss")
     if not checkpoint.steps(folder):  # the run has just begun
         return Run(label, metrics, {}, None)
@@ -122,8 +123,8 @@ def read_run(folder: Path, label: str) -> Run:
     return Run(label, metrics, found.state.get("config", {}), n_parameters)
 
 
-def find(name: str, out_dir: Path) -> Path:
-    """Return the folder of the run that `name` means, also of one that has no checkpoint yet."""
+def find_folder(name: str, out_dir: Path) -> Path:
+    """Return the folder of the run called `name`, which need not have a checkpoint yet."""
     try:
         return checkpoint.find_run(out_dir, name)
     except UserError:
@@ -134,14 +135,14 @@ def find(name: str, out_dir: Path) -> Path:
 
 
 def find_runs(config: CompareConfig) -> list[Run]:
-    """The runs to compare, each once; one that cannot be drawn is named on stderr and left out."""
+    """Read the runs to compare, each once; report a run that cannot be drawn, and leave it out."""
     out_dir = Path(config.out_dir)
     there = [str(path.relative_to(out_dir)) for path in checkpoint.runs(out_dir)]
     if not config.runs and not there:
         checkpoint.find_run(out_dir)  # which raises
     named: dict[Path, Path] = {}
     for name in config.runs or there:
-        folder = find(name, out_dir)
+        folder = find_folder(name, out_dir)
         named.setdefault(folder.resolve(), folder)
     names = [whole.name for whole in named]
     runs: list[Run] = []
@@ -165,19 +166,20 @@ def same_tokens(runs: Sequence[Run]) -> bool:
     return all(math.isclose(first, other, rel_tol=1e-9) for other in others)
 
 
-def means(points: Points) -> Points:
-    """The same curve in at most 50 points, each the mean of neighbours."""
-    size = math.ceil(len(points) / MEANS)
+def smoothed(points: Points) -> Points:
+    """Return the same curve in at most 50 points, each the mean of neighbours."""
+    size = math.ceil(len(points) / MAX_POINTS)
     parts = [points[i : i + size] for i in range(0, len(points), size or 1)]
     return [tuple(np.mean(part, axis=0).tolist()) for part in parts]
 
 
 def columns(points: Points) -> tuple[list[float], list[float]]:
+    """Return the steps and the values of points."""
     return [step for step, _ in points], [value for _, value in points]
 
 
-def draw(runs: Sequence[Run], path: Path) -> Any:
-    """Draw the losses of all runs into a file; the figure."""
+def plot(runs: Sequence[Run], path: Path) -> Any:
+    """Draw the losses of all runs into a file; return matplotlib's figure."""
     plt, same = pyplot(), same_tokens(runs)
     labels = [textwrap.fill(run.label, 28) for run in runs]
     height = max(4.5, 0.2 * sum(1 + label.count("\n") for label in labels))
@@ -185,7 +187,7 @@ def draw(runs: Sequence[Run], path: Path) -> Any:
     handles, late, validated = [], [], []
     for n, run in enumerate(runs):
         unit = 1 if same else run.bits_per_byte
-        training = [(step, unit * loss) for step, loss in means(run.points("train_loss"))]
+        training = [(step, unit * loss) for step, loss in smoothed(run.points("train_loss"))]
         validation = [(step, unit * loss) for step, loss in run.points("val_loss")]
         colour, marker = f"C{n % 10}", MARKERS[n % len(MARKERS)]
         (line,) = axes.plot(*columns(training), color=colour, linewidth=0.8)
@@ -213,7 +215,7 @@ def draw(runs: Sequence[Run], path: Path) -> Any:
 
 
 def table(runs: Sequence[Run]) -> str:
-    """What became of each run, then each setting in which the runs differ."""
+    """Return a row of results for each run, and a line for each setting in which runs differ."""
     rows = [(*HEADER, "run")]
     for run in runs:
         loss, ended = run.result
@@ -228,7 +230,7 @@ def table(runs: Sequence[Run]) -> str:
             f"{best:,}",
             run.label if ended else f"{run.label} (has not ended)",
         ))  # fmt: skip
-    # The names stand last: nobody knows how wide a terminal shows a letter of Korean.
+    # The names stand last, as the width of a Korean letter depends on the terminal.
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
     lines = [
         "  ".join([*(cell.rjust(n) for cell, n in zip(row, widths, strict=False)), row[-1]])
@@ -241,44 +243,40 @@ def table(runs: Sequence[Run]) -> str:
 
 
 def differences(runs: Sequence[Run]) -> list[str]:
-    """A line for each setting that is not the same in all runs: its values, and whose they are."""
+    """Return a line for each setting that is not the same in all runs: values, and their runs."""
     known = [run for run in runs if run.settings]
     lines = []
     for field in dict.fromkeys(field for run in known for field in run.settings):
         whose: dict[str, list[str]] = {}
         for run in known:
-            whose.setdefault(shown(run.settings.get(field)), []).append(run.label)
+            whose.setdefault(flag_value(run.settings.get(field)), []).append(run.label)
         if len(whose) > 1 and field not in PLACES:
             values = "; ".join(f"{value} ({', '.join(who)})" for value, who in whose.items())
             lines.append(f"{printable(field)}: {values}")
     return lines
 
 
-def shown(value: Any) -> str:
-    """A setting as on a command line."""
+def flag_value(value: Any) -> str:
+    """Return a setting as it is written on a command line."""
     if isinstance(value, list):
-        return " ".join(map(shown, value)) or "none"
+        return " ".join(map(flag_value, value)) or "none"
     return "none" if value is None else printable(str(value)) or '""'
 
 
 def printable(text: str) -> str:
-    """A name on one line, without a character that a terminal would obey."""
+    """Return a name on one line, without control characters for the terminal."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Compare runs; draw their losses, and print a table."""
     config = parse(CompareConfig, argv)
     check_ending(config.plot)
     runs = find_runs(config)
-    try:  # first, as who reads the table may be gone after its first line
-        draw(runs, config.plot)
+    try:  # first, as the reader of the table may be gone after its first line
+        plot(runs, config.plot)
     except OSError as error:
         raise UserError(f"cannot write {config.plot}: {error.strerror}") from None
     finally:
         print(table(runs))
     print(f"\nthe losses are drawn in {printable(str(config.plot))}")
-
-
-if __name__ == "__main__":
-    with one_line_errors():
-        main()

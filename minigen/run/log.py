@@ -6,18 +6,21 @@ import contextlib
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minigen.evaluation.evaluate import LOSS_APART
-from minigen.evaluation.repetition import loops
+from minigen.evaluation.repetition import ends_in_loop
+from minigen.evaluation.text import above_entropy
+from minigen.evaluation.verdict import memorises
 from minigen.system.plot import pyplot
 from minigen.system.shell import command
 from minigen.system.streams import progress_bar
 from minigen.system.strict_json import to_json
 from minigen.system.threads import Threads
 
+RISEN = 1.005  # times the lowest validation loss: more than chance makes it rise
+N_MEAN = 20  # steps whose training losses are averaged
 FEW_STEPS = 300  # with fewer, a model is far from what it can learn
 ONE_EPOCH = 0.95  # of the text; the last windows are left over
 MOST_TIMES = 10  # the time that is advised is at most so many times the time that was given
@@ -87,8 +90,8 @@ class Report:
         with self.optional():
             if found := memorising(read_metrics(self.run)):
                 self.warn(*found)
-            if 2 * step >= (self.bar.total or math.inf) and loops(sample):  # earlier, all do
-                judge = command("minigen.evaluation.evaluate", self.run)
+            if 2 * step >= (self.bar.total or math.inf) and ends_in_loop(sample):  # earlier, all do
+                judge = command("minigen", "evaluate", self.run)
                 self.warn(
                     "loops",
                     "what it writes goes round in a loop. If the text does not, a lower "
@@ -133,7 +136,7 @@ class Report:
         bits = loss * self.bits_per_byte
         words = f"{loss:.4f} nats/token = {bits:.4f} bits/byte"
         if self.floor is not None:
-            words += f" ({bits / self.floor - 1:.1%} above the text's entropy, {self.floor:.4f})"
+            words += f" ({above_entropy(bits, self.floor)}, {self.floor:.4f})"
         return words
 
     def record(self, **values: float) -> None:
@@ -193,38 +196,43 @@ def far_from_done(
     return found, math.ceil(enough)
 
 
-def memorising(metrics: list[dict[str, Any]]) -> tuple[str, str] | None:
-    """Return advice when validation loss rises while training loss falls, or is far above it.
+def memorising(metrics: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
+    """Find a validation loss that rises while the training loss falls, or is far above it.
 
-    What is meant comes first: advice with other figures may mean the same.
+    Args:
+        metrics: the lines of metrics.jsonl.
+
+    Returns a key, which stays the same while only the figures of the advice change, and the advice;
+    or None.
     """
-    looks = [line for line in metrics if math.isfinite(line.get("val_loss", math.nan))]
-    train = [
-        (line["step"], line["train_loss"])
-        for line in metrics
-        if math.isfinite(line.get("train_loss", math.nan))
-    ]
-    best = min(looks, key=lambda line: float(line["val_loss"]), default=None)
-    if best is None or not train:
+    evaluations = [line for line in metrics if math.isfinite(line.get("val_loss", math.nan))]
+    training = [line for line in metrics if math.isfinite(line.get("train_loss", math.nan))]
+    if not evaluations or not training:
         return None
-    latest = [loss for _, loss in train[-20:]]
-    earlier = [loss for step, loss in train if step <= best["step"]][-20:]
-    now, then = (sum(losses) / max(1, len(losses)) for losses in (latest, earlier))
-    loss = looks[-1]["val_loss"]
-    if loss >= 1.005 * best["val_loss"] and now < then:
+    best = min(evaluations, key=lambda line: float(line["val_loss"]))
+    val_loss, lowest = evaluations[-1]["val_loss"], best["val_loss"]
+    train_loss = mean_train_loss(training)
+    until_best = mean_train_loss([line for line in training if line["step"] <= best["step"]])
+    if val_loss >= RISEN * lowest and train_loss < until_best:
         return (
             f"memorising since step {best['step']}",
-            f"since step {best['step']} the loss on new text has risen from {best['val_loss']:.3f} "
-            f"to {loss:.3f}, while it falls in training: the model is memorising. The checkpoint "
+            f"since step {best['step']} the loss on new text has risen from {lowest:.3f} to "
+            f"{val_loss:.3f}, while it falls in training: the model is memorising. The checkpoint "
             "of that step is kept. More text, --dropout 0.2 or fewer steps would help",
         )
-    if loss >= LOSS_APART * now:
+    if memorises(val_loss, train_loss):
         return (
             "memorising",
-            f"the loss on new text is {loss:.3f}, but {now:.3f} in training: the model is "
-            "memorising. More text, --dropout 0.2 or fewer steps would help",
+            f"the loss on new text is {val_loss:.3f}, but {train_loss:.3f} in training: the model "
+            "is memorising. More text, --dropout 0.2 or fewer steps would help",
         )
     return None
+
+
+def mean_train_loss(metrics: Sequence[Mapping[str, Any]]) -> float:
+    """Return the mean training loss of the last 20 lines; 0 without lines."""
+    losses = [float(line["train_loss"]) for line in metrics[-N_MEAN:]]
+    return sum(losses) / max(1, len(losses))
 
 
 def in_brief(error: Exception) -> str:
@@ -258,13 +266,14 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 def plot_loss(run: Path, n_vocab: int, bits_per_byte: float, floor: float | None) -> None:
     """Draw `loss.png` from `metrics.jsonl`: both losses, between the two lines that bound them.
 
-    Above, ln V: the loss of a model that knows nothing and finds each of the V tokens equally
-    likely. Below, where the corpus knows it, the floor: the entropy of the text itself, which no
-    model can beat.
+    The upper line is ln V: the loss of a model that knows nothing and finds each of the V tokens
+    equally likely. The lower line is the entropy of the text, which no model can beat on average.
 
     Args:
-        bits_per_byte: how many bits/byte one nat/token is, for this text and tokenizer.
-        floor: in bits/byte.
+        run: the run's folder.
+        n_vocab: V, the number of different tokens.
+        bits_per_byte: a loss of 1 nat/token in bits/byte, for this text and tokenizer.
+        floor: the entropy of the validation text in bits/byte; None: not known.
     """
     plt = pyplot()
     metrics = read_metrics(run)

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from minigen.errors import UserError
+from minigen.loss import LOGITS_BYTES
 from minigen.run import distributed
 
 if TYPE_CHECKING:
     from train import TrainConfig
-
-# The most bytes that the logits of a micro-batch may take; larger micro-batches are no faster.
-LOGITS_BYTES = {"cpu": 2**28, "mps": 2**30, "cuda": 2**32}
 
 
 def count_micro_batches(config: TrainConfig, n_vocab: int) -> int:

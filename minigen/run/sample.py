@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from minigen import corpora
-from minigen.evaluation.continuations import body_of
+from minigen.evaluation.continuations import decode_continuation
 from minigen.model import GPT, KVCache
 from minigen.sampling import Sampling, generate
 from minigen.system.device import autocast
@@ -43,4 +43,4 @@ def sample_text(model: GPT, tokenizer: Tokenizer, config: TrainConfig, opening: 
         )
         ids = [token.id for (token,) in steps if token]
     model.train()
-    return prompt + body_of(ids, tokenizer)
+    return prompt + decode_continuation(ids, tokenizer)

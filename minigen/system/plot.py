@@ -1,4 +1,4 @@
-"""matplotlib as every picture here needs it: drawn into files, with any text taken as it is."""
+"""matplotlib, set up by `pyplot` to draw into files and to take any text as it is."""
 
 from __future__ import annotations
 
@@ -27,13 +27,15 @@ FONTS = (
 def pyplot() -> ModuleType:
     """Import `matplotlib.pyplot`, which takes a second, and set it up to draw into files.
 
-    The name of a run or the caption of a picture may hold anything: "$" begins no formula, and a
-    character that no font has becomes a box, without a warning. A matplotlibrc is for pictures of
-    another kind, as is a notebook's MPLBACKEND, whose module may not be here.
+    The name of a run or the caption of a picture may hold anything: "$" does not begin a formula,
+    and a character that no font has becomes a box, without a warning. A matplotlibrc and a
+    notebook's MPLBACKEND, whose module may be missing here, are ignored.
+
+    Raises `UserError` if matplotlib cannot be imported.
     """
     given = os.environ.pop("MPLBACKEND", None)
     level = logging.getLogger("matplotlib").level
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of a damaged matplotlibrc
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it reports a damaged matplotlibrc
     try:
         import matplotlib
         from matplotlib import font_manager, pyplot
@@ -54,7 +56,7 @@ def pyplot() -> ModuleType:
 
 
 def check_ending(path: Path) -> None:
-    """`UserError` if the name of a file ends in a way that no picture is written."""
+    """Raise `UserError` unless the name of a file ends as one of a picture that can be written."""
     if path.suffix.lower() not in ENDINGS:
         *others, last = ENDINGS
         raise UserError(f"--plot {path}: give a name that ends in {', '.join(others)} or {last}")

@@ -1,0 +1,294 @@
+"""Judge a generative model: `python -m minigen evaluate tales`
+
+Two questions: how well a model predicts text that it never saw, and how its own texts compare with
+real ones. A metric of samples means little by itself. So each stands beside the same metric of real
+held-out text, cut the same way: where the two differ, something is wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from tyro.conf import Positional
+
+from minigen import corpora
+from minigen.cli import parse
+from minigen.data import TokenFile, notes_on_text, prepare, scan, write_tokens
+from minigen.errors import UserError, check_range
+from minigen.evaluation.continuations import (
+    evenly_spaced,
+    generated_continuations,
+    real_continuations,
+    truncated,
+)
+from minigen.evaluation.repetition import TrainingText, expected_duplicates
+from minigen.evaluation.report import as_json, plot, table
+from minigen.evaluation.samples import SampleMetrics, copy_length, mean_entropy, sample_metrics
+from minigen.evaluation.text import text_metrics, unigram_loss
+from minigen.evaluation.verdict import Comparison, Judgement
+from minigen.files import checkpoint
+from minigen.inference.engine import Loaded, load
+from minigen.sampling import Sampling
+from minigen.system.device import choose_device, choose_dtype
+from minigen.system.places import data_folder
+from minigen.system.plot import check_ending
+from minigen.system.strict_json import to_json
+
+SAME = "same"  # --separator: as in the run's text
+NEW_TOKENS = 200  # of a sample that has no end of its own
+MAX_OF_ONE_PROMPT = 100  # samples of the first prompt
+DRAWN_FROM = 4 << 20  # bytes of the training text whose short documents are counted
+MIN_TRAINING_READ = 10_000  # tokens of the training text
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Judge a model by its loss on text that it never saw, and by samples of it."""
+
+    # --- the model and the text ---
+    run: Positional[str | None] = None  # a run, its name or its folder, or gpt2; none: the last
+    out_dir: str = "out"  # where the runs are
+    file: str | None = None  # a text to judge on; none: what the run held out for validation
+    separator: str = SAME  # between the documents of --file, as train.py's; same: as in its text
+    split: Literal["val", "held_out"] = "val"  # held_out: the corpus's held_out.txt, if it has one
+    eval_tokens: int = 0  # of the text to read; 0: all
+    # --- samples, drawn as by sample.py ---
+    count: int = 200  # samples, each with a prompt of its own from the text; 0: none
+    prompt_lines: int = 1  # of a tale, picture or tune that are given; 8: a tune's first phrase
+    max_new_tokens: int | None = None  # of each; none: twice the longest document's, or 200
+    temperature: float = 0.8
+    top_k: int | None = None
+    top_p: float = 1.0
+    min_p: float = 0.1
+    repetition_penalty: float = 1.0
+    seed: int = 1337
+    # --- where ---
+    device: str = "auto"  # cuda, mps, cpu, or auto
+    # Of matrix products when the text is read; auto: as in the run's training, if the device
+    # computes in it; so the loss is the one that training reported.
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    json: Path | None = None  # the figures; none: evaluation.json in the run's folder
+    plot: Path | None = None  # a picture of them; none: evaluation.png there
+
+
+class Texts(NamedTuple):
+    """The text that a model is judged on, and the text that it was trained on."""
+
+    held_out: TokenFile
+    training: TokenFile | None  # None: not known
+    entropy: float | None  # of `held_out`, in bits/byte; None: not known
+    separator_bytes: int  # of text that END_OF_TEXT stands for
+    is_own: bool  # `held_out` is of the same text as `training`
+
+
+def find_texts(config: EvaluateConfig, loaded: Loaded) -> Texts:
+    """Find the held-out text and the training text of a run, or the text that --file names.
+
+    Without --file, raises `UserError` if the run's text is not known, not there or has changed.
+    """
+    settings, tokenizer = loaded.state.get("config"), loaded.tokenizer
+    cache = data_folder() / "cache"
+    corpus, training = None, None
+    try:
+        if settings is None:
+            raise UserError(f"{loaded.path} is no run of train.py, so what it read is not known")
+        data = corpora.given_in(loaded.state.get("folder", ""), settings["data"])
+        links = loaded.state.get("links", False)
+        corpus = corpora.find(data, data_folder(), settings["separator"], links)
+        _, training, own = prepare(
+            corpus, tokenizer, "", 0, cache, most_chars=loaded.state.get("most_chars", 0)
+        )
+        if loaded.state["content"] != [training.path.stem, own.path.stem]:
+            training = None
+            raise UserError(f"{corpus.name} is no longer the text that it was trained on")
+    except UserError as error:
+        if config.file is None:
+            raise UserError(f"{error}; give a text to judge on: --file FILE") from None
+        print(f"without the training text: {error}", file=sys.stderr)
+    if config.file is not None:
+        if config.split != "val":
+            raise UserError("--file and --split exclude each other; give one")
+        given = corpora.find([config.file], data_folder(), separator_for(config, settings))
+        known = {file.resolve() for file in corpus.train} if corpus and training else set()
+        seen = [file for file in given.val or given.train if file.resolve() in known]
+        notes = [*given.notes, *(notes_on_text(given) if config.separator != SAME else [])]
+        notes += [f"warning: the model was trained on {seen[0]}"] if seen else []
+        for note in notes:
+            print(note, file=sys.stderr)
+        text = scan(given.val or given.train, given.separator)
+        tokens = write_tokens(text, tokenizer, cache, "text")
+        return Texts(tokens, training, given.floor, given.separator_bytes, False)
+    assert corpus is not None
+    if config.split == "val":
+        return Texts(own, training, corpus.floor, corpus.separator_bytes, True)
+    files = [path.with_name("held_out.txt") for path in corpus.val]
+    if not files or not all(file.is_file() for file in files):
+        raise UserError(f"{corpus.name} has no held_out.txt; leave out --split, or give a --file")
+    text = scan(files, corpus.separator)
+    tokens = write_tokens(text, tokenizer, cache, "held-out text")
+    return Texts(tokens, training, None, corpus.separator_bytes, True)
+
+
+def separator_for(config: EvaluateConfig, settings: Mapping[str, Any] | None) -> str | None:
+    """Return the separator for --file: the one that is given, or that of the run's text."""
+    if config.separator != SAME:
+        return config.separator
+    if config.file in corpora.NAMES and not Path(config.file).exists():
+        return None
+    if settings is None:
+        return corpora.AUTO
+    return corpora.BETWEEN if corpora.synthetic(settings["data"]) else settings["separator"]
+
+
+def judge(config: EvaluateConfig, loaded: Loaded) -> Judgement:
+    """Measure a model's losses and samples."""
+    sampling = Sampling(
+        config.temperature, config.top_k, config.top_p, config.min_p, config.repetition_penalty
+    )
+    texts, tokenizer = find_texts(config, loaded), loaded.tokenizer
+    device = choose_device(config.device)
+    model = loaded.model.float().to(device)
+    n_vocab = min(tokenizer.n_vocab, model.config.vocab_size)
+    block_size, dtype = own_block_size(loaded), own_dtype(config, loaded, device)
+    limit = config.eval_tokens or None
+    text = text_metrics(model, texts.held_out, n_vocab, block_size, dtype, limit)
+    train_loss = of_unigrams = None
+    if texts.training is not None and texts.is_own:
+        limit = max(text.n_tokens, MIN_TRAINING_READ)
+        train_loss = text_metrics(model, texts.training, n_vocab, block_size, dtype, limit).loss
+        of_unigrams = unigram_loss(texts.held_out, texts.training, n_vocab)
+    return Judgement(
+        model=str(loaded.path),
+        step=loaded.state.get("step"),
+        flags={k: v for k, v in asdict(config).items() if not isinstance(v, Path)},
+        text=text,
+        bits_per_byte=text.loss * texts.held_out.bits_per_byte(texts.separator_bytes),
+        text_entropy=texts.entropy,
+        train_loss=train_loss,
+        unigram_loss=of_unigrams,
+        comparison=compare_samples(config, loaded, texts, sampling) if config.count else None,
+    )
+
+
+def own_block_size(loaded: Loaded) -> int:
+    """Return the context of a run's validation, which may be shorter than the model's."""
+    longest = loaded.model.config.block_size
+    trained_on = loaded.state.get("config", {}).get("block_size")
+    return min(trained_on, longest) if type(trained_on) is int and trained_on > 0 else longest
+
+
+def own_dtype(config: EvaluateConfig, loaded: Loaded, device: torch.device) -> str:
+    """Return --dtype; or that of the run's validation, unless it is slow on this device."""
+    if config.dtype != "auto":
+        return config.dtype
+    trained_in = loaded.state.get("config", {}).get("dtype")
+    return "bfloat16" if trained_in == choose_dtype("auto", device) == "bfloat16" else "float32"
+
+
+def compare_samples(
+    config: EvaluateConfig, loaded: Loaded, texts: Texts, sampling: Sampling
+) -> Comparison:
+    """Let a model continue prompts of the held-out text; measure both continuations."""
+    model, tokenizer = loaded.model, loaded.tokenizer
+    n_vocab, block_size = min(tokenizer.n_vocab, model.config.vocab_size), model.config.block_size
+    n_new = config.max_new_tokens or NEW_TOKENS
+    real = real_continuations(texts.held_out, tokenizer, block_size, n_new, config.prompt_lines)
+    real = evenly_spaced(real, config.count)
+    # Documents end by themselves: twice the longest is room for one that does not.
+    ending = all(one.ids[-1] == tokenizer.end_of_text for one in real)
+    limit = config.max_new_tokens or max(len(one.ids) for one in real) * (2 if ending else 1)
+    real = [truncated(one, limit, tokenizer) for one in real]  # no longer than a sample may be
+    prompts = [*real, *[real[0]] * min(MAX_OF_ONE_PROMPT, config.count)]
+    generated = generated_continuations(
+        loaded, prompts, sampling, limit, config.seed, config.device
+    )
+    samples, of_one_prompt = generated[: len(real)], generated[len(real) :]
+    whole_documents = all(one.is_document for one in real)
+    training, length = None, 0
+    if texts.training is not None:
+        print("looking for copies", file=sys.stderr)
+        training = TrainingText.decoded(texts.training, tokenizer)
+        length = copy_length(training, real)
+    of_samples, of_real = (
+        sample_metrics(some, mean_entropy(model, some, n_vocab), training, length)
+        for some in (samples, real)
+    )
+    if training is not None and whole_documents:
+        of_real = with_expected_duplicates(of_real, training, len(samples))
+    if len(of_one_prompt) > 1:
+        different = len({one.text for one in of_one_prompt}) / len(of_one_prompt)
+        of_samples = replace(of_samples, different=different)
+    known_length = None if training is None else length
+    return Comparison(of_samples, of_real, len(samples), whole_documents, known_length)
+
+
+def with_expected_duplicates(
+    real: SampleMetrics, training: TrainingText, n_samples: int
+) -> SampleMetrics:
+    """Return the metrics with at least the duplicates of draws from the training documents.
+
+    A list may have each document once; but whoever draws from the list draws some again.
+    """
+    documents = Counter(training.documents(DRAWN_FROM))
+    expected = expected_duplicates([*documents.values()], n_samples)
+    repetition = replace(
+        real.repetition,
+        identical=max(real.repetition.identical or 0.0, expected),
+        stuck=max(real.repetition.stuck, expected),
+    )
+    return replace(real, repetition=repetition)
+
+
+def find_model(config: EvaluateConfig) -> Loaded:
+    """Load the model that the flags name, or that of the last run."""
+    if config.run is None:
+        return load(checkpoint.find_run(config.out_dir))
+    return load(config.run, out_dir=config.out_dir)
+
+
+def write_files(judged: Judgement, config: EvaluateConfig, run: Path | None) -> None:
+    """Write evaluation.json and evaluation.png into a run's folder, or where the flags say.
+
+    Args:
+        run: the run's folder; None: a model of others, whose folder is left as it is.
+    """
+    json_path = config.json or (run and run / "evaluation.json")
+    plot_path = config.plot or (run and run / "evaluation.png")
+    if json_path:
+        json_path.write_text(to_json(as_json(judged), indent=1) + "\n", encoding="utf-8")
+    if not plot_path:
+        return
+    try:
+        plot(judged, plot_path)
+    except OSError:
+        raise
+    except Exception as error:  # whatever matplotlib can do wrong
+        if config.plot is not None:
+            raise
+        print(f"warning: cannot draw {plot_path}: {error}", file=sys.stderr)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Judge a model; print a table, and write evaluation.json and evaluation.png."""
+    config = parse(EvaluateConfig, argv)
+    check_range("--count", config.count, 0)
+    check_range("--eval_tokens", config.eval_tokens, 0)
+    check_range("--prompt_lines", config.prompt_lines, 1)
+    if config.max_new_tokens is not None:
+        check_range("--max_new_tokens", config.max_new_tokens, 1)
+    if config.plot is not None:
+        check_ending(config.plot)
+    loaded = find_model(config)
+    judged = judge(config, loaded)
+    try:  # first, as the reader of the table may be gone after its first line
+        write_files(judged, config, loaded.path.parent if loaded.state else None)
+    except OSError as error:
+        raise UserError(f"cannot write {error.filename}: {error.strerror}") from None
+    finally:
+        print(table(judged))

@@ -1,0 +1,184 @@
+"""How well a model predicts a text that it never saw: its loss, and whether its odds are right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from minigen.data import TokenFile
+from minigen.errors import UserError
+from minigen.loss import LOGITS_BYTES, token_losses
+from minigen.model import GPT
+from minigen.system.device import autocast
+from minigen.system.streams import progress_bar
+from minigen.system.threads import threads
+
+N_BINS = 20  # of probabilities, each 0.05 wide
+N_POSITIONS = 16  # stretches of the context, each with a loss of its own
+MAX_COUNTED = 1 << 22  # tokens of a text whose frequencies are counted
+MAX_LOSS = 700  # nats/token whose perplexity is still a float
+
+
+class CalibrationBin(NamedTuple):
+    """The predictions whose probability is in one twentieth of 0 to 1."""
+
+    expected: float  # their mean probability
+    observed: float  # the share of them whose token came
+    n_predictions: int
+
+
+class PositionLoss(NamedTuple):
+    """The loss in one stretch of the context."""
+
+    last: int  # the stretch's last position, counted from 1
+    loss: float  # nats/token
+
+
+@dataclass(frozen=True)
+class TextMetrics:
+    """How well a model predicts a text."""
+
+    n_tokens: int  # that were predicted
+    loss: float  # nats/token
+    calibration_error: float  # from 0 to 1
+    calibration: list[CalibrationBin]  # without empty bins
+    by_position: list[PositionLoss]
+
+    @property
+    def perplexity(self) -> float:
+        """e to the loss; infinite where no float holds it."""
+        return math.exp(self.loss) if self.loss < MAX_LOSS else math.inf
+
+
+def validation_windows(
+    tokens: TokenFile, block_size: int, n_rows: int, limit: int | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield x and y, (B, T) each, of `TokenFile.sliding`, and show on the terminal how far it is.
+
+    Between batches the number of threads follows the load of the machine.
+
+    Args:
+        n_rows: the windows in a batch, B.
+        limit: score only about this number of tokens, from all over the text.
+    """
+    length = min(tokens.n_tokens, limit or tokens.n_tokens)
+    with progress_bar(total=length, desc=tokens.name, delay=1, leave=False) as bar:
+        for x, y in tokens.sliding(block_size, n_rows, limit=limit):
+            threads.follow()
+            yield x, y
+            bar.update(int((y >= 0).sum()))
+
+
+@torch.no_grad()
+def text_metrics(
+    model: GPT,
+    tokens: TokenFile,
+    n_vocab: int,
+    block_size: int,
+    dtype: str = "float32",
+    limit: int | None = None,
+) -> TextMetrics:
+    """Predict each token of a text, or about `limit` of them, from the tokens before it.
+
+    The loss is train.py's validation loss: the same windows, loss and number format.
+
+    The calibration error is half the sum over bins of |expected - observed| tokens, divided by the
+    number of tokens: the share of the probability that lies in a wrong bin. So it is the expected
+    calibration error of Guo et al. 2017 (arXiv:1706.04599), but of all probabilities, as in Nixon
+    et al. 2019 (arXiv:1904.01685), and not only of the highest.
+
+    Args:
+        model: in evaluation mode, with float32 weights.
+        n_vocab: the number of tokens that the tokenizer knows; higher ids count as impossible.
+        block_size: the longest context, in tokens.
+        dtype: of matrix products, "float32" or "bfloat16".
+
+    Raises `UserError` if a loss is not finite.
+    """
+    device, length = model.embedding.weight.device, min(block_size, tokens.n_tokens - 1)
+    # Probabilities take as much memory again as logits, and are sorted on the CPU.
+    rows = max(1, LOGITS_BYTES["cpu"] // 2 // (4 * n_vocab * length))
+    total, n = 0.0, 0
+    bins = torch.zeros(3, N_BINS, dtype=torch.float64)  # expected, observed, predictions
+    positions = torch.zeros(2, length, dtype=torch.float64)  # sums of losses, numbers of tokens
+    for x, y in validation_windows(tokens, length, rows, limit):  # (B, T) each
+        with autocast(device.type, dtype):
+            logits = model(x.to(device))[..., :n_vocab].float()  # (B, T, V)
+        # By position, a window's every target counts, also one that an earlier window scored.
+        targets = torch.cat((x[:, 1:], y[:, -1:]), dim=1)
+        losses = token_losses(logits, targets.to(device)).cpu().double()  # (B, T)
+        positions += torch.stack((losses.sum(dim=0), (targets >= 0).sum(dim=0)))
+        scored = y >= 0
+        total += float(losses[scored].sum())
+        n += int(scored.sum())
+        probabilities = logits[scored.to(device)].softmax(dim=-1)  # (N, V)
+        bins += calibration_sums(probabilities.cpu(), y[scored])
+    if not math.isfinite(total):
+        raise UserError("the model predicts NaN: its weights are broken; judge an earlier one")
+    expected, observed, _ = bins
+    stretches = torch.arange(length).tensor_split(min(N_POSITIONS, length))
+    sums = [(int(part[-1]) + 1, *positions[:, part].sum(dim=1).tolist()) for part in stretches]
+    return TextMetrics(
+        n_tokens=n,
+        loss=total / n,
+        calibration_error=float((expected - observed).abs().sum()) / 2 / n,
+        calibration=[
+            CalibrationBin(p / m, came / m, int(m)) for p, came, m in bins.T.tolist() if m
+        ],
+        by_position=[PositionLoss(last, loss / m) for last, loss, m in sums if m],
+    )
+
+
+def calibration_sums(probabilities: Tensor, targets: Tensor) -> Tensor:
+    """Sum up predictions by bins of equal width of their probability.
+
+    Each of the N places gives V predictions, one for each token.
+
+    Args:
+        probabilities: (N, V), on the CPU.
+        targets: (N,), the tokens that came.
+
+    Returns (3, N_BINS), float64: in each bin the sum of the probabilities, the number of
+    predictions whose token came, and the number of predictions. All probabilities below 1 / N_BINS
+    are in the first bin.
+    """
+    n, n_vocab = probabilities.shape
+    # At most N_BINS probabilities of a place can be above the first bin.
+    p, ids = probabilities.double().topk(min(N_BINS, n_vocab))
+    bin = (p * N_BINS).long().clamp(max=N_BINS - 1).flatten()
+    came = (ids == targets[:, None]).double().flatten()
+    sums = torch.stack(
+        [bin.bincount(weights, minlength=N_BINS).double() for weights in (p.flatten(), came, None)]
+    )
+    sums[:, 0] += torch.tensor((n, n, n * n_vocab)) - sums.sum(dim=1)
+    return sums
+
+
+def unigram_loss(text: TokenFile, training: TokenFile, n_vocab: int) -> float:
+    """Return the loss on a text, in nats/token, of a model that knows only token frequencies.
+
+    The frequencies are those of the training text, where each token counts once more than it
+    occurs, so that none is impossible. Of both texts, the first 4 million tokens are counted.
+    """
+    of_text, of_training = (
+        torch.from_numpy(tokens.read(0, min(MAX_COUNTED, tokens.n_tokens))).bincount(
+            minlength=n_vocab
+        )
+        for tokens in (text, training)
+    )
+    log_p = ((of_training + 1.0).double() / (of_training + 1).sum()).log()
+    return float(-(of_text * log_p).sum() / of_text.sum())
+
+
+def above_entropy(bits_per_byte: float, entropy: float) -> str:
+    """Say how far a loss is above the entropy of its text, which no model can beat on average.
+
+    >>> above_entropy(0.66, 0.55)
+    "20.0% above the text's entropy"
+    """
+    return f"{bits_per_byte / entropy - 1:.1%} above the text's entropy"

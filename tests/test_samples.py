@@ -1,0 +1,112 @@
+"""Real text is cut as samples are, and the metrics of both are as they are worked out by hand."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from ignorant import ignorant
+
+from minigen.corpora import tales, task, tunes
+from minigen.evaluation.continuations import Continuation, real_continuations
+from minigen.evaluation.repetition import TrainingText
+from minigen.evaluation.samples import (
+    TaskMetrics,
+    copy_length,
+    copy_metrics,
+    entropy,
+    sample_metrics,
+    task_metrics,
+)
+from minigen.tokenizer import train_tokenizer
+
+BYTE = train_tokenizer("byte", [])
+
+
+def test_a_tale_is_cut_after_its_first_line(tmp_path: Path) -> None:
+    """The remnant of a tale, which the split left over, is not taken."""
+    told = [tales.tale(random.Random(5 + i)).text for i in range(3)]
+    model, tokens = ignorant(tmp_path, "\n\n".join(["a remnant of a tale.", *told]))
+    found = real_continuations(tokens, BYTE, model.config.block_size, 20)
+    assert [one.first_lines + one.text for one in found] == told
+    for one in found:
+        assert one.first_lines.startswith("hero: ") and one.first_lines.endswith("\n")
+        assert BYTE.decode([*one.prompt[1:], *one.ids[:-1]]) == one.first_lines + one.text
+        assert one.prompt[0] == one.ids[-1] == tokens.end_of_text
+
+
+def test_a_tune_may_be_cut_after_several_lines(tmp_path: Path) -> None:
+    """Eight lines of a tune are its header and its first phrase."""
+    tune = next(tunes.documents(0)).text
+    _, tokens = ignorant(tmp_path, f"{tune}\n\n{tune}")
+    one, _ = real_continuations(tokens, BYTE, 256, 20, n_lines=8)
+    assert one.first_lines + one.text == tune and one.first_lines.count("\n") == 8
+    assert BYTE.decode(one.prompt[1:]) == one.first_lines and one.first_lines.endswith("|\n")
+
+
+def test_other_text_is_cut_after_its_first_tokens(tmp_path: Path) -> None:
+    """A long document gives several pieces, a short one a whole one."""
+    _, tokens = ignorant(tmp_path, "short\n\n" + "a longer text " * 9)
+    short, *long = real_continuations(tokens, BYTE, block_size=64, max_new_tokens=24)
+    assert BYTE.decode(short.prompt[1:]) + short.text == "short"
+    assert {(len(one.prompt), len(one.ids)) for one in long} == {(16, 24)}
+    assert all(one.first_lines == "" for one in [short, *long])
+
+
+def test_chance_is_the_first_line_of_another_document() -> None:
+    """A text that obeys one line does not obey another; under wrong lines, none obeys."""
+    told = [tales.tale(random.Random(i)).text for i in range(6)]
+    texts = [
+        Continuation([0], [0], (line := task.first_lines(text)), text.removeprefix(line))
+        for text in told
+    ]
+    right = TaskMetrics(well_formed=1, obeys=1, valid=1, obeys_by_chance=0)
+    assert task_metrics(texts) == right
+    assert task_metrics([texts[0], *texts]) == right  # the same line is not another one
+    turned = [
+        replace(one, text=other.text)
+        for one, other in zip(texts, [*texts[-1:], *texts[:-1]], strict=True)
+    ]
+    assert task_metrics(turned).obeys == 0 and task_metrics(turned).well_formed == 1
+
+
+def test_a_copy_is_a_longer_run_than_real_texts_share() -> None:
+    """The length is doubled until at most 5 % of real texts have such a run in common."""
+    content = "".join(map(chr, range(33, 127))) * 3
+    real = [Continuation([0], [0], "", content[i : i + 70] + "\n") for i in range(10)]
+    assert copy_length(TrainingText(content.encode()), real) == 120
+    assert copy_length(TrainingText(b"nothing"), real) == 60
+
+
+def test_short_documents_are_copied_as_a_whole(tmp_path: Path) -> None:
+    """Each has no prompt but END_OF_TEXT; a metric without anything to count is None."""
+    model, tokens = ignorant(tmp_path, "Ann\n\nBartholomew\n\nAnnika")
+    texts = real_continuations(tokens, BYTE, model.config.block_size, 20)
+    assert [one.text for one in texts] == ["Ann", "Bartholomew", "Annika"]
+    assert all(one.is_document and one.prompt == [tokens.end_of_text] for one in texts)
+    training = TrainingText.decoded(tokens, BYTE)
+    nearly = [replace(texts[0], text="Annik"), texts[1], replace(texts[0], text="Ann", ids=[1])]
+    assert copy_metrics(nearly, training, 60).copied_whole == 1 / 3
+    found = sample_metrics(nearly, None, training, 60).by_name()
+    assert found["identical"] == 0
+    for name in ("loops", "self_repetition", "distinct_2", "copied_run"):
+        assert found[name] is None
+    assert sample_metrics(texts[:1], None, training, 60).repetition.identical is None
+
+
+def test_metrics_that_do_not_apply_have_no_name() -> None:
+    """Without a checker or a training text, evaluation.json has none of their keys."""
+    texts = [Continuation([0], [0], "", text) for text in ("one two", "three")]
+    found = sample_metrics(texts, 0.5, None, 0)
+    assert found.by_name() == {**asdict(found.repetition), "entropy": 0.5}
+    assert replace(found, different=0.75).by_name()["different"] == 0.75
+
+
+def test_the_entropy_of_equal_odds_is_ln_v() -> None:
+    """And that of a certain prediction is 0."""
+    assert entropy(torch.zeros(3, 7)).tolist() == pytest.approx([math.log(7)] * 3)
+    assert float(entropy(torch.tensor([1e4, 0.0]))) == 0

@@ -1,0 +1,93 @@
+"""Each fault has its verdict, which stands where real text has not the same figures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from minigen.evaluation import verdict as module
+from minigen.evaluation.samples import (
+    CopyMetrics,
+    RepetitionMetrics,
+    SampleMetrics,
+    TaskMetrics,
+)
+from minigen.evaluation.text import TextMetrics
+from minigen.evaluation.verdict import Comparison, Judgement, verdict
+
+
+def metrics(
+    stuck: float = 0.0,
+    copied_run: float | None = 0.0,
+    copied_whole: float = 0.0,
+    task: TaskMetrics | None = None,
+) -> SampleMetrics:
+    """The metrics of texts without a fault but those that are given."""
+    return SampleMetrics(
+        task,
+        RepetitionMetrics(0.0, None, stuck, None, None, None, None),
+        CopyMetrics(copied_run, copied_whole, 0),
+        0.5,
+    )
+
+
+TOLD = TaskMetrics(well_formed=1.0, obeys=1.0, valid=1.0, obeys_by_chance=0.0)
+SOUND = metrics(task=TOLD)
+
+
+def judged(
+    samples: SampleMetrics = SOUND,
+    real: SampleMetrics = SOUND,
+    loss: float = 1.0,
+    train_loss: float | None = 1.0,
+    n_samples: int = 40,
+    whole_documents: bool = False,
+) -> list[str]:
+    """The verdicts on such a model, without their figures."""
+    text = TextMetrics(1000, loss, 0.0, [], [])
+    compared = Comparison(samples, real, n_samples, whole_documents, 60)
+    found = Judgement("run", 1, {}, text, loss / 3, None, train_loss, 3.0, compared)
+    return [line.split(":")[0] for line in verdict(found)]
+
+
+def test_each_fault_of_samples_is_against_real_text() -> None:
+    """The same figures are no fault where real text has them, too."""
+    spoilt = metrics(0.5, 0.5, 0.0, TaskMetrics(0.3, 0.2, 0.2, 0.1))
+    assert judged(spoilt, spoilt) == judged() == ["healthy"]
+    assert judged(spoilt, SOUND) == ["collapsed", "memorising"]
+    assert judged(metrics(task=replace(TOLD, well_formed=0.3))) == ["undertrained"]
+    assert judged(metrics(task=replace(TOLD, obeys_by_chance=0.9))) == ["ignores its prompt"]
+
+
+def test_each_fault_of_losses_is_against_training_and_token_frequencies() -> None:
+    """A model that memorises is not called undertrained, and a lower ratio is enough for it."""
+    malformed = metrics(task=replace(TOLD, well_formed=0.3))
+    assert judged(train_loss=0.6) == ["memorising"]
+    assert judged(loss=2.9, train_loss=2.9) == ["undertrained"]
+    assert judged(malformed, loss=2.9, train_loss=1.9) == ["memorising"]
+    assert judged(loss=2.9, train_loss=2.3) == ["memorising"]
+    assert judged(loss=2.6, train_loss=2.1) == ["healthy"]
+
+
+def test_a_short_document_of_training_is_a_copy_if_new_ones_are_less_probable() -> None:
+    """A name that the training list has, too, is no fault where both lists are as probable."""
+
+    def said(train_loss: float | None = 1.9, **more: Any) -> list[str]:
+        copied, real = metrics(0.0, None, 0.4), metrics(0.0, None, 0.0)
+        return judged(copied, real, 2.0, train_loss, **{"whole_documents": True, **more})
+
+    assert said() == said(whole_documents=False, train_loss=1.7) == ["healthy"]
+    assert said(train_loss=1.7) == said(train_loss=None) == ["memorising"]
+    few = "no fault in its losses; 9 samples are too few to judge"
+    assert said(train_loss=1.7, n_samples=9) == [few]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["collapsed", "memorising", "ignores its prompt", "undertrained", "healthy"],
+)
+def test_the_table_of_the_docstring_has_each_verdict(name: str) -> None:
+    """A reader finds the conditions of each word that the command may print."""
+    assert f"\n    {name} " in (module.__doc__ or "")
