@@ -89,5 +89,5 @@ def test_a_short_document_of_training_is_a_copy_if_new_ones_are_less_probable() 
     ["collapsed", "memorising", "ignores its prompt", "undertrained", "healthy"],
 )
 def test_the_table_of_the_docstring_has_each_verdict(name: str) -> None:
-    """A reader finds the conditions of each word that the command may print."""
+    """A reader finds the condition of each verdict that the command prints."""
     assert f"\n    {name} " in (module.__doc__ or "")

@@ -1,24 +1,24 @@
 """The verdict on a model: one line for each fault that its losses and its samples show.
 
-The loss on held-out text is compared with that on training text, and shares of samples with shares
-of real texts. 10 points are the difference between 12 % and 2 %.
+S is a share of the samples, R the same share of real texts. L is the loss on held-out text, T that
+on training text, and U the loss of a model that knows only how frequent each token is.
 
-    verdict             if
-    collapsed           real texts' share + 10 points of samples end in a loop or are identical
-    memorising          real texts' share + 15 points of samples have a long run of training text
-    memorising          real texts' share + 15 points of samples are whole training documents, all
-                        of them short, and held-out loss >= 1.1 x training loss if both are known
-    memorising          held-out loss >= 1.5 x training loss; or 1.2 x if little was learnt (below)
-    ignores its prompt  effect of the prompt < 0.25 x that in real text; the effect is the share of
-                        texts that obey their own first line, less that of another text's
-    undertrained        well-formed samples < 0.5 x the share of well-formed real texts
-    undertrained        little learnt: held-out loss > 0.9 x that of knowing only token frequencies
+    verdict             condition
+    collapsed           S >= R + 0.10 of texts that end in a loop or are the same as another one
+    memorising          S >= R + 0.15 of texts that have a long run of the training text
+                        S >= R + 0.15 of short texts that are whole documents of the training text,
+                            and L >= 1.1 T if T is known
+                        L >= 1.5 T, or L >= 1.2 T if L > 0.9 U
+    ignores its prompt  S < 0.25 R, both being the share of texts that obey their own first line
+                            less the share that obey another text's
+    undertrained        S < 0.5 R of well-formed texts
+                        L > 0.9 U
     healthy             none of these
 
-Malformed samples are no sign of too little training where a model has collapsed or memorises, and
-say nothing of its prompts. A model that memorises is never called undertrained: more training would
-make it worse. On fewer than 100 tokens a loss is chance, as is a share of fewer than 10 samples:
-then neither is judged.
+A model that memorises is never called undertrained: more training would make it worse. Nor is a
+model that has collapsed for its malformed samples; and malformed samples say nothing of prompts.
+On fewer than 100 tokens a loss is chance, as is a share of fewer than 10 samples: then neither is
+judged.
 """
 
 from __future__ import annotations
