@@ -62,9 +62,9 @@ def picture(rng: random.Random, split: str = "train") -> Picture:
         glyph = dice.choose(GLYPHS[kind.shape, kind.size])
         left, top = dice.choose(box.columns(glyph)), dice.choose(box.rows(glyph))
         dark = TEXTURES[dice.choose(_TEXTURES)]
-        light_letter = COLOURS[kind.colour]
+        light_letter, height = COLOURS[kind.colour], glyph.height
         for x, y in glyph.cells:
-            letter = light_letter.upper() if dark(y, glyph.height) else light_letter
+            letter = light_letter.upper() if dark(y, height) else light_letter
             grid[top + y][left + x] = letter
 
     horizon = HEIGHT - dice.choose(GROUND_ROWS)
