@@ -477,7 +477,8 @@ def main(argv: list[str] | None = None, started: float | None = None) -> int:
     """
     clock = Clock(time.perf_counter() if started is None else started)
     with contextlib.ExitStack() as held:
-        return train(parse(TrainConfig, argv, words="data"), clock, held)
+        note = f"Corpora and caches are kept in {data_folder()}; MINIGEN_DATA names another folder."
+        return train(parse(TrainConfig, argv, words="data", note=note), clock, held)
 
 
 def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
@@ -515,7 +516,7 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
         source = checkpoint.find(config.init_from, config.out_dir)
         base = load(source, config.dropout or 0.0)
         if config.lora_rank and (base.path / "adapter_config.json").exists():
-            mend = command("minigen.files.checkpoint", "export", base.path, "FOLDER")
+            mend = command("export", base.path, "FOLDER")
             if not checkpoint.is_one(base.path):
                 mend = "merge_and_unload() of peft"
             raise UserError(
@@ -650,7 +651,7 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
     )
 
     if 0 < schedule.max_steps <= step:
-        more = command("train.py", "--init_from", "resume", "--name", run, "--minutes", "3")
+        more = command("train", "--init_from", "resume", "--name", run, "--minutes", "3")
         report.say(f"{run} had ended at step {step}; to train it further: {more}")
     if schedule.origin and schedule.origin == step:
         report.say(f"{run} had ended at step {step}: the learning rate rises and falls once more")
@@ -752,7 +753,7 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
         elif stopped:
             save()
         if stopped:
-            again = command("train.py", "--init_from", "resume", "--name", run)
+            again = command("train", "--init_from", "resume", "--name", run)
             report.say(f"stopped and saved at step {step}. To go on: {again}")
             return 128 + stopped
     stop.waits = False
@@ -771,8 +772,8 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
         epochs = step * config.batch_size * config.block_size / train_tokens.n_tokens
         if found := far_from_done(clock.n_steps, epochs, clock.seconds / 60, report.busy):
             further = ("--init_from", "resume", "--name", run, "--minutes", str(found[1]))
-            report.say(f"{found[0]}. More time would help: {command('train.py', *further)}")
-    now = command("sample.py", "--run", run)
+            report.say(f"{found[0]}. More time would help: {command('train', *further)}")
+    now = command("sample", "--run", run)
     report.say(f"done: {best.path}, {run / 'loss.png'}. Now: {now}")
     report.close()
     return 0

@@ -24,6 +24,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 import minigen
 from minigen.errors import UserError
+from minigen.system import shell
 from minigen.system.streams import wide_enough
 
 Config = TypeVar("Config")
@@ -40,7 +41,10 @@ KINDS: dict[type, tuple[str, str]] = {
 
 
 def parse(
-    config_class: type[Config], argv: Sequence[str] | None = None, words: str | None = None
+    config_class: type[Config],
+    argv: Sequence[str] | None = None,
+    words: str | None = None,
+    note: str | None = None,
 ) -> Config:
     """An instance of the dataclass `config_class` with the values that argv gives to its fields.
 
@@ -50,6 +54,7 @@ def parse(
         argv: the flags; by default those of this process.
         words: the field that words without a flag are for: a tuple of them, or a text, in which
             one space separates them; None: there may be none.
+        note: a sentence for --help, after the docstring of `config_class`.
 
     Raises `UserError`, with the nearest flag for one that does not exist; --help and --version
     print and raise `SystemExit`.
@@ -68,8 +73,9 @@ def parse(
         with contextlib.redirect_stderr(box), wide_enough():
             config, unknown = tyro.cli(
                 config_class,
+                prog=shell.program(),
                 args=argv,
-                description=_description(config_class, words),
+                description=_description(config_class, words, note),
                 return_unknown_args=True,
                 use_underscores=True,
                 registry=_registry(),
@@ -95,9 +101,11 @@ def parse(
     return replaced
 
 
-def _description(config_class: type[Any], words: str | None) -> str:
+def _description(config_class: type[Any], words: str | None, note: str | None) -> str:
     """The docstring, and then all that is no flag."""
     lines = [inspect.cleandoc(config_class.__doc__ or "")]
+    if note is not None:
+        lines.append(note)
     if words is not None:
         lines.append(f"Words without a flag mean --{words}.")
     return "\n\n".join([*lines, "--version prints the version."])
