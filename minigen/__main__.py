@@ -26,14 +26,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sample": ("", "write text with a trained model"),
     "evaluate": ("minigen.evaluation.evaluate", "judge a trained model"),
     "compare": ("minigen.run.compare", "draw the losses of several runs on one plot"),
-    "check": (
-        "minigen.files.huggingface check",
-        "compare its logits with those of transformers",
-    ),
-    "export": ("minigen.files.checkpoint export", "write a model as a folder for transformers"),
+    "check": ("minigen.files.huggingface", "compare its logits with those of transformers"),
+    "export": ("minigen.files.checkpoint", "write a model as a folder for transformers"),
     "merges": ("minigen.tokenizer", "show how byte-pair encoding joins a word's pieces"),
     "corpus": ("minigen.corpora.tales", "print documents of a synthetic corpus, or check some"),
 }
+
+BEFORE = {"check": ["check"], "export": ["export"]}  # their words, until they are modules
 
 
 def main() -> None:
@@ -47,18 +46,18 @@ def main() -> None:
     handler = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends slow imports silently
     from minigen.system.streams import one_line_errors
 
+    sys.argv[1:1] = BEFORE.get(name, [])
+    command = importlib.import_module(COMMANDS[name][0]) if name in COMMANDS else None
+    signal.signal(signal.SIGINT, handler)
     with one_line_errors():
-        if name in ("-h", "--help"):
-            return print(listing(program))
-        if name == "--version":
-            return print(f"minigen {minigen.__version__}")
-        if name not in COMMANDS:
+        if command is not None:
+            sys.exit(command.main())
+        elif name in ("-h", "--help"):
+            print(listing(program))
+        elif name == "--version":
+            print(f"minigen {minigen.__version__}")
+        else:
             raise UserError(unknown(name))
-        module, *first = COMMANDS[name][0].split()
-        sys.argv[1:1] = first
-        command = importlib.import_module(module)
-        signal.signal(signal.SIGINT, handler)
-        sys.exit(command.main())
 
 
 def listing(program: str) -> str:

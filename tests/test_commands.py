@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,7 @@ def test_each_command_is_listed_with_a_line(
     """With no command and with --help alike; in lines that every terminal has room for."""
     code, said, errors = run(*words, capsys=capsys)
     assert (code, errors) == (0, "")
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler  # as before
     lines = said.splitlines()
     assert lines[0] == "usage: python -m minigen COMMAND [--flags]"
     assert [line.split()[0] for line in lines if line.startswith("  ")] == list(COMMANDS)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib
 import pytest
 from small_text import write_text
 
@@ -78,10 +79,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     env = {name: value for name, value in os.environ.items()
            if name not in ("PYTHONPATH", "MINIGEN_DATA")}  # fmt: skip
     env |= {"PATH": f"{bin}{os.pathsep}{env['PATH']}", "XDG_CACHE_HOME": str(tmp / "cache")}
+    env["MPLCONFIGDIR"] = matplotlib.get_cachedir()  # where its list of fonts is known already
     (tmp / "empty").mkdir()
     made = Installed(bin, tmp / "empty", env)
-    pip = ["-m", "pip", "install", "--no-deps", "--no-index", "--ignore-installed", str(wheel)]
-    made.run("python", *pip)
+    flags = ["--no-deps", "--no-index", "--no-compile", "--ignore-installed"]
+    made.run("python", "-m", "pip", "install", *flags, str(wheel))
     return made
 
 
