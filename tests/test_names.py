@@ -269,13 +269,14 @@ def test_without_a_checkout_the_installed_command_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the shell finds it beside this Python; elsewhere Python runs the package."""
-    monkeypatch.setattr(shell, "ROOT", tmp_path)
-    monkeypatch.chdir(tmp_path)
     python, installed = tmp_path / "python", tmp_path / "minigen"
     for program in (python, installed):
         program.touch(mode=0o755)
     monkeypatch.setattr(sys, "executable", str(python))
     monkeypatch.setenv("PATH", str(tmp_path))
+    assert "python -m minigen evaluate" in shell.command("evaluate")  # it may be of another one
+    monkeypatch.setattr(shell, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
     assert shell.command("train", "--minutes", "3") == "minigen train --minutes 3"
     installed.unlink()
     assert shell.command("train", "--minutes", "3") == "python -m minigen train --minutes 3"

@@ -70,6 +70,7 @@ def test_every_command_runs(small: bool, server: Server, tmp_path: Path) -> None
             ran += 1
     assert ran >= 6
     if small:  # they were found, and not written in their full size
+        assert (project / "data" / "cache").is_dir()
         assert all(
             (path / "train.txt").stat().st_size < 100_000
             for path in (project / "data").iterdir()
