@@ -32,6 +32,7 @@ from minigen.run import distributed
 from minigen.run.run import Run
 from minigen.run.start import start
 from minigen.system.device import autocast
+from minigen.system.places import data_folder
 from minigen.system.streams import one_line_errors
 
 
@@ -173,7 +174,9 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
         argv: the flags; None: those of this process.
         started: when the command began, by `time.perf_counter`; None: now.
     """
-    with start(parse(TrainConfig, argv, words="data"), evaluate, started) as run:
+    note = f"Corpora and caches are kept in {data_folder()}; MINIGEN_DATA names another folder."
+    flags = parse(TrainConfig, argv, words="data", note=note)
+    with start(flags, evaluate, started) as run:
         train(run)
         run.finish()
     return run.exit_code

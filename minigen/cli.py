@@ -1,7 +1,7 @@
-"""Flags from a dataclass: each field is a flag, and the comment behind it is the help text.
+"""Flags from a dataclass: each field is a flag, and the comment after it is the help text.
 
-A `-` in a flag may be written `_`, as nanoGPT does, and the other way round. What is wrong with a
-command becomes one line, as all that a user can mend does here.
+A `-` in a flag may be written `_`, as in nanoGPT, and the other way round. A wrong command line is
+a `UserError` of one line.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 import minigen
 from minigen.errors import UserError
+from minigen.system import shell
 from minigen.system.streams import wide_enough
 
 Config = TypeVar("Config")
@@ -40,16 +41,20 @@ KINDS: dict[type, tuple[str, str]] = {
 
 
 def parse(
-    config_class: type[Config], argv: Sequence[str] | None = None, words: str | None = None
+    config_class: type[Config],
+    argv: Sequence[str] | None = None,
+    words: str | None = None,
+    note: str | None = None,
 ) -> Config:
-    """An instance of the dataclass `config_class` with the values that argv gives to its fields.
+    """Return an instance of the dataclass `config_class` with the values that argv gives.
 
     Args:
-        config_class: its fields have defaults and are bool, int, float, str, Path, Literal,
-            one of these or None, or a tuple of them.
+        config_class: its fields are bool, int, float, str, Path, Literal, one of these or None, a
+            tuple of them, or a dataclass of such fields. A `tyro.conf.Positional` has no flag.
         argv: the flags; by default those of this process.
-        words: the field that words without a flag are for: a tuple of them, or a text, in which
-            one space separates them; None: there may be none.
+        words: the field with a flag that words without one are for, too: a tuple of them, or a
+            text, in which one space separates them. None: there is no such field.
+        note: a sentence for --help, after the docstring of `config_class`.
 
     Raises `UserError`, with the nearest flag for one that does not exist; --help and --version
     print and raise `SystemExit`.
@@ -63,99 +68,84 @@ def parse(
     if "--version" in argv:
         print(f"minigen {minigen.__version__}")
         raise SystemExit(0)
+    description = [inspect.cleandoc(config_class.__doc__ or ""), note]
+    description += [f"Words without a flag mean --{words}." if words else None]
+    description += ["The flag --version prints the version."]
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box), wide_enough():
             config, unknown = tyro.cli(
                 config_class,
+                prog=shell.program(),
+                description="\n\n".join(filter(None, description)),
                 args=argv,
-                description=_description(config_class, words),
                 return_unknown_args=True,
                 use_underscores=True,
+                config=(tyro.conf.OmitArgPrefixes,),  # flags of a dataclass inside have no prefix
                 registry=_registry(),
             )
     except SystemExit as stop:
-        if stop.code in (None, 0):
+        if not stop.code:
             raise
         raise UserError(f"{_first_paragraph(box.getvalue())}; --help lists all flags") from None
     if not unknown:
         return config
-    given = _switch_value(config_class, argv)
-    if given is None:
-        given = next((word for word in unknown if _is_flag(word, _names(config_class))), None)
-    if given is not None or words is None:
-        raise UserError(_about(given or unknown[0], config_class, words))
-    if words in map(_name, argv):
-        raise UserError(
-            f"{unknown[0]!r} has no flag, which means --{words}, but --{words} is given too; put a "
-            "value that has spaces in quotes, or give one of the two"
-        )
+    if fault := _fault(unknown, argv, _flags(config_class), words):
+        raise UserError(fault)
+    assert words is not None
     value: Any = tuple(unknown) if isinstance(getattr(config, words), tuple) else " ".join(unknown)
     replaced: Config = dataclasses.replace(typing.cast(Any, config), **{words: value})
     return replaced
 
 
-def _description(config_class: type[Any], words: str | None) -> str:
-    """The docstring, and then all that is no flag."""
-    lines = [inspect.cleandoc(config_class.__doc__ or "")]
-    if words is not None:
-        lines.append(f"Words without a flag mean --{words}.")
-    return "\n\n".join([*lines, "--version prints the version."])
+def _flags(config_class: type[Any]) -> dict[str, bool]:
+    """Return the names of the flags, and of each whether it is a switch, which takes no value."""
+    flags = dict[str, bool]()
+    for field in dataclasses.fields(config_class):
+        if dataclasses.is_dataclass(field.default):
+            flags |= _flags(type(field.default))
+        else:
+            flags[field.name] = isinstance(field.default, bool)
+    return flags
 
 
-def _names(config_class: type[Any]) -> list[str]:
-    return [field.name for field in dataclasses.fields(config_class)]
-
-
-def _name(word: str) -> str | None:
-    """The field that a word of the command line names, if it has the form of a flag."""
-    return word[2:].split("=")[0].replace("-", "_") if word.startswith("--") else None
-
-
-def _switch_value(config_class: type[Any], argv: Sequence[str]) -> str | None:
-    """The value that a switch was given: it takes none."""
-    switches = [f.name for f in dataclasses.fields(config_class) if isinstance(f.default, bool)]
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
-        name, value = _name(word), word.split("=")[1] if "=" in word else following
-        if (
-            name
-            and name.removeprefix("no_") in switches
-            and value in ("True", "False", "true", "false")
-        ):
-            return value
+def _fault(
+    unknown: Sequence[str], argv: Sequence[str], flags: Mapping[str, bool], words: str | None
+) -> str | None:
+    """Return what is wrong with words that belong to no flag; None if they may mean --words."""
+    given = [word[2:].split("=")[0].replace("-", "_") if word[:2] == "--" else "" for word in argv]
+    for name, word, following in zip(given, argv, [*argv[1:], ""], strict=True):
+        value = word.partition("=")[2] or following
+        if flags.get(name.removeprefix("no_")) and value in ("True", "False", "true", "false"):
+            mend = "a switch takes no value: --name is on, --no_name off"
+            return f"{value!r} belongs to no flag; {mend}"
+    for word in unknown:
+        name = word.split("=")[0].strip(DASHES)
+        if word.startswith("-") or (word.startswith(tuple(DASHES)) and name in flags):
+            if near := difflib.get_close_matches(name, flags, n=1):
+                return f"unknown flag {word}; did you mean --{near[0]}?"
+            mend = f"for a value that begins with -, give --{words}=VALUE; " if words else ""
+            return f"unknown flag {word}; {mend}--help lists all flags"
+    if words is None:
+        return f"{unknown[0]!r} belongs to no flag; put a value that has spaces in quotes"
+    if words in given:
+        return (
+            f"{unknown[0]!r} has no flag, which means --{words}, but --{words} is given too; put a "
+            "value that has spaces in quotes, or give one of the two"
+        )
     return None
 
 
-def _is_flag(word: str, names: Sequence[str]) -> bool:
-    """Whether a word is meant as a flag, also with the long dash of a text processor."""
-    name = word.split("=")[0]
-    return word.startswith("-") or (name[:1] in DASHES and name.strip(DASHES) in names)
-
-
-def _about(word: str, config_class: type[Any], words: str | None) -> str:
-    """What to say of a word of the command line that belongs nowhere."""
-    names = _names(config_class)
-    if word in ("True", "False", "true", "false"):
-        return f"{word!r} belongs to no flag; a switch takes no value: --name is on, --no_name off"
-    if not _is_flag(word, names):
-        return f"{word!r} belongs to no flag; put a value that has spaces in quotes"
-    near = difflib.get_close_matches(word.split("=")[0].strip(DASHES), names, n=1)
-    if near:
-        return f"unknown flag {word}; did you mean --{near[0]}?"
-    value = f"; for a value that begins with -, give --{words}=VALUE" if words else ""
-    return f"unknown flag {word}{value}; --help lists all flags"
-
-
 def _first_paragraph(box: str) -> str:
-    """What tyro's box says above its first rule, as one line."""
+    """Return the text above the first rule of tyro's box, as one line."""
     rows = [line.strip("│ ") for line in box.splitlines()]
-    said = [row for row in rows if row and not row.startswith(("╭", "╰"))]
-    end = next((i for i, row in enumerate(said) if row.startswith("──")), len(said))
-    return re.sub(r"^Error parsing (\S+): ", r"\1: ", " ".join(said[:end])).rstrip(".")
+    text = [row for row in rows if row and row[0] not in "╭╰"]
+    end = next((n for n, row in enumerate(text) if row.startswith("──")), len(text))
+    return re.sub(r"^Error parsing (?:(--\S+: )|\S+: )", r"\1", " ".join(text[:end])).rstrip(".")
 
 
 def _registry() -> ConstructorRegistry:
-    """Teaches tyro to show an optional value like any other, and to say what does not fit."""
+    """Return rules by which tyro shows an optional value like any other, and names a wrong one."""
     registry = ConstructorRegistry()
 
     @registry.primitive_rule
@@ -165,13 +155,13 @@ def _registry() -> ConstructorRegistry:
         kind = kinds[0] if len(kinds) == 1 else info.type
         if kind not in KINDS:
             return None
-        metavar, words = KINDS[kind]
+        metavar, noun = KINDS[kind]
 
         def read(values: list[str]) -> Any:
             try:
                 return kind(values[0])
             except ValueError:
-                raise ValueError(f"{values[0]!r} is not {words}") from None
+                raise ValueError(f"{values[0]!r} is not {noun}") from None
 
         return PrimitiveConstructorSpec(
             nargs=1,

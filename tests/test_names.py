@@ -243,30 +243,43 @@ def test_a_command_names_the_script_from_every_folder(
 ) -> None:
     """Shortly where it stands, with a path elsewhere; what stands in this folder is a path too."""
     monkeypatch.chdir(ROOT)
-    words = shlex.split(shell.command("sample.py", "--run", Path("a b")))
+    words = shlex.split(shell.command("sample", "--run", Path("a b")))
     assert words[1:] == ["sample.py", "--run", os.path.join(".", "a b")]
     assert shutil.which(words[0]) == sys.executable
     assert shlex.split(shell.install("hf"))[-1] == ".[hf]"
     monkeypatch.chdir(tmp_path)
-    script = shlex.split(shell.command("train.py"))[1]
+    script = shlex.split(shell.command("train"))[1]
     assert Path(script).resolve() == ROOT / "train.py"
     assert Path(shlex.split(shell.install("hf"))[-1].removesuffix("[hf]")) == ROOT
 
 
-def test_a_module_runs_from_every_folder_installed_or_not(
+def test_other_commands_run_from_every_folder_installed_or_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What finds minigen for this process is given to the next one where it has to be."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", ["", str(ROOT)])
-    assert shlex.split(shell.command("minigen.evaluation.evaluate", "x"))[-3:] == [
-        "-m",
-        "minigen.evaluation.evaluate",
-        "x",
-    ]
+    words = shlex.split(shell.command("evaluate", "x"))
+    assert words[-4:] == ["-m", "minigen", "evaluate", "x"]
     monkeypatch.setattr(sys, "path", [str(ROOT)])  # as after python /path/to/train.py
-    command = shell.command("minigen.evaluation.evaluate", "x")
-    assert shlex.split(command)[:2] == ["env", f"PYTHONPATH={ROOT}"]
+    assert shlex.split(shell.command("evaluate", "x"))[:2] == ["env", f"PYTHONPATH={ROOT}"]
+
+
+def test_without_a_checkout_the_installed_command_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the shell finds it beside this Python; elsewhere Python runs the package."""
+    python, installed = tmp_path / "python", tmp_path / "minigen"
+    for program in (python, installed):
+        program.touch(mode=0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "python -m minigen evaluate" in shell.command("evaluate")  # it may be of another one
+    monkeypatch.setattr(shell, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert shell.command("train", "--minutes", "3") == "minigen train --minutes 3"
+    installed.unlink()
+    assert shell.command("train", "--minutes", "3") == "python -m minigen train --minutes 3"
 
 
 # ---- the version ----

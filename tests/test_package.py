@@ -72,6 +72,7 @@ def test_nothing_is_unpickled_or_executed(path: Path) -> None:
         "optim",
         "model",
         "errors",
+        "system.shell",
         "inference.cpu",
         "tokenizer",
         "sampling",
@@ -102,9 +103,32 @@ def test_examples_in_docstrings_are_true(name: str) -> None:
 
 
 def test_importing_is_silent_and_brings_nothing_heavy() -> None:
-    """`import minigen` prints nothing and loads no plotting, no transformers."""
-    code = "import sys, minigen; print(sorted(sys.modules))"
+    """`import minigen` prints nothing, and loads neither PyTorch nor any other large library."""
+    code = "import sys, minigen; dir(minigen); print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
     assert done.stderr == ""
-    loaded = set(ast.literal_eval(done.stdout))
-    assert not loaded & {"matplotlib", "transformers", "tyro", "tiktoken", "requests", "tokenizers"}
+    loaded = {name.partition(".")[0] for name in ast.literal_eval(done.stdout)}
+    heavy = {"torch", "numpy", "matplotlib", "transformers", "tokenizers", "tiktoken", "tyro"}
+    assert not loaded & (heavy | {"tqdm", "regex", "requests"})
+
+
+def test_every_public_name_is_found() -> None:
+    """`minigen.NAME`, `from minigen import NAME` and `dir(minigen)` know each; no others exist."""
+    assert set(minigen.__all__) <= set(dir(minigen))
+    for name in minigen.__all__:
+        assert getattr(minigen, name) is not None
+    homes = [name for names in minigen.HOMES.values() for name in names]
+    assert sorted([*homes, "__version__"]) == sorted(minigen.__all__)
+    with pytest.raises(AttributeError, match="'minigen' has no attribute 'nothing'"):
+        _ = minigen.nothing
+
+
+def test_the_machine_is_measured_while_pytorch_is_imported() -> None:
+    """Whichever part of minigen is imported first, the measurement begins before PyTorch does."""
+    code = """if True:
+        import sys
+        import minigen.loss
+        names = list(sys.modules)
+        assert names.index("minigen.system.threads") < names.index("torch")
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -14,7 +14,7 @@ import pytest
 from minigen import corpora
 from minigen.corpora import tales
 from minigen.errors import UserError
-from minigen.system import places
+from minigen.system import places, shell
 
 
 @pytest.fixture
@@ -89,6 +89,18 @@ def test_a_user_without_a_home_has_a_place(
     monkeypatch.delenv("LOCALAPPDATA", raising=False)
     monkeypatch.setattr(Path, "home", nobody)
     assert places.writable(tmp_path / "installed" / "cache").is_relative_to(tmp_path / "tmp")
+
+
+def test_texts_lie_in_the_checkout_or_in_the_users_cache(
+    forbidden: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An installed package is no place for them; MINIGEN_DATA names another one in both cases."""
+    monkeypatch.delenv("MINIGEN_DATA", raising=False)
+    assert places.data_folder() == shell.ROOT / "data"
+    monkeypatch.setattr(shell, "ROOT", tmp_path / "installed")
+    assert places.data_folder() == tmp_path / "home" / "minigen" / "data"
+    monkeypatch.setenv("MINIGEN_DATA", str(tmp_path / "mine"))
+    assert places.data_folder() == tmp_path / "mine"
 
 
 def test_a_corpus_is_read_where_it_lies_and_written_where_it_can_be(

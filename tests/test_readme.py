@@ -12,6 +12,7 @@ import pytest
 from forks import Server
 
 import train
+from minigen import __main__ as dispatcher
 from minigen.corpora import NAMES, pictures, tales, tunes
 from sample import SampleConfig
 from train import TrainConfig
@@ -20,6 +21,9 @@ ROOT = Path(train.__file__).parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, flags=re.S)
 COMMANDS = [line for block in BLOCKS for line in block.strip().splitlines()]
+
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "data" / "README.md",
+         *sorted((ROOT / "docs").glob("*.md"))]  # fmt: skip
 
 # So that a test trains a small model for a moment on small corpora, which it finds written, and
 # nothing else of the commands is changed.
@@ -42,8 +46,8 @@ def test_every_command_runs(small: bool, server: Server, tmp_path: Path) -> None
     (tmp_path / "my.txt").write_text("It was a dark and stormy night, and rain fell.\n" * 60)
     if small:
         shutil.copytree(ROOT / "minigen", project / "minigen")
-        for script in ("train.py", "sample.py"):
-            shutil.copy(ROOT / script, project)
+        for file in ("train.py", "sample.py", "pyproject.toml"):  # which make it a checkout
+            shutil.copy(ROOT / file, project)
         for corpus in (tales, pictures, tunes):
             corpus.write(project / "data" / corpus.__name__.split(".")[-1], 60_000, 20_000)
     environment = {**os.environ, "PYTHONPATH": str(project)}
@@ -66,6 +70,7 @@ def test_every_command_runs(small: bool, server: Server, tmp_path: Path) -> None
             ran += 1
     assert ran >= 6
     if small:  # they were found, and not written in their full size
+        assert (project / "data" / "cache").is_dir()
         assert all(
             (path / "train.txt").stat().st_size < 100_000
             for path in (project / "data").iterdir()
@@ -77,21 +82,27 @@ def test_every_flag_is_one() -> None:
     """Flags that the text mentions exist in one of the two commands or are pip's and pytest's."""
     known = {*TrainConfig.__dataclass_fields__, *SampleConfig.__dataclass_fields__}
     known |= {"index"}  # pip's --index-url
-    known |= {"help", "check", "nproc_per_node"}  # of any, of minigen.corpora.tales, of torchrun
+    known |= {"help", "check", "nproc_per_node"}  # of any, of `minigen corpus`, of torchrun
     for flag in re.findall(r"(?<![\w-])--(\w+)", README):
         assert flag in known, flag
 
 
-def test_every_file_of_the_map_exists() -> None:
-    """And each module of the package is in the map."""
-    named = set(re.findall(r"`((?:\w+/)*\w+(?:\.py|/))`", README))
-    assert {name for name in named if not (ROOT / name).exists()} <= {
-        "device.py",
-        "command_line.py",
-        "errors.py",
-    }
-    for path in (ROOT / "minigen").glob("*.py"):
-        assert path.name == "__init__.py" or path.name in README, path.name
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_is_one(page: Path) -> None:
+    """Each `python -m minigen COMMAND` of the README and of the docs has a command that exists."""
+    named = re.findall(r"(?:python -m\s+|`)minigen ([a-z]\w*)", page.read_text(encoding="utf-8"))
+    assert set(named) <= set(dispatcher.COMMANDS)
+
+
+def test_the_map_has_every_file_of_the_lesson_and_every_folder() -> None:
+    """Each file at the top of the package and each folder is named, and what is named exists."""
+    named = set(re.findall(r"`((?:\w+/)*(?:\w+\.py|\w+/))`", README))
+    places = (ROOT, ROOT / "minigen")
+    assert {name for name in named if not any((place / name).exists() for place in places)} == set()
+    files = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("*.py")}
+    files |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "minigen").glob("[!_]*.py")}
+    files |= {f"{path.parent.name}/" for path in (ROOT / "minigen").glob("*/__init__.py")}
+    assert {name for name in files if not {name, name.removeprefix("minigen/")} & named} == set()
     assert all(name in README for name in NAMES)
 
 

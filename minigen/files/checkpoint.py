@@ -479,7 +479,7 @@ def _known(out_dir: Path, name: str = "") -> str:
     """What a line about a run that is not there can offer: the nearest one, and all."""
     found = runs(out_dir)
     if not found:
-        return f"train one: {command('train.py')}"
+        return f"train one: {command('train')}"
     names = {path: str(path.relative_to(out_dir)) for path in found}
     near = difflib.get_close_matches(name, names.values(), n=1)
     listed = f"runs there: {_listed(found, names.__getitem__)}"

@@ -91,7 +91,7 @@ class Report:
             if found := memorising(read_metrics(self.run)):
                 self.warn(*found)
             if 2 * step >= (self.bar.total or math.inf) and ends_in_loop(sample):  # earlier, all do
-                judge = command("minigen", "evaluate", self.run)
+                judge = command("evaluate", self.run)
                 self.warn(
                     "loops",
                     "what it writes goes round in a loop. If the text does not, a lower "

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from minigen.errors import UserError
-from minigen.system.shell import ROOT
+from minigen.system.shell import ROOT, is_checkout
 
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -24,7 +24,7 @@ def data_folder() -> Path:
     """
     if named := os.environ.get("MINIGEN_DATA"):
         return Path(named)
-    if (ROOT / "train.py").is_file() and (ROOT / "pyproject.toml").is_file():
+    if is_checkout():
         return ROOT / "data"
     return (_cache() or _temporary() or Path(tempfile.gettempdir())) / "data"
 

@@ -2,47 +2,75 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.machinery
 import os
+import re
 import shlex
 import shutil
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]  # where train.py and sample.py are, too
+PACKAGE = Path(__file__).resolve().parents[1]
+ROOT = PACKAGE.parent  # a checkout, or where packages are installed
+SCRIPTS = ("train", "sample")  # the commands whose files lie beside the package, to be read first
 
 
-def command(program: str, *words: str | Path) -> str:
+def is_checkout() -> bool:
+    """Return whether minigen runs from a checkout of its project, and not from an installed wheel.
+
+    An editable installation (`pip install -e .`) runs from the checkout.
+    """
+    return all((ROOT / name).is_file() for name in ("pyproject.toml", "train.py"))
+
+
+def script(name: str) -> Path:
+    """Return the file of a command of SCRIPTS: beside the package, or in an installed package."""
+    return (ROOT if is_checkout() else PACKAGE) / f"{name}.py"
+
+
+def program() -> str:
+    """Return the name of the command that runs now, as its --help shows it.
+
+    It is `train.py` where that file was run, and `minigen train` where minigen is installed.
+    """
+    path = Path(sys.argv[0])
+    return f"minigen {path.stem}" if path.parent == PACKAGE else path.name
+
+
+def command(name: str, *words: str | Path) -> str:
     """Return a command line that runs as it stands, copied into the shell that minigen runs in.
 
     The command names the Python that runs now, and finds minigen from any folder.
 
     Args:
-        program: a script beside the package, or a module of it.
+        name: a command of `python -m minigen`.
         words: the flags and their values, which are quoted where a shell needs quotes. A `Path`
             is written so that it is never taken for a name.
 
-    >>> command("sample.py", "--run", "out/my run")                   # doctest: +SKIP
+    In a checkout, and where a wheel is installed:
+
+    >>> command("sample", "--run", "out/my run")              # doctest: +SKIP
     "python sample.py --run 'out/my run'"
-    >>> command("minigen.evaluation.evaluate", "out/tales")                      # doctest: +SKIP
-    'python -m minigen.evaluation.evaluate out/tales'
+    >>> command("sample", "--run", "out/my run")              # doctest: +SKIP
+    "minigen sample --run 'out/my run'"
     """
-    line = [_python()]
-    if program in ("train", "sample"):
-        program += ".py"
-    if program == "export":
-        program, words = "minigen.files.checkpoint", ("export", *words)
-    if program.endswith(".py"):
-        line.append(_nearest(ROOT / program))
-    else:
-        # The first folder is that of the script, or the working folder: not there in the next run.
-        others = [path for path in sys.path[1:] if path]
-        if cwd() != str(ROOT) and not importlib.machinery.PathFinder.find_spec("minigen", others):
-            line = ["env", f"PYTHONPATH={ROOT}", *line]  # minigen is not installed
-        line += ["-m", program]
-    line += [as_path(word) if isinstance(word, Path) else word for word in words]
+    line = [*_beginning(name), *(as_path(w) if isinstance(w, Path) else w for w in words)]
     return " ".join(map(quoted, line))
+
+
+def _beginning(name: str) -> list[str]:
+    """Return the words that start a command."""
+    if is_checkout() and name in SCRIPTS:
+        return [_python(), _nearest(script(name))]
+    beside = os.path.join(os.path.dirname(sys.executable), "minigen")
+    if not is_checkout() and _finds("minigen", beside):
+        return ["minigen", name]
+    line = [_python(), "-m", "minigen", name]
+    # The first folder is that of the script, or the working folder: not there in the next run.
+    others = [path for path in sys.path[1:] if path]
+    if cwd() == str(ROOT) or importlib.machinery.PathFinder.find_spec("minigen", others):
+        return line
+    return ["env", f"PYTHONPATH={ROOT}", *line]
 
 
 def quoted(word: str) -> str:
@@ -61,11 +89,20 @@ def quoted(word: str) -> str:
 def install(extra: str) -> str:
     """Return the command that installs what an extra of pyproject.toml needs.
 
-    >>> install("hf")                                                 # doctest: +SKIP
+    In a checkout, and where a wheel is installed:
+
+    >>> install("hf")                                         # doctest: +SKIP
     "python -m pip install -e '.[hf]'"
+    >>> install("hf")                                         # doctest: +SKIP
+    'python -m pip install huggingface-hub transformers'
     """
-    there = "." if cwd() == str(ROOT) else str(ROOT)
-    return shlex.join([_python(), "-m", "pip", "install", "-e", f"{there}[{extra}]"])
+    what = ["-e", f"{'.' if cwd() == str(ROOT) else ROOT}[{extra}]"]
+    if not is_checkout():  # the place that minigen was installed from is not known any more
+        from importlib import metadata  # here, as few commands need it
+
+        needs = [need.partition(";") for need in metadata.requires("minigen") or []]
+        what = [name.strip() for name, _, when in needs if extra in re.findall(r"[\w-]+", when)]
+    return shlex.join([_python(), "-m", "pip", "install", *what])
 
 
 def cwd() -> str:
@@ -83,12 +120,18 @@ def as_path(path: Path) -> str:
 
 def _python() -> str:
     """Return the name of this Python if the shell finds it by that name, or its path."""
-    for name in ("python", Path(sys.executable).stem):
-        found = shutil.which(name)
-        with contextlib.suppress(OSError):  # in a folder that was removed
-            if found and os.path.abspath(found) == os.path.abspath(sys.executable):
-                return name
-    return sys.executable or "python"
+    names = ("python", Path(sys.executable).stem)
+    found = (name for name in names if _finds(name, sys.executable))
+    return next(found, sys.executable or "python")
+
+
+def _finds(name: str, path: str) -> bool:
+    """Return whether the shell runs the file `path` when it is given the name alone."""
+    found = shutil.which(name)
+    try:
+        return found is not None and os.path.abspath(found) == os.path.abspath(path)
+    except OSError:  # in a folder that was removed
+        return False
 
 
 def _nearest(path: Path) -> str:

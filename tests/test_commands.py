@@ -1,0 +1,122 @@
+"""One command line runs every command, and says which there are."""
+
+from __future__ import annotations
+
+import ast
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from forks import Server
+
+import minigen
+from minigen import __main__ as dispatcher
+from minigen.__main__ import COMMANDS
+from minigen.system import shell
+
+ROOT = Path(minigen.__file__).parents[1]
+
+
+def run(*words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Run `python -m minigen WORDS` in this process; return its exit code, stdout and stderr."""
+    code = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(ROOT / "minigen" / "__main__.py"), *words])
+        try:
+            dispatcher.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+    return code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
+def test_each_command_is_listed_with_a_line(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With no command and with --help alike; in lines that every terminal has room for."""
+    code, said, errors = run(*words, capsys=capsys)
+    assert (code, errors) == (0, "")
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler  # as before
+    lines = said.splitlines()
+    assert lines[0] == "usage: python -m minigen COMMAND [--flags]"
+    assert [line.split()[0] for line in lines if line.startswith("  ")] == list(COMMANDS)
+    assert all(len(line) <= 80 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("word", "mend"),
+    [
+        ("trian", "did you mean train?"),
+        ("evalute", "did you mean evaluate?"),
+        ("generate", "the commands are train, sample, evaluate, "),
+        ("--data", "the commands are train, sample, "),
+        ("", "the commands are train, sample, "),
+    ],
+)
+def test_a_word_that_is_no_command_is_refused_with_the_nearest(
+    word: str, mend: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one line, with exit code 2."""
+    code, said, error = run(word, "--flag", capsys=capsys)
+    assert (code, said) == (2, "")
+    assert error.startswith(f"error: there is no command {word!r}; {mend}")
+    assert error.count("\n") == 1
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--version` in place of a command prints it."""
+    assert run("--version", capsys=capsys) == (0, f"minigen {minigen.__version__}\n", "")
+
+
+def test_nothing_slow_is_imported_before_the_command_is_known() -> None:
+    """The list of commands needs neither PyTorch nor the library that reads flags."""
+    code = "import sys; from minigen.__main__ import main; sys.argv = ['minigen']; main(); "
+    code += "print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
+    assert done.stderr == ""
+    loaded = set(ast.literal_eval(done.stdout.splitlines()[-1]))
+    assert not loaded & {"torch", "numpy", "tyro", "tiktoken", "matplotlib"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_help_under_its_own_name(
+    name: str, server: Server, tmp_path: Path
+) -> None:
+    """From any folder, which may hold files of the scripts' names; --version is the same in all."""
+    if name in ("check", "export", "merges", "corpus"):
+        pytest.xfail("they get modules of their own")
+    for other in ("train.py", "sample.py"):
+        (tmp_path / other).write_text("raise SystemExit('another')", encoding="utf-8")
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = server.python("-m", "minigen", name, "--help", cwd=tmp_path, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    called = f"{name}.py" if name in shell.SCRIPTS else f"python -m minigen {name}"
+    assert done.stdout.startswith(f"usage: {called} ")
+    done = server.python("-m", "minigen", name, "--version", cwd=tmp_path, env=env)
+    assert (done.returncode, done.stdout) == (0, f"minigen {minigen.__version__}\n")
+
+
+def test_a_wrong_flag_of_a_command_is_one_line(server: Server, tmp_path: Path) -> None:
+    """With exit code 2, for a module of the package and for a script beside it."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for name, flag in (
+        ("evaluate", "--cuont"),
+        ("train", "--minuets"),
+        ("sample", "--tempreature"),
+    ):
+        done = server.python("-m", "minigen", name, flag, "3", cwd=tmp_path, env=env)
+        assert done.returncode == 2 and done.stdout == ""
+        assert done.stderr.startswith(f"error: unknown flag {flag}; did you mean --")
+        assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", shell.SCRIPTS)
+def test_a_script_is_the_same_command(name: str, server: Server, tmp_path: Path) -> None:
+    """`python -m minigen train` is `python train.py`."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    called = server.python("-m", "minigen", name, "--help", cwd=tmp_path, env=env)
+    run_as_file = server.python(ROOT / f"{name}.py", "--help", cwd=tmp_path, env=env)
+    assert called.stdout == run_as_file.stdout
