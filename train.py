@@ -35,18 +35,16 @@ from minigen import corpora
 from minigen.cli import parse
 from minigen.data import TokenFile, notes_on_text, opening, prepare
 from minigen.errors import UserError
-from minigen.evaluation.continuations import body_of
 from minigen.files import checkpoint, lora
-from minigen.inference.engine import Loaded, load
+from minigen.inference.engine import Engine, load
 from minigen.loss import next_token_loss
-from minigen.model import GPT, GPTConfig, KVCache
+from minigen.model import GPT, GPTConfig
 from minigen.optim import Optimizer, Schedule
 from minigen.run import distributed
 from minigen.run.clock import Clock
 from minigen.run.compile import as_written, compile_blocks, compiling_pays
 from minigen.run.log import Report, far_from_done
 from minigen.run.signals import StopSignal
-from minigen.sampling import Sampling, generate
 from minigen.system.device import (
     arithmetic,
     choose_device,
@@ -128,7 +126,7 @@ class TrainConfig:
     compile: Literal["auto", "yes", "no"] = "auto"  # auto: if the run is long enough to repay it
     threads: int = 0  # that compute; 0: one for each core that other programs leave free
 
-    def fitted_to(self, base: Loaded) -> TrainConfig:
+    def fitted_to(self, base: Engine) -> TrainConfig:
         """To fine-tune `base`: its shape and tokenizer are fixed, and the rest is careful.
 
         The rate falls with the width, and is low enough not to wipe out what the model knows. A
@@ -261,26 +259,15 @@ def live_sample(
 ) -> str:
     """How the model goes on from --sample_prompt; the random numbers are the same at each call."""
     prompt = corpora.typed(config.sample_prompt)
-
-    def new_cache(rows: int) -> KVCache:
-        return KVCache(model.config, rows, config.block_size, config.device)
-
+    engine = Engine(
+        model, tokenizer, state={"opening": start}, block_size=config.block_size, backend=model
+    )
     model.eval()
     dtype = config.dtype if config.fsdp else "float32"  # FSDP gathers weights for its products
     with as_written(config.compile), arithmetic(config.device, dtype):
-        steps = generate(
-            model,
-            new_cache,
-            [tokenizer.encode_prompt(prompt, start)],
-            Sampling(temperature=0.8, min_p=0.1),
-            n_vocab=tokenizer.n_vocab,
-            max_new_tokens=limit,
-            end_of_text=tokenizer.stops,
-            seed=config.seed,
-        )
-        ids = [token.id for (token,) in steps if token]
+        text = "".join(engine.stream(prompt, max_new_tokens=limit, seed=config.seed))
     model.train()
-    return prompt + body_of(ids, tokenizer)
+    return prompt + text
 
 
 def separator_of(data: tuple[str, ...], settings: Mapping[str, Any]) -> str | None:
@@ -515,7 +502,7 @@ def train(config: TrainConfig, clock: Clock, held: contextlib.ExitStack) -> int:
         source = checkpoint.find(config.init_from, config.out_dir)
         base = load(source, config.dropout or 0.0)
         if config.lora_rank and (base.path / "adapter_config.json").exists():
-            mend = command("minigen.files.checkpoint", "export", base.path, "FOLDER")
+            mend = command("minigen", "export", base.path, "FOLDER")
             if not checkpoint.is_one(base.path):
                 mend = "merge_and_unload() of peft"
             raise UserError(

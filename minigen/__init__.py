@@ -1,6 +1,8 @@
 """minigen: a transformer from scratch, to train, sample and read.
 
 >>> import minigen
+>>> for piece in minigen.load("out/tales").stream("hero: Sir Fox,"):  # doctest: +SKIP
+...     print(piece, end="", flush=True)
 >>> write = minigen.pipeline("text-generation", model="out/tales")  # doctest: +SKIP
 >>> write("hero: Sir Fox,", max_new_tokens=40)                      # doctest: +SKIP
 [{'generated_text': 'hero: Sir Fox, friend: little Owl, ...'}]
@@ -18,7 +20,8 @@ from minigen.errors import UserError
 from minigen.model import GPT, GPTConfig, KVCache
 
 if TYPE_CHECKING:
-    from minigen.inference.engine import load, pipeline
+    from minigen.inference.engine import load
+    from minigen.inference.pipeline import pipeline
 
     __version__: str
 
@@ -29,10 +32,14 @@ def __getattr__(name: str) -> Any:
     """`load` and `pipeline` bring tokenizers and files, so they are imported at their first use."""
     if name == "__version__":
         return _version()
-    if name in ("load", "pipeline"):
-        from minigen.inference import engine
+    if name == "load":
+        from minigen.inference.engine import load
 
-        return getattr(engine, name)
+        return load
+    if name == "pipeline":
+        from minigen.inference.pipeline import pipeline
+
+        return pipeline
     raise AttributeError(f"module 'minigen' has no attribute {name!r}")
 
 

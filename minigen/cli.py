@@ -46,7 +46,7 @@ def parse(
 
     Args:
         config_class: its fields have defaults and are bool, int, float, str, Path, Literal,
-            one of these or None, or a tuple of them.
+            one of these or None, a tuple of them, or a dataclass of such fields (as `Sampling`).
         argv: the flags; by default those of this process.
         words: the field that words without a flag are for: a tuple of them, or a text, in which
             one space separates them; None: there may be none.
@@ -73,6 +73,7 @@ def parse(
                 return_unknown_args=True,
                 use_underscores=True,
                 registry=_registry(),
+                config=(tyro.conf.OmitArgPrefixes,),  # flags of a dataclass inside have no prefix
             )
     except SystemExit as stop:
         if stop.code in (None, 0):
@@ -104,7 +105,12 @@ def _description(config_class: type[Any], words: str | None) -> str:
 
 
 def _names(config_class: type[Any]) -> list[str]:
-    return [field.name for field in dataclasses.fields(config_class)]
+    """The names of the fields, and instead of a dataclass among them, those of its fields."""
+    names = list[str]()
+    for field in dataclasses.fields(config_class):
+        inside = field.default_factory
+        names += _names(inside) if dataclasses.is_dataclass(inside) else [field.name]
+    return names
 
 
 def _name(word: str) -> str | None:
@@ -151,7 +157,7 @@ def _first_paragraph(box: str) -> str:
     rows = [line.strip("│ ") for line in box.splitlines()]
     said = [row for row in rows if row and not row.startswith(("╭", "╰"))]
     end = next((i for i, row in enumerate(said) if row.startswith("──")), len(said))
-    return re.sub(r"^Error parsing (\S+): ", r"\1: ", " ".join(said[:end])).rstrip(".")
+    return re.sub(r"^Error parsing (?:(--\S+: )|\S+: )", r"\1", " ".join(said[:end])).rstrip(".")
 
 
 def _registry() -> ConstructorRegistry:

@@ -46,7 +46,7 @@ from minigen.evaluation.repetition import (
     self_repetition,
     twins,
 )
-from minigen.inference.engine import load
+from minigen.inference.engine import Engine, load
 from minigen.model import GPT, GPTConfig
 from minigen.run.log import Report, memorising
 from minigen.tokenizer import train_tokenizer
@@ -181,7 +181,7 @@ def test_what_cannot_be_judged_is_one_line(
 ) -> None:
     with pytest.raises(UserError, match=r"no run of train.py.*--file FILE"):
         other = load(project / "out" / "healthy")
-        judge(EvaluateConfig(count=0), evaluate.Loaded(tmp_path, other.model, other.tokenizer, {}))
+        judge(EvaluateConfig(count=0), Engine(other.model, other.tokenizer, tmp_path))
     with pytest.raises(UserError, match=r"has no held_out\.txt"):
         judged("healthy", file=None, split="held_out")
     with pytest.raises(UserError, match="exclude each other"):
@@ -487,7 +487,7 @@ def test_very_little_text_gets_a_loss_and_one_line(
     monkeypatch.setenv("MINIGEN_DATA", str(tmp_path))
     (tmp_path / "little.txt").write_text("a", encoding="utf-8")
     model, _ = small(tmp_path, "ab")
-    loaded = evaluate.Loaded(tmp_path, model, train_tokenizer("byte", []), {})
+    loaded = Engine(model, train_tokenizer("byte", []), tmp_path, device="cpu")
     config = EvaluateConfig(file=str(tmp_path / "little.txt"), device="cpu")
     found = judge(config, loaded)
     assert found["verdict"] == ["no verdict: 1 tokens are too few; --file FILE judges on more text"]

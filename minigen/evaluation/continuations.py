@@ -20,9 +20,9 @@ from minigen.evaluation.repetition import (
     self_repetition,
     twins,
 )
-from minigen.inference.engine import Loaded, for_writing
+from minigen.inference.engine import Engine
 from minigen.model import GPT
-from minigen.sampling import ROWS, Sampling, generate
+from minigen.sampling import ROWS, Sampling
 from minigen.system.streams import progress_bar
 from minigen.tokenizer import Tokenizer
 
@@ -98,36 +98,26 @@ def evenly(items: Sequence[Excerpt], n: int) -> list[Excerpt]:
 
 
 def write(
-    loaded: Loaded,
-    excerpts: Sequence[Excerpt],
-    sampling: Sampling,
-    limit: int,
-    seed: int,
-    device: str,
+    engine: Engine, excerpts: Sequence[Excerpt], sampling: Sampling, limit: int, seed: int
 ) -> list[Excerpt]:
     """The same beginnings, and how the model goes on, with at most `limit` tokens.
 
     The n-th draws the random numbers of sample n, as sample.py's n-th does.
     """
-    tokenizer, written = loaded.tokenizer, list[Excerpt]()
-    model, cache_for = for_writing(loaded.model, device)
+    written = list[Excerpt]()
     with progress_bar(total=len(excerpts), desc="samples", leave=False) as bar:
         for first in range(0, len(excerpts), ROWS):
             batch = excerpts[first : first + ROWS]
-            steps = generate(
-                model,
-                cache_for(max(len(one.prompt) for one in batch) + limit),
+            steps = engine.generate(
                 [one.prompt for one in batch],
                 sampling,
-                n_vocab=min(tokenizer.n_vocab, loaded.model.config.vocab_size),
                 max_new_tokens=limit,
-                end_of_text=tokenizer.stops,
                 seed=seed,
                 samples=range(first, first + len(batch)),
             )
             for one, tokens in zip(batch, zip(*steps, strict=True), strict=True):
                 rest = [token.id for token in tokens if token]
-                written.append(replace(one, rest=rest, body=body_of(rest, tokenizer)))
+                written.append(replace(one, rest=rest, body=body_of(rest, engine.tokenizer)))
             bar.update(len(batch))
     return written
 

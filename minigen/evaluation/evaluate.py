@@ -11,7 +11,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -35,8 +35,7 @@ from minigen.evaluation.continuations import (
     write,
 )
 from minigen.evaluation.repetition import LongText, drawn_twins
-from minigen.files import checkpoint
-from minigen.inference.engine import Loaded, load
+from minigen.inference.engine import Engine, load
 from minigen.model import GPT
 from minigen.sampling import Sampling
 from minigen.system.device import choose_device
@@ -86,11 +85,7 @@ class EvaluateConfig:
     count: int = 200  # samples, each with a prompt of its own from the text; 0: none
     prompt_lines: int = 1  # of a tale, picture or tune that are given; 8: a tune's first phrase
     max_new_tokens: int | None = None  # of each; none: twice the longest document's, or 200
-    temperature: float = 0.8
-    top_k: int | None = None
-    top_p: float = 1.0
-    min_p: float = 0.1
-    repetition_penalty: float = 1.0
+    sampling: Sampling = field(default_factory=Sampling)
     seed: int = 1337
     # --- where ---
     device: str = "auto"  # cuda, mps, cpu, or auto
@@ -305,7 +300,7 @@ class Texts(NamedTuple):
     is_own: bool  # `held_out` is of the same text as `training`
 
 
-def find_texts(config: EvaluateConfig, loaded: Loaded) -> Texts:
+def find_texts(config: EvaluateConfig, loaded: Engine) -> Texts:
     settings, tokenizer, cache = (
         loaded.state.get("config"),
         loaded.tokenizer,
@@ -376,20 +371,19 @@ def training_text(tokens: TokenFile, tokenizer: Tokenizer) -> LongText:
     return LongText(bytes(content[:SEARCHED]))
 
 
-def judge(config: EvaluateConfig, loaded: Loaded) -> dict[str, Any]:
+def judge(config: EvaluateConfig, loaded: Engine) -> dict[str, Any]:
     """All figures, as JSON has them."""
     texts, tokenizer = find_texts(config, loaded), loaded.tokenizer
     model = loaded.model.float().to(choose_device(config.device))
     n_vocab, block = min(tokenizer.n_vocab, model.config.vocab_size), model.config.block_size
-    sampling = Sampling(
-        config.temperature, config.top_k, config.top_p, config.min_p, config.repetition_penalty
-    )
+    settings = asdict(config)
+    settings |= settings.pop("sampling")
     text = read(model, texts.held_out, n_vocab, config.eval_tokens or None)
     bits_per_byte = texts.held_out.bits_per_byte(texts.separator_bytes)
     judged: dict[str, Any] = {
         "model": str(loaded.path),
         "step": loaded.state.get("step"),
-        "config": {k: v for k, v in asdict(config).items() if not isinstance(v, Path)},
+        "config": {k: v for k, v in settings.items() if not isinstance(v, Path)},
         "text": {**asdict(text), "single_tokens": None},
         "perplexity": math.exp(text.loss) if text.loss < MOST_LOSS else None,  # None: infinite
         "bits_per_byte": text.loss * bits_per_byte,
@@ -414,7 +408,7 @@ def judge(config: EvaluateConfig, loaded: Loaded) -> dict[str, Any]:
         limit = config.max_new_tokens or max(len(one.rest) for one in real) * (2 if whole else 1)
         real = [cut(one, limit, tokenizer) for one in real]  # no longer than a sample may be
         prompts = [*real, *[real[0]] * min(ONE_PROMPT, config.count)]
-        written = write(loaded, prompts, sampling, limit, config.seed, config.device)
+        written = write(loaded, prompts, config.sampling, limit, config.seed)
         samples, of_one_prompt = written[: len(real)], written[len(real) :]
         short = all(one.is_document for one in real)
         judged |= {"n_samples": len(samples), "short": short}
@@ -509,12 +503,6 @@ def draw(judged: Mapping[str, Any], path: Path, asked: bool) -> None:
         print(f"warning: cannot draw {path}: {error}", file=sys.stderr)
 
 
-def find_model(config: EvaluateConfig) -> Loaded:
-    if config.run is None:
-        return load(checkpoint.find_run(config.out_dir))
-    return load(config.run, out_dir=config.out_dir)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(EvaluateConfig, argv, words="run")
     for name, least in (
@@ -527,7 +515,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"--{name} is {given}; give {least} or more")
     if config.plot is not None:
         check_ending(config.plot)
-    loaded = find_model(config)
+    loaded = load(config.run, out_dir=config.out_dir, device=config.device)
     judged = judge(config, loaded)
     # Another's folder is left as it is.
     run = loaded.path.parent if loaded.state else None
