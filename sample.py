@@ -146,16 +146,15 @@ class Sample:
     ended: bool = False
     cut_off: bool = False  # by --max_new_tokens
 
-    def add(self, text: str) -> None:
-        self.text += text
-        self.unprinted += "" if self.held else text
-
-    def end(self) -> None:
-        if self.held:
-            kind = task.of(self.text) if streams.shows_colours() else None
-            self.unprinted += kind.show(self.text) if kind else self.text
-        self.unprinted += "\n"
-        self.ended = True
+    def push(self, piece: Piece) -> None:
+        self.text += piece
+        self.unprinted += "" if self.held else piece
+        if piece.last:
+            self.ended, self.cut_off = True, piece.token is None
+            if self.held:
+                kind = task.of(self.text) if streams.shows_colours() else None
+                self.unprinted += kind.show(self.text) if kind else self.text
+            self.unprinted += "\n"
 
 
 def write(
@@ -171,9 +170,9 @@ def write(
     held = config.show_probs or whole
     # Each text ends its own line.
     before = (saving.joint(engine.state) or f"\n{RULE}\n").removeprefix("\n")
-    samples = [Sample("", before if n else "", held) for n in range(config.num_samples)]
-    for sample in samples:
-        sample.add(prompt)
+    begin = "" if held else prompt
+    samples = [Sample(prompt, before + begin, held) for _ in range(config.num_samples)]
+    samples[0].unprinted = begin
     noted = False  # that a text outgrows the context
     # Where the terminal shows the texts, they themselves show how far it is.
     hidden = config.num_samples == 1 or sys.stdout.isatty() or not sys.stderr.isatty()
@@ -197,23 +196,15 @@ def write(
                     if piece.token and piece.token.forgotten and not noted:
                         noted = True
                         note_forgetting(engine.model.config.block_size)
-                    push(config, engine, sample, piece)
+                    if config.show_probs and piece.token:
+                        read = sample.text or engine.state.get("opening", "")
+                        table = explain(piece.token, read, engine.tokenizer, config.sampling)
+                        sample.unprinted += f"{table}\n\n"
+                    sample.push(piece)
                     if piece.last:
                         bar.update()
                 show(batch)
     return samples
-
-
-def push(config: SampleConfig, engine: Engine, sample: Sample, piece: Piece) -> None:
-    """Add a piece to a text, after the table of its token if that is wanted."""
-    if config.show_probs and piece.token:
-        read = sample.text or engine.state.get("opening", "")
-        table = explain(piece.token, read, engine.tokenizer, config.sampling)
-        sample.unprinted += f"{table}\n\n"
-    sample.add(piece)
-    if piece.last:
-        sample.cut_off = piece.token is None
-        sample.end()
 
 
 def show(samples: Sequence[Sample]) -> None:

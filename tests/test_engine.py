@@ -96,6 +96,19 @@ def test_texts_streamed_together_are_the_texts_streamed_alone(out: Path) -> None
     assert len({sum(step[n] is not None for step in steps) for n in range(4)}) > 1
 
 
+def test_what_could_begin_a_stop_string_is_shown_when_the_text_ends(out: Path) -> None:
+    """By its end-of-text token or by its length; nothing of a text is lost."""
+    engine, ends = minigen.load(out / "bpe", device="cpu"), set[bool]()
+    for seed in range(40):
+        facts = {"max_new_tokens": 12, "seed": seed}
+        *_, last = pieces = list(engine.stream("the", PLAIN, **facts))
+        text = "".join(pieces)
+        stop = [text[-1:] + "\0"]  # no text has this
+        assert "".join(engine.stream("the", PLAIN, **facts, stop_strings=stop)) == text
+        ends.add(last.token is None)
+    assert ends == {True, False}
+
+
 def test_a_piece_has_the_probabilities_that_it_was_drawn_from(out: Path) -> None:
     engine = minigen.load(out / "bpe", device="cpu")
     for piece in engine.stream("the", PLAIN, max_new_tokens=9, end_of_text=()):
@@ -130,7 +143,7 @@ def test_an_engine_of_the_model_itself_writes_as_the_model_stands(out: Path) -> 
         expected = Engine(found.model() if n == 0 else lively(tokenizer, 7), tokenizer)
         assert texts[-1] == "".join(expected.stream("the", max_new_tokens=20))
         model.load_state_dict(lively(tokenizer, 7).state_dict())
-    assert texts[0] != texts[1]
+    assert texts[0] != texts[1] and engine.backend is model
     assert all(a is b for a, b in zip(before, model.parameters(), strict=True))
 
 

@@ -32,7 +32,6 @@ from minigen.evaluation.continuations import (
 from minigen.evaluation.evaluate import (
     EvaluateConfig,
     binned,
-    find_model,
     judge,
     read,
     single_token_loss,
@@ -122,7 +121,7 @@ def judged(project: Path, monkeypatch: pytest.MonkeyPatch) -> Judge:
     def of(run: str, **flags: Any) -> dict[str, Any]:
         given = {"file": "new.txt", "count": 40, **flags}
         config = EvaluateConfig(run=run, device="cpu", **given)
-        return judge(config, find_model(config))
+        return judge(config, load(run, device="cpu"))
 
     return of
 
