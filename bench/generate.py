@@ -24,13 +24,12 @@ from typing import Any
 
 import torch
 
-import sample
 from bench.common import alternate, options, peer, record, serve, start_workers, table
 from bench.limits import read_bandwidth
 from minigen import GPT, GPTConfig
 from minigen.files import checkpoint
 from minigen.inference import engine
-from minigen.sampling import Sampling, generate
+from minigen.sampling import Sampling
 from minigen.tokenizer import BYTES, END_OF_TEXT, Tokenizer
 
 CONTENDERS = {  # and the bytes of a weight
@@ -60,14 +59,12 @@ def timed(step: Callable[[], int], n: int) -> tuple[list[int], list[float]]:
 
 def minigen(weights: Path, kind: str, given: Any) -> Writer:
     """As `python sample.py --dtype ...` does it."""
-    config = sample.SampleConfig(device=given.device, dtype=kind)  # type: ignore[arg-type]
-    writer = sample.Writer(config, Sampling(temperature=0), engine.load(weights))
+    loaded = engine.load(weights, device=given.device, dtype=kind)
 
     def write(prompt: list[int], n: int) -> tuple[list[int], list[float]]:
-        tokens = generate(
-            writer.model, writer.cache_for(len(prompt) + n), [prompt], writer.sampling,
-            n_vocab=writer.tokenizer.n_vocab, max_new_tokens=n,
-        )  # fmt: skip
+        tokens = loaded.generate(
+            [prompt], Sampling(temperature=0), max_new_tokens=n, end_of_text=()
+        )
         return timed(lambda: next(tokens)[0].id, n)  # type: ignore[union-attr]
 
     return write

@@ -20,7 +20,8 @@ from minigen.system import threads  # noqa: F401
 
 if TYPE_CHECKING:
     from minigen.errors import UserError
-    from minigen.inference.engine import load, pipeline
+    from minigen.inference.engine import Engine, load
+    from minigen.inference.pipeline import pipeline
     from minigen.loss import next_token_loss
     from minigen.model import GPT, GPTConfig, KVCache
     from minigen.optim import Optimizer
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GPT",
+    "Engine",
     "GPTConfig",
     "KVCache",
     "Optimizer",
@@ -47,7 +49,8 @@ __all__ = [
 
 HOMES = {  # the module of each name
     "errors": ("UserError",),
-    "inference.engine": ("load", "pipeline"),
+    "inference.engine": ("Engine", "load"),
+    "inference.pipeline": ("pipeline",),
     "loss": ("next_token_loss",),
     "model": ("GPT", "GPTConfig", "KVCache"),
     "optim": ("Optimizer",),

@@ -26,13 +26,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sample": ("", "write text with a trained model"),
     "evaluate": ("minigen.evaluation.command", "judge a trained model"),
     "compare": ("minigen.run.compare", "draw the losses of several runs on one plot"),
-    "check": ("minigen.files.huggingface", "compare its logits with those of transformers"),
-    "export": ("minigen.files.checkpoint", "write a model as a folder for transformers"),
+    "check": ("minigen.inference.parity", "compare its logits with those of transformers"),
+    "export": ("minigen.files.export", "write a model as a folder for transformers"),
     "merges": ("minigen.tokenizer", "show how byte-pair encoding joins a word's pieces"),
     "corpus": ("minigen.corpora.command", "print documents of a synthetic corpus, or check some"),
 }
-
-BEFORE = {"check": ["check"], "export": ["export"]}  # their words, until they are modules
 
 
 def main() -> None:
@@ -46,7 +44,6 @@ def main() -> None:
     handler = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends slow imports silently
     from minigen.system.streams import one_line_errors
 
-    sys.argv[1:1] = BEFORE.get(name, [])
     command = importlib.import_module(COMMANDS[name][0]) if name in COMMANDS else None
     signal.signal(signal.SIGINT, handler)
     with one_line_errors():

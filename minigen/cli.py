@@ -102,8 +102,10 @@ def _flags(config_class: type[Any]) -> dict[str, bool]:
     """Return the names of the flags, and of each whether it is a switch, which takes no value."""
     flags = dict[str, bool]()
     for field in dataclasses.fields(config_class):
-        if dataclasses.is_dataclass(field.default):
-            flags |= _flags(type(field.default))
+        if isinstance(field.default_factory, type) and dataclasses.is_dataclass(
+            field.default_factory
+        ):
+            flags |= _flags(field.default_factory)
         else:
             flags[field.name] = isinstance(field.default, bool)
     return flags

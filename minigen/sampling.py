@@ -2,7 +2,8 @@
 
     texts --model--> logits --filters--> probabilities --random number--> one more token each
 
-The model is any callable that maps ids and a cache to logits: this file knows no transformer.
+`naive_generate` is the definition, `generate` computes the same faster. The model is any callable
+that maps ids to logits: this file knows no transformer.
 
 Shapes, everywhere in this file:
     B  texts that are being written      T  tokens fed at once      V  the model's vocabulary
@@ -28,16 +29,16 @@ ROWS = 64  # texts at once where many are written: a text is the same alone or a
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to turn logits into the probabilities to draw from. The defaults change nothing.
+    """How to turn logits into the probabilities to draw from: the flags of all commands that write.
 
-    Raises `UserError` for a value outside its range.
+    `PLAIN` changes nothing. Raises `UserError` for a value outside its range.
     """
 
-    temperature: float = 1.0  # below 1 sharpens, above 1 flattens; 0 takes the most probable token
-    top_k: int | None = None  # keep the k most probable tokens
-    top_p: float = 1.0  # keep the fewest tokens that together reach this probability
-    min_p: float = 0.0  # keep tokens at least this fraction as probable as the most probable one
-    repetition_penalty: float = 1.0  # above 1 makes tokens that the text already has less probable
+    temperature: float = 0.8  # below 1 is safer, above 1 bolder; 0 takes the most probable token
+    top_k: int | None = None  # draw from the k most probable tokens only
+    top_p: float = 1.0  # draw from the fewest tokens that together reach this probability
+    min_p: float = 0.1  # draw from tokens at least this fraction as probable as the best
+    repetition_penalty: float = 1.0  # above 1 makes tokens that are already there less probable
 
     def __post_init__(self) -> None:
         for name, fits, needed in (
@@ -50,6 +51,8 @@ class Sampling:
             if not fits:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be {needed}")
 
+
+PLAIN = Sampling(temperature=1.0, min_p=0.0)  # draws from the probabilities that the model predicts
 
 # The filters work on the last axis of logits (B, V) and put -inf where a token is cut.
 
@@ -113,7 +116,8 @@ def filtered(logits: Tensor, texts: Texts, s: Sampling) -> Iterator[tuple[str, T
         logits = top_p(logits, s.top_p)
         yield "top_p", logits
     if s.min_p > 0:
-        yield "min_p", min_p(logits, s.min_p)
+        logits = min_p(logits, s.min_p)
+        yield "min_p", logits
 
 
 def uniform(seed: int, sample: int, n: int) -> float:
@@ -144,6 +148,57 @@ def pick(probabilities: Tensor, u: float) -> int:
     return int(torch.searchsorted(ends, u * ends[-1], right=True))
 
 
+def n_visible(n_tokens: int, block_size: int) -> int:
+    """How many of the latest tokens the model sees of a text of n_tokens: all, as long as they fit.
+
+    A text that outgrows block_size is cut to its latest half block and grows again, so that the
+    cache is rebuilt once in half a block instead of at every token. The cuts depend on the length
+    only: a long prompt is cut as if it had been written token by token.
+
+    >>> [n_visible(n, block_size=8) for n in range(7, 16)]
+    [7, 8, 4, 5, 6, 7, 8, 4, 5]
+    """
+    if n_tokens <= block_size:
+        return n_tokens
+    half = max(1, block_size // 2)
+    return half + (n_tokens - block_size - 1) % (block_size - half + 1)
+
+
+def naive_generate(
+    model: Callable[[Tensor], Tensor],
+    prompt: Sequence[int],
+    sampling: Sampling,
+    *,
+    n_vocab: int,
+    block_size: int,
+    max_new_tokens: int,
+    seed: int = 0,
+    sample: int = 0,
+) -> list[int]:
+    """Continue a prompt: the definition of the text that everything below computes faster.
+
+    For each token the model reads all that it can see anew, and all but its last prediction is
+    thrown away. Returns the new ids.
+
+    Args:
+        model: ids (1, T) -> logits (1, T, V); a `GPT` in evaluation mode.
+        block_size: how many tokens the model can see.
+    """
+    ids = list(prompt)
+    for n in range(max_new_tokens):
+        context = ids[-n_visible(len(ids), block_size) :]
+        with torch.no_grad():
+            predictions = model(torch.tensor([context]))  # (1, T, V): of each next token
+        logits = predictions[:, -1, :n_vocab].double()  # (1, n_vocab)
+        *_, (_, logits) = filtered(logits, [ids], sampling)
+        ids.append(pick(logits[0].softmax(dim=-1), uniform(seed, sample, n)))
+    return ids[len(prompt) :]
+
+
+# Everything below computes the same, faster: a cache keeps what the model has read, several texts
+# are read at once, and the most probable token is found without filters.
+
+
 def draw(logits: Tensor, texts: Texts, s: Sampling, numbers: Sequence[float]) -> list[int]:
     """A token for each of B random numbers, by what the filters leave of logits (B, V)."""
     if s.temperature == 0:  # all but one have no probability: it is enough to find that one
@@ -162,8 +217,14 @@ class Token:
     id: int
     u: float  # the random number
     logits: Tensor  # what the model predicted, (n_vocab,), float64, on the CPU
-    text: list[int]  # what it follows
+    ids: Sequence[int]  # the text that the token belongs to; it grows on
+    at: int  # the token's place in the text
     forgotten: int  # how many tokens at the text's beginning the model could no longer see
+
+    @property
+    def text(self) -> Sequence[int]:
+        """The ids that the token follows, (at,)."""
+        return self.ids[: self.at]
 
 
 class Cache(Protocol):
@@ -177,22 +238,6 @@ class Cache(Protocol):
 
 
 C = TypeVar("C", bound=Cache)
-
-
-def n_visible(n_tokens: int, block_size: int) -> int:
-    """How many of the latest tokens the model sees of a text of n_tokens: all, as long as they fit.
-
-    A text that outgrows block_size is cut to its latest half block and grows again, so that the
-    cache is rebuilt once in half a block instead of at every token. The cuts depend on the length
-    only: a long prompt is cut as if it had been written token by token.
-
-    >>> [n_visible(n, block_size=8) for n in range(7, 16)]
-    [7, 8, 4, 5, 6, 7, 8, 4, 5]
-    """
-    if n_tokens <= block_size:
-        return n_tokens
-    half = max(1, block_size // 2)
-    return half + (n_tokens - block_size - 1) % (block_size - half + 1)
 
 
 class Reader(Generic[C]):
@@ -255,7 +300,9 @@ def generate(
     samples: Sequence[int] | None = None,
     finished: set[int] | None = None,
 ) -> Iterator[list[Token | None]]:
-    """Write on behind each prompt. Yields each row's new token, step by step; None once it ended.
+    """Continue each prompt. Yields each row's new token, step by step; None once it has ended.
+
+    Row b is `naive_generate` of its prompt, as sample samples[b].
 
     Args:
         model: (ids (B, T), cache, at (B,)) -> logits (B, 1, V) of the token after index at[b];
@@ -302,7 +349,7 @@ def generate(
         step: list[Token | None] = [None] * len(prompts)
         for b, (row, text) in enumerate(texts.items()):
             forgotten = len(text) - n_visible(len(text), reader.block_size)
-            step[row] = Token(ids[b], numbers[b], logits[b], text[:], forgotten)
+            step[row] = Token(ids[b], numbers[b], logits[b], text, len(text), forgotten)
             text.append(ids[b])
             if ids[b] in ends:
                 finished.add(row)

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from minigen.errors import UserError
 from minigen.files import adapter, checkpoint, huggingface
+from minigen.inference import parity
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_the_logits_are_those_of_peft(
     old.unlink()
     with torch.no_grad():
         assert off(huggingface.load(beside).model(IDS), theirs) < 1e-5
-    assert all(finding.agrees for finding in huggingface.check(alone)[:-1])
+    assert all(finding.agrees for finding in parity.check(alone)[:-1])
     assert checkpoint.find(str(alone)) == alone and not checkpoint.is_one(alone)
 
 

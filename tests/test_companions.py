@@ -18,6 +18,8 @@ import sample
 import train
 from minigen.errors import UserError
 from minigen.files import checkpoint, companions, huggingface, lora
+from minigen.files.export import export
+from minigen.inference import parity
 from minigen.tokenizer import END_OF_TEXT
 
 transformers.logging.set_verbosity_error()
@@ -261,7 +263,7 @@ def test_a_checkpoint_keeps_what_belongs_to_its_model(chat: Path, tmp_path: Path
     prompt = "<|im_start|>user\nthe goat<|im_end|>"
     theirs = AutoTokenizer.from_pretrained(chat)(prompt)["input_ids"]
     assert again.tokenizer.encode_prompt(prompt) == theirs
-    for folder in (first, second, checkpoint.export(third, tmp_path / "exported")):
+    for folder in (first, second, export(third, tmp_path / "exported")):
         same_companions(chat, folder)
     assert (third / "chat_template.jinja").read_text() == TEMPLATE
     (first / "generation_config.json").write_text("{}")
@@ -314,7 +316,7 @@ def test_what_an_old_config_says_stays_with_the_model(tmp_path: Path) -> None:
     path = checkpoint.save(
         tmp_path, loaded.model, loaded.tokenizer, {}, {"step": 1}, loaded.companions
     )
-    folders = old, path, checkpoint.export(path, tmp_path / "exported")
+    folders = old, path, export(path, tmp_path / "exported")
     ask = {"do_sample": False, "max_new_tokens": 20}
     texts = [
         pipeline("text-generation", model=str(folder), device="cpu")("the  goat\n\n123", **ask)
@@ -340,7 +342,7 @@ def test_a_checkpoint_of_before_has_no_companions_and_loads(chat: Path, tmp_path
 
 def test_the_check_sees_other_ends_and_settings(chat: Path) -> None:
     """It compares the texts that both pipelines write, and ids of long and special texts."""
-    found = {one.what: one for one in huggingface.check(chat)}
+    found = {one.what: one for one in parity.check(chat)}
     assert all(one.agrees for one in found.values()), found
     assert "16 of 16" in found["tokenizer, size"].verdict
     assert found["ends of a text"].ours == "[300, 302]"
@@ -349,5 +351,5 @@ def test_the_check_sees_other_ends_and_settings(chat: Path) -> None:
     assert loaded.tokenizer is not None
     loaded.tokenizer.ends = frozenset([300])
     theirs.generation_config.repetition_penalty = 5.0
-    _, ends, written = huggingface._compare_texts(loaded, theirs)
+    _, ends, written = parity._compare_texts(loaded, theirs)
     assert not ends.agrees and not written.agrees

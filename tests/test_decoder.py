@@ -17,7 +17,7 @@ from minigen.inference import cpu
 from minigen.inference.cpu import Decoder, Matrix, quantise
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.optim import Optimizer
-from minigen.sampling import Sampling, generate
+from minigen.sampling import PLAIN, generate
 
 V, BLOCK = 97, 32
 SHAPE: dict[str, Any] = {
@@ -178,7 +178,7 @@ def test_broken_weights_are_noticed(how: str, dtype: str, name: str) -> None:
     writer = Decoder(model, dtype)
     new_cache = lambda rows: KVCache(config, rows, BLOCK, dtype=writer.cache_dtype)  # noqa: E731
     with pytest.raises(UserError, match="predicts NaN"):
-        list(generate(writer, new_cache, [[0]], Sampling(), n_vocab=V, max_new_tokens=2))
+        list(generate(writer, new_cache, [[0]], PLAIN, n_vocab=V, max_new_tokens=2))
 
 
 def test_what_does_not_fit_is_refused(how: str) -> None:
@@ -289,7 +289,7 @@ def test_it_writes_what_the_model_writes(trained: tuple[GPT, Tensor], how: str) 
 
     def text(writer: Any) -> list[list[int]]:
         steps = generate(
-            writer, lambda rows: KVCache(model.config, rows, BLOCK), prompts, Sampling(), **facts
+            writer, lambda rows: KVCache(model.config, rows, BLOCK), prompts, PLAIN, **facts
         )
         return [[token.id for token in step if token is not None] for step in steps]
 

@@ -18,10 +18,10 @@ import train
 from minigen.corpora import tales, task
 from minigen.errors import UserError
 from minigen.evaluation import command
-from minigen.evaluation.command import EvaluateConfig, find_model, judge
+from minigen.evaluation.command import EvaluateConfig, judge
 from minigen.evaluation.report import as_json, plot, table
 from minigen.evaluation.verdict import verdict
-from minigen.inference.engine import Loaded, load
+from minigen.inference.engine import Engine, load
 from minigen.run.log import read_metrics
 from minigen.tokenizer import train_tokenizer
 
@@ -96,7 +96,7 @@ def judged(project: Path, monkeypatch: pytest.MonkeyPatch) -> Judge:
     def of(run: str, **flags: Any) -> dict[str, Any]:
         given = {"file": "new.txt", "count": 40, **flags}
         config = EvaluateConfig(run=run, device="cpu", **given)
-        return as_json(judge(config, find_model(config)))
+        return as_json(judge(config, load(config.run, device=config.device)))
 
     return of
 
@@ -176,7 +176,7 @@ def test_a_text_that_cannot_be_judged_on_is_one_line(
     """A text of no run, of another split, or of two kinds at once; and a count below 0."""
     other = load(project / "out" / "healthy")
     with pytest.raises(UserError, match=r"no run of train.py.*--file FILE"):
-        judge(EvaluateConfig(count=0), Loaded(tmp_path, other.model, other.tokenizer, {}))
+        judge(EvaluateConfig(count=0), Engine(other.model, other.tokenizer, tmp_path))
     with pytest.raises(UserError, match=r"has no held_out\.txt"):
         judged("healthy", file=None, split="held_out")
     with pytest.raises(UserError, match="exclude each other"):
@@ -216,7 +216,7 @@ def test_very_little_text_gets_a_loss_and_one_line(
     monkeypatch.setenv("MINIGEN_DATA", str(tmp_path))
     (tmp_path / "little.txt").write_text("a", encoding="utf-8")
     model, _ = ignorant(tmp_path, "ab")
-    loaded = Loaded(tmp_path, model, train_tokenizer("byte", []), {})
+    loaded = Engine(model, train_tokenizer("byte", []), tmp_path, device="cpu")
     config = EvaluateConfig(file=str(tmp_path / "little.txt"), device="cpu")
     found = judge(config, loaded)
     few = ["no verdict: 1 tokens are too few; --file FILE judges on more text"]
@@ -251,7 +251,7 @@ def test_evaluate_and_train_give_one_validation_loss(
     for name in ("new", "tuned"):
         logged = [line for line in read_metrics(Path("out", name)) if "final_val_loss" in line]
         config = EvaluateConfig(run=name, count=0, device="cpu")
-        found = judge(config, find_model(config))
+        found = judge(config, load(config.run, device=config.device))
         assert found.text.loss == pytest.approx(logged[-1]["final_val_loss"], rel=tolerance)
         bits = logged[-1]["final_val_bits_per_byte"]
         assert found.bits_per_byte == pytest.approx(bits, rel=tolerance)

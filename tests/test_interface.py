@@ -12,7 +12,8 @@ import transformers
 import minigen
 from minigen.errors import UserError
 from minigen.files import checkpoint
-from minigen.inference.engine import DEFAULTS, NEW_TOKENS, TextGeneration
+from minigen.files.export import export
+from minigen.inference.pipeline import DEFAULTS, NEW_TOKENS, TextGeneration
 from minigen.model import GPT, GPTConfig
 from minigen.tokenizer import train_tokenizer
 
@@ -114,7 +115,7 @@ def test_load_takes_runs_and_checkpoints_and_models(run: Path, tmp_path: Path) -
     """A run means its best checkpoint; a checkpoint itself; a plain folder is a model as well."""
     assert minigen.load(run).state["step"] == 1
     assert minigen.load(str(run / "step-000002")).state["step"] == 2
-    plain = checkpoint.export(run, tmp_path / "plain")
+    plain = export(run, tmp_path / "plain")
     loaded, best = minigen.load(plain), minigen.load(run)
     assert loaded.state == {} and not loaded.model.training
     assert loaded.tokenizer.fingerprint == best.tokenizer.fingerprint

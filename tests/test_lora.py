@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from minigen.errors import UserError
-from minigen.files import checkpoint, huggingface, lora
+from minigen.files import checkpoint, export, huggingface, lora
 from minigen.inference.engine import load
 from minigen.model import GPT, GPTConfig
 from minigen.tokenizer import train_tokenizer
@@ -116,7 +116,7 @@ def test_peft_loads_it(path: Path, tmp_path: Path) -> None:
         transformers.AutoModelForCausalLM.from_pretrained(path), saved
     ).eval()
     exported = tmp_path / "whole"
-    checkpoint.main(["export", str(saved), str(exported)])
+    export.main([str(saved), str(exported)])
     whole = transformers.AutoModelForCausalLM.from_pretrained(exported).eval()
     with torch.no_grad():
         ours = model(IDS)
@@ -131,11 +131,11 @@ def test_peft_loads_it(path: Path, tmp_path: Path) -> None:
 def test_export_keeps_or_changes_the_format(path: Path, tmp_path: Path) -> None:
     """float32 stays, bfloat16 can be had; an existing folder is left alone."""
     for dtype in ("float32", "bfloat16"):
-        folder = checkpoint.export(path.parent, tmp_path / dtype, getattr(torch, dtype))
+        folder = export.export(path.parent, tmp_path / dtype, getattr(torch, dtype))
         model = huggingface.load(folder).model
         assert {str(p.dtype) for p in model.parameters()} == {f"torch.{dtype}"}
     with pytest.raises(UserError, match="not there yet"):
-        checkpoint.export(path.parent, tmp_path / "bfloat16")
+        export.export(path.parent, tmp_path / "bfloat16")
 
 
 def test_another_base_is_refused(path: Path, tmp_path: Path) -> None:

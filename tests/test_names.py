@@ -22,8 +22,10 @@ import train
 from minigen.corpora import command
 from minigen.errors import UserError
 from minigen.evaluation import command as evaluate
-from minigen.evaluation.command import EvaluateConfig
-from minigen.files import checkpoint, huggingface
+from minigen.files import checkpoint
+from minigen.files import export as export_command
+from minigen.files.export import export
+from minigen.inference import parity
 from minigen.model import GPT, GPTConfig
 from minigen.system import shell
 from minigen.tokenizer import train_tokenizer
@@ -49,7 +51,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save(Path("out/tales"), 1, 1.0)
     save(Path("out/tales"), 2, 2.0)
     save(Path("out/tunes"), 3, 1.0)
-    checkpoint.export("out/tunes", Path("other"))
+    export("out/tunes", Path("other"))
     return tmp_path
 
 
@@ -58,11 +60,10 @@ def places(name: str, monkeypatch: pytest.MonkeyPatch, tmp: Path) -> dict[str, P
     taken = {
         "run": sample.find_model(SampleConfig(run=name)).path,
         "checkpoint": sample.find_model(SampleConfig(checkpoint=name)).path,
-        "evaluate": evaluate.find_model(EvaluateConfig(run=name)).path,
         "load": minigen.load(name).path,
     }
-    monkeypatch.setattr(huggingface, "check", lambda model: taken.update(check=model) or [])
-    huggingface.main(["check", name])
+    monkeypatch.setattr(parity, "check", lambda model: taken.update(check=model) or [])
+    parity.main([name])
     return {command: path.resolve() for command, path in taken.items()}
 
 
@@ -91,7 +92,7 @@ def test_a_name_means_the_same_model_to_every_command(
     assert isinstance(found, Path)
     assert here / wanted in (found.resolve(), found.resolve() / "step-000001")
     if wanted != "other":
-        exported = checkpoint.export(name, here / "exported")
+        exported = export(name, here / "exported")
         assert (exported / "model.safetensors").read_bytes() == (
             here / wanted / "model.safetensors"
         ).read_bytes()
@@ -102,7 +103,6 @@ def test_a_run_in_another_folder_has_its_name_there(here: Path) -> None:
     Path("out").rename("else where")
     wanted = Path("else where/tales/step-000001")
     assert sample.find_model(SampleConfig(run="tales", out_dir="else where")).path == wanted
-    assert evaluate.find_model(EvaluateConfig(run="else where/tales")).path == wanted
     assert checkpoint.find_run("out", "else where/tunes") == Path("else where/tunes")
     assert checkpoint.find_run("else where", "tunes") == Path("else where/tunes")
 
@@ -162,9 +162,9 @@ def test_what_is_no_model_is_refused_with_the_nearest_name(
     calls: list[Callable[[], Any]] = [
         lambda: sample.find_model(SampleConfig(run=name)),
         lambda: sample.find_model(SampleConfig(checkpoint=name)),
-        lambda: evaluate.find_model(EvaluateConfig(run=name)),
+        lambda: evaluate.main([name]),
         lambda: minigen.load(name),
-        lambda: checkpoint.export(name, here / "exported"),
+        lambda: export(name, here / "exported"),
         lambda: train.main(["--init_from", name, "--device", "cpu"]),
     ]
     if name not in ("gpt2", "both"):
@@ -217,6 +217,9 @@ def test_printed_commands_run_when_they_are_copied(
     assert "the sun" in wrote and "else where/my run/step-000002" in wrote
 
 
+@pytest.mark.xfail(
+    not (ROOT / "minigen" / "__main__.py").exists(), reason="`python -m minigen` is to come"
+)
 @pytest.mark.usefixtures("signals")
 def test_the_hint_to_export_runs_when_it_is_copied(
     text: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -290,7 +293,7 @@ def test_the_version_is_that_of_pyproject(capsys: pytest.CaptureFixture[str]) ->
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     version = re.search(r'^version = "(.*)"', project, flags=re.M)
     assert version is not None and minigen.__version__ == version[1]
-    mains = [train.main, sample.main, evaluate.main, checkpoint.main, huggingface.main]
+    mains = [train.main, sample.main, evaluate.main, export_command.main, parity.main]
     mains += [command.main]  # of corpora
     for main in mains:
         with pytest.raises(SystemExit) as stop:

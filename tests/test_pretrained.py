@@ -26,6 +26,7 @@ from transformers import (
 from minigen.errors import UserError
 from minigen.files import checkpoint, config_file, huggingface
 from minigen.files.safetensors_file import TensorFile
+from minigen.inference import parity
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.sampling import Sampling, generate
 from minigen.tokenizer import train_tokenizer
@@ -100,12 +101,12 @@ def test_the_check_finds_no_difference(
 ) -> None:
     """Logits at every position, loss, greedy text and the count of parameters are the same."""
     if "gpt2" in name and name not in ("gpt2 124M", "gpt2 untied"):
-        monkeypatch.setattr(huggingface, "N_GREEDY", 40)  # wide ones take seconds for more
+        monkeypatch.setattr(parity, "N_GREEDY", 40)  # wide ones take seconds for more
     make(name, tmp_path)
-    found = huggingface.check(tmp_path)
+    found = parity.check(tmp_path)
     assert len(found) == 5
     assert all(finding.agrees for finding in found), found
-    assert "relative" in found[1].verdict and huggingface.TOLERANCE == 1e-5
+    assert "relative" in found[1].verdict and parity.TOLERANCE == 1e-5
 
 
 @pytest.mark.parametrize("name", ["gpt2 untied", "qwen3", "llama"])
@@ -116,13 +117,13 @@ def test_the_check_sees_any_single_number(name: str, tmp_path: Path) -> None:
     ids = torch.randint(300, (1, 64), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         exact = theirs(ids).logits[0]
-        assert huggingface._compare_logits(ours(ids)[0], exact).agrees
+        assert parity._compare_logits(ours(ids)[0], exact).agrees
         for key, tensor in ours.state_dict().items():
             if key.endswith("attention.key.bias"):
                 continue  # it adds the same to a query's score of each key: softmax does not see it
             number = tensor[ids[0, 3]] if key == "embedding.weight" else tensor.view(-1)
             number[1] += 0.1 * tensor.abs().max()
-            assert not huggingface._compare_logits(ours(ids)[0], exact).agrees, key
+            assert not parity._compare_logits(ours(ids)[0], exact).agrees, key
             number[1] -= 0.1 * tensor.abs().max()
 
 

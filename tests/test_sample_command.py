@@ -24,6 +24,7 @@ import train
 from minigen.cli import parse
 from minigen.errors import UserError
 from minigen.files import checkpoint
+from minigen.inference import engine, explain
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.sampling import Sampling, generate
 from minigen.tokenizer import END_OF_TEXT, Tokenizer, train_tokenizer
@@ -142,13 +143,13 @@ def test_many_samples_are_written_in_batches_and_are_those_of_one(
     flags = ("--num_samples=5", "--max_new_tokens=9")
     together, _ = run(*flags)
     rows = []
-    batched = sample.generate
+    batched = engine.generate
 
     def noting(model: Any, cache: Any, prompts: Any, *args: Any, **kwargs: Any) -> Any:
         rows.append(len(prompts))
         return batched(model, cache, prompts, *args, **kwargs)
 
-    monkeypatch.setattr(sample, "generate", noting)
+    monkeypatch.setattr(engine, "generate", noting)
     monkeypatch.setattr(sample, "ROWS", 2)
     assert run(*flags)[0] == together and rows == [2, 2, 1]
 
@@ -163,7 +164,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             taken.append(step)
             yield step
 
-    monkeypatch.setattr(sample, "generate", noting)
+    monkeypatch.setattr(engine, "generate", noting)
     return taken
 
 
@@ -323,15 +324,15 @@ def test_the_table_shows_what_each_token_was_drawn_from(
 
 
 def test_columns_are_counted_as_terminals_show_them() -> None:
-    assert sample.fit("'밥'", 6) == "'밥'  "
-    assert sample.fit("밥밥밥", 5) == "밥밥 "
+    assert explain.fit("'밥'", 6) == "'밥'  "
+    assert explain.fit("밥밥밥", 5) == "밥밥 "
 
 
 def test_half_a_character_is_spelled_as_bytes() -> None:
     tokenizer = train_tokenizer("byte", [])
-    assert sample.spelled(0xE2, tokenizer) == r"b'\xe2'"
-    assert sample.spelled(10, tokenizer) == r"'\n'"
-    assert sample.spelled(tokenizer.end_of_text, tokenizer) == "(end of text)"
+    assert explain.spelled(0xE2, tokenizer) == r"b'\xe2'"
+    assert explain.spelled(10, tokenizer) == r"'\n'"
+    assert explain.spelled(tokenizer.end_of_text, tokenizer) == "(end of text)"
 
 
 # --- what can be wrong ---
@@ -477,6 +478,17 @@ def test_words_are_the_prompt(run: Any) -> None:
     for words in (["nowhere.txt"], ["--minutes", "2", "3"], ["--fsdp", "no.txt", "no.md"]):
         with pytest.raises(UserError, match="no such file or corpus"):
             train.main([*words, "--device", "cpu"])
+
+
+def test_flags_of_a_dataclass_inside_have_no_prefix() -> None:
+    """So the settings of `Sampling` are flags of each command that writes, declared once."""
+    config = parse(sample.SampleConfig, ["--top_k", "5", "--min_p=0.2", "--seed=3"])
+    assert config.sampling == Sampling(top_k=5, min_p=0.2) and config.seed == 3
+    assert parse(sample.SampleConfig, []).sampling == Sampling() == DEFAULT
+    with pytest.raises(UserError, match=r"^temperature is -1\.0; it must be 0 "):
+        parse(sample.SampleConfig, ["--temperature=-1"])
+    with pytest.raises(UserError, match=r"did you mean --repetition_penalty\?"):
+        parse(sample.SampleConfig, ["--repetition_penalti=2"])
 
 
 def test_help_tells_the_comments_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import sample
-from minigen.corpora import pictures, tales, task, tunes
+from minigen.corpora import first_line, pictures, saving, tales, task, tunes
 from minigen.corpora.pictures import render
 from minigen.errors import UserError
 from minigen.files import checkpoint
@@ -153,16 +153,16 @@ def test_own_tunes_are_heard_whatever_their_corpus_is_called(tmp_path: Path) -> 
     """ABC notation without the built-in corpus's first line; one text may hold several tunes."""
     own = TUNE.partition("\n")[2]
     for ending in (".wav", ".png", ".abc"):
-        sample.save([own], tmp_path / f"x{ending}")
-        sample.save([f"the end of one\n\n{own}\n\n{own}"], tmp_path / f"two{ending}")
+        saving.save([own], tmp_path / f"x{ending}")
+        saving.save([f"the end of one\n\n{own}\n\n{own}"], tmp_path / f"two{ending}")
     assert (tmp_path / "x.abc").read_text(encoding="utf-8") == own + "\n"
     assert len(list(tmp_path.glob("two-[12].*"))) == 6
     with wave.open(str(tmp_path / "x.wav")) as sound:
         assert sound.getnframes() > 5 * sound.getframerate()
     with pytest.raises(UserError, match=r"a text that is no picture, and no tune .* take .*y\.txt"):
-        sample.save(["some prose"], tmp_path / "y.wav")
+        saving.save(["some prose"], tmp_path / "y.wav")
     with pytest.raises(UserError, match=r"tune 2 cannot be read: no line begins with X:"):
-        sample.save([own, "no tune"], tmp_path / "z.wav")
+        saving.save([own, "no tune"], tmp_path / "z.wav")
     assert [path.name for path in tmp_path.glob("z*")] == ["z-1.wav"]
 
 
@@ -170,13 +170,13 @@ def test_what_cannot_be_played_of_a_tune_is_named_and_the_rest_is_saved(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = 'X:1\nK:Ddor\n~A2 !trill!B{c}d "Gsus4"(3efg ~a z0 |1 c,,,,, | "C" |]'
-    sample.save([text], tmp_path / "x.wav")
-    sample.save([text], tmp_path / "x.png")
+    saving.save([text], tmp_path / "x.wav")
+    saving.save([text], tmp_path / "x.png")
     said = capsys.readouterr().err
     assert said.startswith("left out, as minigen cannot play it: '~' 2 x, 'K:Ddor' 1 x, ")
     assert said.count("\n") == 2 and (tmp_path / "x.wav").stat().st_size > 10_000
     with pytest.raises(UserError, match=r"^4 of 5 are no tunes: tune 2 cannot .*; train longer$"):
-        sample.save([text, *["X:1\nK:C\n"] * 4], tmp_path / "y.wav")
+        saving.save([text, *["X:1\nK:C\n"] * 4], tmp_path / "y.wav")
 
 
 def test_a_text_that_breaks_its_promise_is_told(run: Run) -> None:
@@ -190,7 +190,7 @@ def test_a_text_that_breaks_its_promise_is_told(run: Run) -> None:
 
 
 def test_to_be_well_formed_is_not_to_obey(capsys: pytest.CaptureFixture[str]) -> None:
-    sample.checked([PICTURE, PICTURE.replace("left of", "right of", 1), "no medium"])
+    first_line.report([PICTURE, PICTURE.replace("left of", "right of", 1), "no medium"])
     said = capsys.readouterr().err
     assert re.fullmatch(r"1 of 2 obey their first line\n  2: the .* is not right of the .*\n", said)
 
@@ -199,7 +199,7 @@ def test_of_many_faulty_texts_ten_are_named_and_the_others_counted_by_kind(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     wrong = PICTURE.replace("left of", "right of", 1)
-    sample.checked([PICTURE, *[wrong] * 14, wrong[:60], wrong[:60]], {15, 16})
+    first_line.report([PICTURE, *[wrong] * 14, wrong[:60], wrong[:60]], {15, 16})
     first, *named, last = capsys.readouterr().err.splitlines()
     assert first == "1 of 17 obey their first line; 2 were cut off by --max_new_tokens"
     assert [line.split(":")[0].strip() for line in named] == [str(n) for n in range(2, 12)]
@@ -208,7 +208,7 @@ def test_of_many_faulty_texts_ten_are_named_and_the_others_counted_by_kind(
 
 def test_texts_of_two_kinds_are_not_one_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"these are not all of one kind; save them as .*x\.txt"):
-        sample.save([PICTURE, TUNE], tmp_path / "x.png")
+        saving.save([PICTURE, TUNE], tmp_path / "x.png")
     assert not any(tmp_path.iterdir())
 
 

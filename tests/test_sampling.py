@@ -16,6 +16,7 @@ from transformers.generation import logits_process as oracle
 from minigen.errors import UserError
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.sampling import (
+    PLAIN,
     Sampling,
     StopStrings,
     Token,
@@ -23,6 +24,7 @@ from minigen.sampling import (
     generate,
     min_p,
     n_visible,
+    naive_generate,
     pick,
     repetition_penalty,
     temperature,
@@ -84,30 +86,9 @@ def write(
     return rows
 
 
-def write_uncached(
-    gpt: GPT, prompt: Sequence[int], s: Sampling, n: int, sample: int, seed: int = 3
-) -> list[int]:
-    """The definition: a full pass over what is visible for each token; no cache, no batch.
-
-    What is visible is told here by its story: a full context is cut to its half, and grows again.
-    """
-    context: list[int] = []
-    ids = list(prompt)
-    for id in prompt:
-        context = [*(context if len(context) < BLOCK else context[-(BLOCK // 2 - 1) :]), id]
-    for i in range(n):
-        with torch.no_grad():
-            logits = gpt(torch.tensor([context]))[0, -1, :N_VOCAB].double()
-        *_, (_, logits) = filtered(logits[None], [ids], s)
-        id = pick(logits[0].softmax(-1), uniform(seed, sample, i))
-        ids.append(id)
-        context = [*(context if len(context) < BLOCK else context[-(BLOCK // 2 - 1) :]), id]
-    return ids[len(prompt) :]
-
-
 SETTINGS = [
     Sampling(temperature=0),
-    Sampling(),
+    PLAIN,
     Sampling(temperature=0.7, top_k=9, top_p=0.95, min_p=0.02, repetition_penalty=1.3),
 ]
 
@@ -115,18 +96,21 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("s", SETTINGS, ids=["greedy", "plain", "filtered"])
-def test_cached_is_uncached_within_the_context_and_far_beyond_it(gpt: GPT, s: Sampling) -> None:
+def test_generate_is_naive_generate_within_the_context_and_far_beyond_it(
+    gpt: GPT, s: Sampling
+) -> None:
     """Rows of unequal length in one batch, the cache rebuilt again and again: the same tokens."""
     prompts = [[16], [16], [1, 2, 3, 4, 5], list(range(12)), [i * 5 % 17 for i in range(31)]]
     batch = write(gpt, prompts, s, n=32)
-    alone = [write_uncached(gpt, prompt, s, 32, sample=b) for b, prompt in enumerate(prompts)]
+    facts = {"n_vocab": N_VOCAB, "block_size": BLOCK, "max_new_tokens": 32, "seed": 3}
+    alone = [naive_generate(gpt, prompt, s, **facts, sample=b) for b, prompt in enumerate(prompts)]
     assert batch == alone
     assert len({id for row in batch for id in row}) > 8  # or the model would be too dull a test
 
 
 def test_a_sample_is_the_same_alone_and_in_any_batch(gpt: GPT) -> None:
     """With equal prompts, read once and copied, and with others in the batch that end early."""
-    s, prompt = Sampling(temperature=1.5), [16, 3, 5]
+    s, prompt = Sampling(temperature=1.5, min_p=0), [16, 3, 5]
     together = write(gpt, [prompt] * 5, s, n=30, end_of_text=16)
     assert [
         write(gpt, [prompt], s, 30, samples=[i], end_of_text=16)[0] for i in range(5)
@@ -137,14 +121,14 @@ def test_a_sample_is_the_same_alone_and_in_any_batch(gpt: GPT) -> None:
 
 
 def test_the_seed_decides_the_text(gpt: GPT) -> None:
-    texts = [write(gpt, [[16]], Sampling(), 20, seed=seed) for seed in (0, 0, 1, 2**64 - 1)]
+    texts = [write(gpt, [[16]], PLAIN, 20, seed=seed) for seed in (0, 0, 1, 2**64 - 1)]
     assert texts[0] == texts[1]
     assert len({tuple(text[0]) for text in texts}) == 3
 
 
 def test_a_row_ends_with_its_end_of_text_and_costs_nothing_after_it(gpt: GPT) -> None:
-    free = write(gpt, [[16]] * 4, Sampling(temperature=1.5), 40)
-    ended = write(gpt, [[16]] * 4, Sampling(temperature=1.5), 40, end_of_text=16)
+    free = write(gpt, [[16]] * 4, Sampling(temperature=1.5, min_p=0), 40)
+    ended = write(gpt, [[16]] * 4, Sampling(temperature=1.5, min_p=0), 40, end_of_text=16)
     for long, short in zip(free, ended, strict=True):
         assert short == (long[: long.index(16) + 1] if 16 in long else long)
 
@@ -156,7 +140,7 @@ def test_a_row_ends_with_its_end_of_text_and_costs_nothing_after_it(gpt: GPT) ->
 
     finished: set[int] = set()
     steps = generate(
-        model, caches(gpt), [[1]] * 3, Sampling(), n_vocab=17, max_new_tokens=9, finished=finished
+        model, caches(gpt), [[1]] * 3, PLAIN, n_vocab=17, max_new_tokens=9, finished=finished
     )
     rows = []
     for n, step in enumerate(steps):
@@ -177,9 +161,7 @@ def test_within_the_context_each_token_costs_one_row_and_beyond_it_one_rebuild_i
 
     forgotten = [
         step[0].forgotten
-        for step in generate(
-            model, caches(gpt), [[1, 2, 3]], Sampling(), n_vocab=17, max_new_tokens=18
-        )
+        for step in generate(model, caches(gpt), [[1, 2, 3]], PLAIN, n_vocab=17, max_new_tokens=18)
         if step[0] is not None
     ]
     assert fed == [3, *[1] * 9, 6, *[1] * 6, 6]
@@ -200,7 +182,7 @@ def test_what_is_visible_is_what_cutting_a_full_context_in_half_leaves(
 def test_a_block_of_one_token_works() -> None:
     torch.manual_seed(0)
     gpt = GPT(GPTConfig.modern(vocab_size=17, block_size=1, n_layer=1, n_head=1, n_embd=8)).eval()
-    assert len(write(gpt, [[1, 2], [3]], Sampling(), 5)[1]) == 5
+    assert len(write(gpt, [[1, 2], [3]], PLAIN, 5)[1]) == 5
 
 
 def test_padding_of_the_vocabulary_is_never_drawn() -> None:
@@ -220,26 +202,29 @@ def test_padding_of_the_vocabulary_is_never_drawn() -> None:
 
 
 def test_generation_leaves_the_callers_gradients_alone(gpt: GPT) -> None:
-    for [token] in generate(gpt, caches(gpt), [[1]], Sampling(), n_vocab=17, max_new_tokens=3):
+    for [token] in generate(gpt, caches(gpt), [[1]], PLAIN, n_vocab=17, max_new_tokens=3):
         assert token is not None and not token.logits.requires_grad  # itself it needs none
         assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
         assert gpt(torch.tensor([[1, 2]])).requires_grad
     with torch.no_grad():
-        for _ in generate(gpt, caches(gpt), [[1]], Sampling(), n_vocab=17, max_new_tokens=3):
+        for _ in generate(gpt, caches(gpt), [[1]], PLAIN, n_vocab=17, max_new_tokens=3):
             assert not torch.is_grad_enabled()
 
 
 def test_a_token_tells_what_it_was_drawn_from(gpt: GPT) -> None:
-    s = SETTINGS[2]
+    s, tokens = SETTINGS[2], list[tuple[Token, list[int]]]()
     text = [16, 2]
     for step in generate(gpt, caches(gpt), [text], s, n_vocab=17, max_new_tokens=9, seed=4):
         token = step[0]
         assert isinstance(token, Token)
         assert token.text == text
+        tokens.append((token, text))
         assert token.u == uniform(4, 0, len(text) - 2)
         *_, (_, last) = filtered(token.logits[None], [token.text], s)
         assert token.id == pick(last[0].softmax(-1), token.u)
         text = [*text, token.id]
+    assert all(token.text == text for token, text in tokens), "as long as it is kept"
+    assert len({id(token.ids) for token, _ in tokens}) == 1, "no token copies the text"
 
 
 def test_what_cannot_be_served_is_refused(gpt: GPT) -> None:
@@ -247,16 +232,16 @@ def test_what_cannot_be_served_is_refused(gpt: GPT) -> None:
         write(gpt, [[1]], Sampling(top_k=18), 1)
     assert len(write(gpt, [[1]], Sampling(top_k=17), 1)[0]) == 1
     with pytest.raises(UserError, match="seed is -1"):
-        write(gpt, [[1]], Sampling(), 1, seed=-1)
+        write(gpt, [[1]], PLAIN, 1, seed=-1)
     with pytest.raises(ValueError, match="no token"):
-        write(gpt, [[1], []], Sampling(), 1)
+        write(gpt, [[1], []], PLAIN, 1)
     with pytest.raises(ValueError, match=r"model\.eval"):
-        write(GPT(gpt.config), [[1]], Sampling(), 1)
+        write(GPT(gpt.config), [[1]], PLAIN, 1)
     broken = make_gpt("modern")
     with torch.no_grad():
         broken.embedding.weight[0] = math.nan
     with pytest.raises(UserError, match="NaN"):
-        write(broken, [[1]], Sampling(), 1)
+        write(broken, [[1]], PLAIN, 1)
 
 
 # --- filters ---

@@ -10,12 +10,11 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from tyro.conf import Positional
 
 from minigen import corpora
 from minigen.cli import parse
@@ -32,8 +31,7 @@ from minigen.evaluation.report import as_json, plot, table
 from minigen.evaluation.samples import SampleMetrics, copy_length, mean_entropy, sample_metrics
 from minigen.evaluation.text import text_metrics, unigram_loss
 from minigen.evaluation.verdict import Comparison, Judgement
-from minigen.files import checkpoint
-from minigen.inference.engine import Loaded, load
+from minigen.inference.engine import Engine, load
 from minigen.sampling import Sampling
 from minigen.system.device import choose_device, choose_dtype
 from minigen.system.places import data_folder
@@ -52,7 +50,7 @@ class EvaluateConfig:
     """Judge a model by its loss on text that it never saw, and by samples of it."""
 
     # --- the model and the text ---
-    run: Positional[str | None] = None  # a run, its name or its folder, or gpt2; none: the last
+    run: str | None = None  # a run, its name or its folder, or gpt2; none: the last
     out_dir: str = "out"  # where the runs are
     file: str | None = None  # a text to judge on; none: what the run held out for validation
     separator: str = SAME  # between the documents of --file, as train.py's; same: as in its text
@@ -62,11 +60,7 @@ class EvaluateConfig:
     count: int = 200  # samples, each with a prompt of its own from the text; 0: none
     prompt_lines: int = 1  # of a tale, picture or tune that are given; 8: a tune's first phrase
     max_new_tokens: int | None = None  # of each; none: twice the longest document's, or 200
-    temperature: float = 0.8
-    top_k: int | None = None
-    top_p: float = 1.0
-    min_p: float = 0.1
-    repetition_penalty: float = 1.0
+    sampling: Sampling = field(default_factory=Sampling)
     seed: int = 1337
     # --- where ---
     device: str = "auto"  # cuda, mps, cpu, or auto
@@ -87,7 +81,7 @@ class Texts(NamedTuple):
     is_own: bool  # `held_out` is of the same text as `training`
 
 
-def find_texts(config: EvaluateConfig, loaded: Loaded) -> Texts:
+def find_texts(config: EvaluateConfig, loaded: Engine) -> Texts:
     """Find the held-out text and the training text of a run, or the text that --file names.
 
     Without --file, raises `UserError` if the run's text is not known, not there or has changed.
@@ -146,11 +140,8 @@ def separator_for(config: EvaluateConfig, settings: Mapping[str, Any] | None) ->
     return corpora.BETWEEN if corpora.synthetic(settings["data"]) else settings["separator"]
 
 
-def judge(config: EvaluateConfig, loaded: Loaded) -> Judgement:
+def judge(config: EvaluateConfig, loaded: Engine) -> Judgement:
     """Measure a model's losses and samples."""
-    sampling = Sampling(
-        config.temperature, config.top_k, config.top_p, config.min_p, config.repetition_penalty
-    )
     texts, tokenizer = find_texts(config, loaded), loaded.tokenizer
     device = choose_device(config.device)
     model = loaded.model.float().to(device)
@@ -163,27 +154,29 @@ def judge(config: EvaluateConfig, loaded: Loaded) -> Judgement:
         limit = max(text.n_tokens, MIN_TRAINING_READ)
         train_loss = text_metrics(model, texts.training, n_vocab, block_size, dtype, limit).loss
         of_unigrams = unigram_loss(texts.held_out, texts.training, n_vocab)
+    flags = asdict(config)
+    flags |= flags.pop("sampling")
     return Judgement(
         model=str(loaded.path),
         step=loaded.state.get("step"),
-        flags={k: v for k, v in asdict(config).items() if not isinstance(v, Path)},
+        flags={k: v for k, v in flags.items() if not isinstance(v, Path)},
         text=text,
         bits_per_byte=text.loss * texts.held_out.bits_per_byte(texts.separator_bytes),
         text_entropy=texts.entropy,
         train_loss=train_loss,
         unigram_loss=of_unigrams,
-        comparison=compare_samples(config, loaded, texts, sampling) if config.count else None,
+        comparison=compare_samples(config, loaded, texts) if config.count else None,
     )
 
 
-def own_block_size(loaded: Loaded) -> int:
+def own_block_size(loaded: Engine) -> int:
     """Return the context of a run's validation, which may be shorter than the model's."""
     longest = loaded.model.config.block_size
     trained_on = loaded.state.get("config", {}).get("block_size")
     return min(trained_on, longest) if type(trained_on) is int and trained_on > 0 else longest
 
 
-def own_dtype(config: EvaluateConfig, loaded: Loaded, device: torch.device) -> str:
+def own_dtype(config: EvaluateConfig, loaded: Engine, device: torch.device) -> str:
     """Return --dtype; or that of the run's validation, unless it is slow on this device."""
     if config.dtype != "auto":
         return config.dtype
@@ -191,9 +184,7 @@ def own_dtype(config: EvaluateConfig, loaded: Loaded, device: torch.device) -> s
     return "bfloat16" if trained_in == choose_dtype("auto", device) == "bfloat16" else "float32"
 
 
-def compare_samples(
-    config: EvaluateConfig, loaded: Loaded, texts: Texts, sampling: Sampling
-) -> Comparison:
+def compare_samples(config: EvaluateConfig, loaded: Engine, texts: Texts) -> Comparison:
     """Let a model continue prompts of the held-out text; measure both continuations."""
     model, tokenizer = loaded.model, loaded.tokenizer
     n_vocab, block_size = min(tokenizer.n_vocab, model.config.vocab_size), model.config.block_size
@@ -205,9 +196,7 @@ def compare_samples(
     limit = config.max_new_tokens or max(len(one.ids) for one in real) * (2 if ending else 1)
     real = [truncated(one, limit, tokenizer) for one in real]  # no longer than a sample may be
     prompts = [*real, *[real[0]] * min(MAX_OF_ONE_PROMPT, config.count)]
-    generated = generated_continuations(
-        loaded, prompts, sampling, limit, config.seed, config.device
-    )
+    generated = generated_continuations(loaded, prompts, config.sampling, limit, config.seed)
     samples, of_one_prompt = generated[: len(real)], generated[len(real) :]
     whole_documents = all(one.is_document for one in real)
     training, length = None, 0
@@ -245,13 +234,6 @@ def with_expected_duplicates(
     return replace(real, repetition=repetition)
 
 
-def find_model(config: EvaluateConfig) -> Loaded:
-    """Load the model that the flags name, or that of the last run."""
-    if config.run is None:
-        return load(checkpoint.find_run(config.out_dir))
-    return load(config.run, out_dir=config.out_dir)
-
-
 def write_files(judged: Judgement, config: EvaluateConfig, run: Path | None) -> None:
     """Write evaluation.json and evaluation.png into a run's folder, or where the flags say.
 
@@ -276,7 +258,7 @@ def write_files(judged: Judgement, config: EvaluateConfig, run: Path | None) -> 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Judge a model; print a table, and write evaluation.json and evaluation.png."""
-    config = parse(EvaluateConfig, argv)
+    config = parse(EvaluateConfig, argv, words="run")
     check_range("--count", config.count, 0)
     check_range("--eval_tokens", config.eval_tokens, 0)
     check_range("--prompt_lines", config.prompt_lines, 1)
@@ -284,7 +266,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_range("--max_new_tokens", config.max_new_tokens, 1)
     if config.plot is not None:
         check_ending(config.plot)
-    loaded = find_model(config)
+    loaded = load(config.run, out_dir=config.out_dir, device=config.device)
     judged = judge(config, loaded)
     try:  # first, as the reader of the table may be gone after its first line
         write_files(judged, config, loaded.path.parent if loaded.state else None)

@@ -9,8 +9,8 @@ import numpy as np
 
 from minigen.corpora import task
 from minigen.data import TokenFile
-from minigen.inference.engine import Loaded, for_writing
-from minigen.sampling import ROWS, Sampling, generate
+from minigen.inference.engine import Engine
+from minigen.sampling import ROWS, Sampling
 from minigen.system.streams import progress_bar
 from minigen.tokenizer import Tokenizer
 
@@ -93,35 +93,27 @@ def evenly_spaced(continuations: Sequence[Continuation], n: int) -> list[Continu
 
 
 def generated_continuations(
-    loaded: Loaded,
-    prompts: Sequence[Continuation],
-    sampling: Sampling,
-    limit: int,
-    seed: int,
-    device: str,
+    engine: Engine, prompts: Sequence[Continuation], sampling: Sampling, limit: int, seed: int
 ) -> list[Continuation]:
     """Let a model continue the same prompts, each with at most `limit` tokens.
 
     The n-th continuation draws the random numbers of sample n, as in sample.py.
     """
-    tokenizer, written = loaded.tokenizer, list[Continuation]()
-    model, cache_for = for_writing(loaded.model, device)
+    written = list[Continuation]()
     with progress_bar(total=len(prompts), desc="samples", leave=False) as bar:
         for first in range(0, len(prompts), ROWS):
             batch = prompts[first : first + ROWS]
-            steps = generate(
-                model,
-                cache_for(max(len(one.prompt) for one in batch) + limit),
+            steps = engine.generate(
                 [one.prompt for one in batch],
                 sampling,
-                n_vocab=min(tokenizer.n_vocab, loaded.model.config.vocab_size),
                 max_new_tokens=limit,
-                end_of_text=tokenizer.stops,
                 seed=seed,
                 samples=range(first, first + len(batch)),
             )
             for one, tokens in zip(batch, zip(*steps, strict=True), strict=True):
                 ids = [token.id for token in tokens if token]
-                written.append(replace(one, ids=ids, text=decode_continuation(ids, tokenizer)))
+                written.append(
+                    replace(one, ids=ids, text=decode_continuation(ids, engine.tokenizer))
+                )
             bar.update(len(batch))
     return written

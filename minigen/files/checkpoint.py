@@ -15,8 +15,6 @@ The first four make it a model of Hugging Face's kind: `AutoModelForCausalLM.fro
 `pipeline` of transformers load a checkpoint as it is. Of a model with LoRA only the correction is
 kept, adapter_model.safetensors instead of model.safetensors, in the form of the library peft.
 
-    python -m minigen.files.checkpoint export out/tales my-model  # for others: what they need
-
 A checkpoint is never changed once it has its name: it is written into a hidden folder beside it,
 flushed to the disk, and renamed. So whatever ends the process, each `step-` folder is complete.
 Nothing in it is ever executed: JSON and safetensors hold data only.
@@ -24,7 +22,6 @@ Nothing in it is ever executed: JSON and safetensors hold data only.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import difflib
@@ -38,10 +35,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-import minigen
 from minigen.errors import UserError
 from minigen.files import companions, hub_tokenizer, huggingface, lora, safetensors_file
 from minigen.files.companions import Companions
@@ -51,7 +46,6 @@ from minigen.files.weight_files import Weights
 from minigen.model import GPT, GPTConfig
 from minigen.system import disk
 from minigen.system.shell import as_path, command
-from minigen.system.streams import one_line_errors
 from minigen.system.strict_json import to_json
 from minigen.tokenizer import Tokenizer
 
@@ -165,16 +159,16 @@ def save(
         contents["adapter_config.json"] = _json(adapter)
         contents["adapter_model.safetensors"] = weights
     else:
-        contents = _model_files(model, tokenizer, beside)
-    contents |= _tokenizer_files(model, tokenizer, beside)
+        contents = model_files(model, tokenizer, beside)
+    contents |= tokenizer_files(model, tokenizer, beside)
     contents["optimizer.safetensors"] = optimizer
     contents["state.json"] = _json(state)
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        facts = {name: _write(folder / name, content) for name, content in contents.items()}
+        facts = {name: write_file(folder / name, content) for name, content in contents.items()}
         files = {name: dataclasses.asdict(fact) for name, fact in facts.items()}
-        _write(folder / "MANIFEST.json", _json({"format": FORMAT, "files": files}))
+        write_file(folder / "MANIFEST.json", _json({"format": FORMAT, "files": files}))
         disk.flush_folder(folder)
         # The commit: before it the checkpoint is not there, after it, it is whole.
         disk.rename_folder(folder, target, last="MANIFEST.json")
@@ -503,29 +497,7 @@ def _val_loss(path: Path) -> float:
         return float("inf")
 
 
-def export(source: str | Path, folder: Path, dtype: torch.dtype | None = None) -> Path:
-    """Write the model of a run or of a checkpoint as one for others, LoRA merged; its folder."""
-    path = find(source)
-    if isinstance(path, str) or not (steps(path) or is_one(path)):
-        raise UserError(f"{path} is another's model, which needs no export; give a run of your own")
-    found = load(best_first(path)[0] if steps(path) else path, to_train=False)
-    model = found.model()
-    lora.merge(model)
-    model.to(dtype)
-    of_it = (model, found.tokenizer, found.companions)
-    contents = _model_files(*of_it) | _tokenizer_files(*of_it)
-    try:
-        folder.mkdir(parents=True)
-        for name, content in contents.items():
-            _write(folder / name, content)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {folder}: {error.strerror}; name a folder that is not there yet"
-        ) from None
-    return folder
-
-
-def _model_files(
+def model_files(
     model: GPT, tokenizer: Tokenizer, beside: Companions
 ) -> dict[str, bytes | Mapping[str, Tensor]]:
     return {
@@ -540,7 +512,7 @@ def _config(model: GPT, tokenizer: Tokenizer, beside: Companions) -> bytes:
     return _json({**config, **beside.kept})
 
 
-def _tokenizer_files(
+def tokenizer_files(
     model: GPT, tokenizer: Tokenizer, beside: Companions
 ) -> dict[str, bytes | Mapping[str, Tensor]]:
     end = tokenizer.controls[tokenizer.end_of_text]
@@ -552,7 +524,7 @@ def _json(value: Any) -> bytes:
     return (to_json(value, indent=2) + "\n").encode()
 
 
-def _write(path: Path, content: bytes | Mapping[str, Tensor]) -> Fact:
+def write_file(path: Path, content: bytes | Mapping[str, Tensor]) -> Fact:
     """Write a new file and flush it to the disk."""
     if not isinstance(content, bytes):
         return safetensors_file.write(path, content)
@@ -560,23 +532,3 @@ def _write(path: Path, content: bytes | Mapping[str, Tensor]) -> Fact:
         file.write(content)
         disk.flush(file)
     return _fact(content)
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m minigen.files.checkpoint")
-    parser.add_argument("--version", action="version", version=f"minigen {minigen.__version__}")
-    commands = parser.add_subparsers(required=True)
-    export_parser = commands.add_parser("export", help="write a model as a folder for transformers")
-    export_parser.add_argument("source", help="a run (its best checkpoint), or a checkpoint")
-    export_parser.add_argument("folder", type=Path, help="the new folder")
-    export_parser.add_argument(
-        "--dtype", choices=["float32", "bfloat16", "float16"], help="of weights"
-    )
-    options = parser.parse_args(argv)
-    dtype = getattr(torch, options.dtype) if options.dtype else None
-    print(export(options.source, options.folder, dtype))
-
-
-if __name__ == "__main__":
-    with one_line_errors():
-        main()

@@ -1,7 +1,7 @@
 """The transformer once more, for writing text on a CPU at the speed of its memory.
 
 A new token is little arithmetic, but it waits until every weight has come from memory. So weights
-are kept in two bytes or one if wished, and a few tokens at once are one call of `decoder.c`, which
+are kept in two bytes or one if wished, and a few tokens at once are one call of `cpu.c`, which
 reads each weight once and else waits for nothing. Long prompts, and machines without a C compiler,
 are left to the `GPT` itself, with the same weights.
 """
@@ -87,7 +87,7 @@ class Decoder:
         ready = dtype == "bfloat16" and choose_dtype("auto", torch.device("cpu")) == "bfloat16"
         self.short = 16 if ready else 32
         model.float() if dtype == "float32" else narrow(model, dtype)
-        # decoder.c takes numbers of two bytes two by two.
+        # cpu.c takes numbers of two bytes two by two.
         odd = any(n % 2 for n in (c.n_embd, c.head_dim, c.n_hidden))
         self.code = None if odd and dtype != "float32" else code()
         if self.code is not None:
@@ -119,7 +119,7 @@ class Decoder:
         return logits
 
 
-# ---- What decoder.c needs to know: where each tensor lies. ----
+# ---- What cpu.c needs to know: where each tensor lies. ----
 
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # `enum kind` there
 
@@ -159,7 +159,7 @@ class CModel(ctypes.Structure):
 
 @only_once
 def code() -> ctypes.CDLL | None:
-    """decoder.c, compiled."""
+    """Return cpu.c, compiled; None without a C compiler."""
     found = compiled(Path(__file__).with_suffix(".c"))
     if found is not None:
         whole, address = ctypes.c_int, ctypes.c_void_p

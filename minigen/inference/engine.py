@@ -1,15 +1,19 @@
-"""The three lines that everyone starts with: load a model by its name, and let it write.
+"""One object that writes text: a model, its tokenizer, and whatever computes fastest here.
 
-The words are those of transformers' `pipeline`, and so is the form of the result.
+    >>> engine = minigen.load("out/tales")                              # doctest: +SKIP
+    >>> for piece in engine.stream("hero: Sir Fox,"):                   # doctest: +SKIP
+    ...     print(piece, end="", flush=True)
+
+`Engine.generate` writes tokens, `Engine.stream` text. Both write several texts at once as well, and
+each text is the same alone or among others.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import EllipsisType
 from typing import Any
 
 import torch
@@ -20,247 +24,277 @@ from minigen.files.companions import Companions
 from minigen.inference.cpu import Decoder
 from minigen.inference.cuda_graph import GraphDecoder
 from minigen.model import GPT, KVCache
-from minigen.sampling import Sampling, generate
+from minigen.sampling import Sampling, StopStrings, Token, generate
 from minigen.system.device import choose_device
 from minigen.tokenizer import Tokenizer
 
-Texts = list[dict[str, str]]
 
-# What neither a call nor the model's generation_config.json says, as in transformers' pipeline.
-DEFAULTS: dict[str, Any] = {
-    "do_sample": True, "temperature": 0.7, "top_k": 50, "top_p": 1.0, "min_p": 0.0,
-    "repetition_penalty": 1.0, "stop_strings": (), "num_return_sequences": 1,
-}  # fmt: skip
-NEW_TOKENS = 256  # where neither says how long a text gets
+@dataclass(eq=False)
+class Engine:
+    """A model in evaluation mode, its tokenizer, and what is known of both.
 
+    What computes (`backend`) is chosen at the first token. Until then the model is a plain module,
+    to be trained or changed; from then on it belongs to the backend, which may move it to another
+    device and keep its weights in another format.
 
-@dataclass(frozen=True)
-class Loaded:
-    """A model in evaluation mode, the tokenizer that belongs to it, and what is known of it."""
+    Raises `UserError` if the device is not on this machine, and for int8 on a GPU.
+    """
 
-    path: Path
     model: GPT
     tokenizer: Tokenizer
-    state: Mapping[str, Any]  # of a checkpoint: its step, its losses, how it was trained
-    # its chat template, how to draw from it, and the like:
-    companions: Companions = field(default_factory=Companions)
+    path: Path = field(default_factory=Path)  # where the model was found
+    state: Mapping[str, Any] = field(default_factory=dict)  # of a checkpoint: its state.json
+    companions: Companions = field(default_factory=Companions)  # its generation settings and so on
+    device: str = "auto"  # cuda, mps, cpu; auto: the fastest that is here
+    dtype: str | None = None  # of the weights: float32, bfloat16, int8; None: nearest to the file's
+    block_size: int = 0  # tokens to look back on; 0: as many as the model can
+    # None: the decoder in C on a CPU, a CUDA graph on a GPU. The model itself computes with its
+    # weights as they are at each token, where they are: so a model that is being trained can write.
+    backend: Decoder | GraphDecoder | GPT | None = None
+
+    def __post_init__(self) -> None:
+        where = choose_device(self.device)
+        if where.type != "cpu" and self.dtype == "int8":
+            raise UserError(f"--dtype int8 is for CPUs; on {where}, take bfloat16")
+
+    @property
+    def n_vocab(self) -> int:
+        """How many ids can be drawn: those that the tokenizer and the model both have."""
+        return min(self.tokenizer.n_vocab, self.model.config.vocab_size)
+
+    def encode(self, prompt: str) -> list[int]:
+        """Return the ids that the model reads to continue a prompt; control tokens read as such.
+
+        For an empty prompt they are those that documents of the training text begin with.
+        """
+        return self.tokenizer.encode_prompt(prompt, self.state.get("opening", ""))
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        *,
+        max_new_tokens: int,
+        end_of_text: Collection[int] | None = None,
+        seed: int = 0,
+        samples: Sequence[int] | None = None,
+        finished: set[int] | None = None,
+    ) -> Iterator[list[Token | None]]:
+        """Continue each prompt; see `minigen.sampling.generate`, which has the same arguments.
+
+        Args:
+            prompts: ids, at least one a row, as `encode` makes them.
+            end_of_text: the ids that end a row; None: the tokenizer's `stops`; (): none does.
+
+        >>> for [token] in engine.generate([[1]], Sampling(), max_new_tokens=9):  # doctest: +SKIP
+        ...     print(token.id)
+        """
+        if self.backend is None:
+            self.backend = self._fastest()
+        block_size = self.block_size or self.model.config.block_size
+        capacity = min(block_size, max(map(len, prompts), default=1) + max_new_tokens)
+        weight = self.model.embedding.weight
+        number = self.backend.cache_dtype if isinstance(self.backend, Decoder) else weight.dtype
+
+        def new_cache(rows: int) -> KVCache:
+            return KVCache(self.model.config, rows, capacity, weight.device, number)
+
+        return generate(
+            self.backend,
+            new_cache,
+            prompts,
+            sampling,
+            n_vocab=self.n_vocab,
+            max_new_tokens=max_new_tokens,
+            end_of_text=self.tokenizer.stops if end_of_text is None else end_of_text,
+            seed=seed,
+            samples=samples,
+            finished=finished,
+        )
+
+    def _fastest(self) -> Decoder | GraphDecoder | GPT:
+        """Take the model over for what writes fastest on the device."""
+        where, dtype = choose_device(self.device), self.dtype
+        if dtype is None:
+            half = self.model.embedding.weight.dtype == torch.bfloat16
+            dtype = "bfloat16" if half else "float32"
+        if where.type == "cpu":
+            return Decoder(self.model, dtype)
+        self.model.to(where, getattr(torch, dtype))
+        return GraphDecoder(self.model) if where.type == "cuda" else self.model
+
+    def stream(
+        self,
+        prompt: str = "",
+        sampling: Sampling | None = None,
+        *,
+        max_new_tokens: int = 500,
+        stop_strings: Sequence[str] = (),
+        end_of_text: Collection[int] | None = None,
+        seed: int = 0,
+        sample: int = 0,
+    ) -> Iterator[Piece]:
+        """Continue a prompt. Yields the new text piece by piece, one for each token.
+
+        Args:
+            sampling: None: `Sampling()`.
+            stop_strings: the text ends before the first of these.
+            end_of_text: the ids that end the text; None: the tokenizer's `stops`; (): none does.
+            seed: the same seed gives the same text.
+            sample: the number of the text among those of one seed.
+
+        Raises `UserError`, at the first token, for settings out of range.
+
+        >>> engine = minigen.load("out/tales")                          # doctest: +SKIP
+        >>> "".join(engine.stream("hero:", Sampling(temperature=0)))    # doctest: +SKIP
+        ' Sir Fox, friend: little Owl, ...'
+        >>> for piece in engine.stream("hero:"):                        # doctest: +SKIP
+        ...     if piece.token:  # and how probable it was
+        ...         print(piece, piece.token.logits.softmax(dim=-1)[piece.token.id].item())
+        """
+        steps = self.stream_many(
+            [self.encode(prompt)],
+            sampling or Sampling(),
+            max_new_tokens=max_new_tokens,
+            stop_strings=stop_strings,
+            end_of_text=end_of_text,
+            seed=seed,
+            samples=[sample],
+        )
+        for [piece] in steps:
+            if piece is not None:
+                yield piece
+
+    def stream_many(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        *,
+        max_new_tokens: int,
+        stop_strings: Sequence[str] = (),
+        end_of_text: Collection[int] | None = None,
+        seed: int = 0,
+        samples: Sequence[int] | None = None,
+    ) -> Iterator[list[Piece | None]]:
+        """Continue several prompts at once: as `stream`, with a list of pieces for each step.
+
+        A text that has ended has None instead of a piece. Those that reach max_new_tokens end with
+        a piece without a token, in a step of their own.
+
+        Args:
+            prompts: ids, as `encode` makes them.
+            samples: the number of each text among those of one seed; None: 0, 1, 2, ...
+        """
+        ends = self.tokenizer.stops if end_of_text is None else end_of_text
+        texts = [_Text(self.tokenizer, ends, stop_strings) for _ in prompts]
+        finished = set[int]()
+        for step in self.generate(
+            prompts,
+            sampling,
+            max_new_tokens=max_new_tokens,
+            end_of_text=ends,
+            seed=seed,
+            samples=samples,
+            finished=finished,
+        ):
+            pieces = [
+                None if token is None else text.push(token)
+                for text, token in zip(texts, step, strict=True)
+            ]
+            for row, piece in enumerate(pieces):
+                if piece is not None and piece.last:
+                    finished.add(row)
+            yield pieces
+        if len(finished) < len(texts):
+            yield [None if row in finished else text.cut() for row, text in enumerate(texts)]
 
 
-def load(source: str | Path, dropout: float | None = None, out_dir: str | Path = "out") -> Loaded:
-    """A model, with LoRA merged into it, and its tokenizer.
+class Piece(str):
+    """A piece of a text, with the token that completed it.
+
+    It is empty where the token is only part of a character, or may begin a stop string.
+    """
+
+    token: Token | None  # None: the text was cut off at max_new_tokens; this was held back
+    last: bool  # the text ends here
+
+    def __new__(cls, text: str, token: Token | None, last: bool) -> Piece:
+        piece = super().__new__(cls, text)
+        piece.token, piece.last = token, last
+        return piece
+
+
+class _Text:
+    """One text while it is written: tokens in, pieces out, without stop strings and its end."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, ends: Collection[int], stop_strings: Sequence[str]
+    ) -> None:
+        self.ends, self.hidden = ends, tokenizer.controls.keys() & ends
+        self.decoder, self.stop = tokenizer.stream(), StopStrings(stop_strings)
+
+    def push(self, token: Token) -> Piece:
+        shown = "" if token.id in self.hidden else self.decoder.push(token.id)
+        text = self.stop.push(shown)
+        last = token.id in self.ends or self.stop.stopped
+        return Piece(text + self._rest() if last else text, token, last)
+
+    def cut(self) -> Piece:
+        """End the text where it is."""
+        return Piece(self._rest(), None, True)
+
+    def _rest(self) -> str:
+        """Return what was held back in the hope of more."""
+        return self.stop.push(self.decoder.finish()) + self.stop.finish()
+
+
+def load(
+    source: str | Path | None = None,
+    dropout: float | None = None,
+    out_dir: str | Path = "out",
+    device: str = "auto",
+    dtype: str | None = None,
+) -> Engine:
+    """Load a model, with LoRA merged into it, and its tokenizer, to write with or to train.
 
     Args:
         source: a run of train.py by its name or its path (`tales`, `out/tales`: its best
-            checkpoint), one checkpoint of it, any other folder that holds a GPT-2 or Qwen3 model,
-            or a name such as `gpt2` on the hub. `checkpoint.find` says which it is.
+            checkpoint), one checkpoint of it, any other folder that holds a GPT-2, Llama or Qwen3
+            model, or a name such as `gpt2` on the hub; `checkpoint.find` says which it is. None:
+            the best checkpoint of the run in out_dir that was saved last; if that is damaged, the
+            next best.
         dropout: for training; None: what the model's config.json says.
         out_dir: where a run that is given by its name is.
+        device: where `Engine` writes: cuda, mps, cpu, or auto.
+        dtype: in which format of the weights: float32, bfloat16 or int8; None: bfloat16 if that is
+            the file's, else float32.
 
     Raises `UserError` if there is no such model, or it is damaged.
 
-    >>> loaded = load("out/tales")                            # doctest: +SKIP
-    >>> loaded.tokenizer.encode_prompt("hero:")               # doctest: +SKIP
-    [1474, 263, 58]
+    >>> engine = minigen.load("out/tales")                            # doctest: +SKIP
+    >>> engine.model(torch.tensor([engine.encode("hero:")])).shape    # doctest: +SKIP
+    torch.Size([1, 4, 1481])
     """
-    found = checkpoint.find(source, out_dir)
-    if isinstance(found, Path):
-        if checkpoint.steps(found):
-            found = checkpoint.best_first(found)[0]  # it, or nothing: it is never replaced
-        if checkpoint.is_one(found):
-            return from_checkpoint(checkpoint.load(found, to_train=False), dropout)
-    other = huggingface.load(found, dropout)
-    if other.tokenizer is None:
-        raise UserError(f"{other.path} has no tokenizer.json; save the model's tokenizer there")
-    return Loaded(other.path, other.model, other.tokenizer, {}, other.companions)
-
-
-def from_checkpoint(found: checkpoint.Checkpoint, dropout: float | None = None) -> Loaded:
-    """The same of a checkpoint that was read."""
+    about: dict[str, Any] = {"device": device, "dtype": dtype}
+    if source is None:
+        found = checkpoint.load_best(checkpoint.find_run(out_dir))
+    else:
+        place = checkpoint.find(source, out_dir)
+        if isinstance(place, Path) and checkpoint.steps(place):
+            place = checkpoint.best_first(place)[0]  # this one, or nothing
+        if isinstance(place, str) or not checkpoint.is_one(place):
+            other = huggingface.load(place, dropout)
+            if other.tokenizer is None:
+                raise UserError(
+                    f"{other.path} has no tokenizer.json; save the model's tokenizer there"
+                )
+            about |= {"path": other.path, "companions": other.companions}
+            return Engine(other.model, other.tokenizer, **about)
+        found = checkpoint.load(place, to_train=False)
     model = found.model(dropout)
     lora.merge(model)
-    return Loaded(found.path, model, found.tokenizer, found.state, found.companions)
-
-
-def pipeline(
-    task: str = "text-generation", model: str | Path = "gpt2", device: str = "auto"
-) -> TextGeneration:
-    """A function from prompts to texts.
-
-    >>> write = pipeline("text-generation", model="gpt2")     # doctest: +SKIP
-    >>> write("Hello, I'm a language model,", max_new_tokens=20)  # doctest: +SKIP
-    [{'generated_text': "Hello, I'm a language model, ..."}]
-    """
-    if task != "text-generation":
-        raise UserError(f"the task is {task!r}; minigen has 'text-generation'")
-    return TextGeneration(load(model), device)
-
-
-def for_writing(
-    model: GPT, device: str = "auto", dtype: str = "float32"
-) -> tuple[Decoder | GraphDecoder | GPT, Callable[[int], Callable[[int], KVCache]]]:
-    """What writes fastest on the device, with weights of this format: two arguments of `generate`.
-
-    Returns the model as `generate` takes it, and a function: given the tokens of the longest text,
-    what makes its caches. `UserError` for a device that is not here, or int8 on a GPU.
-    """
-    where, config = choose_device(device), model.config
-    if where.type != "cpu" and dtype == "int8":
-        raise UserError(f"--dtype int8 is for CPUs; on {where}, take bfloat16")
-    writer: Decoder | GraphDecoder | GPT
-    if where.type == "cpu":
-        writer = Decoder(model, dtype)
-        number = writer.cache_dtype
-    else:
-        number = getattr(torch, dtype)
-        model.to(where, number)
-        writer = GraphDecoder(model) if where.type == "cuda" else model
-
-    def caches(n_tokens: int) -> Callable[[int], KVCache]:
-        capacity = min(config.block_size, n_tokens)
-        return lambda rows: KVCache(config, rows, capacity, where, number)
-
-    return writer, caches
-
-
-class TextGeneration:
-    """Writes on behind prompts; see `__call__`."""
-
-    def __init__(self, loaded: Loaded, device: str = "auto") -> None:
-        self.tokenizer = loaded.tokenizer
-        self.settings = loaded.companions.settings(str(loaded.path))
-        half = loaded.model.embedding.weight.dtype == torch.bfloat16
-        dtype = "bfloat16" if half else "float32"
-        self.model, self.cache_for = for_writing(loaded.model, device, dtype)
-
-    def __call__(
-        self,
-        prompts: str | Sequence[str],
-        *,
-        max_new_tokens: int | None = None,
-        max_length: int | None = None,
-        num_return_sequences: int | None = None,
-        do_sample: bool | None = None,
-        temperature: float | None = None,
-        top_k: int | EllipsisType | None = ...,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        repetition_penalty: float | None = None,
-        stop_strings: str | Sequence[str] | None = None,
-        return_full_text: bool = True,
-        seed: int = 0,
-    ) -> list[Any]:
-        """For a prompt, [{"generated_text": ...}]; for a list of prompts, one such list each.
-
-        A setting that is not given is what the model's generation_config.json says, or else that of
-        transformers' pipeline: it draws, at temperature 0.7, from the 50 most probable tokens. A
-        text ends at a token that the model's files name as its end, and with the token that ends a
-        stop string, even if that begins in the prompt or is a control token. Control tokens in a
-        prompt are read as such, and those that the model writes are not shown.
-
-        Args:
-            max_new_tokens: of each text; by default 256.
-            max_length: the same, with the tokens of the prompt counted in.
-            num_return_sequences: texts for each prompt.
-            do_sample: False takes the most probable token each time.
-            top_k: None or 0: all tokens.
-            return_full_text: False leaves the prompt out.
-            seed: the same seed gives the same texts, alone or among others.
-
-        Raises `UserError` for settings out of range, and for a prompt that is no text.
-        """
-        given = {
-            "max_new_tokens": max_new_tokens, "max_length": max_length, "do_sample": do_sample,
-            "num_return_sequences": num_return_sequences, "temperature": temperature,
-            "top_k": 0 if top_k is None else None if top_k is ... else top_k, "top_p": top_p,
-            "min_p": min_p, "repetition_penalty": repetition_penalty, "stop_strings": stop_strings,
-        }  # fmt: skip
-        said = {name: value for name, value in given.items() if value is not None}
-        asked = DEFAULTS | self.settings | said
-        texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        for text in texts:
-            if not isinstance(text, str):
-                raise UserError(
-                    f"a prompt is {type(text).__name__}, no text; of the messages of a chat, make "
-                    "one with apply_chat_template of transformers' tokenizer"
-                )
-        ids = [self.tokenizer.encode_prompt(text) for text in texts]
-        stops = asked["stop_strings"]
-        stops = [stops] if isinstance(stops, str) else list(stops)
-        if not all(stops):
-            raise UserError("a stop string is empty; give at least one character")
-        n_each, do_sample = asked["num_return_sequences"], asked["do_sample"]
-        if n_each < 1:
-            raise UserError(f"num_return_sequences is {n_each}; give 1 or more")
-        if not do_sample and n_each > 1:
-            raise UserError("without do_sample all texts are the same; ask for one")
-        limits = [asked.get("max_new_tokens", NEW_TOKENS)] * len(ids)
-        if "max_new_tokens" not in asked and "max_length" in asked:
-            limits = [asked["max_length"] - len(prompt) for prompt in ids]
-        if min(limits, default=1) < 1:
-            raise UserError("no room for a new token; give more max_new_tokens or max_length")
-        sampling = Sampling(
-            asked["temperature"] if do_sample else 0.0,
-            min(asked["top_k"], self.tokenizer.n_vocab) or None,
-            asked["top_p"],
-            asked["min_p"],
-            asked["repetition_penalty"],
-        )
-        rows = [n for n in range(len(ids)) for _ in range(n_each)]
-        new = self._write([ids[n] for n in rows], [limits[n] for n in rows], stops, sampling, seed)
-        results: list[Texts] = [[] for _ in texts]
-        for n, text in zip(rows, new, strict=True):
-            if not texts[n] and self.tokenizer.bare:  # a first token that is no control token
-                text = self._shown(ids[n]) + text
-            results[n].append({"generated_text": texts[n] + text if return_full_text else text})
-        return results[0] if isinstance(prompts, str) else results
-
-    def _shown(self, ids: Sequence[int]) -> str:
-        """Return the text of ids, without control tokens."""
-        return self.tokenizer.decode(id for id in ids if id not in self.tokenizer.controls)
-
-    def _write(
-        self,
-        prompts: list[list[int]],
-        limits: list[int],
-        stops: list[str],
-        sampling: Sampling,
-        seed: int,
-    ) -> list[str]:
-        """The new text behind each of the prompts, of at most so many tokens each."""
-        config, tokenizer = self.model.config, self.tokenizer
-        longest = max((len(p) + n for p, n in zip(prompts, limits, strict=True)), default=1)
-        shown, whole = ([tokenizer.stream() for _ in prompts] for _ in range(2))
-        read = [tokenizer.decode(ids) for ids in prompts]  # and on, control tokens too
-        texts, finished, noted = [""] * len(prompts), set[int](), False
-        for n, step in enumerate(
-            generate(
-                self.model,
-                self.cache_for(longest),
-                prompts,
-                sampling,
-                n_vocab=min(tokenizer.n_vocab, config.vocab_size),
-                max_new_tokens=max(limits, default=0),
-                end_of_text=tokenizer.ends,
-                seed=seed,
-                finished=finished,
-            ),
-            start=1,
-        ):
-            for row, token in enumerate(step):
-                if token is None:
-                    continue
-                if token.forgotten and not noted:
-                    noted = True
-                    note_forgetting(config.block_size)
-                if token.id not in tokenizer.controls:
-                    texts[row] += shown[row].push(token.id)
-                old = len(read[row])
-                read[row] += whole[row].push(token.id)
-                # A stop string that was there before had ended the text, or stands in the prompt.
-                stopped = any(read[row].find(s, max(0, old + 1 - len(s))) >= 0 for s in stops)
-                if n == limits[row] or stopped:
-                    finished.add(row)
-        return [text + stream.finish() for text, stream in zip(texts, shown, strict=True)]
+    about |= {"path": found.path, "state": found.state, "companions": found.companions}
+    return Engine(model, found.tokenizer, **about)
 
 
 def note_forgetting(block_size: int) -> None:

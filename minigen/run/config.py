@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from minigen import corpora
 from minigen.errors import UserError, check_range
-from minigen.inference.engine import Loaded
+from minigen.inference.engine import Engine
 from minigen.model import GPTConfig
 from minigen.system.device import choose_device, choose_dtype
 from minigen.system.streams import decoded
@@ -79,7 +79,7 @@ def merge(flags: TrainConfig, saved: Mapping[str, Any]) -> TrainConfig:
     return dataclasses.replace(began, **changes)
 
 
-def fit_to(flags: TrainConfig, base: Loaded) -> TrainConfig:
+def fit_to(flags: TrainConfig, base: Engine) -> TrainConfig:
     """Return the configuration that fine-tunes the model `base`, whose shape and tokenizer stay.
 
     The learning rate falls with the width, and is low enough for the model to keep what it has

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from minigen import corpora
-from minigen.evaluation.continuations import decode_continuation
-from minigen.model import GPT, KVCache
-from minigen.sampling import Sampling, generate
+from minigen.inference.engine import Engine
+from minigen.model import GPT
 from minigen.system.device import autocast
 from minigen.tokenizer import Tokenizer
 
@@ -24,23 +23,12 @@ def sample_text(model: GPT, tokenizer: Tokenizer, config: TrainConfig, opening: 
         opening: the text to continue where there is no prompt.
     """
     prompt = corpora.typed(config.sample_prompt)
-
-    def new_cache(rows: int) -> KVCache:
-        return KVCache(model.config, rows, config.block_size, config.device)
-
+    engine = Engine(
+        model, tokenizer, state={"opening": opening}, block_size=config.block_size, backend=model
+    )
     model.eval()
     dtype = config.dtype if config.fsdp else "float32"  # FSDP gathers weights in config.dtype
     with autocast(config.device, dtype):
-        steps = generate(
-            model,
-            new_cache,
-            [tokenizer.encode_prompt(prompt, opening)],
-            Sampling(temperature=0.8, min_p=0.1),
-            n_vocab=tokenizer.n_vocab,
-            max_new_tokens=MAX_TOKENS,
-            end_of_text=tokenizer.stops,
-            seed=config.seed,
-        )
-        ids = [token.id for (token,) in steps if token]
+        text = "".join(engine.stream(prompt, max_new_tokens=MAX_TOKENS, seed=config.seed))
     model.train()
-    return prompt + decode_continuation(ids, tokenizer)
+    return prompt + text

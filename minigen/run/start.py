@@ -20,7 +20,7 @@ from minigen import corpora
 from minigen.errors import UserError
 from minigen.files import checkpoint, lora
 from minigen.files.checkpoint import Checkpoint
-from minigen.inference.engine import Loaded, load
+from minigen.inference.engine import Engine, load
 from minigen.loss import next_token_loss
 from minigen.model import GPT
 from minigen.optim import Optimizer, Schedule
@@ -79,7 +79,7 @@ class Origin:
 
     folder: Path | None = None  # of the run that resumes
     last: Checkpoint | None = None  # the checkpoint that resumes
-    base: Loaded | None = None  # the model to fine-tune
+    base: Engine | None = None  # the model to fine-tune
     base_name: str = ""  # where the base model is found again: its name on the hub, or its path
 
     @property
