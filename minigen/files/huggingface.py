@@ -33,7 +33,7 @@ from minigen.files.companions import Companions
 from minigen.files.config_file import model_type, read_config, say_of_dropout
 from minigen.files.safetensors_file import parse_json, plain, read_file
 from minigen.files.weight_files import Weights, open_weights, to_float
-from minigen.model import GPT, GPTConfig, KVCache, frequencies
+from minigen.model import GPT, GPTConfig, KVCache, rope_frequencies
 from minigen.sampling import Sampling, generate
 from minigen.system.shell import install
 from minigen.system.streams import one_line_errors
@@ -345,7 +345,7 @@ def check_buffers(
             continue
         held = weights.read(in_file).squeeze()
         if name.endswith("inv_freq"):
-            expected = frequencies(config, torch.device("cpu")).to(held.dtype).float()
+            expected = rope_frequencies(config, torch.device("cpu")).to(held.dtype).float()
             # As far as a format of two bytes can tell.
             same = held.shape == expected.shape and torch.allclose(
                 held.float(), expected, rtol=1e-2 if held.dtype.itemsize < 4 else 1e-5, atol=1e-7
