@@ -28,7 +28,7 @@ from torch.overrides import TorchFunctionMode
 
 import minigen
 from minigen.errors import UserError
-from minigen.files import adapter, companions, hub_tokenizer
+from minigen.files import adapter, companions, tokenizer_files
 from minigen.files.companions import Companions
 from minigen.files.config_file import model_type, read_config, say_of_dropout
 from minigen.files.safetensors_file import parse_json, plain, read_file
@@ -112,7 +112,7 @@ def load(source: str | Path, dropout: float | None = None) -> Pretrained:
     folder = fetch(source)
     home = _home(folder)
     content = _config(home)
-    where = folder if hub_tokenizer.is_in(folder) else home  # an adapter may have its own
+    where = folder if tokenizer_files.is_in(folder) else home  # an adapter may have its own
     beside = companions.read(home, where, content)
     if where != home and not beside.names_class:
         raise UserError(
@@ -120,7 +120,7 @@ def load(source: str | Path, dropout: float | None = None) -> Pretrained:
             f"tokenizer_class, so that transformers reads that of {home}; name the class, or "
             "delete the adapter's tokenizer"
         )
-    tokenizer = hub_tokenizer.read(where, beside)
+    tokenizer = tokenizer_files.read(where, beside)
     if tokenizer is not None:
         check_size(tokenizer, read_config(content, str(home / "config.json")), str(folder))
     return Pretrained(folder, _model(folder, home, content, dropout), tokenizer, beside)

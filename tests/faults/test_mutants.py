@@ -139,7 +139,7 @@ MUTANTS = {
         "../test_companions.py::test_a_checkpoint_keeps_what_belongs_to_its_model",
     ),
     "the model's own ends": (
-        "minigen/files/hub_tokenizer.py", "    tokenizer.ends = companions.ends\n", "",
+        "minigen/files/tokenizer_files.py", "    tokenizer.ends = companions.ends\n", "",
         "../test_companions.py::test_each_end_ends_a_text_and_is_not_shown",
     ),
     "a setting that is not computed": (
