@@ -31,7 +31,8 @@ from bench.common import (
 )
 from minigen import corpora
 from minigen.data import prepare
-from minigen.tokenizer import PATTERN, Tokenizer, train_tokenizer
+from minigen.files import tokenizer_files
+from minigen.tokenizer import PATTERN, train_tokenizer
 
 VOCABULARY = 4096
 PARTS = 64  # that `tokenizers` encodes on several cores
@@ -44,7 +45,7 @@ Abilities = tuple[Callable[[], Any], Callable[[], Any] | None]
 
 
 def minigen(text: str, path: Path) -> Abilities:
-    ours = Tokenizer.load(path)
+    ours = tokenizer_files.load(path)
     return (
         lambda: ours.encode_array(text),
         lambda: train_tokenizer("bpe", [text], VOCABULARY),
@@ -72,7 +73,7 @@ def tokenizers_in_parts(text: str, path: Path) -> Abilities:
 
 
 def tiktoken(text: str, path: Path) -> Abilities:
-    saved = Tokenizer.load(path)
+    saved = tokenizer_files.load(path)
     ranks = {saved.token_bytes(id): id for id in range(saved.n_vocab - 1)}
     theirs = peer("tiktoken").Encoding(
         "theirs", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={}
@@ -129,7 +130,8 @@ def split(text: str) -> list[str]:
 def compare(given: argparse.Namespace) -> Any:
     given.cache.mkdir(parents=True, exist_ok=True)
     text = given.text.read_text(encoding="utf-8")
-    train_tokenizer("bpe", [text], VOCABULARY).save(given.cache / "tokenizer.json")
+    learnt = tokenizer_files.to_json(train_tokenizer("bpe", [text], VOCABULARY))
+    (given.cache / "tokenizer.json").write_bytes(learnt)
     pythons = {n: sys.executable if n == "minigen" else given.peers_python for n in CONTENDERS}
     flags = ["--text", str(given.text.resolve()), "--cache", str(given.cache.resolve())]
     workers = start_workers(pythons, "bench.tokenizer", flags, given.threads)

@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("minigen.run.compare", "draw the losses of several runs on one plot"),
     "check": ("minigen.inference.parity", "compare its logits with those of transformers"),
     "export": ("minigen.files.export", "write a model as a folder for transformers"),
-    "merges": ("minigen.tokenizer", "show how byte-pair encoding joins a word's pieces"),
+    "merges": ("minigen.files.merges", "show how byte-pair encoding joins a word's pieces"),
     "corpus": ("minigen.corpora.command", "print documents of a synthetic corpus, or check some"),
 }
 

@@ -4,6 +4,10 @@ One skeleton with five switches (norm, position, mlp, bias, qk_norm) spans the w
 to Qwen3 (2025): `GPTConfig.gpt2()` and `GPTConfig.modern()` name the two ends. The model is plain
 PyTorch and knows nothing of text, files, optimisers or losses.
 
+The file is in reading order: the configuration, the parts of a block (norm, rotary positions,
+attention, MLP), the block, the model. The key-value cache at the end only makes writing faster; a
+first reading may skip it, and each `mask` and `cache` before it.
+
 Shapes, everywhere in this file:
     B  sequences in the batch        V  vocab_size            H   n_head     (query heads)
     T  tokens of each sequence       C  n_embd                Hk  n_kv_head  (key and value heads)
@@ -20,12 +24,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minigen.errors import UserError
+from minigen.errors import UserError, check_range
 
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """What fixes the model's shape and arithmetic. `UserError` if the numbers do not fit together.
+    """The numbers that fix a model's shape and arithmetic.
+
+    Raises `UserError` if the numbers do not fit together.
 
     >>> GPTConfig.gpt2(vocab_size=50257).n_hidden
     3072
@@ -50,18 +56,9 @@ class GPTConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in (
-            "vocab_size",
-            "block_size",
-            "n_layer",
-            "n_head",
-            "n_kv_head",
-            "n_embd",
-            "head_dim",
-            "n_hidden",
-        ):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_kv_head", "n_embd",
+                     "head_dim", "n_hidden"):  # fmt: skip
+            check_range(name, getattr(self, name), 1)
         if self.n_head % self.n_kv_head:
             raise UserError(f"n_head {self.n_head} is not a multiple of n_kv_head {self.n_kv_head}")
         if self.position == "rotary" and self.head_dim % 2:
@@ -81,7 +78,7 @@ class GPTConfig:
         n_embd: int = 768,
         **switches: Any,
     ) -> GPTConfig:
-        """GPT-2 to the letter; the defaults are the 124M model."""
+        """Return GPT-2 to the letter; the defaults are the model of 124M parameters."""
         base: dict[str, Any] = {
             "n_kv_head": n_head, "head_dim": _head_dim(n_embd, n_head), "n_hidden": 4 * n_embd,
             "norm": "layernorm", "position": "learned", "mlp": "gelu", "bias": True,
@@ -99,7 +96,7 @@ class GPTConfig:
         n_embd: int = 128,
         **switches: Any,
     ) -> GPTConfig:
-        """Qwen3's arithmetic: RMSNorm, rotary positions, QK-norm, SwiGLU, no biases.
+        """Return Qwen3's arithmetic: RMSNorm, rotary positions, QK-norm, SwiGLU, no biases.
 
         With `qk_norm=False` it is Llama's.
 
@@ -120,41 +117,7 @@ def _head_dim(n_embd: int, n_head: int) -> int:
     return n_embd // n_head
 
 
-class KVCache:
-    """Keys and values of the tokens so far: with them a new token costs one row, not a whole pass.
-
-    Row b holds `lengths[b]` tokens. `GPT.forward` writes the T tokens that it is given behind them,
-    at positions lengths[b] ... lengths[b] + T - 1, and lets each look at the positions up to its
-    own; the caller then adds to `lengths` how many of the T were real. So rows of unequal length
-    are padded on the right with any id: what padding writes lies behind the row's end, is never
-    looked at, and is overwritten by the row's next tokens.
-    """
-
-    def __init__(
-        self,
-        config: GPTConfig,
-        batch: int,
-        capacity: int,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        # Keys, and behind them values, to be written at once: (n_layer, B, 2 Hk, capacity, D)
-        shape = (config.n_layer, batch, 2 * config.n_kv_head, capacity, config.head_dim)
-        self.kv = torch.zeros(shape, device=device, dtype=dtype)
-        self.lengths = torch.zeros(batch, dtype=torch.long, device=device)  # (B,)
-
-    @property
-    def capacity(self) -> int:
-        return self.kv.shape[3]
-
-    def write(
-        self, layer: int, positions: Tensor, k: Tensor, v: Tensor, end: int
-    ) -> tuple[Tensor, Tensor]:
-        """Put k, v (B, Hk, T, D) at `positions` (B, T); return all up to `end`, (B, Hk, end, D)."""
-        new = torch.cat((k, v), dim=1).to(self.kv.dtype)  # (B, 2 Hk, T, D)
-        self.kv[layer].scatter_(2, positions[:, None, :, None].expand_as(new), new)
-        keys, values = self.kv[layer, :, :, :end].to(k.dtype).chunk(2, dim=1)
-        return keys, values
+# ---- norm ----
 
 
 class RMSNorm(nn.Module):
@@ -177,65 +140,104 @@ def make_norm(config: GPTConfig) -> nn.Module:
     return nn.LayerNorm(config.n_embd, eps=config.norm_eps, bias=config.bias)
 
 
-def frequencies(config: GPTConfig, device: torch.device) -> Tensor:
-    """Return by which angle each pair of dimensions is turned at each position, (D/2,)."""
+# ---- rotary positions ----
+
+
+def rope_frequencies(config: GPTConfig, device: torch.device) -> Tensor:
+    """Return by which angle each pair of dimensions turns per position, (D/2,).
+
+    Pair i turns by theta^(-2i/D): fast clocks for near tokens, slow ones for far.
+    """
     pairs: Tensor = config.rope_theta ** (
         -torch.arange(0, config.head_dim, 2, device=device).float() / config.head_dim
     )
     return pairs
 
 
-def rotation(positions: Tensor, config: GPTConfig) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of rotary position embedding (Su et al. 2021, arXiv:2104.09864).
+def rope_cos_sin(positions: Tensor, config: GPTConfig) -> tuple[Tensor, Tensor]:
+    """Return the cosine and sine of each pair's angle at each position.
 
-    Dimension pair i of a head at position p is turned by the angle p * theta^(-2i/D): fast clocks
-    for near tokens, slow ones for far. positions (B, T) -> two tensors (B, 1, T, D).
+    Rotary position embedding (Su et al. 2021, arXiv:2104.09864): positions (B, T) -> two tensors
+    (B, 1, T, D), in which dimensions i and i + D/2 are a pair and have the same angle.
     """
-    frequency = frequencies(config, positions.device)  # (D/2,)
+    frequency = rope_frequencies(config, positions.device)  # (D/2,)
     angle = positions[:, None, :, None].float() * frequency  # (B, 1, T, D/2)
     angle = torch.cat((angle, angle), dim=-1)
     return angle.cos(), angle.sin()
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pairs (x[i], x[i + D/2]) of x (B, H, T, D); then q.k depends on distance only."""
+def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair (x[i], x[i + D/2]) of x (B, H, T, D) by its angle.
+
+    A query turned by the angle of its position m and a key turned by that of its position n have an
+    angle of m - n more between them. So their dot product depends on the distance only.
+    """
     left, right = x.chunk(2, dim=-1)
     return (x * cos + torch.cat((-right, left), dim=-1) * sin).to(x.dtype)
 
 
-def written_attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float = 0.0
-) -> Tensor:
-    """softmax(q k^T / sqrt(D)) v, as a formula (Vaswani et al. 2017, arXiv:1706.03762).
+# ---- attention ----
 
-    q (B, H, T, D), k and v (B, H, S, D), mask (..., T, S), True where a query may look
-    -> (B, H, T, D).
+
+def naive_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0
+) -> Tensor:
+    """Compute softmax(q k^T / sqrt(D)) v step by step (Vaswani et al. 2017, arXiv:1706.03762).
+
+    q k is a sum of D products, so of entries of size 1 it is of size sqrt(D). Divided by that,
+    scores are of size 1 for any D; without it, softmax would be almost certain of one token from
+    the start, and would pass hardly any gradient.
+
+    Args:
+        q: (B, H, T, D).
+        k, v: (B, H, S, D).
+        mask: (..., T, S), True where a query may look; None: causal, each of the T = S tokens looks
+            at itself and at those before it.
+
+    Returns (B, H, T, D).
     """
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, H, T, S)
-    # Added, and not filled in, because the gradient of a sum costs nothing.
+    if mask is None:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
+    # Add -inf instead of filling it in: the backward pass of an addition costs nothing.
     hidden = torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, -math.inf)
     weights = (scores + hidden).softmax(dim=-1)
     return F.dropout(weights, dropout) @ v
 
 
-def fused_attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float = 0.0
+# The longest sequences for which the formula trains faster on a CPU. There the backward pass of
+# PyTorch's kernel is slow, in bfloat16 most of all: up to three times. The formula stores the
+# (T, S) weights, for which longer sequences have no memory.
+NAIVE_UP_TO = 256
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0
 ) -> Tensor:
-    """The same in one kernel that never stores the (T, S) weights. No mask: no future."""
+    """Compute `naive_attention` in the faster of two ways: the formula, or PyTorch's one kernel.
+
+    The kernel never stores the (T, S) weights. Keys and values (B, Hk, S, D) may have fewer heads
+    than q (B, H, T, D): each then serves H / Hk query heads in a row.
+    """
+    if k.shape[1] < q.shape[1]:
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+    if q.device.type == "cpu" and torch.is_grad_enabled() and q.shape[2] <= NAIVE_UP_TO:
+        return naive_attention(q, k, v, mask, dropout)
     return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, is_causal=mask is None)
 
 
-# On CPUs the fused kernel's backward pass is slow, in bfloat16 most of all: written out, attention
-# trains up to three times faster. Longer sequences would need much memory for (T, S) weights.
-WRITTEN_UP_TO = 256
+def heads(x: Tensor, head_dim: int) -> Tensor:
+    """Cut the last axis into heads: (B, T, H D) -> (B, T, H, D)."""
+    B, T, width = x.shape
+    return x.view(B, T, width // head_dim, head_dim)
 
 
 class Attention(nn.Module):
     """Each token asks (query), all up to it answer (key) with what they have to give (value)."""
 
-    def __init__(self, config: GPTConfig, layer: int) -> None:
+    def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        c, self.config, self.layer = config, config, layer
+        c, self.config = config, config
         self.query = nn.Linear(c.n_embd, c.n_head * c.head_dim, bias=c.bias)
         self.key = nn.Linear(c.n_embd, c.n_kv_head * c.head_dim, bias=c.bias)
         self.value = nn.Linear(c.n_embd, c.n_kv_head * c.head_dim, bias=c.bias)
@@ -243,29 +245,34 @@ class Attention(nn.Module):
         self.query_norm = RMSNorm(c.head_dim, c.norm_eps) if c.qk_norm else nn.Identity()
         self.key_norm = RMSNorm(c.head_dim, c.norm_eps) if c.qk_norm else nn.Identity()
 
-    def forward(self, x: Tensor, view: View) -> Tensor:  # (B, T, C) -> (B, T, C)
-        c, (B, T, _) = self.config, x.shape
-        q = self.query_norm(self.query(x).view(B, T, c.n_head, c.head_dim)).transpose(
-            1, 2
-        )  # (B, H, T, D)
-        k = self.key_norm(self.key(x).view(B, T, c.n_kv_head, c.head_dim)).transpose(
-            1, 2
-        )  # (B, Hk, T, D)
-        v = self.value(x).view(B, T, c.n_kv_head, c.head_dim).transpose(1, 2)
-        if view.turn is not None:
-            q, k = rotate(q, *view.turn), rotate(k, *view.turn)
-        if view.cache is not None:
-            k, v = view.cache.write(self.layer, view.positions, k, v, view.end)  # (B, Hk, S, D)
-        if c.n_kv_head < c.n_head:  # each key/value head serves H / Hk query heads in a row
-            k = k.repeat_interleave(c.n_head // c.n_kv_head, dim=1)  # (B, H, S, D)
-            v = v.repeat_interleave(c.n_head // c.n_kv_head, dim=1)
-        dropout = c.dropout if self.training else 0.0
-        if x.device.type == "cpu" and torch.is_grad_enabled() and T <= WRITTEN_UP_TO:
-            mixed = written_attention(q, k, v, view.mask, dropout)
-        else:
-            mixed = fused_attention(q, k, v, view.mask if view.cache is not None else None, dropout)
-        out: Tensor = self.output(mixed.transpose(1, 2).reshape(B, T, c.n_head * c.head_dim))
+    def forward(
+        self,
+        x: Tensor,
+        cos_sin: tuple[Tensor, Tensor] | None,
+        mask: Tensor | None = None,
+        cache: LayerCache | None = None,
+    ) -> Tensor:
+        """Mix information between the tokens of x: (B, T, C) -> (B, T, C).
+
+        Args:
+            cos_sin: of `rope_cos_sin`; None: positions are not rotary.
+            mask: (B, 1, T, S), True where a query may look; None: causal.
+            cache: the keys and values of earlier tokens, to which those of x are added.
+        """
+        D = self.config.head_dim
+        q = self.query_norm(heads(self.query(x), D)).transpose(1, 2)  # (B, H, T, D)
+        k = self.key_norm(heads(self.key(x), D)).transpose(1, 2)  # (B, Hk, T, D)
+        v = heads(self.value(x), D).transpose(1, 2)  # (B, Hk, T, D)
+        if cos_sin is not None:
+            q, k = apply_rope(q, *cos_sin), apply_rope(k, *cos_sin)
+        if cache is not None:
+            k, v = cache.extend(k, v)  # (B, Hk, S, D)
+        mixed = attention(q, k, v, mask, self.config.dropout if self.training else 0.0)
+        out: Tensor = self.output(mixed.transpose(1, 2).flatten(2))  # (B, T, H D) -> (B, T, C)
         return out
+
+
+# ---- the block and the model ----
 
 
 class MLP(nn.Module):
@@ -285,28 +292,23 @@ class MLP(nn.Module):
         return narrowed
 
 
-@dataclass
-class View:
-    """What every layer needs to know of the positions; made once per forward pass."""
-
-    positions: Tensor  # (B, T)
-    mask: Tensor  # (B or 1, 1, T, S), True where a query may look
-    turn: tuple[Tensor, Tensor] | None  # cosine and sine for rotary positions
-    cache: KVCache | None
-    end: int  # S
-
-
 class Block(nn.Module):
     """Attention moves information between tokens, the MLP works on it; both add to the stream x."""
 
-    def __init__(self, config: GPTConfig, layer: int) -> None:
+    def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.attention_norm, self.attention = make_norm(config), Attention(config, layer)
+        self.attention_norm, self.attention = make_norm(config), Attention(config)
         self.mlp_norm, self.mlp = make_norm(config), MLP(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, view: View) -> Tensor:  # (B, T, C) -> (B, T, C)
-        x = x + self.dropout(self.attention(self.attention_norm(x), view))
+    def forward(
+        self,
+        x: Tensor,
+        cos_sin: tuple[Tensor, Tensor] | None,
+        mask: Tensor | None = None,
+        cache: LayerCache | None = None,
+    ) -> Tensor:  # (B, T, C) -> (B, T, C)
+        x = x + self.dropout(self.attention(self.attention_norm(x), cos_sin, mask, cache))
         x = x + self.dropout(self.mlp(self.mlp_norm(x)))
         return x
 
@@ -321,7 +323,7 @@ class GPT(nn.Module):
         self.position = (
             nn.Embedding(config.block_size, config.n_embd) if config.position == "learned" else None
         )
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = make_norm(config)
         self.head: nn.Module | None = (
             None if config.tied_head else nn.Linear(config.n_embd, config.vocab_size, bias=False)
@@ -331,10 +333,11 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Small random weights; zeros where a block adds to the stream: at first it adds nothing.
+        """Draw small random weights, and zeros where a block adds to the stream.
 
-        Then every token starts out about equally likely (first loss = ln V), and gradients reach
-        all layers from the first step on. The draw follows `torch.manual_seed`.
+        So at first a block adds nothing, and every token is about equally likely (first loss =
+        ln V). Gradients reach `output` and `down` of all layers in the first step, and all that
+        lies before these two from the second step on. The draw follows `torch.manual_seed`.
 
         A tied embedding is the output matrix too, so it must start small. An untied one starts
         ten times larger: the token itself is then the loudest thing in the stream, which is what
@@ -355,49 +358,106 @@ class GPT(nn.Module):
         ids: Tensor,
         cache: KVCache | None = None,
         at: Tensor | None = None,
-        end: int | None = None,
+        kv_len: int | None = None,
     ) -> Tensor:
-        """Logits (B, T, V) of ids (B, T); with `at` (B,) only those at index at[b]: (B, 1, V).
+        """Return the logits (B, T, V) of ids (B, T); with `at` (B,) only those at index at[b].
 
-        With a cache, ids are the tokens that follow those in it; see `KVCache`. `end` is where the
-        longest sequence then ends; None: found out, and checked. A higher one changes no number.
-        `ValueError` when a sequence does not fit into block_size.
+        Args:
+            cache: ids are the tokens that follow those in it; see `KVCache`.
+            at: the one index of each row whose logits are wanted; they are then (B, 1, V).
+            kv_len: S, at least the length of the longest sequence with its T tokens more; None:
+                found out, and checked. A higher one changes no number.
+
+        Raises `ValueError` if a sequence does not fit into block_size.
         """
-        view = self.look(ids, cache, end)
+        T = ids.shape[1]
+        if kv_len is None:
+            kv_len = self.length_after(T, cache)
+        if cache is None:
+            positions, mask = torch.arange(T, device=ids.device)[None], None  # (1, T)
+        else:
+            positions = cache.positions(T)  # (B, T)
+            mask = cache.mask(positions, kv_len)  # (B, 1, T, S)
+        cos_sin = rope_cos_sin(positions, self.config) if self.position is None else None
+
         x = self.embedding(ids)  # (B, T, C)
         if self.position is not None:
-            x = x + self.position(view.positions)
+            x = x + self.position(positions)
         x = self.dropout(x)
-        for block in self.blocks:
-            x = block(x, view)
+        for layer, block in enumerate(self.blocks):
+            past = None if cache is None else LayerCache(cache.kv[layer], positions, kv_len)
+            x = block(x, cos_sin, mask, past)
         if at is not None:
             x = x[torch.arange(len(x), device=x.device), at][:, None]  # (B, 1, C)
         x = self.norm(x)
         return F.linear(x, self.embedding.weight) if self.head is None else self.head(x)
 
-    def look(self, ids: Tensor, cache: KVCache | None, end: int | None = None) -> View:
-        """Where each token stands, and where it may look: at every position up to its own."""
-        (_, T), config = ids.shape, self.config
-        start = (
-            torch.zeros(1, dtype=torch.long, device=ids.device) if cache is None else cache.lengths
-        )
-        end = self.reach(T, cache) if end is None else end
-        positions = start[:, None] + torch.arange(T, device=ids.device)  # (B or 1, T)
-        mask = (
-            torch.arange(end, device=ids.device) <= positions[:, None, :, None]
-        )  # (B or 1, 1, T, S)
-        turn = rotation(positions, config) if config.position == "rotary" else None
-        return View(positions, mask, turn, cache, end)
+    def length_after(self, T: int, cache: KVCache | None) -> int:
+        """Return the length of the longest sequence after T tokens more.
 
-    def reach(self, T: int, cache: KVCache | None) -> int:
-        """Where the longest sequence ends with T tokens more. `ValueError` if they do not fit."""
-        end = T if cache is None else int(cache.lengths.max()) + T
-        limit = (
-            self.config.block_size if cache is None else min(cache.capacity, self.config.block_size)
-        )
-        if end > limit:
-            raise ValueError(f"{end} tokens do not fit into {limit}")
-        return end
+        Raises `ValueError` if it is more than the model or the cache holds.
+        """
+        length, limit = T, self.config.block_size
+        if cache is not None:
+            length, limit = int(cache.lengths.max()) + T, min(cache.capacity, limit)
+        if length > limit:
+            raise ValueError(f"{length} tokens do not fit into {limit}")
+        return length
 
     def n_parameters(self) -> int:
         return sum(p.numel() for p in self.parameters())
+
+
+# ---- the key-value cache ----
+
+
+class KVCache:
+    """Keys and values of the tokens so far: with them a new token costs one row, not a whole pass.
+
+    Row b holds `lengths[b]` tokens. `GPT.forward` writes the T tokens that it is given after them,
+    at positions lengths[b] ... lengths[b] + T - 1, and lets each look at the positions up to its
+    own; the caller then adds to `lengths` how many of the T were real. So rows of unequal length
+    are padded on the right with any id: what padding writes lies after the row's end, is never
+    looked at, and is overwritten by the row's next tokens.
+    """
+
+    def __init__(
+        self,
+        config: GPTConfig,
+        batch: int,
+        capacity: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        # Keys, and after them values, to be written at once: (n_layer, B, 2 Hk, capacity, D)
+        shape = (config.n_layer, batch, 2 * config.n_kv_head, capacity, config.head_dim)
+        self.kv = torch.zeros(shape, device=device, dtype=dtype)
+        self.lengths = torch.zeros(batch, dtype=torch.long, device=device)  # (B,)
+
+    @property
+    def capacity(self) -> int:
+        return self.kv.shape[3]
+
+    def positions(self, T: int) -> Tensor:
+        """Return the positions of the next T tokens of each row, (B, T)."""
+        return self.lengths[:, None] + torch.arange(T, device=self.lengths.device)
+
+    def mask(self, positions: Tensor, kv_len: int) -> Tensor:
+        """Return where queries at `positions` (B, T) may look: (B, 1, T, S), up to their own."""
+        return torch.arange(kv_len, device=positions.device) <= positions[:, None, :, None]
+
+
+@dataclass
+class LayerCache:
+    """The part of a `KVCache` that is one layer's, and where its new keys and values belong."""
+
+    kv: Tensor  # (B, 2 Hk, capacity, D)
+    positions: Tensor  # (B, T)
+    kv_len: int  # S
+
+    def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Write k, v (B, Hk, T, D) at `positions`; return all of them up to S, (B, Hk, S, D)."""
+        new = torch.cat((k, v), dim=1).to(self.kv.dtype)  # (B, 2 Hk, T, D)
+        self.kv.scatter_(2, self.positions[:, None, :, None].expand_as(new), new)
+        keys, values = self.kv[:, :, : self.kv_len].to(k.dtype).chunk(2, dim=1)
+        return keys, values

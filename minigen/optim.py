@@ -1,4 +1,4 @@
-"""How gradients become new weights: the learning rate's course, AdamW, and Muon for matrices."""
+"""How gradients become new weights: the learning-rate schedule, AdamW, and Muon for matrices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from minigen.errors import UserError
 
 
 def rate_at(step: int, max_steps: int, warmup_steps: int, cooldown: float) -> float:
-    """The share of the full learning rate at `step`: up, flat, and down over the last `cooldown`.
+    """Return the share of the full learning rate at `step`: it rises, stays, and falls at the end.
+
+    It rises because the first averages are of few, noisy gradients. It falls, over the last
+    `cooldown` of the steps, because at a constant rate the weights end up circling around the best
+    ones, and smaller steps let them settle.
 
     Steps count from 0. The first step already trains, and the last one is not wasted at zero:
 
@@ -63,8 +67,8 @@ class Schedule:
         return Schedule(0, cooldown, self.warmup_steps, step)
 
 
-def orthogonalise(m: Tensor, steps: int = 5) -> Tensor:
-    """Matrices (n, rows, columns) with the same singular vectors but all singular values about 1.
+def newton_schulz(m: Tensor, steps: int = 5) -> Tensor:
+    """Return matrices (n, rows, columns) with the same singular vectors and values of about 1.
 
     A Newton-Schulz iteration pushes every singular value s through a s + b s^3 + c s^5 until it
     lies in about [0.7, 1.2]; the three numbers trade exactness for speed (Jordan et al. 2024,
@@ -95,7 +99,7 @@ class Optimizer:
         parameters: (name, parameter) pairs, as `model.named_parameters()` gives them.
         muon: False trains everything with AdamW.
         weight_decay: pull of matrices towards zero, per unit of learning rate.
-        orthogonalise: what else makes matrices orthogonal, such as several processes together.
+        orthogonalise: replaces `newton_schulz`, for example to share the work among processes.
     """
 
     def __init__(
@@ -105,15 +109,15 @@ class Optimizer:
         weight_decay: float = 0.1,
         betas: tuple[float, float] = (0.9, 0.95),
         momentum: float = 0.95,
-        orthogonalise: Callable[[Tensor], Tensor] = orthogonalise,
+        orthogonalise: Callable[[Tensor], Tensor] = newton_schulz,
     ) -> None:
         self.weight_decay, self.betas, self.momentum = weight_decay, betas, momentum
         self.orthogonalise = orthogonalise
         self.step_count = 0
         self.adamw: dict[str, nn.Parameter] = {}
-        self.muon: dict[tuple[int, int], dict[str, nn.Parameter]] = defaultdict(
-            dict
-        )  # by shape, for batched products
+        # By shape, so that matrices of one shape are one batched product.
+        self.muon: dict[tuple[int, int], dict[str, nn.Parameter]] = defaultdict(dict)
+        # By the names that optimizer.safetensors has: mean is exp_avg, square is exp_avg_sq.
         self.state: dict[str, Tensor] = {}
         for name, p in parameters:
             if muon and p.ndim == 2 and ".blocks." in f".{name}":
@@ -125,7 +129,10 @@ class Optimizer:
                 self.state[f"{name}.square"] = torch.zeros_like(p)
 
     def load(self, state: Mapping[str, Tensor], step_count: int) -> None:
-        """Go on from what `state` was after `step_count` steps, for the same parameters."""
+        """Continue from the `state` after `step_count` steps, for the same parameters.
+
+        Raises `UserError` if `state` has other names or shapes.
+        """
         shapes = {name: t.shape for name, t in self.state.items()}
         if shapes != {name: t.shape for name, t in state.items()}:
             raise UserError("the optimiser's state is not that of this model and --optimizer")
@@ -146,25 +153,20 @@ class Optimizer:
         for group in self.muon.values():
             if moving := {name: p for name, p in group.items() if p.grad is not None}:
                 self._muon(moving, rate)
-        for p in [
-            *self.adamw.values(),
-            *(p for group in self.muon.values() for p in group.values()),
-        ]:
-            p.grad = None
+        for group in (self.adamw, *self.muon.values()):
+            for p in group.values():
+                p.grad = None
 
     def _adamw(self, name: str, p: nn.Parameter, gradient: Tensor, rate: float) -> None:
-        (beta1, beta2), mean, square = (
-            self.betas,
-            self.state[f"{name}.mean"],
-            self.state[f"{name}.square"],
-        )
-        mean.lerp_(gradient, 1 - beta1)
-        square.lerp_(gradient.square(), 1 - beta2)
+        beta1, beta2 = self.betas
+        exp_avg, exp_avg_sq = self.state[f"{name}.mean"], self.state[f"{name}.square"]
+        exp_avg.lerp_(gradient, 1 - beta1)
+        exp_avg_sq.lerp_(gradient.square(), 1 - beta2)
         # Both averages start at zero; dividing by 1 - beta^t undoes that.
-        noise = (square / (1 - beta2**self.step_count)).sqrt_().add_(1e-8)
-        if p.ndim == 2:
+        noise = (exp_avg_sq / (1 - beta2**self.step_count)).sqrt_().add_(1e-8)
+        if p.ndim == 2:  # a gain that is pulled towards zero would switch its channel off
             p.mul_(1 - rate * self.weight_decay)
-        p.addcdiv_(mean, noise, value=-rate / (1 - beta1**self.step_count))
+        p.addcdiv_(exp_avg, noise, value=-rate / (1 - beta1**self.step_count))
 
     def _muon(self, group: dict[str, nn.Parameter], rate: float) -> None:
         directions = []
@@ -173,9 +175,9 @@ class Optimizer:
             momentum = self.state[f"{name}.momentum"]
             momentum.lerp_(p.grad, 1 - self.momentum)
             directions.append(p.grad.lerp(momentum, self.momentum))  # Nesterov: look one step ahead
-        stacked = self.orthogonalise(torch.stack(directions))  # (n, rows, columns)
+        orthogonal = self.orthogonalise(torch.stack(directions))  # (n, rows, columns)
         # Such a matrix has entries of about 1 / sqrt(longer side); AdamW's steps are about 0.2.
-        scale = 0.2 * max(stacked.shape[-2:]) ** 0.5
-        for p, direction in zip(group.values(), stacked, strict=True):
+        scale = 0.2 * max(orthogonal.shape[-2:]) ** 0.5
+        for p, direction in zip(group.values(), orthogonal, strict=True):
             p.mul_(1 - rate * self.weight_decay)
             p.add_(direction, alpha=-rate * scale)

@@ -11,7 +11,9 @@ is always END_OF_TEXT, which parts documents; no text encodes to it, but a promp
 is how a model reads a text: with END_OF_TEXT before it, as in training, or bare, as other people's
 GPT-2 and a model of a book, which has hardly ever seen END_OF_TEXT.
 
-Tokenizers of other models are read by Hugging Face's library: `minigen/files/hub_tokenizer.py`.
+The file begins with byte-pair encoding as it is told. All after that computes the same, faster.
+The tokenizer.json that other programs read, and the tokenizers of other people's models, are in
+`minigen/files/`.
 
 >>> tokenizer = train_tokenizer("bpe", ["low lower lowest"], vocab_size=260)
 >>> tokenizer.encode("lower")
@@ -19,12 +21,11 @@ Tokenizers of other models are read by Hugging Face's library: `minigen/files/hu
 >>> tokenizer.decode([257, 101, 114])
 'lower'
 
-See byte-pair encoding join the pieces of a word: `python -m minigen.tokenizer unbelievable`.
+See byte-pair encoding join the pieces of a word: `python -m minigen merges unbelievable`.
 """
 
 from __future__ import annotations
 
-import argparse
 import codecs
 import functools
 import hashlib
@@ -36,14 +37,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import regex
 import tiktoken
 
-import minigen
 from minigen.errors import UserError
-from minigen.system.streams import decoded, one_line_errors
 
 if TYPE_CHECKING:  # NumPy takes longer to import than all the rest, so it waits for its first use
     import numpy as np
@@ -59,52 +58,117 @@ BYTES = tuple(bytes([byte]) for byte in range(256))
 PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s{1,100000}(?!\S)|\s"
 
 
+# ---- byte-pair encoding, as it is told ----
+
+
+def naive_bpe(words: Mapping[bytes, int], n_tokens: int) -> list[bytes]:
+    """Learn up to `n_tokens` tokens from `words`, each with the number of times that it occurs.
+
+    Byte-pair encoding (Sennrich et al. 2016, arXiv:1508.07909) spells every word in single bytes,
+    which are the first 256 tokens. Then it joins, again and again, the two neighbours that are most
+    frequent; of several pairs, the one with the smallest ids. Each join is the next token. It stops
+    when there are enough tokens, or no pair occurs twice.
+
+    >>> naive_bpe({b"low": 2, b"lower": 1}, n_tokens=300)[256:]
+    [b'lo', b'low']
+    """
+    tokens = list(BYTES)
+    spellings = {word: list(word) for word in words}  # in ids; a byte's value is its id
+    while len(tokens) < n_tokens:
+        counts = Counter[tuple[int, int]]()
+        for word, spelling in spellings.items():
+            for pair in pairwise(spelling):
+                counts[pair] += words[word]
+        best = min(counts, key=lambda pair: (-counts[pair], pair), default=None)
+        if best is None or counts[best] < 2:
+            break
+        for spelling in spellings.values():
+            for i in range(len(spelling)):
+                if tuple(spelling[i : i + 2]) == best:
+                    spelling[i : i + 2] = [len(tokens)]
+        tokens.append(tokens[best[0]] + tokens[best[1]])
+    return tokens
+
+
+def naive_encode(text: str, tokens: Sequence[bytes]) -> list[int]:
+    """Return the ids of `text`: cut it into chunks, spell each in bytes, and join neighbours.
+
+    >>> naive_encode("lower", [*BYTES, b"lo", b"low"])
+    [257, 101, 114]
+    """
+    id_of = {token: id for id, token in enumerate(tokens)}
+    ids = []
+    for chunk in regex.findall(PATTERN, text):
+        pieces = spell(chunk)
+        while (i := next_join(pieces, id_of)) is not None:
+            pieces[i : i + 2] = [pieces[i] + pieces[i + 1]]
+        ids += [id_of[piece] for piece in pieces]
+    return ids
+
+
+def spell(chunk: str) -> list[bytes]:
+    """Return the single bytes of a chunk of text."""
+    return [bytes([byte]) for byte in chunk.encode("utf-8")]
+
+
+def next_join(pieces: Sequence[bytes], id_of: Mapping[bytes, int]) -> int | None:
+    """Return the index of the piece to be joined with its right neighbour; None: there is none.
+
+    Joins are made in the order in which training found them: of all neighbours that together are a
+    token, those that make the token of smallest id; of several such, the first.
+    """
+    joins = [(id_of[a + b], i) for i, (a, b) in enumerate(pairwise(pieces)) if a + b in id_of]
+    return min(joins)[1] if joins else None
+
+
+# ---- everything below computes the same, faster ----
+
+
 class Tokenizer:
     """Encodes text as ids 0..n_vocab-1 and decodes them: `decode(encode(text)) == text`.
 
     Args:
-        kind: one of KINDS.
+        kind: one of KINDS; or "hub", another model's, which only a subclass can encode.
         tokens: the bytes of each id's token, END_OF_TEXT's last. Smaller ids are joined earlier.
         bare: a model reads a text without END_OF_TEXT before it.
+        controls: the ids that no text encodes to, and how a prompt spells each; None: END_OF_TEXT.
+        end_of_text: the id, one of `controls`, that parts documents; None: the last.
 
-    Attributes:
-        end_of_text: the id that parts documents.
-        controls: the ids that no text encodes to, and how a prompt spells each.
+    Attributes, besides these:
         ends: the ids that end a text that the model writes; another model's files may name others.
 
     Raises ValueError if these cannot be the tokens of that kind.
     """
 
-    def __init__(self, kind: str, tokens: Sequence[bytes], bare: bool = False) -> None:
-        self.kind = kind
+    def __init__(
+        self,
+        kind: str,
+        tokens: Sequence[bytes],
+        bare: bool = False,
+        controls: Mapping[int, str] | None = None,
+        end_of_text: int | None = None,
+    ) -> None:
+        self.kind, self.tokens, self.bare = kind, list(tokens), bare
         self.n_vocab = len(tokens)
-        self.end_of_text = self.n_vocab - 1
-        self.controls = {self.end_of_text: END_OF_TEXT}
-        self.ends = frozenset(self.controls)
-        self.bare = bare
-        self._tokens = list(tokens)
-        self._ids = {token: id for id, token in enumerate(tokens[:-1])}
-        if (
-            kind not in KINDS
-            or tokens[-1] != END_OF_TEXT.encode()
-            or len(set(tokens)) < len(tokens)
-        ):
-            raise ValueError(f"no {kind} tokenizer: tokens repeat or the last is not {END_OF_TEXT}")
-        if kind == "char":
-            if any(len(token.decode("utf-8")) != 1 for token in self._ids):
-                raise ValueError("no char tokenizer: a token is not one character")
-            return
-        if not self._ids.keys() >= set(BYTES) or (kind == "byte" and len(self._ids) > len(BYTES)):
-            raise ValueError(f"no {kind} tokenizer: a byte is missing, or byte has more than those")
-        self._encoding = tiktoken.Encoding(
-            kind,
+        self.end_of_text = self.n_vocab - 1 if end_of_text is None else end_of_text
+        self.controls = dict({self.end_of_text: END_OF_TEXT} if controls is None else controls)
+        self.ends = frozenset([self.end_of_text])
+        self._ids = {token: id for id, token in enumerate(tokens) if id not in self.controls}
+        if kind != "hub":
+            _check_tokens(kind, tokens)
+
+    def __len__(self) -> int:
+        return self.n_vocab
+
+    @functools.cached_property
+    def _encoding(self) -> tiktoken.Encoding:
+        """Byte-pair encoding in Rust, for the kinds that are made of bytes."""
+        return tiktoken.Encoding(
+            self.kind,
             pat_str=PATTERN,
             mergeable_ranks=self._ids,
             special_tokens={END_OF_TEXT: self.end_of_text},
         )
-
-    def __len__(self) -> int:
-        return self.n_vocab
 
     @property
     def stops(self) -> frozenset[int]:
@@ -202,7 +266,7 @@ class Tokenizer:
 
     def copy(self) -> Tokenizer:
         """One for another thread: two that share tiktoken's regular expression slow each other."""
-        return Tokenizer(self.kind, self._tokens, self.bare)
+        return Tokenizer(self.kind, self.tokens, self.bare)
 
     @functools.cached_property
     def _id_of_code_point(self) -> npt.NDArray[np.uint32]:
@@ -229,16 +293,14 @@ class Tokenizer:
                 f"token id {id} is not in this tokenizer's 0..{self.n_vocab - 1}; "
                 "use the tokenizer that belongs to the ids or the model"
             )
-        return self._tokens[id]
+        return self.tokens[id]
 
     def stream(self) -> StreamDecoder:
         """A decoder for ids that come one by one."""
         return StreamDecoder(self)
 
     def merges(self, word: str) -> list[list[bytes]]:
-        """How `word` becomes tokens: its pieces at the start, as single bytes, and after each step.
-
-        A step joins two neighbours whose join is a token: of all such, the token of smallest id.
+        """Return how `word` becomes tokens: its single bytes, and its pieces after each join.
 
         >>> train_tokenizer("bpe", ["low lower lowest"], vocab_size=260).merges("low")
         [[b'l', b'o', b'w'], [b'lo', b'w'], [b'low']]
@@ -246,72 +308,44 @@ class Tokenizer:
         ids = self.encode(word)
         if self.kind in ("char", "hub"):
             return [[self.token_bytes(id) for id in ids]]
-        steps = [[bytes([byte]) for byte in word.encode("utf-8")]]
-        done = 0  # so many of the pieces are tokens of earlier chunks
-        for chunk in regex.findall(PATTERN, word):
-            n_pieces = len(chunk.encode("utf-8"))
-            while True:
-                pieces = steps[-1]
-                neighbours = enumerate(pairwise(pieces[done : done + n_pieces]), start=done)
-                joins = [(self._ids[a + b], i) for i, (a, b) in neighbours if a + b in self._ids]
-                if not joins:
-                    break
-                id, i = min(joins)
-                steps.append([*pieces[:i], self._tokens[id], *pieces[i + 2 :]])
-                n_pieces -= 1
-            done += n_pieces
+        chunks = [spell(chunk) for chunk in regex.findall(PATTERN, word)]
+        steps = [[piece for pieces in chunks for piece in pieces]]
+        for pieces in chunks:
+            while (i := next_join(pieces, self._ids)) is not None:
+                pieces[i : i + 2] = [pieces[i] + pieces[i + 1]]
+                steps.append([piece for pieces in chunks for piece in pieces])
         return steps
 
     @property
     def fingerprint(self) -> str:
         """SHA-256, in hex, of all that decides which ids a text gets."""
         digest = hashlib.sha256(f"{self.kind} {PATTERN}".encode())
-        for token in self._tokens:
+        for token in self.tokens:
             digest.update(len(token).to_bytes(4, "little") + token)
         return digest.hexdigest()
 
-    def to_json(self) -> bytes:
-        """A tokenizer.json, which Hugging Face's `tokenizers` and `transformers` load too."""
-        content = _hugging_face(self.kind, self._tokens, self.bare)
-        return json.dumps(content, ensure_ascii=False).encode("utf-8")
-
-    @classmethod
-    def from_json(
-        cls, content: bytes, name: str = "tokenizer.json", end: str | int | None = None
-    ) -> Tokenizer:
-        """Read what `to_json` wrote, or any byte-level tokenizer.json.
-
-        Args:
-            name: for messages.
-            end: the token, or its id, that parts documents where there is no END_OF_TEXT.
-
-        Raises UserError, naming `name`, if it is neither.
-        """
-        from minigen.files.hub_tokenizer import HubTokenizer  # not above: it imports this file
-
-        try:
-            return read_own(json.loads(content)) or HubTokenizer(content, name, end)
-        except UserError:
-            raise
-        except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
-            raise UserError(
-                f"{name} is damaged or not a byte-level tokenizer.json; save it again"
-            ) from None
-
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `to_json` to a file."""
-        Path(path).write_bytes(self.to_json())
+        """Write a file for `load`; other programs read that of `files.tokenizer_files`."""
+        spelled = [token.decode("latin-1") for token in self.tokens]  # a character for each byte
+        facts = {"kind": self.kind, "tokens": spelled, "bare": self.bare}
+        content = json.dumps({**facts, "fingerprint": self.fingerprint})
+        Path(path).write_text(content, encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
         """Read what `save` wrote; raises UserError if the file is anything else."""
         try:
-            content = Path(path).read_bytes()
+            saved = json.loads(Path(path).read_text(encoding="utf-8"))
+            tokens = [token.encode("latin-1") for token in saved["tokens"]]
+            tokenizer = Tokenizer(saved["kind"], tokens, saved["bare"])
+            if saved["kind"] in KINDS and tokenizer.fingerprint == saved["fingerprint"]:
+                return tokenizer
+            what = "damaged"
         except OSError as error:
-            raise UserError(
-                f"cannot read {path} as a tokenizer: {error.strerror}; save it again"
-            ) from None
-        return cls.from_json(content, str(path))
+            what = str(error.strerror)
+        except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
+            what = "damaged"
+        raise UserError(f"cannot read {path} as a tokenizer: {what}; save it again")
 
 
 class StreamDecoder:
@@ -365,18 +399,9 @@ def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int = 1024) -> 
 
 
 def train_bpe(words: Mapping[bytes, int], n_tokens: int) -> list[bytes]:
-    """Learn up to `n_tokens` tokens from `words`, each with the number of times that it occurs.
+    """Learn the tokens of `naive_bpe` without counting all words again for each of them.
 
-    Byte-pair encoding (Sennrich et al. 2016, https://arxiv.org/abs/1508.07909), told naively:
-
-        spell every word in single bytes; these 256 are the first tokens
-        repeat until there are enough tokens:
-            count each pair of neighbours in all words
-            take the pair with the highest count; of several, the one with the smallest ids
-            stop if it occurs only once
-            its two tokens, joined, are the next token; put it wherever the pair is
-
-    To count all words again for each token is slow. Two facts spare it.
+    Two facts spare it.
 
     A join leaves all else in its place. So the words lie in one list, in which each byte holds the
     id of its token. A join writes the new id over its bytes, and its neighbours lie beside them:
@@ -435,6 +460,18 @@ def train_bpe(words: Mapping[bytes, int], n_tokens: int) -> list[bytes]:
     return tokens
 
 
+def _check_tokens(kind: str, tokens: Sequence[bytes]) -> None:
+    """Raise ValueError if these cannot be the tokens of that kind."""
+    *others, last = tokens
+    if kind not in KINDS or last != END_OF_TEXT.encode() or len(set(tokens)) < len(tokens):
+        raise ValueError(f"no {kind} tokenizer: tokens repeat or the last is not {END_OF_TEXT}")
+    if kind == "char":
+        if any(len(token.decode("utf-8")) != 1 for token in others):
+            raise ValueError("no char tokenizer: a token is not one character")
+    elif not set(others) >= set(BYTES) or (kind == "byte" and len(others) > len(BYTES)):
+        raise ValueError(f"no {kind} tokenizer: a byte is missing, or byte has more than those")
+
+
 def _gpt2_tokens() -> list[bytes]:
     """GPT-2's tokens but END_OF_TEXT, in the order of the ids."""
     try:
@@ -452,185 +489,3 @@ def _lone_surrogate(error: UnicodeEncodeError) -> UserError:
         f"the text holds {error.object[error.start]!r}, half of a surrogate pair and no character; "
         "remove it, or read the text as UTF-8"
     )
-
-
-# The rest says all this to Hugging Face's `tokenizers`. First, how each kind cuts a text. No two
-# cut alike, so this also tells `load` the kind.
-_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
-_SPLIT = {"type": "Split", "behavior": "Isolated", "invert": False}
-_UNCUT = {**_BYTE_LEVEL, "use_regex": False}
-_CUTS: dict[str, dict[str, Any]] = {
-    "char": {**_SPLIT, "pattern": {"Regex": r"[\s\S]"}},
-    "byte": _UNCUT,
-    "bpe": {
-        "type": "Sequence",
-        "pretokenizers": [{**_SPLIT, "pattern": {"Regex": PATTERN}}, _UNCUT],
-    },
-    "gpt2": {**_BYTE_LEVEL, "use_regex": True},  # GPT-2's pattern is built in
-}
-
-# JSON holds no bytes, so a character stands for each. GPT-2's rule: the printable bytes of Latin-1
-# stand for themselves, the others, in order, are U+0100, U+0101, ... A blank becomes U+0120.
-_PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-_HIDDEN = [byte for byte in range(256) if byte not in _PRINTABLE]
-_CHAR_OF_BYTE = {byte: byte for byte in _PRINTABLE} | {b: 256 + n for n, b in enumerate(_HIDDEN)}
-_BYTE_OF_CHAR = {char: byte for byte, char in _CHAR_OF_BYTE.items()}
-
-
-def _name(kind: str, token: bytes) -> str:
-    """How tokenizer.json spells `token`."""
-    return token.decode() if kind == "char" else token.decode("latin-1").translate(_CHAR_OF_BYTE)
-
-
-def _token(kind: str, name: str) -> bytes:
-    """The token that tokenizer.json spells `name`."""
-    return name.encode() if kind == "char" else token_of_name(name)
-
-
-def token_of_name(name: str) -> bytes:
-    """The bytes that GPT-2's characters spell; UnicodeEncodeError if one is none of them."""
-    if not spells_bytes(name):
-        raise UnicodeEncodeError("latin-1", name, 0, len(name), "a character stands for no byte")
-    return name.translate(_BYTE_OF_CHAR).encode("latin-1")
-
-
-def spells_bytes(name: str) -> bool:
-    """Whether each character stands for a byte."""
-    return all(ord(char) in _BYTE_OF_CHAR for char in name)
-
-
-# GPT-2's tokens, told by the fingerprint that they have with its way to cut, and the pairs that
-# OpenAI's file joins to them.
-_GPT2 = "b4ef56d20c4773bacf9c3e8aa6d30e0c9188d4f8fb3b9e57981e2ec8c964256e"
-_GPT2_MERGES = "04e3597d7996f292ca9b8b7285ca4d58a6ae171ac47d73fc7140ceb0c7a6bbc0"
-
-
-def read_own(saved: dict[str, Any]) -> Tokenizer | None:
-    """The tokenizer whose `to_json` gives all of `saved`, or GPT-2's; None if it is another."""
-    # How to cut off and to fill up texts is set anew at each call, by transformers too.
-    saved = {**saved, "truncation": None, "padding": None}
-    if saved["model"].get("type", "BPE") not in ("BPE", "WordLevel"):
-        return None
-    return _read_ours(saved) or _read_gpt2(saved)
-
-
-def _read_ours(saved: dict[str, Any]) -> Tokenizer | None:
-    kind = next((kind for kind in KINDS if _CUTS[kind] == saved["pre_tokenizer"]), None)
-    if kind is None:
-        return None
-    vocab = saved["model"]["vocab"]
-    bare = saved["post_processor"] is None
-    # All of it must be what `to_json` writes for these tokens. So nothing is damaged, and nothing
-    # asks for what `Tokenizer` does not do.
-    try:
-        tokens = [_token(kind, token) for token in sorted(vocab, key=vocab.__getitem__)]
-        ours = Tokenizer(kind, tokens, bare)
-    except ValueError:
-        return None
-    return ours if saved == _hugging_face(kind, tokens, bare) else None
-
-
-def _read_gpt2(saved: dict[str, Any]) -> Tokenizer | None:
-    """GPT-2's tokenizer, as others save it with the same content."""
-    if len(vocab := saved["model"]["vocab"]) != 50257:
-        return None
-    names = sorted(vocab, key=vocab.__getitem__)
-    try:
-        ours = Tokenizer("gpt2", [_token("gpt2", name) for name in names], bare=True)
-    except ValueError:
-        return None
-    return ours if ours.fingerprint == _GPT2 and _asks_for_no_more(saved, ours) else None
-
-
-def _asks_for_no_more(saved: dict[str, Any], gpt2: Tokenizer) -> bool:
-    """Whether a file with GPT-2's tokens also says of all else what OpenAI's says."""
-    model, added = saved["model"], saved["added_tokens"]
-    cut, begin = saved["pre_tokenizer"] or {}, saved["post_processor"] or {"type": "ByteLevel"}
-    decoder = saved["decoder"] or {}
-    merges = [" ".join(m) if isinstance(m, list) else m for m in model["merges"]]
-    own = [" ".join(m) for m in json.loads(gpt2.to_json())["model"]["merges"]]
-    digest = hashlib.sha256("\n".join(merges).encode()).hexdigest()
-    return (
-        (cut.get("type"), cut.get("add_prefix_space")) == ("ByteLevel", False)
-        and cut.get("use_regex", True)
-        and saved["normalizer"] is None
-        # Neither adds a token.
-        and (begin["type"] == "ByteLevel" or [*begin.get("single", ())] == [_TEXT])
-        and decoder.get("type") == "ByteLevel"
-        and model.get("type", "BPE") == "BPE"
-        and not any(model.get(name) for name in ("dropout", *_AFFIXES, "byte_fallback"))
-        and (digest == _GPT2_MERGES or merges == own)
-        and len(added) == 1
-        and (added[0]["content"], added[0]["id"]) == (END_OF_TEXT, gpt2.end_of_text)
-        and added[0]["special"]
-        and not any(added[0].get(name) for name in ("lstrip", "rstrip", "single_word"))
-    )
-
-
-_AFFIXES = ("continuing_subword_prefix", "end_of_word_suffix")
-_TEXT = {"Sequence": {"id": "A", "type_id": 0}}  # of a template
-
-
-def _hugging_face(kind: str, tokens: Sequence[bytes], bare: bool) -> dict[str, Any]:
-    """The content of tokenizer.json."""
-    names = {token: _name(kind, token) for token in tokens}
-    model: dict[str, Any] = {"vocab": {name: id for id, name in enumerate(names.values())}}
-    if kind == "char":
-        # A list of words, each one character. "<unk>" is not one of them, on purpose: so an unknown
-        # character is an error there too. It would vanish in silence from a BPE.
-        model |= {"type": "WordLevel", "unk_token": "<unk>"}
-    else:
-        model |= {"type": "BPE", "fuse_unk": False, "byte_fallback": False}
-        model |= dict.fromkeys(("dropout", "unk_token"))
-        model |= dict.fromkeys(_AFFIXES)
-        # tiktoken takes a chunk that is a token whole, and joins any two neighbours that make a
-        # token; `tokenizers` joins only listed pairs. So list all ways to halve each token.
-        model["ignore_merges"] = True
-        model["merges"] = [
-            [names[token[:i]], names[token[i:]]]
-            for token in tokens[:-1]
-            for i in range(1, len(token))
-            if token[:i] in names and token[i:] in names
-        ]
-    end_of_text = {"id": len(tokens) - 1, "content": END_OF_TEXT, "special": True}
-    end_of_text |= dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    name = {"id": END_OF_TEXT, "type_id": 0}
-    second = {"Sequence": {"id": "B", "type_id": 1}}
-    begin = {
-        "type": "TemplateProcessing",
-        "single": [{"SpecialToken": name}, _TEXT],
-        "pair": [{"SpecialToken": name}, _TEXT, {"SpecialToken": name}, second],
-        "special_tokens": {
-            END_OF_TEXT: {"id": END_OF_TEXT, "ids": [len(tokens) - 1], "tokens": [END_OF_TEXT]}
-        },
-    }
-    return {
-        "version": "1.0",
-        **dict.fromkeys(("truncation", "padding", "normalizer")),
-        "post_processor": None if bare else begin,
-        "added_tokens": [end_of_text],
-        "pre_tokenizer": _CUTS[kind],
-        "model": model,
-        "decoder": {"type": "Fuse"} if kind == "char" else {**_BYTE_LEVEL, "use_regex": True},
-    }
-
-
-def main() -> None:
-    """Print the merges of a word, a step a line."""
-    parser = argparse.ArgumentParser(description="Show how a word becomes tokens, step by step.")
-    parser.add_argument("--version", action="version", version=f"minigen {minigen.__version__}")
-    parser.add_argument("word")
-    parser.add_argument(
-        "--tokenizer", help="a tokenizer.json that minigen saved, instead of GPT-2's"
-    )
-    args = parser.parse_args()
-    path, word = args.tokenizer, decoded(args.word)
-    tokenizer = Tokenizer.load(path) if path else train_tokenizer("gpt2", [])
-    for pieces in tokenizer.merges(word):
-        print(" | ".join(piece.decode("utf-8", errors="backslashreplace") for piece in pieces))
-    print("ids:", *tokenizer.encode(word))
-
-
-if __name__ == "__main__":
-    with one_line_errors():
-        main()

@@ -22,15 +22,17 @@ from minigen import data
 from minigen.data.shards import cut_chunks
 from minigen.data.text import Piece
 from minigen.errors import UserError
-from minigen.files import companions, hub_tokenizer, huggingface
-from minigen.tokenizer import END_OF_TEXT, Tokenizer, read_own, train_tokenizer
+from minigen.files import companions, huggingface, tokenizer_files
+from minigen.files.tokenizer_files import from_json, to_json
+from minigen.files.tokenizer_json import read_own
+from minigen.tokenizer import END_OF_TEXT, Tokenizer, train_tokenizer
 
 transformers.logging.set_verbosity_error()
 
 
 def read(folder: Path) -> Tokenizer | None:
     config = json.loads((folder / "config.json").read_text())
-    return hub_tokenizer.read(folder, companions.read(folder, folder, config))
+    return tokenizer_files.read(folder, companions.read(folder, folder, config))
 
 
 def same(ours: Tokenizer, theirs: Any) -> None:
@@ -72,11 +74,11 @@ def judged(seed: int, folder: Path) -> str:
     kept, again = companions.read(folder, folder, config), folder / "again"
     again.mkdir()
     told = huggingface.tokenizer_config(64, ours.controls[ours.end_of_text])
-    files = {"tokenizer.json": ours.to_json(), "tokenizer_config.json": json.dumps(told).encode()}
+    files = {"tokenizer.json": to_json(ours), "tokenizer_config.json": json.dumps(told).encode()}
     for name, content in {**files, **kept.files}.items():
         (again / name).write_bytes(content)
     (again / "config.json").write_text(json.dumps(config))
-    saved = hub_tokenizer.with_companions(ours.to_json(), "tokenizer.json", kept)
+    saved = tokenizer_files.with_companions(to_json(ours), "tokenizer.json", kept)
     assert (saved.fingerprint, saved.end_of_text) == (ours.fingerprint, ours.end_of_text)
     same(saved, AutoTokenizer.from_pretrained(again))
     return "same"
@@ -201,7 +203,7 @@ def test_what_is_no_byte_level_tokenizer_is_called_by_its_name(
 ) -> None:
     folder_with(tmp_path, **parts)
     with pytest.raises(UserError, match=re.escape(f"tokenizer.json {complaint}")):
-        Tokenizer.load(tmp_path / "tokenizer.json")
+        tokenizer_files.load(tmp_path / "tokenizer.json")
     if parts != {"added_tokens": []}:  # there, transformers adds the eos_token
         with pytest.raises(UserError, match=re.escape(complaint)):
             read(tmp_path)
@@ -211,7 +213,7 @@ def test_an_id_beyond_all_models_fills_no_memory(tmp_path: Path) -> None:
     saved = folder_with(tmp_path)
     saved["model"]["vocab"]["zz"] = 2**32 - 1
     with pytest.raises(UserError, match="is damaged or not a byte-level tokenizer"):
-        Tokenizer.from_json(json.dumps(saved).encode())
+        from_json(json.dumps(saved).encode())
 
 
 def test_ids_with_gaps_are_refused(tmp_path: Path) -> None:
@@ -220,11 +222,11 @@ def test_ids_with_gaps_are_refused(tmp_path: Path) -> None:
     [end] = saved["added_tokens"]
     saved["added_tokens"] = [end | {"id": 302}]
     with pytest.raises(UserError, match="ids of its tokens have gaps"):
-        Tokenizer.from_json(json.dumps(saved).encode())
+        from_json(json.dumps(saved).encode())
     saved["model"]["vocab"]["zz"] = 301
     saved["added_tokens"] = [end | {"id": 301}]
     with pytest.raises(UserError, match="ids of its tokens have gaps"):
-        Tokenizer.from_json(json.dumps(saved).encode())
+        from_json(json.dumps(saved).encode())
 
 
 def test_other_files_are_named(tmp_path: Path) -> None:
@@ -257,12 +259,12 @@ def test_truncation_and_padding_are_set_aside(tmp_path: Path) -> None:
     """As transformers sets both anew at each call; a long text has all of its tokens."""
     folder_with(tmp_path)
     path, text = tmp_path / "tokenizer.json", 9 * drawn_tokenizers.WORDS
-    ids = Tokenizer.load(path).encode(text)
+    ids = tokenizer_files.load(path).encode(text)
     theirs = tokenizers.Tokenizer.from_file(str(path))
     theirs.enable_truncation(16)
     theirs.enable_padding(length=5000, pad_id=0)
     theirs.save(str(path))
-    for ours in (Tokenizer.load(path), read(tmp_path)):
+    for ours in (tokenizer_files.load(path), read(tmp_path)):
         assert ours is not None and ours.encode(text) == ours.encode_prompt(text) == ids
         assert ours.encode_prompt("a") == ours.encode("a") and len(ours.encode("a")) == 1
 
@@ -287,7 +289,8 @@ def test_another_token_than_end_of_text_parts_documents(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen3"])
 def test_a_file_of_ours_in_a_folder_that_names_no_class(kind: str, tmp_path: Path) -> None:
     """transformers takes the class of the model_type, and Qwen's cuts in another way."""
-    train_tokenizer("bpe", ["the goat 123\n\n" * 9], 280).save(tmp_path / "tokenizer.json")
+    ours = train_tokenizer("bpe", ["the goat 123\n\n" * 9], 280)
+    (tmp_path / "tokenizer.json").write_bytes(to_json(ours))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, "vocab_size": 320}))
     ours = read(tmp_path)
     assert ours is not None
@@ -307,7 +310,7 @@ def test_letters_that_join_to_a_control_token_stay_letters(tmp_path: Path) -> No
     theirs = tokenizers.Tokenizer.from_file(str(path))
     theirs.encode_special_tokens = True
     assert theirs.encode("<|x|>").ids == [300]
-    ours = Tokenizer.from_json(path.read_bytes(), end="<|x|>")
+    ours = from_json(path.read_bytes(), end="<|x|>")
     assert 300 not in ours.encode("<|x|>") and ours.decode(ours.encode("<|x|>")) == "<|x|>"
     assert ours.encode("<|x|>", special=True) == [300]
 
@@ -335,7 +338,7 @@ def test_tokens_of_parts_are_tokens_of_the_whole(seed: int, tmp_path: Path) -> N
             folder_with(
                 tmp_path, pre_tokenizer=drawn_tokenizers.as_json(cut), normalizer=normalizer
             )
-            ours = Tokenizer.load(tmp_path / "tokenizer.json")
+            ours = tokenizer_files.load(tmp_path / "tokenizer.json")
             pieces = [Piece(i == 0, text[i : i + 1000]) for i in range(0, len(text), 1000)]
             chunks = [*cut_chunks(pieces, 300, ours)]
             assert "".join(piece.text for chunk in chunks for piece in chunk) == text
@@ -350,7 +353,7 @@ def test_a_text_that_spells_control_tokens_is_told(
 ) -> None:
     """Also when its tokens lie in the cache; and one that the tokenizer changes."""
     folder_with(tmp_path, normalizer={"type": "Lowercase"})
-    ours = Tokenizer.load(tmp_path / "tokenizer.json")
+    ours = tokenizer_files.load(tmp_path / "tokenizer.json")
     path = tmp_path / "text.txt"
     path.write_text(f"The goat{END_OF_TEXT}and two bells")
     for _ in range(2):
@@ -403,5 +406,5 @@ def gpt2_file() -> dict[str, Any]:
         pytest.skip("the folder with GPT-2's vocabulary, shared/data/tiktoken_cache, is not here")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TIKTOKEN_CACHE_DIR", str(cache))
-        saved: dict[str, Any] = json.loads(train_tokenizer("gpt2", []).to_json())
+        saved: dict[str, Any] = json.loads(to_json(train_tokenizer("gpt2", [])))
     return saved | {"post_processor": None}

@@ -16,10 +16,10 @@ from minigen.model import (
     GPTConfig,
     KVCache,
     RMSNorm,
-    fused_attention,
-    rotate,
-    rotation,
-    written_attention,
+    apply_rope,
+    attention,
+    naive_attention,
+    rope_cos_sin,
 )
 
 SHAPE: dict[str, Any] = {
@@ -86,20 +86,33 @@ def test_every_parameter_matters(config: GPTConfig) -> None:
 
 
 @pytest.mark.parametrize("T, S", [(1, 1), (7, 7), (64, 64), (1, 20), (5, 20)])
-def test_written_attention_is_fused_attention(T: int, S: int) -> None:
-    """The formula and the kernel agree, forwards and backwards, with as many keys or more."""
+def test_naive_attention_is_the_kernel(T: int, S: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The formula and `attention` without it agree, forwards and backwards, masked or causal."""
+    monkeypatch.setattr(model_module, "NAIVE_UP_TO", 0)
     torch.manual_seed(0)
     q, k, v = (torch.randn(2, 3, n, 16, requires_grad=True) for n in (T, S, S))
     mask = torch.ones(T, S, dtype=torch.bool).tril(S - T)
-    results = []
-    for attend, argument in (
-        (written_attention, mask),
-        (fused_attention, None if T == S else mask),
-    ):
-        out = attend(q, k, v, argument)
-        results.append((out, *torch.autograd.grad(out.square().sum(), (q, k, v))))
-    for written, fused in zip(*results, strict=True):
-        torch.testing.assert_close(written, fused)
+    for given in (mask, None) if T == S else (mask,):
+        results = []
+        for attend in (naive_attention, attention):
+            out = attend(q, k, v, given)
+            results.append((out, *torch.autograd.grad(out.square().sum(), (q, k, v))))
+        for naive, fast in zip(*results, strict=True):
+            torch.testing.assert_close(naive, fast)
+
+
+@pytest.mark.parametrize("longest_naive", [0, 256], ids=["kernel", "formula"])
+def test_a_key_serves_neighbouring_query_heads(
+    longest_naive: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With fewer key heads, each head of the result is that of its query head and its key head."""
+    monkeypatch.setattr(model_module, "NAIVE_UP_TO", longest_naive)
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, n, 9, 16, requires_grad=True) for n in (6, 2, 2))
+    out = attention(q, k, v)
+    for head in range(6):
+        q1, k1, v1 = q[:, [head]], k[:, [head // 3]], v[:, [head // 3]]
+        torch.testing.assert_close(out[:, [head]], naive_attention(q1, k1, v1))
 
 
 def test_model_is_the_same_with_either_attention(
@@ -107,9 +120,9 @@ def test_model_is_the_same_with_either_attention(
 ) -> None:
     """Which attention was chosen cannot be told from the logits."""
     model, ids = lively(config), some_ids()
-    written = model(ids)
-    monkeypatch.setattr(model_module, "WRITTEN_UP_TO", 0)
-    torch.testing.assert_close(model(ids), written)
+    naive = model(ids)
+    monkeypatch.setattr(model_module, "NAIVE_UP_TO", 0)
+    torch.testing.assert_close(model(ids), naive)
 
 
 def test_cached_is_uncached(config: GPTConfig) -> None:
@@ -120,7 +133,7 @@ def test_cached_is_uncached(config: GPTConfig) -> None:
         whole = model(ids)  # (3, 20, V)
         cache = KVCache(config, batch=3, capacity=32)
         prompt = ids[:, :12].clone()
-        prompt[0, 5:] = 96  # padding behind a row's end may be anything
+        prompt[0, 5:] = 96  # padding after a row's end may be anything
         logits = model(prompt, cache, at=lengths - 1)
         cache.lengths += lengths
         for step in range(8):
@@ -143,8 +156,8 @@ def test_rotary_scores_depend_on_distance_only() -> None:
     torch.manual_seed(0)
     q, k = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
     positions = torch.arange(10)[None]
-    cos, sin = rotation(positions, config)  # (1, 1, 10, 8)
-    scores = (rotate(q, cos, sin) @ rotate(k, cos, sin).mT)[0, 0]  # (10, 10)
+    cos, sin = rope_cos_sin(positions, config)  # (1, 1, 10, 8)
+    scores = (apply_rope(q, cos, sin) @ apply_rope(k, cos, sin).mT)[0, 0]  # (10, 10)
     for distance in range(-9, 10):
         diagonal = scores.diagonal(distance)
         torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal))

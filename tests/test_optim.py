@@ -1,4 +1,4 @@
-"""The optimiser: the rate's course, AdamW as PyTorch's, Muon's steps as orthogonal matrices."""
+"""The optimiser: the learning-rate schedule; AdamW and Muon are PyTorch's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from minigen.errors import UserError
 from minigen.model import GPT, GPTConfig
-from minigen.optim import Optimizer, Schedule, orthogonalise, rate_at
+from minigen.optim import Optimizer, Schedule, newton_schulz, rate_at
 
 
 def test_rate_is_a_trapezoid() -> None:
@@ -36,19 +36,19 @@ def test_rate_of_the_shortest_runs(steps: int, warmup: int, cooldown: float) -> 
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 48), (2, 48, 16)])
-def test_orthogonalise_sets_singular_values_to_about_one(shape: tuple[int, int, int]) -> None:
+def test_newton_schulz_sets_singular_values_to_about_one(shape: tuple[int, int, int]) -> None:
     """Singular values come near 1, the directions stay, and a batch is its matrices."""
     torch.manual_seed(0)
     m = torch.randn(shape)
     m = m * torch.tensor(0.01)
     u, _, vh = torch.linalg.svd(m, full_matrices=False)
-    out = orthogonalise(m)
+    out = newton_schulz(m)
     inside = u.mT @ out @ vh.mT  # diagonal, if the directions are the same
     values = inside.diagonal(dim1=-2, dim2=-1)
     assert values.min() > 0.3
     assert values.max() < 1.3
     assert (inside - torch.diag_embed(values)).abs().max() < 1e-4
-    alone = torch.cat([orthogonalise(one[None]) for one in m])
+    alone = torch.cat([newton_schulz(one[None]) for one in m])
     torch.testing.assert_close(out, alone, rtol=1e-4, atol=1e-5)
 
 
@@ -74,6 +74,35 @@ def test_adamw_is_pytorch_s() -> None:
         reference.step()
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_muon_is_pytorch_s() -> None:
+    """The same steps as torch.optim.Muon, as exactly as its bfloat16 iteration allows."""
+    if not hasattr(torch.optim, "Muon"):
+        pytest.skip("this PyTorch has no torch.optim.Muon")
+    torch.manual_seed(0)
+    shapes = ((16, 16), (16, 48), (48, 16), (16, 48))  # two of one shape are one batched product
+    ours, theirs = (nn.ParameterDict() for _ in range(2))
+    for i, shape in enumerate(shapes):
+        value = torch.randn(shape)
+        for parameters in (ours, theirs):
+            parameters[f"{i}"] = nn.Parameter(value.clone())
+    optimizer = Optimizer(((f"blocks.{n}", p) for n, p in ours.items()), weight_decay=0.1)
+    reference = torch.optim.Muon(
+        theirs.parameters(), lr=0.02, weight_decay=0.1, momentum=0.95, nesterov=True,
+        adjust_lr_fn="match_rms_adamw",
+    )  # fmt: skip
+    for _ in range(10):
+        before = [p.detach().clone() for p in ours.values()]
+        for a, b, start in zip(ours.values(), theirs.values(), before, strict=True):
+            b.data.copy_(start)  # each step from the same weights: errors do not pile up
+            b.grad = torch.randn(start.shape)
+            a.grad = b.grad.clone()
+        optimizer.step(0.02)
+        reference.step()
+        for a, b, start in zip(ours.values(), theirs.values(), before, strict=True):
+            moved, apart = (b - start).norm(), (a - b).norm()
+            assert apart < 0.05 * moved
 
 
 def tiny() -> GPT:

@@ -365,7 +365,7 @@ class Composing(Tokenizer):
         return super().encode_documents([text.replace("é", "") for text in documents])
 
     def copy(self) -> Composing:
-        return Composing("byte", self._tokens)
+        return Composing("byte", self.tokens)
 
 
 @pytest.mark.parametrize("kind", [Tokenizer, Composing])
@@ -385,7 +385,7 @@ def test_bits_per_byte_counts_the_bytes_that_the_tokens_hold(
 ) -> None:
     """A model that finds all bytes equally likely, and knows where a text ends, has exactly 8."""
     found = find(put(tmp_path / "t.txt", content))
-    tokenizer = kind("byte", BYTE._tokens)
+    tokenizer = kind("byte", BYTE.tokens)
     for every in (1, 2):
         with mock.patch.object(reading, "STRIPE", 30):
             text = replace(scan(found.train, found.separator), every=every)

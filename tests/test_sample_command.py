@@ -254,7 +254,7 @@ def test_without_a_prompt_a_text_goes_on_from_the_opening(
 ) -> None:
     """It is read and not shown, without END_OF_TEXT; a prompt takes its place."""
     saved = checkpoint.load(out / "char/step-000001")
-    tokenizer = Tokenizer("char", saved.tokenizer._tokens, bare=True)
+    tokenizer = Tokenizer("char", saved.tokenizer.tokens, bare=True)
     state = {"step": 1, "opening": "\n"}
     folder = checkpoint.save(tmp_path / "out", saved.model(), tokenizer, {}, state)
     flags = ["--max_new_tokens=9", "--ignore_end_of_text", "--checkpoint", str(folder)]

@@ -1,4 +1,4 @@
-"""Theorems about minigen/tokenizer.py, held against naive code and Hugging Face's `tokenizers`."""
+"""Theorems about minigen/tokenizer.py: its naive code, Hugging Face's `tokenizers`, its files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigen.errors import UserError
+from minigen.files import merges, tokenizer_files
 from minigen.files.hub_tokenizer import HubTokenizer
+from minigen.files.tokenizer_files import from_json, to_json
 from minigen.system.streams import one_line_errors
 from minigen.tokenizer import (
     BYTES,
@@ -31,7 +33,8 @@ from minigen.tokenizer import (
     KINDS,
     PATTERN,
     Tokenizer,
-    main,
+    naive_bpe,
+    naive_encode,
     train_bpe,
 )
 from minigen.tokenizer import train_tokenizer as train
@@ -72,7 +75,7 @@ class Case:
     def __init__(self, tokenizer: Tokenizer, folder: Path) -> None:
         self.ours = tokenizer
         self.path = folder / "tokenizer.json"
-        tokenizer.save(self.path)
+        self.path.write_bytes(to_json(tokenizer))
         self.theirs = tokenizers.Tokenizer.from_file(str(self.path))
 
     def known(self, text: str) -> str:
@@ -232,40 +235,6 @@ def is_utf8(data: bytes) -> bool:
 # ---- training and merging: fast = naive ----
 
 
-def naive_bpe(words: dict[bytes, int], n_tokens: int) -> list[bytes]:
-    """The algorithm as the docstring of train_bpe tells it: count all words for each token."""
-    tokens = list(BYTES)
-    spellings = {word: list(word) for word in words}
-    while len(tokens) < n_tokens:
-        counts: Counter[tuple[int, int]] = Counter()
-        for word, spelling in spellings.items():
-            for pair in pairwise(spelling):
-                counts[pair] += words[word]
-        best = min(counts, key=lambda pair: (-counts[pair], pair), default=None)
-        if best is None or counts[best] < 2:
-            break
-        for spelling in spellings.values():
-            for i in range(len(spelling)):
-                if tuple(spelling[i : i + 2]) == best:
-                    spelling[i : i + 2] = [len(tokens)]
-        tokens.append(tokens[best[0]] + tokens[best[1]])
-    return tokens
-
-
-def naive_encode(text: str, tokens: list[bytes]) -> list[int]:
-    """While two neighbours make a token: join the first two that make the token of smallest id."""
-    id_of = {token: id for id, token in enumerate(tokens)}
-    ids = []
-    for chunk in regex.findall(PATTERN, text):
-        pieces = [bytes([byte]) for byte in chunk.encode("utf-8")]
-        while joins := {a + b for a, b in pairwise(pieces)} & id_of.keys():
-            first = min(joins, key=id_of.__getitem__)
-            i = next(i for i, (a, b) in enumerate(pairwise(pieces)) if a + b == first)
-            pieces[i : i + 2] = [first]
-        ids += [id_of[piece] for piece in pieces]
-    return ids
-
-
 @settings(examples, max_examples=200)
 @given(
     words=st.dictionaries(
@@ -276,28 +245,26 @@ def naive_encode(text: str, tokens: list[bytes]) -> list[int]:
     n_tokens=st.integers(256, 290),
 )
 def test_incremental_training_is_naive_training(words: dict[bytes, int], n_tokens: int) -> None:
+    """`train_bpe` and `naive_bpe` learn the same tokens of any words."""
     assert train_bpe(words, n_tokens) == naive_bpe(words, n_tokens)
 
 
 def test_training_on_texts_is_naive_training_on_their_words() -> None:
+    """The words of a text are its chunks, counted."""
     words = Counter(word.encode() for text in TEXTS for word in regex.findall(PATTERN, text))
     tokens = naive_bpe(words, 299)
     trained = train("bpe", iter(TEXTS), vocab_size=300)
-    assert tokens_of(trained) == [*tokens, END_OF_TEXT.encode()]
+    assert trained.tokens == [*tokens, END_OF_TEXT.encode()]
     assert trained.n_vocab == 300
-
-
-def tokens_of(tokenizer: Tokenizer) -> list[bytes]:
-    return [tokenizer.token_bytes(id) for id in range(tokenizer.n_vocab)]
 
 
 def test_of_equally_frequent_pairs_the_smallest_ids_go_first() -> None:
     trained = train("bpe", ["ab cd ab cd"])
-    assert tokens_of(trained)[256:-1] == [b" c", b"ab", b" cd"]
+    assert trained.tokens[256:-1] == [b" c", b"ab", b" cd"]
 
 
 def test_training_stops_when_no_pair_occurs_twice() -> None:
-    assert tokens_of(train("bpe", ["ab ab"]))[256:-1] == [b"ab"]
+    assert train("bpe", ["ab ab"]).tokens[256:-1] == [b"ab"]
     assert len(train("bpe", [])) == len(train("bpe", [""])) == 257
     assert len(train("bpe", TEXTS, vocab_size=257)) == 257
     assert len(train("char", [])) == 1
@@ -309,12 +276,11 @@ def test_training_stops_when_no_pair_occurs_twice() -> None:
 
 @examples
 @given(texts=few_letters, mixed=some_text)
-def test_bpe_encodes_by_smallest_id_first(
-    bpe: Tokenizer, texts: tuple[str, str], mixed: str
-) -> None:
-    assert bpe.encode(mixed) == naive_encode(mixed, tokens_of(bpe))
+def test_encoding_is_naive_encoding(bpe: Tokenizer, texts: tuple[str, str], mixed: str) -> None:
+    """`encode` and `naive_encode` give the same ids of any text, after any training."""
+    assert bpe.encode(mixed) == naive_encode(mixed, bpe.tokens)
     trained = train("bpe", [texts[0]], vocab_size=300)
-    assert trained.encode(texts[1]) == naive_encode(texts[1], tokens_of(trained))
+    assert trained.encode(texts[1]) == naive_encode(texts[1], trained.tokens)
 
 
 @examples
@@ -339,7 +305,7 @@ def test_merges_go_from_bytes_to_the_tokens_two_pieces_a_step(case: Case, word: 
 def test_merges_of_any_training_end_in_the_tokens(texts: tuple[str, str]) -> None:
     """Each trained token is reached by merges too, though tiktoken would take it whole."""
     trained = train("bpe", [texts[0]], vocab_size=300)
-    for word in (texts[1], *(token.decode(errors="ignore") for token in tokens_of(trained)[256:])):
+    for word in (texts[1], *(token.decode(errors="ignore") for token in trained.tokens[256:])):
         assert trained.merges(word)[-1] == [trained.token_bytes(id) for id in trained.encode(word)]
 
 
@@ -430,25 +396,41 @@ def test_gpt2_is_the_published_one(gpt2: Tokenizer) -> None:
 # ---- save and load ----
 
 
-def test_load_inverts_save_without_a_network(case: Case, offline: None, tmp_path: Path) -> None:
+def test_load_inverts_save(case: Case, tmp_path: Path) -> None:
+    """A saved tokenizer is the same when it is loaded; one byte changed anywhere, it is refused."""
+    path = tmp_path / "tokenizer"
+    case.ours.save(path)
+    again = Tokenizer.load(path)
+    assert (again.kind, again.tokens, again.bare) == (case.ours.kind, case.ours.tokens, False)
+    assert again.fingerprint == case.ours.fingerprint
+    content = path.read_bytes()
+    for at in range(0, len(content), len(content) // 20):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with pytest.raises(UserError, match=r"^cannot read [^\n]*: damaged; save it again$"):
+            Tokenizer.load(path)
+
+
+def test_from_json_inverts_to_json_without_a_network(
+    case: Case, offline: None, tmp_path: Path
+) -> None:
+    """Also after Hugging Face has read our tokenizer.json and saved it again."""
     case.theirs.save(str(tmp_path / "saved_by_hugging_face.json"))
     for path in (case.path, tmp_path / "saved_by_hugging_face.json"):
-        again = Tokenizer.load(path)
+        again = tokenizer_files.load(path)
         assert (again.kind, again.fingerprint) == (case.ours.kind, case.ours.fingerprint)
         assert (again.n_vocab, again.end_of_text) == (case.ours.n_vocab, case.ours.end_of_text)
         assert again.encode(MIXED) == case.ours.encode(MIXED)
-    again.save(tmp_path / "again.json")
-    assert (tmp_path / "again.json").read_bytes() == case.path.read_bytes() == again.to_json()
+    assert case.path.read_bytes() == to_json(again)
     with pytest.raises(
         UserError, match=r"^tokens\.json is damaged or not a byte-level tokenizer.*$"
     ):
-        Tokenizer.from_json(again.to_json()[:-1], "tokens.json")
+        from_json(to_json(again)[:-1], "tokens.json")
 
 
 def test_a_different_tokenizer_has_a_different_fingerprint(bpe: Tokenizer, gpt2: Tokenizer) -> None:
     others = [train("byte", []), train("bpe", []), train("char", ["ab"]), train("char", ["abc"])]
     others += [train("bpe", TEXTS, vocab_size=299), gpt2]
-    tokens = tokens_of(bpe)
+    tokens = bpe.tokens
     others += [Tokenizer("bpe", [*tokens[:256], tokens[257], tokens[256], *tokens[258:]])]
     prints = {each.fingerprint for each in others}
     assert len(prints | {bpe.fingerprint}) == len(others) + 1
@@ -505,12 +487,12 @@ def test_a_changed_file_is_refused_or_means_what_it_says(
 ) -> None:
     """Not ours any more, it may be another's; then it does what `tokenizers` does with it."""
     path = tmp_path / "tokenizer.json"
-    bpe.save(path)
+    path.write_bytes(to_json(bpe))
     saved = json.loads(path.read_text("utf-8"))
     DAMAGE[damage](saved)
     path.write_text(json.dumps(saved), "utf-8")
     try:
-        loaded = Tokenizer.load(path)
+        loaded = tokenizer_files.load(path)
     except UserError as error:
         assert re.fullmatch(r"[^\n]*tokenizer\.json is [^\n]*", str(error))
         assert damage not in OTHERS
@@ -526,6 +508,8 @@ def test_a_changed_file_is_refused_or_means_what_it_says(
 def test_a_file_of_something_else_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "tokenizer.json").write_bytes(content)
     for path in (tmp_path / "tokenizer.json", tmp_path, tmp_path / "missing.json"):
+        with pytest.raises(UserError, match=r"^[^\n]*; save it again$"):
+            tokenizer_files.load(path)
         with pytest.raises(UserError, match=r"^[^\n]*; save it again$"):
             Tokenizer.load(path)
 
@@ -555,7 +539,7 @@ def foreign(tmp_path: Path) -> Path:
 
 def test_a_foreign_tokenizer_is_read_as_it_is(foreign: Path) -> None:
     """The same ids as `tokenizers` gives, bytes and streams as ever, and the file unchanged."""
-    ours, theirs = Tokenizer.load(foreign), tokenizers.Tokenizer.from_file(str(foreign))
+    ours, theirs = tokenizer_files.load(foreign), tokenizers.Tokenizer.from_file(str(foreign))
     assert isinstance(ours, HubTokenizer)
     for text in (MIXED, "e\u0301 cafe\u0301", "", " a\n\n b 12 's"):
         ids = ours.encode(text)
@@ -566,8 +550,8 @@ def test_a_foreign_tokenizer_is_read_as_it_is(foreign: Path) -> None:
     assert ours.encode_array(MIXED).dtype.name == "uint32"
     assert ours.token_bytes(ours.end_of_text) == END_OF_TEXT.encode()
     assert ours.n_vocab == theirs.get_vocab_size() == ours.end_of_text + 2
-    assert ours.to_json() == foreign.read_bytes()
-    assert Tokenizer.from_json(ours.to_json()).fingerprint == ours.fingerprint
+    assert to_json(ours) == foreign.read_bytes()
+    assert from_json(to_json(ours)).fingerprint == ours.fingerprint
     assert ours.bare and ours.encode_prompt("a") == ours.encode("a")
     assert ours.encode_prompt("") == [ours.end_of_text]
     assert ours.merges("sun") == [[ours.token_bytes(id) for id in ours.encode("sun")]]
@@ -575,7 +559,7 @@ def test_a_foreign_tokenizer_is_read_as_it_is(foreign: Path) -> None:
 
 def test_end_of_text_that_a_user_writes_is_text(foreign: Path, case: Case) -> None:
     """Only the program itself parts documents."""
-    for tokenizer in (Tokenizer.load(foreign), case.ours):
+    for tokenizer in (tokenizer_files.load(foreign), case.ours):
         if tokenizer.kind == "char":
             continue
         ids = tokenizer.encode(f"a{END_OF_TEXT}b<|im_end|>")
@@ -597,7 +581,7 @@ def test_documents_at_once_are_documents_one_by_one(case: Case, documents: list[
 
 def test_documents_of_a_foreign_tokenizer(foreign: Path) -> None:
     """In its copy too, END_OF_TEXT that a user writes is text."""
-    tokenizer = Tokenizer.load(foreign)
+    tokenizer = tokenizer_files.load(foreign)
     ids = tokenizer.copy().encode_documents(["a", END_OF_TEXT]).tolist()
     end_of_text = tokenizer.end_of_text
     assert ids == [end_of_text, *tokenizer.encode("a"), end_of_text, *tokenizer.encode(END_OF_TEXT)]
@@ -605,13 +589,13 @@ def test_documents_of_a_foreign_tokenizer(foreign: Path) -> None:
 
 def test_gpt2_s_published_file_is_ours(gpt2: Tokenizer, tmp_path: Path) -> None:
     """However others have saved GPT-2's tokens, they are known again, and read bare."""
-    saved = json.loads(gpt2.to_json())
+    saved = json.loads(to_json(gpt2))
     saved["post_processor"] = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False}
     saved["model"].pop("ignore_merges")
-    again = Tokenizer.from_json(json.dumps(saved).encode())
+    again = from_json(json.dumps(saved).encode())
     assert (again.kind, again.fingerprint, again.bare) == ("gpt2", gpt2.fingerprint, True)
     assert again.encode_prompt("hi") == gpt2.encode("hi")
-    assert Tokenizer.from_json(again.to_json()).bare and not gpt2.bare
+    assert from_json(to_json(again)).bare and not gpt2.bare
 
 
 @settings(examples, max_examples=200)
@@ -621,18 +605,18 @@ def test_any_broken_file_is_refused_or_means_what_it_says(
 ) -> None:
     """Cut or overwritten anywhere, a file loads only if its content is what we would save again."""
     path = tmp_path_factory.getbasetemp() / "broken.json"
-    bpe.save(path)
+    path.write_bytes(to_json(bpe))
     content = path.read_bytes()
     at = data.draw(st.integers(0, len(content) - 1))
     rest = st.just(b"") | st.binary(max_size=2).map(lambda put: put + content[at + 1 :])
     path.write_bytes(content[:at] + data.draw(rest))
     try:
-        loaded = Tokenizer.load(path)
+        loaded = tokenizer_files.load(path)
     except UserError as error:
         assert "\n" not in str(error)
     else:
         broken = json.loads(path.read_bytes())
-        loaded.save(path)
+        path.write_bytes(to_json(loaded))
         assert json.loads(path.read_bytes()) == broken
 
 
@@ -655,8 +639,11 @@ def test_a_tokenizer_cannot_be_half_made() -> None:
 
 
 def test_the_command_prints_the_merges_and_imports_no_hugging_face(tmp_path: Path) -> None:
-    train("bpe", ["low lower lowest"], vocab_size=260).save(tmp_path / "tokenizer.json")
-    command = [sys.executable, "-X", "importtime", "-m", "minigen.tokenizer", "low!", "--tokenizer"]
+    """A step a line, with a tokenizer.json of ours."""
+    trained = train("bpe", ["low lower lowest"], vocab_size=260)
+    (tmp_path / "tokenizer.json").write_bytes(to_json(trained))
+    code = "import sys; from minigen.files import merges; merges.main(sys.argv[1:])"
+    command = [sys.executable, "-X", "importtime", "-c", code, "low!", "--tokenizer"]
     command.append(str(tmp_path / "tokenizer.json"))
     done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
     assert done.stdout == "l | o | w | !\nlo | w | !\nlow | !\nids: 257 33\n"
@@ -665,11 +652,13 @@ def test_the_command_prints_the_merges_and_imports_no_hugging_face(tmp_path: Pat
 
 
 def test_the_command_says_in_one_line_what_is_wrong(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["", "low", "--tokenizer", str(tmp_path / "missing.json")])
-    with pytest.raises(SystemExit) as stopped, one_line_errors():
-        main()
-    shown = capsys.readouterr()
-    assert stopped.value.code == 2 and shown.out == ""
-    assert regex.fullmatch(r"error: cannot read .*missing\.json .*\n", shown.err)
+    """A file that is missing, and a word that is missing."""
+    missing = str(tmp_path / "missing.json")
+    for words, error in ((["low", "--tokenizer", missing], "cannot read .*"), ([], "no word; .*")):
+        with pytest.raises(SystemExit) as stopped, one_line_errors():
+            merges.main(words)
+        shown = capsys.readouterr()
+        assert stopped.value.code == 2 and shown.out == ""
+        assert regex.fullmatch(rf"error: {error}\n", shown.err)

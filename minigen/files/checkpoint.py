@@ -38,7 +38,7 @@ from typing import Any
 from torch import Tensor
 
 from minigen.errors import UserError
-from minigen.files import companions, hub_tokenizer, huggingface, lora, safetensors_file
+from minigen.files import companions, huggingface, lora, safetensors_file, tokenizer_files
 from minigen.files.companions import Companions
 from minigen.files.config_file import read_config, write_config
 from minigen.files.safetensors_file import Fact, TensorFile, parse_json, plain, read_file
@@ -159,8 +159,8 @@ def save(
         contents["adapter_config.json"] = _json(adapter)
         contents["adapter_model.safetensors"] = weights
     else:
-        contents = model_files(model, tokenizer, beside)
-    contents |= tokenizer_files(model, tokenizer, beside)
+        contents = files_of_model(model, tokenizer, beside)
+    contents |= files_of_tokenizer(model, tokenizer, beside)
     contents["optimizer.safetensors"] = optimizer
     contents["state.json"] = _json(state)
     try:
@@ -195,7 +195,7 @@ def load(path: Path, to_train: bool = True) -> Checkpoint:
     small: dict[str, bytes] = {}
     beside = [name for name in companions.NAMES if name in facts]
     most_of = dict.fromkeys(beside, companions.MOST_BYTES)
-    most_of["tokenizer.json"] = hub_tokenizer.MOST_BYTES
+    most_of["tokenizer.json"] = tokenizer_files.MOST_BYTES
     for name in (config_name, *others, "tokenizer.json", "state.json", *beside):
         most = most_of.get(name, MOST_JSON)
         small[name] = read_file(path / name, most)
@@ -206,7 +206,7 @@ def load(path: Path, to_train: bool = True) -> Checkpoint:
     state = _read_state(path, small["state.json"])
     where = path / "tokenizer.json"
     kept = companions.of({name: small[name] for name in beside}, theirs, str(path))
-    tokenizer = hub_tokenizer.with_companions(small["tokenizer.json"], str(where), kept)
+    tokenizer = tokenizer_files.with_companions(small["tokenizer.json"], str(where), kept)
     huggingface.check_size(tokenizer, config, str(path))
 
     tensors: dict[str, dict[str, Tensor]] = {"optimizer.safetensors": {}}
@@ -497,7 +497,7 @@ def _val_loss(path: Path) -> float:
         return float("inf")
 
 
-def model_files(
+def files_of_model(
     model: GPT, tokenizer: Tokenizer, beside: Companions
 ) -> dict[str, bytes | Mapping[str, Tensor]]:
     return {
@@ -512,12 +512,13 @@ def _config(model: GPT, tokenizer: Tokenizer, beside: Companions) -> bytes:
     return _json({**config, **beside.kept})
 
 
-def tokenizer_files(
+def files_of_tokenizer(
     model: GPT, tokenizer: Tokenizer, beside: Companions
 ) -> dict[str, bytes | Mapping[str, Tensor]]:
     end = tokenizer.controls[tokenizer.end_of_text]
     config = _json(huggingface.tokenizer_config(model.config.block_size, end))
-    return {"tokenizer.json": tokenizer.to_json(), "tokenizer_config.json": config, **beside.files}
+    content = tokenizer_files.to_json(tokenizer)
+    return {"tokenizer.json": content, "tokenizer_config.json": config, **beside.files}
 
 
 def _json(value: Any) -> bytes:

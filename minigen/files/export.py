@@ -41,7 +41,7 @@ def export(source: str | Path, folder: Path, dtype: torch.dtype | None = None) -
     lora.merge(model)
     model.to(dtype)
     of_it = (model, found.tokenizer, found.companions)
-    contents = checkpoint.model_files(*of_it) | checkpoint.tokenizer_files(*of_it)
+    contents = checkpoint.files_of_model(*of_it) | checkpoint.files_of_tokenizer(*of_it)
     try:
         folder.mkdir(parents=True)
         for name, content in contents.items():

@@ -20,12 +20,12 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from minigen.errors import UserError
-from minigen.files import adapter, companions, hub_tokenizer
+from minigen.files import adapter, companions, tokenizer_files
 from minigen.files.companions import Companions
 from minigen.files.config_file import model_type, read_config, say_of_dropout
 from minigen.files.safetensors_file import parse_json, plain, read_file
 from minigen.files.weight_files import Weights, open_weights, to_float
-from minigen.model import GPT, GPTConfig, frequencies
+from minigen.model import GPT, GPTConfig, rope_frequencies
 from minigen.system.shell import install
 from minigen.tokenizer import END_OF_TEXT, Tokenizer
 
@@ -102,7 +102,7 @@ def load(source: str | Path, dropout: float | None = None) -> Pretrained:
     folder = fetch(source)
     home = _home(folder)
     content = _config(home)
-    where = folder if hub_tokenizer.is_in(folder) else home  # an adapter may have its own
+    where = folder if tokenizer_files.is_in(folder) else home  # an adapter may have its own
     beside = companions.read(home, where, content)
     if where != home and not beside.names_class:
         raise UserError(
@@ -110,7 +110,7 @@ def load(source: str | Path, dropout: float | None = None) -> Pretrained:
             f"tokenizer_class, so that transformers reads that of {home}; name the class, or "
             "delete the adapter's tokenizer"
         )
-    tokenizer = hub_tokenizer.read(where, beside)
+    tokenizer = tokenizer_files.read(where, beside)
     if tokenizer is not None:
         check_size(tokenizer, read_config(content, str(home / "config.json")), str(folder))
     return Pretrained(folder, _model(folder, home, content, dropout), tokenizer, beside)
@@ -335,7 +335,7 @@ def check_buffers(
             continue
         held = weights.read(in_file).squeeze()
         if name.endswith("inv_freq"):
-            expected = frequencies(config, torch.device("cpu")).to(held.dtype).float()
+            expected = rope_frequencies(config, torch.device("cpu")).to(held.dtype).float()
             # As far as a format of two bytes can tell.
             same = held.shape == expected.shape and torch.allclose(
                 held.float(), expected, rtol=1e-2 if held.dtype.itemsize < 4 else 1e-5, atol=1e-7

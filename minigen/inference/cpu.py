@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minigen.inference.compile_c import compiled
-from minigen.model import GPT, Block, KVCache, RMSNorm, rotation
+from minigen.model import GPT, Block, KVCache, RMSNorm, rope_cos_sin
 from minigen.system.device import choose_dtype
 from minigen.system.threads import threads
 
@@ -102,7 +102,7 @@ class Decoder:
             with torch.no_grad():
                 logits: Tensor = self.model(ids, cache, at)
                 return logits
-        self.model.reach(T, cache)  # it fits
+        self.model.length_after(T, cache)  # it fits
         if cache.kv.shape[1] != B or cache.kv.dtype != self.cache_dtype:
             raise ValueError(f"the cache must have {B} rows of {self.cache_dtype}")
         cache.kv = cache.kv.contiguous()
@@ -225,4 +225,4 @@ def turn_table(model: GPT) -> tuple[Tensor, ...]:
     """Cosine and sine of rotary positions, (block_size, D / 2)."""
     positions = torch.arange(model.config.block_size)[None]
     half = model.config.head_dim // 2
-    return tuple(t[0, 0, :, :half].contiguous() for t in rotation(positions, model.config))
+    return tuple(t[0, 0, :, :half].contiguous() for t in rope_cos_sin(positions, model.config))

@@ -66,5 +66,5 @@ class GraphDecoder:
     def step(self, ids: Tensor, cache: KVCache) -> Tensor:
         # All of the cache is in sight, and the mask hides what is empty: shapes never change, and
         # the CPU need not wait for the GPU to learn how long the texts are. No `at`: T is 1.
-        logits: Tensor = self.model(ids, cache, end=cache.capacity)
+        logits: Tensor = self.model(ids, cache, kv_len=cache.capacity)
         return logits

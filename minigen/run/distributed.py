@@ -311,17 +311,17 @@ def scatter(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> Mappin
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """`optim.orthogonalise`, which needs whole matrices: each process takes some of them.
+    """`optim.newton_schulz`, which needs whole matrices: each process takes some of them.
 
     Args:
         matrices: (n, rows, columns); of a share, each process has some rows of all n.
     """
     if not _is_shared(matrices):
-        return optim.orthogonalise(matrices)
+        return optim.newton_schulz(matrices)
     from torch.distributed.tensor import DTensor, Shard
 
     assert isinstance(matrices, DTensor)
     mine = matrices.redistribute(placements=[Shard(0)])  # all rows of some matrices
-    done = optim.orthogonalise(mine)
+    done = optim.newton_schulz(mine)
     assert isinstance(done, DTensor)
     return done.redistribute(placements=[Shard(1)])

@@ -149,7 +149,7 @@ MUTANTS = {
         "../test_companions.py::test_a_checkpoint_keeps_what_belongs_to_its_model",
     ),
     "the model's own ends": Mutant(
-        "hub_tokenizer:_with_ends", "tokenizer.ends = companions.ends", "pass",
+        "tokenizer_files:_with_ends", "tokenizer.ends = companions.ends", "pass",
         "../test_companions.py::test_each_end_ends_a_text_and_is_not_shown",
     ),
     "a setting that is not computed": Mutant(

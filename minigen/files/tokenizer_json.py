@@ -1,0 +1,179 @@
+"""Our tokenizers as a tokenizer.json, the file of Hugging Face's `tokenizers` and `transformers`.
+
+`to_json` writes all kinds of `minigen.tokenizer`, and `read_own` reads exactly that, so that a file
+which asks for more is never half understood. GPT-2's own file is known again in any spelling.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from minigen.tokenizer import END_OF_TEXT, KINDS, PATTERN, Tokenizer
+
+# How each kind cuts a text. No two kinds cut alike, so this also tells the kind of a file.
+_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+_SPLIT = {"type": "Split", "behavior": "Isolated", "invert": False}
+_BYTES_ONLY = {**_BYTE_LEVEL, "use_regex": False}
+_PRE_TOKENIZERS: dict[str, dict[str, Any]] = {
+    "char": {**_SPLIT, "pattern": {"Regex": r"[\s\S]"}},
+    "byte": _BYTES_ONLY,
+    "bpe": {
+        "type": "Sequence",
+        "pretokenizers": [{**_SPLIT, "pattern": {"Regex": PATTERN}}, _BYTES_ONLY],
+    },
+    "gpt2": {**_BYTE_LEVEL, "use_regex": True},  # GPT-2's pattern is built in
+}
+
+# JSON holds no bytes, so a character stands for each. GPT-2's rule: the printable bytes of Latin-1
+# stand for themselves, the others, in order, are U+0100, U+0101, ... A blank becomes U+0120.
+_PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_HIDDEN = [byte for byte in range(256) if byte not in _PRINTABLE]
+_CHAR_OF_BYTE = {byte: byte for byte in _PRINTABLE} | {b: 256 + n for n, b in enumerate(_HIDDEN)}
+_BYTE_OF_CHAR = {char: byte for byte, char in _CHAR_OF_BYTE.items()}
+
+
+def _name(kind: str, token: bytes) -> str:
+    """How tokenizer.json spells `token`."""
+    return token.decode() if kind == "char" else token.decode("latin-1").translate(_CHAR_OF_BYTE)
+
+
+def _token(kind: str, name: str) -> bytes:
+    """The token that tokenizer.json spells `name`."""
+    return name.encode() if kind == "char" else token_of_name(name)
+
+
+def token_of_name(name: str) -> bytes:
+    """The bytes that GPT-2's characters spell; UnicodeEncodeError if one is none of them."""
+    if not spells_bytes(name):
+        raise UnicodeEncodeError("latin-1", name, 0, len(name), "a character stands for no byte")
+    return name.translate(_BYTE_OF_CHAR).encode("latin-1")
+
+
+def spells_bytes(name: str) -> bool:
+    """Whether each character stands for a byte."""
+    return all(ord(char) in _BYTE_OF_CHAR for char in name)
+
+
+# GPT-2's tokens, told by the fingerprint that they have with its way to cut, and the pairs that
+# OpenAI's file joins to them.
+_GPT2 = "b4ef56d20c4773bacf9c3e8aa6d30e0c9188d4f8fb3b9e57981e2ec8c964256e"
+_GPT2_MERGES = "04e3597d7996f292ca9b8b7285ca4d58a6ae171ac47d73fc7140ceb0c7a6bbc0"
+
+
+def to_json(tokenizer: Tokenizer) -> bytes:
+    """Return the tokenizer.json of one of our kinds."""
+    content = _content(tokenizer.kind, tokenizer.tokens, tokenizer.bare)
+    return json.dumps(content, ensure_ascii=False).encode("utf-8")
+
+
+def read_own(saved: dict[str, Any]) -> Tokenizer | None:
+    """Return the tokenizer whose `to_json` gives all of `saved`, or GPT-2's; None: another's."""
+    # How to cut off and to fill up texts is set anew at each call, by transformers too.
+    saved = {**saved, "truncation": None, "padding": None}
+    if saved["model"].get("type", "BPE") not in ("BPE", "WordLevel"):
+        return None
+    return _read_ours(saved) or _read_gpt2(saved)
+
+
+def _read_ours(saved: dict[str, Any]) -> Tokenizer | None:
+    kind = next((kind for kind in KINDS if _PRE_TOKENIZERS[kind] == saved["pre_tokenizer"]), None)
+    if kind is None:
+        return None
+    vocab = saved["model"]["vocab"]
+    bare = saved["post_processor"] is None
+    # All of it must be what `to_json` writes for these tokens. So nothing is damaged, and nothing
+    # asks for what `Tokenizer` does not do.
+    try:
+        tokens = [_token(kind, token) for token in sorted(vocab, key=vocab.__getitem__)]
+        ours = Tokenizer(kind, tokens, bare)
+    except ValueError:
+        return None
+    return ours if saved == _content(kind, tokens, bare) else None
+
+
+def _read_gpt2(saved: dict[str, Any]) -> Tokenizer | None:
+    """GPT-2's tokenizer, as others save it with the same content."""
+    if len(vocab := saved["model"]["vocab"]) != 50257:
+        return None
+    names = sorted(vocab, key=vocab.__getitem__)
+    try:
+        ours = Tokenizer("gpt2", [_token("gpt2", name) for name in names], bare=True)
+    except ValueError:
+        return None
+    return ours if ours.fingerprint == _GPT2 and _asks_for_no_more(saved, ours) else None
+
+
+def _asks_for_no_more(saved: dict[str, Any], gpt2: Tokenizer) -> bool:
+    """Whether a file with GPT-2's tokens also says of all else what OpenAI's says."""
+    model, added = saved["model"], saved["added_tokens"]
+    cut, begin = saved["pre_tokenizer"] or {}, saved["post_processor"] or {"type": "ByteLevel"}
+    decoder = saved["decoder"] or {}
+    merges = [" ".join(m) if isinstance(m, list) else m for m in model["merges"]]
+    own = [" ".join(m) for m in json.loads(to_json(gpt2))["model"]["merges"]]
+    digest = hashlib.sha256("\n".join(merges).encode()).hexdigest()
+    return (
+        (cut.get("type"), cut.get("add_prefix_space")) == ("ByteLevel", False)
+        and cut.get("use_regex", True)
+        and saved["normalizer"] is None
+        # Neither adds a token.
+        and (begin["type"] == "ByteLevel" or [*begin.get("single", ())] == [_TEXT])
+        and decoder.get("type") == "ByteLevel"
+        and model.get("type", "BPE") == "BPE"
+        and not any(model.get(name) for name in ("dropout", *_AFFIXES, "byte_fallback"))
+        and (digest == _GPT2_MERGES or merges == own)
+        and len(added) == 1
+        and (added[0]["content"], added[0]["id"]) == (END_OF_TEXT, gpt2.end_of_text)
+        and added[0]["special"]
+        and not any(added[0].get(name) for name in ("lstrip", "rstrip", "single_word"))
+    )
+
+
+_AFFIXES = ("continuing_subword_prefix", "end_of_word_suffix")
+_TEXT = {"Sequence": {"id": "A", "type_id": 0}}  # of a template
+
+
+def _content(kind: str, tokens: Sequence[bytes], bare: bool) -> dict[str, Any]:
+    """Return the content of tokenizer.json."""
+    names = {token: _name(kind, token) for token in tokens}
+    model: dict[str, Any] = {"vocab": {name: id for id, name in enumerate(names.values())}}
+    if kind == "char":
+        # A list of words, each one character. "<unk>" is not one of them, on purpose: so an unknown
+        # character is an error there too. It would vanish in silence from a BPE.
+        model |= {"type": "WordLevel", "unk_token": "<unk>"}
+    else:
+        model |= {"type": "BPE", "fuse_unk": False, "byte_fallback": False}
+        model |= dict.fromkeys(("dropout", "unk_token"))
+        model |= dict.fromkeys(_AFFIXES)
+        # tiktoken takes a chunk that is a token whole, and joins any two neighbours that make a
+        # token; `tokenizers` joins only listed pairs. So list all ways to halve each token.
+        model["ignore_merges"] = True
+        model["merges"] = [
+            [names[token[:i]], names[token[i:]]]
+            for token in tokens[:-1]
+            for i in range(1, len(token))
+            if token[:i] in names and token[i:] in names
+        ]
+    end_of_text = {"id": len(tokens) - 1, "content": END_OF_TEXT, "special": True}
+    end_of_text |= dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    name = {"id": END_OF_TEXT, "type_id": 0}
+    second = {"Sequence": {"id": "B", "type_id": 1}}
+    begin = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": name}, _TEXT],
+        "pair": [{"SpecialToken": name}, _TEXT, {"SpecialToken": name}, second],
+        "special_tokens": {
+            END_OF_TEXT: {"id": END_OF_TEXT, "ids": [len(tokens) - 1], "tokens": [END_OF_TEXT]}
+        },
+    }
+    return {
+        "version": "1.0",
+        **dict.fromkeys(("truncation", "padding", "normalizer")),
+        "post_processor": None if bare else begin,
+        "added_tokens": [end_of_text],
+        "pre_tokenizer": _PRE_TOKENIZERS[kind],
+        "model": model,
+        "decoder": {"type": "Fuse"} if kind == "char" else {**_BYTE_LEVEL, "use_regex": True},
+    }
