@@ -86,8 +86,6 @@ def test_each_command_has_help_under_its_own_name(
     name: str, server: Server, tmp_path: Path
 ) -> None:
     """From any folder, which may hold files of the scripts' names; --version is the same in all."""
-    if name in ("check", "export", "merges", "corpus"):
-        pytest.xfail("they get modules of their own")
     for other in ("train.py", "sample.py"):
         (tmp_path / other).write_text("raise SystemExit('another')", encoding="utf-8")
     env = {**os.environ, "PYTHONPATH": str(ROOT)}

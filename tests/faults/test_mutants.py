@@ -131,7 +131,7 @@ MUTANTS = {
         "../test_hub_tokenizer.py::test_truncation_and_padding_are_set_aside",
     ),
     "what is not byte-level is refused": Mutant(
-        "hub_tokenizer:_refuse", "if why:", "if False:",
+        "hub_tokenizer:refuse", "if why:", "if False:",
         "../test_hub_tokenizer.py::test_what_is_no_byte_level_tokenizer_is_called_by_its_name",
     ),
     "a place to cut is tried": Mutant(
@@ -157,9 +157,9 @@ MUTANTS = {
         "../test_companions.py::test_what_is_not_computed_is_refused_by_name",
     ),
     "what belongs to a model": Mutant(
-        "checkpoint:_tokenizer_files",
-        '{"tokenizer.json": tokenizer.to_json(), "tokenizer_config.json": config, **beside.files}',
-        '{"tokenizer.json": tokenizer.to_json(), "tokenizer_config.json": config}',
+        "checkpoint:files_of_tokenizer",
+        '{"tokenizer.json": content, "tokenizer_config.json": config, **beside.files}',
+        '{"tokenizer.json": content, "tokenizer_config.json": config}',
         "../test_companions.py::test_a_checkpoint_keeps_what_belongs_to_its_model",
     ),
 }  # fmt: skip
