@@ -219,11 +219,16 @@ def attention(
     The kernel never stores the (T, S) weights. Keys and values (B, Hk, S, D) may have fewer heads
     than q (B, H, T, D): each then serves H / Hk query heads in a row.
     """
-    if k.shape[1] < q.shape[1]:
-        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
-    if q.device.type == "cpu" and torch.is_grad_enabled() and q.shape[2] <= NAIVE_UP_TO:
+    on_cpu, trains = q.device.type == "cpu", torch.is_grad_enabled()
+    n_served = q.shape[1] // k.shape[1]
+    # On a GPU the kernels that share a key's head take no mask, and the formula shares none.
+    if n_served > 1 and (trains or not on_cpu):
+        k, v = (x.repeat_interleave(n_served, dim=1) for x in (k, v))
+    if on_cpu and trains and q.shape[2] <= NAIVE_UP_TO:
         return naive_attention(q, k, v, mask, dropout)
-    return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, is_causal=mask is None)
+    return F.scaled_dot_product_attention(
+        q, k, v, mask, dropout, is_causal=mask is None, enable_gqa=k.shape[1] < q.shape[1]
+    )
 
 
 def heads(x: Tensor, head_dim: int) -> Tensor:
