@@ -341,8 +341,8 @@ def test_tokens_of_parts_are_tokens_of_the_whole(seed: int, tmp_path: Path) -> N
             ours = tokenizer_files.load(tmp_path / "tokenizer.json")
             pieces = [Piece(i == 0, text[i : i + 1000]) for i in range(0, len(text), 1000)]
             chunks = [*cut_chunks(pieces, 300, ours)]
-            assert "".join(piece.text for chunk in chunks for piece in chunk) == text
-            ids = [id for chunk in chunks for id in ours.encode(chunk[0].text)]
+            assert "".join(part for chunk in chunks for part in chunk.documents) == text
+            ids = [id for chunk in chunks for id in ours.encode(chunk.documents[0])]
             whole += ids == ours.encode(text)
             assert ids == ours.encode(text) or n == 2  # uncut, a text is one word: nowhere
     assert whole >= 14

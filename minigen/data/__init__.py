@@ -86,8 +86,7 @@ def prepare(
     for text, name in ((train, "training text"), (val, "validation text")):
         if block_size and text.n_chars <= SHORT:
             chunks = cut_chunks(text.pieces(), CHUNK, tokenizer)
-            documents = [[piece.text for piece in chunk] for chunk in chunks]
-            n_tokens = sum(len(tokenizer.encode_documents(texts)) for texts in documents)
+            n_tokens = sum(len(tokenizer.encode_documents(chunk.documents)) for chunk in chunks)
             check_length(n_tokens, name, block_size)
     if is_new:
         with write_atomically(path) as temporary:

@@ -4,8 +4,8 @@
 
 `naive_tokens` says all: a stream is END_OF_TEXT, a document, END_OF_TEXT, a document, and so on.
 The rest of this file does the same for a text that is larger than memory, in several threads. So it
-encodes chunks: lists of pieces with about a million characters. They are cut where no token
-crosses; so the tokens do not depend on the chunks.
+encodes chunks of about a million characters. They are cut where no token crosses; so the tokens do
+not depend on the chunks.
 
 A stream KEY lies in the files KEY.0000.bin, KEY.0001.bin, ..., which hold nothing but ids, and in
 KEY.json, the facts about them. A shard takes its name when it is whole, and then the facts name it;
@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -81,9 +81,20 @@ def token_dtype(tokenizer: Tokenizer) -> np.dtype[np.uint16] | np.dtype[np.uint3
 # ---- documents to chunks ----
 
 
+class Chunk(NamedTuple):
+    """Documents to encode at once; the first `begins` here or continues the chunk before."""
+
+    begins: bool
+    documents: list[str]
+
+    @property
+    def n_chars(self) -> int:
+        return sum(map(len, self.documents))
+
+
 def cut_chunks(
     pieces: Iterable[Piece], size: int, tokenizer: Tokenizer | None = None
-) -> Iterator[list[Piece]]:
+) -> Iterator[Chunk]:
     """Gather and cut pieces to be encoded: `size` characters or up to twice that.
 
     The tokens of a document's pieces are those of the document, except where `size` characters have
@@ -93,23 +104,22 @@ def cut_chunks(
     Args:
         tokenizer: the tokenizer that is to encode the chunks; None: one that cuts as GPT-2's does.
     """
-    chunk, length = list[Piece](), 0  # with END_OF_TEXT before each document
+    chunk, length = Chunk(True, []), 0  # with END_OF_TEXT before each document
     for piece in pieces:
         if piece.begins:
             if length >= size:
                 yield chunk
-                chunk, length = [], 0
-            chunk.append(piece)
+                chunk, length = Chunk(True, []), 0
+            chunk.documents.append(piece.text)
             length += len(END_OF_TEXT)
         else:
-            chunk[-1] = Piece(chunk[-1].begins, chunk[-1].text + piece.text)
+            chunk.documents[-1] += piece.text
         length += len(piece.text)
-        while len(chunk[-1].text) >= size:
-            begins, text = chunk[-1]
+        while len(text := chunk.documents[-1]) >= size:
             cut = last_cut(text, size, tokenizer)
-            chunk[-1] = Piece(begins, text[:cut])
+            chunk.documents[-1] = text[:cut]
             yield chunk
-            chunk, length = [Piece(False, text[cut:])], len(text) - cut
+            chunk, length = Chunk(False, [text[cut:]]), len(text) - cut
     if length:
         yield chunk
 
@@ -127,33 +137,27 @@ def last_cut(text: str, size: int, tokenizer: Tokenizer | None) -> int:
     return size
 
 
-def n_chars_of(chunk: list[Piece]) -> int:
-    """Return the number of characters in a chunk."""
-    return sum(len(piece.text) for piece in chunk)
-
-
 # ---- chunks to shards ----
 
 
 def encode(
-    chunk: list[Piece], tokenizer: Tokenizer, token_lengths: npt.NDArray[np.int64]
+    chunk: Chunk, tokenizer: Tokenizer, token_lengths: npt.NDArray[np.int64]
 ) -> tuple[bytes, dict[str, int]]:
     """Return the token ids of a chunk, as a shard holds them, and its part of the shard's facts.
 
     Args:
         token_lengths: (V,), the bytes of each token; 0 for END_OF_TEXT.
     """
-    documents = [piece.text for piece in chunk]
-    ids = tokenizer.encode_documents(documents)  # END_OF_TEXT before each
-    if not chunk[0].begins:  # it continues the last document of the chunk before
+    ids = tokenizer.encode_documents(chunk.documents)  # END_OF_TEXT before each
+    if not chunk.begins:
         ids = ids[1:]
     counts = {
         "n_tokens": len(ids),
         "n_token_bytes": int(token_lengths.take(ids).sum()),
-        "n_chars": n_chars_of(chunk),
-        "n_documents": len(documents) - (not chunk[0].begins),
-        "n_controls": tokenizer.count_controls(documents),
-        "n_changed": tokenizer.count_changed(documents, ids),
+        "n_chars": chunk.n_chars,
+        "n_documents": len(chunk.documents) - (not chunk.begins),
+        "n_controls": tokenizer.count_controls(chunk.documents),
+        "n_changed": tokenizer.count_changed(chunk.documents, ids),
     }
     return ids.astype(token_dtype(tokenizer)).tobytes(), counts
 
@@ -174,7 +178,7 @@ def write_shards(text: Text, tokenizer: Tokenizer, path: Path) -> tuple[Shard, .
     lengths[tokenizer.end_of_text] = 0
     own = threading.local()  # tiktoken runs without Python's lock, if each thread has its tokenizer
 
-    def encoded(numbered: tuple[int, list[Piece]]) -> tuple[int, tuple[bytes, dict[str, int]]]:
+    def encoded(numbered: tuple[int, Chunk]) -> tuple[int, tuple[bytes, dict[str, int]]]:
         if not hasattr(own, "tokenizer"):
             own.tokenizer = tokenizer.copy()
         number, chunk = numbered
@@ -210,21 +214,18 @@ def write_shard(
     return Shard(**totals, sha256=digest.hexdigest())
 
 
-def chunks_from(
-    n_done: int, chunks: Iterable[list[Piece]], cache: Path
-) -> Iterator[tuple[int, list[Piece]]]:
+def chunks_from(n_done: int, chunks: Iterable[Chunk], cache: Path) -> Iterator[tuple[int, Chunk]]:
     """Leave out the chunks of the first `n_done` characters; number the others by their shard."""
     place = 0
     for chunk in chunks:
-        n_chars = n_chars_of(chunk)
-        if place < n_done < place + n_chars:
+        if place < n_done < place + chunk.n_chars:
             raise UserError(
                 f"{cache} has the beginning of these tokens, cut otherwise by another minigen; "
                 "remove that folder, whose files can all be made again"
             )
         if place >= n_done:
             yield place // SHARD, chunk
-        place += n_chars
+        place += chunk.n_chars
 
 
 def find_shards(path: Path) -> tuple[Shard, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from minigen.data.shards import cut_chunks, n_chars_of
+from minigen.data.shards import cut_chunks
 from minigen.data.text import Text, progress
 from minigen.tokenizer import Tokenizer, train_tokenizer
 
@@ -41,9 +41,8 @@ def sample(text: Text) -> Iterator[str]:
     seen = taken = 0
     with progress("choosing a sample to learn tokens from", text.n_chars, "char") as bar:
         for chunk in cut_chunks(text.pieces(), size=1 << 16):
-            n_chars = n_chars_of(chunk)
-            seen += n_chars
-            bar.update(n_chars)
+            seen += chunk.n_chars
+            bar.update(chunk.n_chars)
             if taken < share * seen:
-                taken += n_chars
-                yield from (piece.text for piece in chunk)
+                taken += chunk.n_chars
+                yield from chunk.documents
