@@ -14,6 +14,7 @@ from forks import Server
 import train
 from minigen import __main__ as dispatcher
 from minigen.corpora import NAMES, pictures, tales, tunes
+from minigen.sampling import Sampling
 from sample import SampleConfig
 from train import TrainConfig
 
@@ -80,7 +81,8 @@ def test_every_command_runs(small: bool, server: Server, tmp_path: Path) -> None
 
 def test_every_flag_is_one() -> None:
     """Flags that the text mentions exist in one of the two commands or are pip's and pytest's."""
-    known = {*TrainConfig.__dataclass_fields__, *SampleConfig.__dataclass_fields__}
+    classes = (TrainConfig, SampleConfig, Sampling)
+    known = {name for one in classes for name in one.__dataclass_fields__}
     known |= {"index"}  # pip's --index-url
     known |= {"help", "check", "nproc_per_node"}  # of any, of `minigen corpus`, of torchrun
     for flag in re.findall(r"(?<![\w-])--(\w+)", README):
