@@ -1,8 +1,10 @@
 """Train a transformer on a text: `python train.py`, or `python train.py --data my.txt`.
 
-The file is read from top to bottom: the flags; the gradient of a batch; the loss on text that the
-model never trains on; the loop. Everything that keeps a run alive, and is no part of how a model
-learns, is in minigen/run/: how a run begins and resumes, signals, memory, disks, the clock.
+In reading order: the flags, of which a first reading needs none; `naive_train`, which is all of
+training in a few lines; then the same in parts, for any machine: the gradient of a batch, the loss
+on text that the model never trains on, the loop. Everything that keeps a run alive, and is no part
+of how a model learns, is in minigen/run/: how a run begins and resumes, signals, memory, disks, the
+clock. The methods that the loop calls are in minigen/run/run.py, in the order of the calls.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -28,6 +29,7 @@ from minigen.data import TokenFile
 from minigen.evaluation.text import validation_windows
 from minigen.loss import next_token_loss
 from minigen.model import GPT
+from minigen.optim import Optimizer
 from minigen.run import distributed
 from minigen.run.run import Run
 from minigen.run.start import start
@@ -55,9 +57,9 @@ class TrainConfig:
     n_head: int = 0  # attention heads in each block
     n_embd: int = 0  # width of the residual stream
     block_size: int = 0  # tokens that the model can look back on
-    dropout: float | None = None  # none: 0.1 for a short text, except in a tiny model, or 0
+    dropout: float | None = None  # none: 0.1 for a short text (0 in a tiny model), else 0
     # --- how long ---
-    minutes: float = 0.0  # for the whole command; 0: 2, or 3 for pictures or tunes, 6 for several
+    minutes: float = 0.0  # for the whole command; 0: 2; 3 for pictures or tunes; 6 for both
     max_steps: int = 0  # the number of steps; 0: all that fit into --minutes
     # --- how ---
     batch_size: int = 0  # sequences in a step
@@ -88,29 +90,48 @@ class TrainConfig:
     threads: int = 0  # 0: one for each core that other programs leave free
 
 
+def naive_train(model: GPT, tokens: TokenFile, optimizer: Optimizer, config: TrainConfig) -> None:
+    """Train a model: the idea of this file, for one process and a batch that fits into memory.
+
+    `train` takes the same steps, and in addition varies the learning rate, evaluates and saves.
+    """
+    for step in range(config.max_steps):
+        windows = range(step * config.batch_size, (step + 1) * config.batch_size)
+        x, y = tokens.windows(config.seed, windows, config.block_size)  # (B, T) each
+        # How surprising is each next token, in the mean?
+        loss = next_token_loss(model(x), y) / y.numel()
+        # Which way does each weight make that worse? Move it the other way.
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step(config.learning_rate)
+
+
+# ---- the same for any machine ----
+
+
 def accumulate_gradients(
     model: nn.Module, tokens: TokenFile, config: TrainConfig, step: int, n_micro_batches: int
 ) -> Tensor:
     """Add the gradient of a batch's mean loss to the parameters; return that loss, a scalar.
 
     The batch is computed in micro-batches whose gradients add up, so memory does not bound its
-    size, and several processes (ranks) can share it. All randomness follows from the seed, the step
-    and the micro-batch: the windows of text and, through `manual_seed`, dropout.
+    size. With torchrun, several processes (ranks) each compute some of the micro-batches. All
+    randomness follows from the seed, the step and the micro-batch: the windows of text and, through
+    `manual_seed`, dropout.
     """
-    samples = np.arange(step * config.batch_size, (step + 1) * config.batch_size)
-    micro_batches = list(enumerate(np.array_split(samples, n_micro_batches)))
+    windows = np.arange(step * config.batch_size, (step + 1) * config.batch_size)
+    micro_batches = list(enumerate(np.array_split(windows, n_micro_batches)))
     batch_loss = torch.zeros((), device=config.device)
-    for number, ids in distributed.my_share(micro_batches, model):
+    for number, part in distributed.my_share(micro_batches, model):
         key = np.random.SeedSequence((config.seed, step, number)).generate_state(1)[0]
         torch.manual_seed(int(key))
-        x, y = tokens.windows(config.seed, ids, config.block_size)  # (b, T) each
+        x, y = tokens.windows(config.seed, part, config.block_size)  # (b, T) each
         with autocast(config.device, config.dtype):
             logits = model(x.to(config.device))  # (b, T, V)
         # Divide by the targets of the whole batch, not of the micro-batch: then the losses add up
         # to the batch's mean, and the gradients to its gradient.
         n_targets = config.batch_size * config.block_size
         loss = next_token_loss(logits, y.to(config.device)) / n_targets
-        # DDP averages gradients over the ranks; times the number of ranks, the mean is the sum.
+        # PyTorch averages gradients over the ranks; times their number, the mean is the sum.
         (loss * distributed.size()).backward()  # type: ignore[no-untyped-call]
         batch_loss += loss.detach()
     return distributed.all_reduce_sum(batch_loss)
@@ -138,7 +159,7 @@ def evaluate(
         with autocast(config.device, config.dtype):
             logits = model(x.to(config.device))  # (B, T, V)
         total += next_token_loss(logits, y.to(config.device)).item()
-        count += int((y >= 0).sum())  # the others were targets of an earlier window
+        count += int((y >= 0).sum())  # the other targets, -1, were scored in an earlier window
     model.train()
     sums = distributed.all_reduce_sum(torch.tensor((total, count), dtype=torch.float64))
     return float(sums[0] / sums[1])
@@ -146,25 +167,24 @@ def evaluate(
 
 def train(run: Run) -> None:
     """Take steps downhill; now and then evaluate the model and save it."""
-    config, model, optimizer = run.config, run.model, run.optimizer
-    gradient = partial(accumulate_gradients, run.ddp_model, run.text.train_tokens, config)
+    config, model, tokens = run.config, run.model, run.text.train_tokens
 
     for step in run.steps():  # up to --max_steps, or all that fit into --minutes
         # How wrong is the model on this batch, and which way does each weight have to move?
-        loss = run.within_memory(partial(gradient, step))
+        loss = run.within_memory(accumulate_gradients, run.ddp_model, tokens, config, step)
 
         # A gradient far longer than usual is scaled down: one odd batch must not undo the rest.
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf)
 
         # A step: short at first (warm-up), then long, then shorter and shorter (cooldown).
         learning_rate = config.learning_rate * run.schedule.share(step)
-        if run.is_finite(loss, grad_norm):  # else the run stops, or skips this step
-            optimizer.step(learning_rate)
-        run.log(loss, grad_norm, learning_rate)
+        if run.accepts(loss, grad_norm):  # else they are not finite: skip this step, or stop
+            run.optimizer.step(learning_rate)  # and clear the gradients
+        run.end_step(loss, grad_norm, learning_rate)  # count and log the step, plan the next
 
         # Now and then: how wrong is the model on text that it never trains on? Keep its weights.
         if run.is_evaluation_due:
-            run.save(val_loss=run.evaluate())
+            run.save(val_loss=run.validate(evaluate))
 
 
 def main(argv: Sequence[str] | None = None, started: float | None = None) -> int:
@@ -176,13 +196,14 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
     """
     note = f"Corpora and caches are kept in {data_folder()}; MINIGEN_DATA names another folder."
     flags = parse(TrainConfig, argv, words="data", note=note)
-    with start(flags, evaluate, started) as run:
+    with start(flags, started) as run:  # run.config: the flags, with all that was left open settled
+        run.begin(evaluate)
         train(run)
-        run.finish()
+        run.finish(evaluate)
     return run.exit_code
 
 
 if __name__ == "__main__":
     with one_line_errors(), distributed.one_voice():
         code = main(started=STARTED)
-    sys.exit(code)
+    sys.exit(code)  # after all ranks have come to the end

@@ -19,7 +19,7 @@ def around_gradients(hook: Hook) -> Callable[..., Any]:
     """
     original = Run.within_memory
 
-    def within_memory(self: Run, attempt: Callable[[int], Tensor]) -> Tensor:
-        return hook(self, lambda: original(self, attempt))
+    def within_memory(self: Run, compute: Callable[..., Tensor], *args: Any) -> Tensor:
+        return hook(self, lambda: original(self, compute, *args))
 
     return within_memory

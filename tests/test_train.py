@@ -36,14 +36,16 @@ from minigen.files import checkpoint
 from minigen.inference.engine import load
 from minigen.loss import LOGITS_BYTES
 from minigen.model import GPT, GPTConfig
+from minigen.optim import Optimizer
 from minigen.run import clock as clock_module
-from minigen.run.config import resolve
+from minigen.run.config import new_shape, resolve
 from minigen.run.log import read_metrics
 from minigen.run.memory import count_micro_batches
 from minigen.run.run import Run as RunInProgress
 from minigen.run.signals import SIGNALS
+from minigen.system.places import data_folder
 from minigen.tokenizer import Tokenizer
-from train import TrainConfig, accumulate_gradients, evaluate
+from train import TrainConfig, accumulate_gradients, evaluate, naive_train
 
 pytestmark = pytest.mark.usefixtures("signals")
 ROOT = Path(train.__file__).parent
@@ -120,6 +122,22 @@ def test_validation_loss_is_the_mean_over_every_token(parts: Any) -> None:
     mean = sum(losses) / len(losses)
     assert evaluate(model, val_tokens, config, 1) == pytest.approx(mean, rel=1e-5)
     assert model.training
+
+
+def test_the_loop_takes_the_steps_of_naive_train(run: Run) -> None:
+    """Where the learning rate is constant and no gradient is scaled, to the bit."""
+    flags = "--max_steps 5 --warmup_steps 0 --cooldown 0 --grad_clip 0 --dropout 0"
+    last = checkpoint.load_newest(run(f"{flags} --gradient_accumulation_steps 1"))
+    saved = last.state["config"]
+    config = TrainConfig(**{**saved, "data": tuple(saved["data"]), "old_data": ()})
+    corpus = corpora.find(config.data, data_folder(), config.separator)
+    _, tokens, _ = prepare(corpus, last.tokenizer, "", 0, data_folder() / "cache")
+    torch.manual_seed(config.seed)
+    model = GPT(new_shape(last.tokenizer.n_vocab, config)).train()
+    optimizer = Optimizer(model.named_parameters(), True, config.weight_decay)
+    naive_train(model, tokens, optimizer, config)
+    wanted = dict(last.model().named_parameters())
+    assert all(p.equal(wanted[name]) for name, p in model.named_parameters())
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ MAX_SKIPPED = 20  # steps of a run without finite gradients, with --on_nan skip
 SHOWING = 0.5  # seconds that an evaluation takes besides: a sample, a plot, a checkpoint
 
 Result = TypeVar("Result")
-Evaluate = Callable[[GPT, TokenFile, "TrainConfig", int, int | None], float]
+Evaluate = Callable[[GPT, TokenFile, "TrainConfig", int, int], float]  # train.py's `evaluate`
 
 
 class Stopped(Exception):
@@ -67,7 +67,6 @@ class Run:
     optimizer: Optimizer
     companions: Companions | None  # other files of the base model, which its checkpoints keep
     base: dict[str, Any] | None  # facts about the model that is fine-tuned, if one is
-    evaluate_tokens: Evaluate  # train.py's
     report: Report
     clock: Clock
     signals: StopSignal
@@ -89,6 +88,17 @@ class Run:
     def max_steps(self) -> int:
         """The number of steps; 0 while it is not known yet."""
         return self.schedule.max_steps
+
+    def begin(self, evaluate: Evaluate) -> None:
+        """Evaluate the model before its first step; log a base model's loss on its old text."""
+        if self.step == 0:
+            self.validate(evaluate)
+        if self.base and "before" not in self.base:
+            self.base["before"] = self._knowledge(evaluate, self.model)
+        if self.clock.seconds is not None:
+            self._timed_loss(evaluate)  # only to time it: the first one included start-up costs
+            self.clock.pause = self.clock.evaluating + SHOWING
+        self._evaluated = 0
 
     def steps(self) -> Iterator[int]:
         """Yield the number of each step: up to --max_steps, or all that fit into --minutes.
@@ -115,11 +125,11 @@ class Run:
             self.thread_counts.append([self.step, number])
             self.report.threads(self.step, number, threads)
 
-    def within_memory(self, attempt: Callable[[int], Result]) -> Result:
-        """Call `attempt(n_micro_batches)`; where memory runs out, call it with twice as many."""
+    def within_memory(self, compute: Callable[..., Result], *args: Any) -> Result:
+        """Return `compute(*args, n_micro_batches)`; if memory runs out, try with twice as many."""
         while True:
             try:
-                return attempt(self.n_micro_batches)
+                return compute(*args, self.n_micro_batches)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -130,10 +140,10 @@ class Run:
                 f"{self.n_micro_batches}, the same batch"
             )
 
-    def is_finite(self, loss: Tensor, grad_norm: Tensor) -> bool:
-        """Return whether a step may be taken: the loss and the gradient are finite numbers.
+    def accepts(self, loss: Tensor, grad_norm: Tensor) -> bool:
+        """Return True if the loss and the gradient are finite, so that a step may be taken.
 
-        If not, the run stops before its weights are spoilt, or skips the step, as --on_nan says.
+        Otherwise skip the step, or end the run before its weights are spoilt, as --on_nan says.
         Both numbers are of the whole batch, so all ranks decide alike.
         """
         norm = distributed.full_tensor(grad_norm)
@@ -148,8 +158,8 @@ class Run:
         self.model.zero_grad(set_to_none=True)
         return False
 
-    def log(self, loss: Tensor, grad_norm: Tensor, learning_rate: float) -> None:
-        """Count the step and log it; then plan how many more there are, and when to evaluate."""
+    def end_step(self, loss: Tensor, grad_norm: Tensor, learning_rate: float) -> None:
+        """Count the step and log it; plan how many more there are, and whether to evaluate now."""
         config = self.config
         self.step += 1
         seconds = time.perf_counter() - self._began
@@ -187,23 +197,23 @@ class Run:
         n_tokens = self.text.val_tokens.n_tokens
         return n_tokens / min(n_tokens, self.config.eval_tokens)
 
-    def evaluate(self) -> float:
-        """Measure the loss on validation text, and log it with a sample; in nats/token."""
+    def validate(self, evaluate: Evaluate) -> float:
+        """Return the loss on validation text, in nats/token; log it with a sample."""
         self._evaluated, self._began = self.step, time.perf_counter()
-        val_loss = self.measure()
+        val_loss = self._timed_loss(evaluate)
         self.report.evaluation(self.step, val_loss, self._sample(self.model))
         return val_loss
 
-    def measure(self) -> float:
+    def _timed_loss(self, evaluate: Evaluate) -> float:
         """Return the loss on validation text, and note how long that takes."""
-        began = time.perf_counter()
-        val_loss = self._loss(self.model, self.text.val_tokens, self.config.eval_tokens)
+        began, limit = time.perf_counter(), self.config.eval_tokens
+        val_loss = self._loss(evaluate, self.model, self.text.val_tokens, limit)
         self.clock.evaluating = time.perf_counter() - began
         return val_loss
 
-    def _loss(self, model: GPT, tokens: TokenFile, limit: int | None) -> float:
+    def _loss(self, evaluate: Evaluate, model: GPT, tokens: TokenFile, limit: int) -> float:
         with eager(self.is_compiled):
-            return self.evaluate_tokens(model, tokens, self.config, self.n_micro_batches, limit)
+            return evaluate(model, tokens, self.config, self.n_micro_batches, limit)
 
     def _sample(self, model: GPT) -> str:
         with eager(self.is_compiled):
@@ -251,30 +261,13 @@ class Run:
         if losses:
             self.clock.pause = time.perf_counter() - self._began
 
-    def save_before_error(self) -> None:
-        """Save what was learnt when the loop ends with an error, such as a text that is gone."""
-        is_saved = (self.folder / f"step-{self.step:06d}").exists()
-        if self.signals.waits and distributed.size() == 1 and not is_saved:
-            self.save()
-
-    def begin(self) -> None:
-        """Show the untrained model, and measure what fine-tuning begins with."""
-        if self.step == 0:
-            self.evaluate()
-        if self.base and "before" not in self.base:
-            self.base["before"] = self._knowledge()
-        if self.clock.seconds is not None:
-            self.measure()  # only to time it: the first evaluation included start-up costs
-            self.clock.pause = self.clock.evaluating + SHOWING
-        self._evaluated = 0
-
-    def _knowledge(self, model: GPT | None = None) -> dict[str, Any]:
-        """Return what fine-tuning changes: a sample, and the loss on a text that was known."""
-        model, tokens = model or self.model, self.text.old_tokens or self.text.val_tokens
-        old_loss = self._loss(model, tokens, self.config.eval_tokens)
+    def _knowledge(self, evaluate: Evaluate, model: GPT) -> dict[str, Any]:
+        """Return a sample, and the loss on a text that the base model knew: both change."""
+        tokens = self.text.old_tokens or self.text.val_tokens
+        old_loss = self._loss(evaluate, model, tokens, self.config.eval_tokens)
         return {"sample": self._sample(model), "old_loss": old_loss}
 
-    def finish(self) -> None:
+    def finish(self, evaluate: Evaluate) -> None:
         """Report the best model's loss on all validation text, and what to do with the model."""
         config, report, text = self.config, self.report, self.text
         best = checkpoint.load_best(self.folder)
@@ -282,9 +275,11 @@ class Run:
         distributed.distribute(model, config.device, config.dtype, config.fsdp)
         n_parts = distributed.broadcast(self.clock.affordable(self._n_parts))
         limit, n_tokens = round(n_parts * config.eval_tokens), text.val_tokens.n_tokens
-        report.final(best.step, self._loss(model, text.val_tokens, limit), limit, n_tokens)
+        val_loss = self._loss(evaluate, model, text.val_tokens, limit)
+        report.final(best.step, val_loss, limit, n_tokens)
         if self.base:
-            report.before_and_after(best.step, self.base["before"], self._knowledge(model))
+            after = self._knowledge(evaluate, model)
+            report.before_and_after(best.step, self.base["before"], after)
         if self.clock.seconds is not None:
             n_trained = self.step * config.batch_size * config.block_size
             found = far_from_done(
@@ -298,3 +293,9 @@ class Run:
         now = command("sample", "--run", self.folder)
         report.say(f"done: {best.path}, {self.folder / 'loss.png'}. Now: {now}")
         report.close()
+
+    def save_before_error(self) -> None:
+        """Save what was learnt when the loop ends with an error, such as a text that is gone."""
+        is_saved = (self.folder / f"step-{self.step:06d}").exists()
+        if self.signals.waits and distributed.size() == 1 and not is_saved:
+            self.save()

@@ -30,7 +30,7 @@ from minigen.run.compile import compile_blocks, compiling_pays
 from minigen.run.config import as_utf8, fit_to, merge, new_shape, resolve, separator_of
 from minigen.run.log import Report
 from minigen.run.memory import count_micro_batches
-from minigen.run.run import Evaluate, Run, Stopped
+from minigen.run.run import Run, Stopped
 from minigen.run.signals import StopSignal
 from minigen.run.text import find_text
 from minigen.system.device import autocast, keep_memory
@@ -44,12 +44,11 @@ KEEPS_MEMORY = 2**22  # parameters; a larger model's steps take long anyway, and
 
 
 @contextlib.contextmanager
-def start(flags: TrainConfig, evaluate: Evaluate, started: float | None = None) -> Iterator[Run]:
+def start(flags: TrainConfig, started: float | None = None) -> Iterator[Run]:
     """Yield a run that is ready for its first step; afterwards free its folder for others.
 
     Args:
         flags: as they were given; whatever was left open is settled here.
-        evaluate: train.py's function that measures the loss on a text.
         started: when the command began, by `time.perf_counter`; None: now.
 
     Raises `UserError` for a fault that the user can mend, before the run has a folder where that is
@@ -60,9 +59,8 @@ def start(flags: TrainConfig, evaluate: Evaluate, started: float | None = None) 
         raise UserError("--minutes and --max_steps both say how long to train; give one of them")
     with contextlib.ExitStack() as held:
         signals = StopSignal(held)
-        run = _prepare(as_utf8(flags), evaluate, clock, signals, held)
+        run = _prepare(as_utf8(flags), clock, signals, held)
         try:
-            run.begin()
             yield run
         except Stopped as stop:
             run.exit_code = stop.code
@@ -90,7 +88,6 @@ class Origin:
 
 def _prepare(
     flags: TrainConfig,
-    evaluate: Evaluate,
     clock: Clock,
     signals: StopSignal,
     held: contextlib.ExitStack,
@@ -157,8 +154,8 @@ def _prepare(
     )
     companions = begins_with.companions if begins_with else None
     run = Run(
-        config, folder, text, model, ddp_model, optimizer, companions, facts, evaluate, report,
-        clock, signals, step, schedule, n_micro_batches, False, n_skipped, thread_counts,
+        config, folder, text, model, ddp_model, optimizer, companions, facts, report, clock,
+        signals, step, schedule, n_micro_batches, False, n_skipped, thread_counts,
     )  # fmt: skip
     _settle_compile(run)
     _introduce(run)

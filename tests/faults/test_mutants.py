@@ -52,7 +52,7 @@ MUTANTS = {
         "test_damage.py::test_every_damage_is_named_and_passed_over",
     ),
     "the finite check": Mutant(
-        "run.run:Run.is_finite", "bool((loss.isfinite() & norm.isfinite()).item())", "True",
+        "run.run:Run.accepts", "bool((loss.isfinite() & norm.isfinite()).item())", "True",
         "test_signals.py::test_what_is_no_number_is_not_learnt",
     ),
     "the lock": Mutant(
