@@ -87,10 +87,7 @@ class Origin:
 
 
 def _prepare(
-    flags: TrainConfig,
-    clock: Clock,
-    signals: StopSignal,
-    held: contextlib.ExitStack,
+    flags: TrainConfig, clock: Clock, signals: StopSignal, held: contextlib.ExitStack
 ) -> Run:
     """Return the run that the flags mean, with its text, its model and its optimiser."""
     distributed.join(flags.device)
@@ -98,24 +95,17 @@ def _prepare(
         distributed.wait()  # for rank 0, which makes the run's folder and the tokens
 
     # Where does the run begin?
-    origin, config = _find_origin(_restarted(flags), held)
-    config = resolve(config)
-    if config.threads:
-        threads.fix(config.threads)
+    origin, asked = _find_origin(_restarted(flags), held)
+    if asked.threads:
+        threads.fix(asked.threads)
 
     # The text, as tokens, and the settings that depend on it.
-    last, base = origin.last, origin.base
-    begins_with = last or base
-    settings = _settings_of_old_text(origin, config)
+    last, begins_with = origin.last, origin.last or origin.base
+    settings = _settings_of_old_text(origin, asked)
     tokenizer = begins_with.tokenizer if begins_with else None
-    text, config = find_text(config, flags.block_size, tokenizer, origin.state, settings)
+    text, config = find_text(asked, flags.block_size, tokenizer, origin.state, settings)
     n_vocab = text.tokenizer.n_vocab
     n_micro_batches = count_micro_batches(config, n_vocab)
-    if config.dropout is None:  # a short text is read many times; dropout keeps a model from
-        # learning it by heart
-        is_short = text.train_tokens.n_tokens < 1_000_000
-        often = base is None and config.size != "tiny" and is_short
-        config = dataclasses.replace(config, dropout=0.1 if often else 0.0)
     if last is not None and last.state["content"] != text.content:
         raise UserError(
             f"{origin.folder} was trained on another text; give its --data, or start a new run"
@@ -177,9 +167,9 @@ def _restarted(flags: TrainConfig) -> TrainConfig:
 
 
 def _find_origin(flags: TrainConfig, held: contextlib.ExitStack) -> tuple[Origin, TrainConfig]:
-    """Find what --init_from means, and return it with the configuration that fits it."""
+    """Find the model that --init_from names; return it with the configuration that fits it."""
     if flags.init_from == "scratch":
-        return Origin(), flags
+        return Origin(), resolve(flags)
     if flags.init_from == "resume":
         folder = checkpoint.find_run(flags.out_dir, flags.name)
         if distributed.is_first():
@@ -189,7 +179,8 @@ def _find_origin(flags: TrainConfig, held: contextlib.ExitStack) -> tuple[Origin
         config = merge(flags, last.state["config"])
         began_in = last.state.get("folder", "")
         data, old_data = (corpora.given_in(began_in, d) for d in (config.data, config.old_data))
-        return Origin(folder, last), dataclasses.replace(config, data=data, old_data=old_data)
+        found = dataclasses.replace(config, data=data, old_data=old_data)
+        return Origin(folder, last), resolve(found)
     source = checkpoint.find(flags.init_from, flags.out_dir)
     base = load(source, flags.dropout or 0.0)
     if flags.lora_rank and (base.path / "adapter_config.json").exists():
@@ -201,7 +192,7 @@ def _find_origin(flags: TrainConfig, held: contextlib.ExitStack) -> tuple[Origin
         )
     # A name on the hub loads everywhere, as no path does.
     name = source if isinstance(source, str) else str(base.path.resolve())
-    return Origin(base=base, base_name=name), fit_to(flags, base)
+    return Origin(base=base, base_name=name), resolve(fit_to(flags, base))
 
 
 def _settings_of_old_text(origin: Origin, config: TrainConfig) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def find_text(
         saved: the state of the checkpoint that resumes; None: the run is new.
         settings: the configuration that the base model was trained with; empty: it is not known.
 
-    Returns the text, and the configuration with the text's separator and block size.
+    Returns the text, and the configuration with its separator, block size and dropout.
     Raises `UserError` if the text cannot be read or is too short.
     """
     links = saved is None or bool(saved.get("links", False))  # the first runs followed no links
@@ -100,11 +100,16 @@ def find_text(
     old_tokens = None
     if config.old_data:
         old_tokens = _old_tokens(config.old_data, tokenizer, settings, most_chars)
+    dropout = config.dropout
+    if dropout is None:
+        # A short text is read many times; dropout keeps a model from learning it by heart.
+        is_short = is_new and train_tokens.n_tokens < 1_000_000
+        dropout = 0.1 if is_short and config.size != "tiny" else 0.0
     text = Text(
         tokenizer, train_tokens, val_tokens, old_tokens, start, corpus.floor,
         corpus.separator_bytes, corpus.name, notes, most_chars, links,
     )  # fmt: skip
-    return text, dataclasses.replace(config, separator=separator, block_size=room)
+    return text, dataclasses.replace(config, separator=separator, block_size=room, dropout=dropout)
 
 
 def _old_tokens(
