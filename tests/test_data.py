@@ -28,7 +28,7 @@ from digests import digests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from minigen import corpora, data
+from minigen import corpora
 from minigen.corpora import Corpus
 from minigen.data import (
     TokenFile,
@@ -38,15 +38,19 @@ from minigen.data import (
     opening,
     prepare,
     scan,
+    text_range,
     vocabulary,
     write_tokens,
 )
+from minigen.data import cache as caching
 from minigen.data import shards as sharding
 from minigen.data import text as reading
 from minigen.data.batches import naive_sliding, naive_windows
-from minigen.data.shards import naive_tokens
-from minigen.data.text import hold_out, read_text, split_documents
+from minigen.data.text import naive_documents, read_text, split_documents
+from minigen.data.text_range import TextRange, hold_out
+from minigen.data.tokens import naive_tokens
 from minigen.errors import UserError
+from minigen.loss import NOT_SCORED
 from minigen.tokenizer import END_OF_TEXT, Tokenizer, train_tokenizer
 
 BYTE = train_tokenizer("byte", [])
@@ -99,7 +103,7 @@ def made(
     return prepare(source, tokenizer, "none", 0, folder / "cache")[1]
 
 
-def encoded(text: reading.Text, tokenizer: Tokenizer) -> list[int]:
+def encoded(text: TextRange, tokenizer: Tokenizer) -> list[int]:
     """The stream of `text`, which no cache holds."""
     with tempfile.TemporaryDirectory() as cache:
         return ids(write_tokens(text, tokenizer, Path(cache), "text"))
@@ -265,16 +269,15 @@ def test_a_cache_folder_that_cannot_be_written_is_said_in_one_line(tmp_path: Pat
     chunk=st.integers(1, 9),
 )
 @many
-def test_documents_are_those_of_the_whole_text(text: str, separator: str, chunk: int) -> None:
-    """Wherever chunks end, also in a separator: what split() gives, without newlines around it."""
+def test_documents_are_the_naive_ones(text: str, separator: str, chunk: int) -> None:
+    """Wherever chunks end, also in a separator: those of the whole text, split at once."""
     chunks = [text[i : i + chunk] for i in range(0, len(text), chunk)]
     documents: list[str] = []
     for begins, piece in split_documents(chunks, separator):
         assert piece
         documents += [""] if begins else []
         documents[-1] += piece
-    stripped = [document.strip("\n") for document in text.split(separator)]
-    assert documents == [document for document in stripped if document]
+    assert documents == naive_documents(text, separator)
 
 
 def test_endless_newlines_do_not_wait_in_memory() -> None:
@@ -404,7 +407,7 @@ def test_held_out_text_of_many_files_begins_in_the_midst_of_one(tmp_path: Path) 
     files = tuple(put(tmp_path, letter * 4, letter) for letter in "abcde")
     with in_chunks(2):
         _, held_out = hold_out(scan(files, None), 0.3)
-        assert [*held_out.pieces()] == [(True, "dd"), (True, "ee"), (False, "ee")]
+        assert [*held_out.parts()] == [(True, "dd"), (True, "ee"), (False, "ee")]
     _, train, val = prepare(Files(files), BYTE, "byte", 0, tmp_path / "cache", val_fraction=0.3)
     assert ids(train) == [256, *b"aaaa", 256, *b"bbbb", 256, *b"cccc", 256, *b"dd"]
     assert ids(val) == [256, *b"dd", 256, *b"eeee"]
@@ -490,13 +493,14 @@ def test_threads_and_shards_change_nothing(
     whole = ids(files[4])
     documents = text.split(separator) if separator else [text]
     assert whole == naive_tokens(filter(None, documents), BPE)
+    numbers = range(60, 80)
     for file in files[:4]:
         assert ids(file) == whole
         assert (file.n_tokens, file.n_bytes) == (files[4].n_tokens, files[4].n_bytes)
         assert file.n_documents == files[4].n_documents
         for block_size in (16, 200, len(whole) - 1):
             for mine, other in (
-                (file.batch(0, 3, 20, block_size), files[4].batch(0, 3, 20, block_size)),
+                (file.windows(0, numbers, block_size), files[4].windows(0, numbers, block_size)),
                 *zip(file.sliding(block_size, 8), files[4].sliding(block_size, 8), strict=True),
             ):
                 assert torch.equal(mine[0], other[0]) and torch.equal(mine[1], other[1])
@@ -563,7 +567,7 @@ def test_shards_of_something_else_are_never_taken(tmp_path: Path, change: str) -
         if change == "text":
             text = text[:-2] + "?\n"
             scanned = scan([put(tmp_path, text)], None)
-        with mock.patch.object(data, "FORMAT", 2 if change == "version" else data.FORMAT):
+        with mock.patch.object(caching, "FORMAT", 2 if change == "version" else caching.FORMAT):
             file = write_tokens(scanned, tokenizer, cache, "text")
     assert tokenizer.decode(ids(file)[1:]) == text
     assert contents(cache).items() >= begun.items()
@@ -743,7 +747,7 @@ kind, separator, cache, *paths = sys.argv[1:]
 for path in paths:
     text = Source(train=(Path(path),), val=(), separator=separator or None)
     _, train, val = prepare(text, None, kind, 1024, Path(cache))
-    train.batch(0, 0, 8, 256), next(val.sliding(256, 8, limit=1000))
+    train.windows(0, range(8), 256), next(val.sliding(256, 8, limit=1000))
     print(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 """
 linux = pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the peak")
@@ -813,7 +817,7 @@ def test_any_corpus_comes_back_from_its_tokens_or_is_refused_in_one_line(
             tokenizer, *streams = prepare(source, None, kind, 260, Path(cache))
             stream = [id for file in streams for id in ids(file) if id != tokenizer.end_of_text]
             for file in streams:
-                x, y = file.batch(0, 0, 2, 4)
+                x, y = file.windows(0, range(2), 4)
                 assert torch.equal(x[:, 1:], y[:, :-1])
         except UserError as error:
             assert "\n" not in str(error)
@@ -871,19 +875,19 @@ def test_windows_go_round_the_circle(stream: TokenFile) -> None:
     assert (circle[-2], circle[-1]) in {*zip(inputs, targets, strict=True)}  # the last is a target
 
 
-def test_a_batch_is_a_function_of_seed_and_step(stream: TokenFile) -> None:
-    """Whatever was drawn before, and in another process, seed and step alone decide."""
-    batch = stream.batch(5, 9, 4, 16)
-    for seed, step in ((5, 0), (1, 9), (5, 10), (5, 999)):
-        assert not torch.equal(stream.batch(seed, step, 4, 16)[0], batch[0])
+def test_a_batch_is_a_function_of_the_seed_and_its_numbers(stream: TokenFile) -> None:
+    """Whatever was drawn before, and in another process, these alone decide."""
+    batch = stream.windows(5, range(36, 40), 16)
+    for seed, first in ((5, 0), (1, 36), (5, 40), (5, 3996)):
+        assert not torch.equal(stream.windows(seed, range(first, first + 4), 16)[0], batch[0])
     torch.manual_seed(1)
     np.random.seed(1)
     batches.shuffle.cache_clear()
-    again = stream.batch(5, 9, 4, 16)
+    again = stream.windows(5, range(36, 40), 16)
     assert torch.equal(again[0], batch[0])
     assert torch.equal(again[1], batch[1])
     again[0].zero_()  # a batch is the caller's own
-    assert torch.equal(stream.batch(5, 9, 4, 16)[0], batch[0])
+    assert torch.equal(stream.windows(5, range(36, 40), 16)[0], batch[0])
 
 
 def test_the_order_of_an_epoch_never_changes() -> None:
@@ -902,10 +906,10 @@ def test_epochs_and_seeds_are_shuffled_differently() -> None:
 def test_shares_of_a_batch_are_the_batch(stream: TokenFile) -> None:
     """Two ranks with two micro-batches each see what one process sees, across epochs too."""
     for step in range(6):  # 12 windows make 10 in an epoch
-        x, y = stream.batch(0, step, 12, 10)
-        sample = np.arange(step * 12, (step + 1) * 12)
+        numbers = np.arange(step * 12, (step + 1) * 12)
+        x, y = stream.windows(0, numbers, 10)
         shares = [
-            stream.windows(0, sample[rank::2][part], 10)
+            stream.windows(0, numbers[rank::2][part], 10)
             for rank in (0, 1)
             for part in (slice(0, 3), slice(3, 6))
         ]
@@ -918,7 +922,7 @@ def test_a_text_shorter_than_a_block_is_refused_with_its_length(stream: TokenFil
     assert stream.n_windows(102) == 1
     for draw in (
         lambda: stream.n_windows(103),
-        lambda: stream.batch(0, 0, 1, 103),
+        lambda: stream.windows(0, range(1), 103),
         lambda: next(stream.sliding(103, 1)),
     ):
         with pytest.raises(UserError, match=r"training text has only 103 tokens.* 104;.*smaller"):
@@ -927,14 +931,14 @@ def test_a_text_shorter_than_a_block_is_refused_with_its_length(stream: TokenFil
 
 def test_a_stream_that_is_cut_short_in_use_is_said_in_one_line(stream: TokenFile) -> None:
     """Never a bus error, which a memory map gives, nor tokens that were not there."""
-    before = stream.batch(0, 0, 8, 16)
+    before = stream.windows(0, range(8), 16)
     (shard,) = shards(stream)
     content, kept = shard.read_bytes(), shard.with_name("kept")
     os.link(shard, kept)
     shard.unlink()  # removed, or replaced: the open file stays
-    assert torch.equal(stream.batch(0, 0, 8, 16)[0], before[0])
+    assert torch.equal(stream.windows(0, range(8), 16)[0], before[0])
     with pytest.raises(UserError, match="cannot read"):
-        replace(stream).batch(0, 1, 8, 16)
+        replace(stream).windows(0, range(8, 16), 16)
     for damage in (b"\xff" * len(content), content[:-4]):
         kept.write_bytes(damage)
         with pytest.raises(UserError, match="cut short or written over"):
@@ -953,7 +957,7 @@ def scored(batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> list[tuple[i
         for x, y in batches
         for row in range(len(x))
         for t, target in enumerate(y[row])
-        if target != -1
+        if target != NOT_SCORED
     ]
 
 
@@ -1058,11 +1062,11 @@ def test_sliding_predicts_from_the_beginning_of_a_document(
     place = 1
     for x, y in tales.sliding(block_size, batch_size):
         for row_x, row_y in zip(x.tolist(), y.tolist(), strict=True):
-            start = place - 1 - row_y.count(-1)
+            start = place - 1 - row_y.count(NOT_SCORED)
             begun = max(i for i in range(place) if tokens[i] == end_of_text)
             assert start >= min(begun, len(tokens) - 1 - block_size)
             for t, target in enumerate(row_y):
-                if target == -1:
+                if target == NOT_SCORED:
                     continue
                 assert target == tokens[place]
                 begun = max(i for i in range(place) if tokens[i] == end_of_text)
@@ -1078,18 +1082,18 @@ def test_sliding_predicts_from_the_beginning_of_a_document(
 
 def test_a_text_read_in_stripes_is_its_stripes(tmp_path: Path, monkeypatch: Any) -> None:
     """Of every third stripe each character once, in order, whatever the documents are."""
-    monkeypatch.setattr(reading, "STRIPE", 7)
+    monkeypatch.setattr(text_range, "STRIPE", 7)
     text = "".join(f"line {n}\n" * (n % 3 + 1) for n in range(60))
     path = tmp_path / "text.txt"
     path.write_text(text)
     for separator in (None, "\n"):
         whole = scan([path], separator)
-        full = "".join(piece.text for piece in whole.pieces())
+        full = "".join(piece.text for piece in whole.parts())
         assert len(full) == whole.n_chars
         for start, stop in ((0, whole.stop), (5, whole.stop - 4)):
             part = replace(whole, start=start, stop=stop, every=3)
             expected = [full[a : min(a + 7, stop)] for a in range(start, stop, 21)]
-            pieces = list(part.pieces())
+            pieces = list(part.parts())
             assert "".join(piece.text for piece in pieces) == "".join(expected)
             assert part.n_chars == sum(map(len, expected))
             assert sum(piece.begins for piece in pieces) >= len(expected)  # each cut begins one
@@ -1097,7 +1101,7 @@ def test_a_text_read_in_stripes_is_its_stripes(tmp_path: Path, monkeypatch: Any)
 
 def test_of_a_long_text_a_part_is_read_from_all_over_it(tmp_path: Path, monkeypatch: Any) -> None:
     """About as much as asked for, under another name in the cache; a short text is read whole."""
-    monkeypatch.setattr(reading, "STRIPE", 100)
+    monkeypatch.setattr(text_range, "STRIPE", 100)
     path = tmp_path / "text.txt"
     path.write_text("".join(f"{n} is a number.\n" for n in range(4000)))
     source, cache = corpora.find([str(path)], tmp_path), tmp_path / "cache"

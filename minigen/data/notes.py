@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from minigen.data.batches import TokenFile
-from minigen.data.text import Source, read_text
+from minigen.data.text import read_text
+from minigen.data.text_range import Source
+from minigen.data.token_stream import TokenFile
 from minigen.tokenizer import Tokenizer
 
 ROWS = (".csv", ".tsv", ".jsonl")  # endings of files in which a row of any length is a line
