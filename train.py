@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from minigen import corpora
 from minigen.cli import parse
-from minigen.data import TokenFile
+from minigen.data import TokenStream
 from minigen.evaluation.text import validation_windows
 from minigen.loss import next_token_loss
 from minigen.model import GPT
@@ -89,7 +89,7 @@ class TrainConfig:
 
 
 def accumulate_gradients(
-    model: nn.Module, tokens: TokenFile, config: TrainConfig, step: int, n_micro_batches: int
+    model: nn.Module, tokens: TokenStream, config: TrainConfig, step: int, n_micro_batches: int
 ) -> Tensor:
     """Add the gradient of a batch's mean loss to the parameters; return that loss, a scalar.
 
@@ -119,7 +119,7 @@ def accumulate_gradients(
 @torch.no_grad()
 def evaluate(
     model: GPT,
-    tokens: TokenFile,
+    tokens: TokenStream,
     config: TrainConfig,
     n_micro_batches: int,
     limit: int | None = None,

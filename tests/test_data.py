@@ -31,7 +31,7 @@ from hypothesis import strategies as st
 from minigen import corpora
 from minigen.corpora import Corpus
 from minigen.data import (
-    TokenFile,
+    TokenStream,
     batches,
     notes,
     notes_on_text,
@@ -86,17 +86,17 @@ def put(folder: Path, content: bytes | str, name: str = "text.txt") -> Path:
     return path
 
 
-def shards(file: TokenFile) -> list[Path]:
+def shards(file: TokenStream) -> list[Path]:
     return [sharding.shard_path(file.path, number) for number in range(len(file.shards))]
 
 
-def ids(file: TokenFile) -> list[int]:
+def ids(file: TokenStream) -> list[int]:
     return [id for path in shards(file) for id in np.fromfile(path, file.dtype).tolist()]
 
 
 def made(
     folder: Path, content: str, tokenizer: Tokenizer = BYTE, separator: str | None = None
-) -> TokenFile:
+) -> TokenStream:
     """The training stream of `content`; the validation text is another file."""
     train, val = put(folder, content), put(folder, "held out", "val.txt")
     source = Files((train,), (val,), separator)
@@ -122,7 +122,7 @@ def in_chunks(chunk: int, shard: int = sharding.SHARD) -> Iterator[None]:
 
 
 @pytest.fixture
-def stream(tmp_path: Path) -> TokenFile:
+def stream(tmp_path: Path) -> TokenStream:
     """103 tokens, each with another id: END_OF_TEXT and 102 characters."""
     text = "".join(map(chr, range(0x4E00, 0x4E00 + 102)))
     return made(tmp_path, text, train_tokenizer("char", [text + "held out"]))
@@ -302,7 +302,7 @@ def test_each_document_begins_with_end_of_text(tmp_path: Path) -> None:
     a, b = put(tmp_path, "one\n\n\n\ntwo\n", "a"), put(tmp_path, "\n\nthree\n\n", "b")
     empty = put(tmp_path, "", "empty")
 
-    def stream(separator: str | None) -> tuple[TokenFile, bytes]:
+    def stream(separator: str | None) -> tuple[TokenStream, bytes]:
         source = Files((a, empty, b), (a,), separator)
         file = prepare(source, BYTE, "byte", 0, tmp_path / "cache")[1]
         return file, b"".join(b"|" if id == 256 else bytes([id]) for id in ids(file))
@@ -835,7 +835,7 @@ def test_any_corpus_comes_back_from_its_tokens_or_is_refused_in_one_line(
 
 @pytest.mark.parametrize("block_size", [1, 2, 10, 17, 51, 102])
 @pytest.mark.parametrize("epoch", [0, 1, 7])
-def test_an_epoch_covers_each_window_once(stream: TokenFile, block_size: int, epoch: int) -> None:
+def test_an_epoch_covers_each_window_once(stream: TokenStream, block_size: int, epoch: int) -> None:
     """Its windows follow one another on the circle; all but n_tokens % T tokens are inputs once."""
     n = stream.n_windows(block_size)
     assert n == 103 // block_size
@@ -854,7 +854,7 @@ def test_an_epoch_covers_each_window_once(stream: TokenFile, block_size: int, ep
 @pytest.mark.parametrize("block_size", [1, 2, 10, 17, 51, 102])
 @pytest.mark.parametrize(("seed", "epoch"), [(0, 0), (3, 7)])
 def test_windows_are_the_naive_ones(
-    stream: TokenFile, block_size: int, seed: int, epoch: int
+    stream: TokenStream, block_size: int, seed: int, epoch: int
 ) -> None:
     """Of a document of more than T tokens: the stream is cut every T tokens and shuffled."""
     n = stream.n_windows(block_size)
@@ -863,7 +863,7 @@ def test_windows_are_the_naive_ones(
     assert torch.equal(naive[0], fast[0]) and torch.equal(naive[1], fast[1])
 
 
-def test_windows_go_round_the_circle(stream: TokenFile) -> None:
+def test_windows_go_round_the_circle(stream: TokenStream) -> None:
     """A target is the token after its input, and after the stream's last token comes the first."""
     circle = ids(stream)
     follows = dict(pairwise([*circle, circle[0]]))
@@ -875,7 +875,7 @@ def test_windows_go_round_the_circle(stream: TokenFile) -> None:
     assert (circle[-2], circle[-1]) in {*zip(inputs, targets, strict=True)}  # the last is a target
 
 
-def test_a_batch_is_a_function_of_the_seed_and_its_numbers(stream: TokenFile) -> None:
+def test_a_batch_is_a_function_of_the_seed_and_its_numbers(stream: TokenStream) -> None:
     """Whatever was drawn before, and in another process, these alone decide."""
     batch = stream.windows(5, range(36, 40), 16)
     for seed, first in ((5, 0), (1, 36), (5, 40), (5, 3996)):
@@ -903,7 +903,7 @@ def test_epochs_and_seeds_are_shuffled_differently() -> None:
     assert all(sorted(order.tolist()) == list(range(50)) for _, order in orders.values())
 
 
-def test_shares_of_a_batch_are_the_batch(stream: TokenFile) -> None:
+def test_shares_of_a_batch_are_the_batch(stream: TokenStream) -> None:
     """Two ranks with two micro-batches each see what one process sees, across epochs too."""
     for step in range(6):  # 12 windows make 10 in an epoch
         numbers = np.arange(step * 12, (step + 1) * 12)
@@ -918,7 +918,7 @@ def test_shares_of_a_batch_are_the_batch(stream: TokenFile) -> None:
         assert torch.equal(torch.cat([share[1] for share in shares]), y[order])
 
 
-def test_a_text_shorter_than_a_block_is_refused_with_its_length(stream: TokenFile) -> None:
+def test_a_text_shorter_than_a_block_is_refused_with_its_length(stream: TokenStream) -> None:
     assert stream.n_windows(102) == 1
     for draw in (
         lambda: stream.n_windows(103),
@@ -929,7 +929,7 @@ def test_a_text_shorter_than_a_block_is_refused_with_its_length(stream: TokenFil
             draw()
 
 
-def test_a_stream_that_is_cut_short_in_use_is_said_in_one_line(stream: TokenFile) -> None:
+def test_a_stream_that_is_cut_short_in_use_is_said_in_one_line(stream: TokenStream) -> None:
     """Never a bus error, which a memory map gives, nor tokens that were not there."""
     before = stream.windows(0, range(8), 16)
     (shard,) = shards(stream)
@@ -969,7 +969,7 @@ def scored(batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> list[tuple[i
 )
 @settings(with_folder, max_examples=60)
 def test_sliding_scores_each_token_once_with_context(
-    stream: TokenFile, block_size: int, batch_size: int, share: float, limit: int | None
+    stream: TokenStream, block_size: int, batch_size: int, share: float, limit: int | None
 ) -> None:
     stride = max(1, round(share * block_size))
     tokens = ids(stream)
@@ -991,14 +991,16 @@ def test_sliding_scores_each_token_once_with_context(
 
 
 @pytest.mark.parametrize("block_size", [1, 2, 10, 17, 51, 102])
-def test_sliding_by_one_token_is_naive(stream: TokenFile, block_size: int) -> None:
+def test_sliding_by_one_token_is_naive(stream: TokenStream, block_size: int) -> None:
     """Of a document of more than T tokens: each target has all of the T tokens before it."""
     naive = [(t, x.tolist()) for x, t in naive_sliding(np.array(ids(stream)), block_size)]
     assert scored(stream.sliding(block_size, 4, stride=1)) == naive
 
 
 @pytest.mark.parametrize("limit", [1, 8, 9, 40, 64])
-def test_a_limit_spreads_what_is_scored_over_the_whole_text(stream: TokenFile, limit: int) -> None:
+def test_a_limit_spreads_what_is_scored_over_the_whole_text(
+    stream: TokenStream, limit: int
+) -> None:
     """The beginning alone would not do: it is more like the training text that it follows."""
     tokens = ids(stream)
     places = [tokens.index(target) for target, _ in scored(stream.sliding(16, 4, limit=limit))]
@@ -1008,14 +1010,14 @@ def test_a_limit_spreads_what_is_scored_over_the_whole_text(stream: TokenFile, l
     assert 103 - places[-8] - (max(gaps) if gaps else 102) in (0, 1)  # none is left over at the end
 
 
-def test_sliding_keeps_half_a_window_of_context_if_not_told_otherwise(stream: TokenFile) -> None:
+def test_sliding_keeps_half_a_window_of_context_if_not_told_otherwise(stream: TokenStream) -> None:
     half = [y.tolist() for _, y in stream.sliding(16, 4)]
     assert half == [y.tolist() for _, y in stream.sliding(16, 4, stride=8)]
     assert min(len(context) for _, context in scored(stream.sliding(16, 4))[16:]) == 9
 
 
 @pytest.mark.parametrize("stride", [0, -1, 17])
-def test_a_stride_that_skips_tokens_is_an_error(stream: TokenFile, stride: int) -> None:
+def test_a_stride_that_skips_tokens_is_an_error(stream: TokenStream, stride: int) -> None:
     with pytest.raises(ValueError, match="stride"):
         next(stream.sliding(16, 4, stride))
 
@@ -1024,7 +1026,7 @@ def test_a_stride_that_skips_tokens_is_an_error(stream: TokenFile, stride: int) 
 
 
 @pytest.fixture
-def tales(tmp_path: Path) -> TokenFile:
+def tales(tmp_path: Path) -> TokenStream:
     """Nine documents of 5 to 29 characters; no character comes twice."""
     letters = iter(range(0x4E00, 0x9FFF))
     lengths = (5, 29, 12, 7, 20, 9, 11, 6, 18)
@@ -1034,7 +1036,7 @@ def tales(tmp_path: Path) -> TokenFile:
     return prepare(source, None, "char", 0, tmp_path / "cache")[1]
 
 
-def test_windows_of_short_documents_begin_with_them(tales: TokenFile) -> None:
+def test_windows_of_short_documents_begin_with_them(tales: TokenStream) -> None:
     """No window begins inside a document that it could hold; all documents begin one in time."""
     tokens, end_of_text = ids(tales), ids(tales)[0]
     begins = [i for i, id in enumerate(tokens) if id == end_of_text]
@@ -1051,7 +1053,7 @@ def test_windows_of_short_documents_begin_with_them(tales: TokenFile) -> None:
 @pytest.mark.parametrize("block_size", [8, 21, 31])
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_sliding_predicts_from_the_beginning_of_a_document(
-    tales: TokenFile, block_size: int, batch_size: int
+    tales: TokenStream, block_size: int, batch_size: int
 ) -> None:
     """Each token once, from its document's beginning or, in a long one, at least half a window.
 
@@ -1115,7 +1117,7 @@ def test_of_a_long_text_a_part_is_read_from_all_over_it(tmp_path: Path, monkeypa
     assert prepare(source, tokenizer, "", 0, cache, most_chars=10**6)[1] == train
 
 
-def text_of(tokens: TokenFile, tokenizer: Tokenizer) -> str:
+def text_of(tokens: TokenStream, tokenizer: Tokenizer) -> str:
     """Return the text of a stream, with | before each document."""
     ids = tokens.read(0, tokens.n_tokens)
     documents = np.split(ids, np.flatnonzero(ids == tokens.end_of_text))[1:]

@@ -71,7 +71,7 @@ def put(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def documents(file: data.TokenFile, tokenizer: Tokenizer = BYTE) -> list[str]:
+def documents(file: data.TokenStream, tokenizer: Tokenizer = BYTE) -> list[str]:
     text = tokenizer.decode(file.read(0, file.n_tokens).tolist())
     return text.split(END_OF_TEXT)[1:]
 

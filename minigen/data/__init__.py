@@ -22,6 +22,6 @@ notice mistakes:
 from minigen.data.cache import prepare, write_tokens
 from minigen.data.notes import notes_on_text, opening
 from minigen.data.text_range import scan
-from minigen.data.token_stream import TokenFile
+from minigen.data.token_stream import TokenStream
 
-__all__ = ["TokenFile", "notes_on_text", "opening", "prepare", "scan", "write_tokens"]
+__all__ = ["TokenStream", "notes_on_text", "opening", "prepare", "scan", "write_tokens"]

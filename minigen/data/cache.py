@@ -12,7 +12,7 @@ from pathlib import Path
 from minigen.data.notes import print_notes_on_tokens
 from minigen.data.shards import CHUNK, token_dtype, write_shards
 from minigen.data.text_range import Source, TextRange, hold_out, scan
-from minigen.data.token_stream import TokenFile, check_length
+from minigen.data.token_stream import TokenStream, check_length
 from minigen.data.tokens import cut_chunks
 from minigen.data.vocabulary import LEARNED, learn_tokenizer
 from minigen.errors import UserError
@@ -33,7 +33,7 @@ def prepare(
     val_fraction: float = 0.1,
     block_size: int = 0,
     most_chars: int = 0,
-) -> tuple[Tokenizer, TokenFile, TokenFile]:
+) -> tuple[Tokenizer, TokenStream, TokenStream]:
     """Tokenise a corpus, or find that this was done before.
 
     Args:
@@ -75,11 +75,11 @@ def prepare(
     if is_new:
         with write_atomically(path) as temporary:
             tokenizer.save(temporary)
-    train_file = write_tokens(train, tokenizer, cache, "training text")
-    return tokenizer, train_file, write_tokens(val, tokenizer, cache, "validation text")
+    train_tokens = write_tokens(train, tokenizer, cache, "training text")
+    return tokenizer, train_tokens, write_tokens(val, tokenizer, cache, "validation text")
 
 
-def write_tokens(text: TextRange, tokenizer: Tokenizer, cache: Path, name: str) -> TokenFile:
+def write_tokens(text: TextRange, tokenizer: Tokenizer, cache: Path, name: str) -> TokenStream:
     """Tokenise a text, END_OF_TEXT before each document; keep shards that are there already.
 
     Args:
@@ -90,9 +90,9 @@ def write_tokens(text: TextRange, tokenizer: Tokenizer, cache: Path, name: str) 
     path = writable(cache) / f"{key}.json"
     shards = write_shards(text, tokenizer, path)
     dtype = token_dtype(tokenizer).str
-    file = TokenFile(path, name, dtype, tokenizer.end_of_text, shards, text.every)
-    print_notes_on_tokens(file, tokenizer)
-    return file
+    tokens = TokenStream(path, name, dtype, tokenizer.end_of_text, shards, text.every)
+    print_notes_on_tokens(tokens, tokenizer)
+    return tokens
 
 
 def cache_key(*facts: str | int) -> str:

@@ -22,7 +22,7 @@ MAX_OPEN = 64  # shards at once
 
 
 @dataclass(frozen=True)
-class TokenFile:
+class TokenStream:
     """A stream of token ids on disk, in shards, and the facts about its text.
 
     It is read window by window with plain reads: a memory map would kill the process without a
@@ -54,7 +54,7 @@ class TokenFile:
     def n_windows(self, block_size: int) -> int:
         """Return the windows of an epoch; raise UserError if there are not the T + 1 tokens of one.
 
-        >>> TokenFile(Path(), "text", "<u2", 256, (Shard(9, 8, 8, 1, ""),)).n_windows(4)
+        >>> TokenStream(Path(), "text", "<u2", 256, (Shard(9, 8, 8, 1, ""),)).n_windows(4)
         2
         """
         check_length(self.n_tokens, self.name, block_size)
