@@ -281,7 +281,7 @@ def test_documents_are_the_naive_ones(text: str, separator: str, chunk: int) -> 
 
 
 def test_endless_newlines_do_not_wait_in_memory() -> None:
-    """Not even in a document, where they count if anything comes behind them."""
+    """Not even in a document, where they count if anything comes after them."""
     fed, text = 0, ""
 
     def endless() -> Iterator[str]:
@@ -518,7 +518,7 @@ write_tokens(scanned, train_tokenizer("byte", []), Path(sys.argv[2]), "text")
 """
 
 
-def test_killed_while_tokenising_it_goes_on_behind_the_last_shard(tmp_path: Path) -> None:
+def test_killed_while_tokenising_it_continues_after_the_last_shard(tmp_path: Path) -> None:
     """What lay there stays as it was, and all is, byte for byte, as if nothing had happened."""
     path = put(tmp_path, "".join(f"the cat sat on mat {i}\n" for i in range(50_000)))
     text, cache = scan([path], None), tmp_path / "cache"
@@ -891,7 +891,7 @@ def test_a_batch_is_a_function_of_the_seed_and_its_numbers(stream: TokenStream) 
 
 
 def test_the_order_of_an_epoch_never_changes() -> None:
-    """A run that is resumed years later, with another numpy, must go on with the same windows."""
+    """A run resumed years later, with another numpy, must continue with the same windows."""
     first, order = batches.shuffle(1337, 2, 1000, 8)
     assert (first, order.tolist()) == (714, [3, 4, 1, 6, 5, 0, 2, 7])
 

@@ -122,7 +122,7 @@ def scan(files: Sequence[Path], separator: str | None) -> TextRange:
     with progress("reading", sum(size for size, _ in stamps), "B") as bar:
         for part in read_documents(files, separator):
             content = part.text.encode("utf-8")
-            # 0xFF is in no UTF-8, so the digest also tells where the documents begin.
+            # 0xFF is in no UTF-8, so the digest also depends on where documents begin.
             digest.update(b"\xff" * part.begins + content)
             n_chars += len(part.text)
             bar.update(len(content))
