@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from minigen import corpora
 from minigen.cli import parse
-from minigen.data import TokenFile
+from minigen.data import TokenStream
 from minigen.evaluation.text import validation_windows
 from minigen.loss import next_token_loss
 from minigen.model import GPT
@@ -90,7 +90,7 @@ class TrainConfig:
     threads: int = 0  # 0: one for each core that other programs leave free
 
 
-def naive_train(model: GPT, tokens: TokenFile, optimizer: Optimizer, config: TrainConfig) -> None:
+def naive_train(model: GPT, tokens: TokenStream, optimizer: Optimizer, config: TrainConfig) -> None:
     """Train a model: the idea of this file, for one process and a batch that fits into memory.
 
     `train` takes the same steps, and in addition varies the learning rate, evaluates and saves.
@@ -109,7 +109,7 @@ def naive_train(model: GPT, tokens: TokenFile, optimizer: Optimizer, config: Tra
 
 
 def accumulate_gradients(
-    model: nn.Module, tokens: TokenFile, config: TrainConfig, step: int, n_micro_batches: int
+    model: nn.Module, tokens: TokenStream, config: TrainConfig, step: int, n_micro_batches: int
 ) -> Tensor:
     """Add the gradient of a batch's mean loss to the parameters; return that loss, a scalar.
 
@@ -140,7 +140,7 @@ def accumulate_gradients(
 @torch.no_grad()
 def evaluate(
     model: GPT,
-    tokens: TokenFile,
+    tokens: TokenStream,
     config: TrainConfig,
     n_micro_batches: int,
     limit: int | None = None,

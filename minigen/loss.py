@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+NOT_SCORED = -1  # instead of a target: a token that is not to be scored
 # The most bytes that the float32 logits of one forward pass may take, by device: a larger batch is
 # computed part by part, which is as fast.
 LOGITS_BYTES = {"cpu": 2**28, "mps": 2**30, "cuda": 2**32}

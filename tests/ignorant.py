@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from minigen.data import TokenFile, scan, write_tokens
+from minigen.data import TokenStream, scan, write_tokens
 from minigen.model import GPT, GPTConfig
 from minigen.tokenizer import train_tokenizer
 
 
-def ignorant(tmp_path: Path, text: str) -> tuple[GPT, TokenFile]:
+def ignorant(tmp_path: Path, text: str) -> tuple[GPT, TokenStream]:
     """A model whose predictions are uniform, and a text as tokens of one byte each."""
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")
     tokenizer = train_tokenizer("byte", [])

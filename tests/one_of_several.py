@@ -27,7 +27,7 @@ from steps import around_gradients
 from torch.nn.parallel import DistributedDataParallel
 
 import train
-from minigen.data import TokenFile
+from minigen.data import TokenStream
 from minigen.run import distributed
 from minigen.run.run import Run
 from minigen.system.streams import one_line_errors
@@ -35,7 +35,7 @@ from minigen.system.streams import one_line_errors
 faulthandler.dump_traceback_later(300, exit=True)  # who waits in vain shows where, and ends
 notes, plans = Path(sys.argv[1]), json.loads(sys.argv[2])
 attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
-windows = TokenFile.windows
+windows = TokenStream.windows
 os.environ["MINIGEN_DATA"] = str(notes / "data")
 make_brief()
 
@@ -45,7 +45,7 @@ def note(**what: Any) -> None:
         file.write(json.dumps({**what, "time": time.time()}) + "\n")
 
 
-def noted_windows(self: TokenFile, seed: int, ids: Iterable[int], block_size: int) -> Any:
+def noted_windows(self: TokenStream, seed: int, ids: Iterable[int], block_size: int) -> Any:
     note(ids=[int(id) for id in ids], run=plan["flags"])
     return windows(self, seed, ids, block_size)
 
@@ -69,7 +69,7 @@ def accident_prone(run: Run, compute: Callable[[], Any]) -> Any:
     return compute()
 
 
-TokenFile.windows = noted_windows  # type: ignore[method-assign]
+TokenStream.windows = noted_windows  # type: ignore[method-assign]
 Run.within_memory = around_gradients(accident_prone)  # type: ignore[method-assign]
 note(began=attempt)
 with one_line_errors(), distributed.one_voice():

@@ -28,25 +28,29 @@ from digests import digests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from minigen import corpora, data
+from minigen import corpora
 from minigen.corpora import Corpus
 from minigen.data import (
-    TokenFile,
+    TokenStream,
     batches,
     notes,
     notes_on_text,
     opening,
     prepare,
     scan,
+    text_range,
     vocabulary,
     write_tokens,
 )
+from minigen.data import cache as caching
 from minigen.data import shards as sharding
 from minigen.data import text as reading
 from minigen.data.batches import naive_sliding, naive_windows
-from minigen.data.shards import naive_tokens
-from minigen.data.text import hold_out, read_text, split_documents
+from minigen.data.text import naive_documents, read_text, split_documents
+from minigen.data.text_range import TextRange, hold_out
+from minigen.data.tokens import naive_tokens
 from minigen.errors import UserError
+from minigen.loss import NOT_SCORED
 from minigen.tokenizer import END_OF_TEXT, Tokenizer, train_tokenizer
 
 BYTE = train_tokenizer("byte", [])
@@ -82,24 +86,24 @@ def put(folder: Path, content: bytes | str, name: str = "text.txt") -> Path:
     return path
 
 
-def shards(file: TokenFile) -> list[Path]:
+def shards(file: TokenStream) -> list[Path]:
     return [sharding.shard_path(file.path, number) for number in range(len(file.shards))]
 
 
-def ids(file: TokenFile) -> list[int]:
+def ids(file: TokenStream) -> list[int]:
     return [id for path in shards(file) for id in np.fromfile(path, file.dtype).tolist()]
 
 
 def made(
     folder: Path, content: str, tokenizer: Tokenizer = BYTE, separator: str | None = None
-) -> TokenFile:
+) -> TokenStream:
     """The training stream of `content`; the validation text is another file."""
     train, val = put(folder, content), put(folder, "held out", "val.txt")
     source = Files((train,), (val,), separator)
     return prepare(source, tokenizer, "none", 0, folder / "cache")[1]
 
 
-def encoded(text: reading.Text, tokenizer: Tokenizer) -> list[int]:
+def encoded(text: TextRange, tokenizer: Tokenizer) -> list[int]:
     """The stream of `text`, which no cache holds."""
     with tempfile.TemporaryDirectory() as cache:
         return ids(write_tokens(text, tokenizer, Path(cache), "text"))
@@ -118,7 +122,7 @@ def in_chunks(chunk: int, shard: int = sharding.SHARD) -> Iterator[None]:
 
 
 @pytest.fixture
-def stream(tmp_path: Path) -> TokenFile:
+def stream(tmp_path: Path) -> TokenStream:
     """103 tokens, each with another id: END_OF_TEXT and 102 characters."""
     text = "".join(map(chr, range(0x4E00, 0x4E00 + 102)))
     return made(tmp_path, text, train_tokenizer("char", [text + "held out"]))
@@ -265,20 +269,19 @@ def test_a_cache_folder_that_cannot_be_written_is_said_in_one_line(tmp_path: Pat
     chunk=st.integers(1, 9),
 )
 @many
-def test_documents_are_those_of_the_whole_text(text: str, separator: str, chunk: int) -> None:
-    """Wherever chunks end, also in a separator: what split() gives, without newlines around it."""
+def test_documents_are_the_naive_ones(text: str, separator: str, chunk: int) -> None:
+    """Wherever chunks end, also in a separator: those of the whole text, split at once."""
     chunks = [text[i : i + chunk] for i in range(0, len(text), chunk)]
     documents: list[str] = []
     for begins, piece in split_documents(chunks, separator):
         assert piece
         documents += [""] if begins else []
         documents[-1] += piece
-    stripped = [document.strip("\n") for document in text.split(separator)]
-    assert documents == [document for document in stripped if document]
+    assert documents == naive_documents(text, separator)
 
 
 def test_endless_newlines_do_not_wait_in_memory() -> None:
-    """Not even in a document, where they count if anything comes behind them."""
+    """Not even in a document, where they count if anything comes after them."""
     fed, text = 0, ""
 
     def endless() -> Iterator[str]:
@@ -299,7 +302,7 @@ def test_each_document_begins_with_end_of_text(tmp_path: Path) -> None:
     a, b = put(tmp_path, "one\n\n\n\ntwo\n", "a"), put(tmp_path, "\n\nthree\n\n", "b")
     empty = put(tmp_path, "", "empty")
 
-    def stream(separator: str | None) -> tuple[TokenFile, bytes]:
+    def stream(separator: str | None) -> tuple[TokenStream, bytes]:
         source = Files((a, empty, b), (a,), separator)
         file = prepare(source, BYTE, "byte", 0, tmp_path / "cache")[1]
         return file, b"".join(b"|" if id == 256 else bytes([id]) for id in ids(file))
@@ -404,7 +407,7 @@ def test_held_out_text_of_many_files_begins_in_the_midst_of_one(tmp_path: Path) 
     files = tuple(put(tmp_path, letter * 4, letter) for letter in "abcde")
     with in_chunks(2):
         _, held_out = hold_out(scan(files, None), 0.3)
-        assert [*held_out.pieces()] == [(True, "dd"), (True, "ee"), (False, "ee")]
+        assert [*held_out.parts()] == [(True, "dd"), (True, "ee"), (False, "ee")]
     _, train, val = prepare(Files(files), BYTE, "byte", 0, tmp_path / "cache", val_fraction=0.3)
     assert ids(train) == [256, *b"aaaa", 256, *b"bbbb", 256, *b"cccc", 256, *b"dd"]
     assert ids(val) == [256, *b"dd", 256, *b"eeee"]
@@ -490,13 +493,14 @@ def test_threads_and_shards_change_nothing(
     whole = ids(files[4])
     documents = text.split(separator) if separator else [text]
     assert whole == naive_tokens(filter(None, documents), BPE)
+    numbers = range(60, 80)
     for file in files[:4]:
         assert ids(file) == whole
         assert (file.n_tokens, file.n_bytes) == (files[4].n_tokens, files[4].n_bytes)
         assert file.n_documents == files[4].n_documents
         for block_size in (16, 200, len(whole) - 1):
             for mine, other in (
-                (file.batch(0, 3, 20, block_size), files[4].batch(0, 3, 20, block_size)),
+                (file.windows(0, numbers, block_size), files[4].windows(0, numbers, block_size)),
                 *zip(file.sliding(block_size, 8), files[4].sliding(block_size, 8), strict=True),
             ):
                 assert torch.equal(mine[0], other[0]) and torch.equal(mine[1], other[1])
@@ -514,7 +518,7 @@ write_tokens(scanned, train_tokenizer("byte", []), Path(sys.argv[2]), "text")
 """
 
 
-def test_killed_while_tokenising_it_goes_on_behind_the_last_shard(tmp_path: Path) -> None:
+def test_killed_while_tokenising_it_continues_after_the_last_shard(tmp_path: Path) -> None:
     """What lay there stays as it was, and all is, byte for byte, as if nothing had happened."""
     path = put(tmp_path, "".join(f"the cat sat on mat {i}\n" for i in range(50_000)))
     text, cache = scan([path], None), tmp_path / "cache"
@@ -563,7 +567,7 @@ def test_shards_of_something_else_are_never_taken(tmp_path: Path, change: str) -
         if change == "text":
             text = text[:-2] + "?\n"
             scanned = scan([put(tmp_path, text)], None)
-        with mock.patch.object(data, "FORMAT", 2 if change == "version" else data.FORMAT):
+        with mock.patch.object(caching, "FORMAT", 2 if change == "version" else caching.FORMAT):
             file = write_tokens(scanned, tokenizer, cache, "text")
     assert tokenizer.decode(ids(file)[1:]) == text
     assert contents(cache).items() >= begun.items()
@@ -743,7 +747,7 @@ kind, separator, cache, *paths = sys.argv[1:]
 for path in paths:
     text = Source(train=(Path(path),), val=(), separator=separator or None)
     _, train, val = prepare(text, None, kind, 1024, Path(cache))
-    train.batch(0, 0, 8, 256), next(val.sliding(256, 8, limit=1000))
+    train.windows(0, range(8), 256), next(val.sliding(256, 8, limit=1000))
     print(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 """
 linux = pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the peak")
@@ -813,7 +817,7 @@ def test_any_corpus_comes_back_from_its_tokens_or_is_refused_in_one_line(
             tokenizer, *streams = prepare(source, None, kind, 260, Path(cache))
             stream = [id for file in streams for id in ids(file) if id != tokenizer.end_of_text]
             for file in streams:
-                x, y = file.batch(0, 0, 2, 4)
+                x, y = file.windows(0, range(2), 4)
                 assert torch.equal(x[:, 1:], y[:, :-1])
         except UserError as error:
             assert "\n" not in str(error)
@@ -831,7 +835,7 @@ def test_any_corpus_comes_back_from_its_tokens_or_is_refused_in_one_line(
 
 @pytest.mark.parametrize("block_size", [1, 2, 10, 17, 51, 102])
 @pytest.mark.parametrize("epoch", [0, 1, 7])
-def test_an_epoch_covers_each_window_once(stream: TokenFile, block_size: int, epoch: int) -> None:
+def test_an_epoch_covers_each_window_once(stream: TokenStream, block_size: int, epoch: int) -> None:
     """Its windows follow one another on the circle; all but n_tokens % T tokens are inputs once."""
     n = stream.n_windows(block_size)
     assert n == 103 // block_size
@@ -850,7 +854,7 @@ def test_an_epoch_covers_each_window_once(stream: TokenFile, block_size: int, ep
 @pytest.mark.parametrize("block_size", [1, 2, 10, 17, 51, 102])
 @pytest.mark.parametrize(("seed", "epoch"), [(0, 0), (3, 7)])
 def test_windows_are_the_naive_ones(
-    stream: TokenFile, block_size: int, seed: int, epoch: int
+    stream: TokenStream, block_size: int, seed: int, epoch: int
 ) -> None:
     """Of a document of more than T tokens: the stream is cut every T tokens and shuffled."""
     n = stream.n_windows(block_size)
@@ -859,7 +863,7 @@ def test_windows_are_the_naive_ones(
     assert torch.equal(naive[0], fast[0]) and torch.equal(naive[1], fast[1])
 
 
-def test_windows_go_round_the_circle(stream: TokenFile) -> None:
+def test_windows_go_round_the_circle(stream: TokenStream) -> None:
     """A target is the token after its input, and after the stream's last token comes the first."""
     circle = ids(stream)
     follows = dict(pairwise([*circle, circle[0]]))
@@ -871,23 +875,23 @@ def test_windows_go_round_the_circle(stream: TokenFile) -> None:
     assert (circle[-2], circle[-1]) in {*zip(inputs, targets, strict=True)}  # the last is a target
 
 
-def test_a_batch_is_a_function_of_seed_and_step(stream: TokenFile) -> None:
-    """Whatever was drawn before, and in another process, seed and step alone decide."""
-    batch = stream.batch(5, 9, 4, 16)
-    for seed, step in ((5, 0), (1, 9), (5, 10), (5, 999)):
-        assert not torch.equal(stream.batch(seed, step, 4, 16)[0], batch[0])
+def test_a_batch_is_a_function_of_the_seed_and_its_numbers(stream: TokenStream) -> None:
+    """Whatever was drawn before, and in another process, these alone decide."""
+    batch = stream.windows(5, range(36, 40), 16)
+    for seed, first in ((5, 0), (1, 36), (5, 40), (5, 3996)):
+        assert not torch.equal(stream.windows(seed, range(first, first + 4), 16)[0], batch[0])
     torch.manual_seed(1)
     np.random.seed(1)
     batches.shuffle.cache_clear()
-    again = stream.batch(5, 9, 4, 16)
+    again = stream.windows(5, range(36, 40), 16)
     assert torch.equal(again[0], batch[0])
     assert torch.equal(again[1], batch[1])
     again[0].zero_()  # a batch is the caller's own
-    assert torch.equal(stream.batch(5, 9, 4, 16)[0], batch[0])
+    assert torch.equal(stream.windows(5, range(36, 40), 16)[0], batch[0])
 
 
 def test_the_order_of_an_epoch_never_changes() -> None:
-    """A run that is resumed years later, with another numpy, must go on with the same windows."""
+    """A run resumed years later, with another numpy, must continue with the same windows."""
     first, order = batches.shuffle(1337, 2, 1000, 8)
     assert (first, order.tolist()) == (714, [3, 4, 1, 6, 5, 0, 2, 7])
 
@@ -899,13 +903,13 @@ def test_epochs_and_seeds_are_shuffled_differently() -> None:
     assert all(sorted(order.tolist()) == list(range(50)) for _, order in orders.values())
 
 
-def test_shares_of_a_batch_are_the_batch(stream: TokenFile) -> None:
+def test_shares_of_a_batch_are_the_batch(stream: TokenStream) -> None:
     """Two ranks with two micro-batches each see what one process sees, across epochs too."""
     for step in range(6):  # 12 windows make 10 in an epoch
-        x, y = stream.batch(0, step, 12, 10)
-        sample = np.arange(step * 12, (step + 1) * 12)
+        numbers = np.arange(step * 12, (step + 1) * 12)
+        x, y = stream.windows(0, numbers, 10)
         shares = [
-            stream.windows(0, sample[rank::2][part], 10)
+            stream.windows(0, numbers[rank::2][part], 10)
             for rank in (0, 1)
             for part in (slice(0, 3), slice(3, 6))
         ]
@@ -914,27 +918,27 @@ def test_shares_of_a_batch_are_the_batch(stream: TokenFile) -> None:
         assert torch.equal(torch.cat([share[1] for share in shares]), y[order])
 
 
-def test_a_text_shorter_than_a_block_is_refused_with_its_length(stream: TokenFile) -> None:
+def test_a_text_shorter_than_a_block_is_refused_with_its_length(stream: TokenStream) -> None:
     assert stream.n_windows(102) == 1
     for draw in (
         lambda: stream.n_windows(103),
-        lambda: stream.batch(0, 0, 1, 103),
+        lambda: stream.windows(0, range(1), 103),
         lambda: next(stream.sliding(103, 1)),
     ):
         with pytest.raises(UserError, match=r"training text has only 103 tokens.* 104;.*smaller"):
             draw()
 
 
-def test_a_stream_that_is_cut_short_in_use_is_said_in_one_line(stream: TokenFile) -> None:
+def test_a_stream_that_is_cut_short_in_use_is_said_in_one_line(stream: TokenStream) -> None:
     """Never a bus error, which a memory map gives, nor tokens that were not there."""
-    before = stream.batch(0, 0, 8, 16)
+    before = stream.windows(0, range(8), 16)
     (shard,) = shards(stream)
     content, kept = shard.read_bytes(), shard.with_name("kept")
     os.link(shard, kept)
     shard.unlink()  # removed, or replaced: the open file stays
-    assert torch.equal(stream.batch(0, 0, 8, 16)[0], before[0])
+    assert torch.equal(stream.windows(0, range(8), 16)[0], before[0])
     with pytest.raises(UserError, match="cannot read"):
-        replace(stream).batch(0, 1, 8, 16)
+        replace(stream).windows(0, range(8, 16), 16)
     for damage in (b"\xff" * len(content), content[:-4]):
         kept.write_bytes(damage)
         with pytest.raises(UserError, match="cut short or written over"):
@@ -953,7 +957,7 @@ def scored(batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> list[tuple[i
         for x, y in batches
         for row in range(len(x))
         for t, target in enumerate(y[row])
-        if target != -1
+        if target != NOT_SCORED
     ]
 
 
@@ -965,7 +969,7 @@ def scored(batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> list[tuple[i
 )
 @settings(with_folder, max_examples=60)
 def test_sliding_scores_each_token_once_with_context(
-    stream: TokenFile, block_size: int, batch_size: int, share: float, limit: int | None
+    stream: TokenStream, block_size: int, batch_size: int, share: float, limit: int | None
 ) -> None:
     stride = max(1, round(share * block_size))
     tokens = ids(stream)
@@ -987,14 +991,16 @@ def test_sliding_scores_each_token_once_with_context(
 
 
 @pytest.mark.parametrize("block_size", [1, 2, 10, 17, 51, 102])
-def test_sliding_by_one_token_is_naive(stream: TokenFile, block_size: int) -> None:
+def test_sliding_by_one_token_is_naive(stream: TokenStream, block_size: int) -> None:
     """Of a document of more than T tokens: each target has all of the T tokens before it."""
     naive = [(t, x.tolist()) for x, t in naive_sliding(np.array(ids(stream)), block_size)]
     assert scored(stream.sliding(block_size, 4, stride=1)) == naive
 
 
 @pytest.mark.parametrize("limit", [1, 8, 9, 40, 64])
-def test_a_limit_spreads_what_is_scored_over_the_whole_text(stream: TokenFile, limit: int) -> None:
+def test_a_limit_spreads_what_is_scored_over_the_whole_text(
+    stream: TokenStream, limit: int
+) -> None:
     """The beginning alone would not do: it is more like the training text that it follows."""
     tokens = ids(stream)
     places = [tokens.index(target) for target, _ in scored(stream.sliding(16, 4, limit=limit))]
@@ -1004,14 +1010,14 @@ def test_a_limit_spreads_what_is_scored_over_the_whole_text(stream: TokenFile, l
     assert 103 - places[-8] - (max(gaps) if gaps else 102) in (0, 1)  # none is left over at the end
 
 
-def test_sliding_keeps_half_a_window_of_context_if_not_told_otherwise(stream: TokenFile) -> None:
+def test_sliding_keeps_half_a_window_of_context_if_not_told_otherwise(stream: TokenStream) -> None:
     half = [y.tolist() for _, y in stream.sliding(16, 4)]
     assert half == [y.tolist() for _, y in stream.sliding(16, 4, stride=8)]
     assert min(len(context) for _, context in scored(stream.sliding(16, 4))[16:]) == 9
 
 
 @pytest.mark.parametrize("stride", [0, -1, 17])
-def test_a_stride_that_skips_tokens_is_an_error(stream: TokenFile, stride: int) -> None:
+def test_a_stride_that_skips_tokens_is_an_error(stream: TokenStream, stride: int) -> None:
     with pytest.raises(ValueError, match="stride"):
         next(stream.sliding(16, 4, stride))
 
@@ -1020,7 +1026,7 @@ def test_a_stride_that_skips_tokens_is_an_error(stream: TokenFile, stride: int) 
 
 
 @pytest.fixture
-def tales(tmp_path: Path) -> TokenFile:
+def tales(tmp_path: Path) -> TokenStream:
     """Nine documents of 5 to 29 characters; no character comes twice."""
     letters = iter(range(0x4E00, 0x9FFF))
     lengths = (5, 29, 12, 7, 20, 9, 11, 6, 18)
@@ -1030,7 +1036,7 @@ def tales(tmp_path: Path) -> TokenFile:
     return prepare(source, None, "char", 0, tmp_path / "cache")[1]
 
 
-def test_windows_of_short_documents_begin_with_them(tales: TokenFile) -> None:
+def test_windows_of_short_documents_begin_with_them(tales: TokenStream) -> None:
     """No window begins inside a document that it could hold; all documents begin one in time."""
     tokens, end_of_text = ids(tales), ids(tales)[0]
     begins = [i for i, id in enumerate(tokens) if id == end_of_text]
@@ -1047,7 +1053,7 @@ def test_windows_of_short_documents_begin_with_them(tales: TokenFile) -> None:
 @pytest.mark.parametrize("block_size", [8, 21, 31])
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_sliding_predicts_from_the_beginning_of_a_document(
-    tales: TokenFile, block_size: int, batch_size: int
+    tales: TokenStream, block_size: int, batch_size: int
 ) -> None:
     """Each token once, from its document's beginning or, in a long one, at least half a window.
 
@@ -1058,11 +1064,11 @@ def test_sliding_predicts_from_the_beginning_of_a_document(
     place = 1
     for x, y in tales.sliding(block_size, batch_size):
         for row_x, row_y in zip(x.tolist(), y.tolist(), strict=True):
-            start = place - 1 - row_y.count(-1)
+            start = place - 1 - row_y.count(NOT_SCORED)
             begun = max(i for i in range(place) if tokens[i] == end_of_text)
             assert start >= min(begun, len(tokens) - 1 - block_size)
             for t, target in enumerate(row_y):
-                if target == -1:
+                if target == NOT_SCORED:
                     continue
                 assert target == tokens[place]
                 begun = max(i for i in range(place) if tokens[i] == end_of_text)
@@ -1078,18 +1084,18 @@ def test_sliding_predicts_from_the_beginning_of_a_document(
 
 def test_a_text_read_in_stripes_is_its_stripes(tmp_path: Path, monkeypatch: Any) -> None:
     """Of every third stripe each character once, in order, whatever the documents are."""
-    monkeypatch.setattr(reading, "STRIPE", 7)
+    monkeypatch.setattr(text_range, "STRIPE", 7)
     text = "".join(f"line {n}\n" * (n % 3 + 1) for n in range(60))
     path = tmp_path / "text.txt"
     path.write_text(text)
     for separator in (None, "\n"):
         whole = scan([path], separator)
-        full = "".join(piece.text for piece in whole.pieces())
+        full = "".join(piece.text for piece in whole.parts())
         assert len(full) == whole.n_chars
         for start, stop in ((0, whole.stop), (5, whole.stop - 4)):
             part = replace(whole, start=start, stop=stop, every=3)
             expected = [full[a : min(a + 7, stop)] for a in range(start, stop, 21)]
-            pieces = list(part.pieces())
+            pieces = list(part.parts())
             assert "".join(piece.text for piece in pieces) == "".join(expected)
             assert part.n_chars == sum(map(len, expected))
             assert sum(piece.begins for piece in pieces) >= len(expected)  # each cut begins one
@@ -1097,7 +1103,7 @@ def test_a_text_read_in_stripes_is_its_stripes(tmp_path: Path, monkeypatch: Any)
 
 def test_of_a_long_text_a_part_is_read_from_all_over_it(tmp_path: Path, monkeypatch: Any) -> None:
     """About as much as asked for, under another name in the cache; a short text is read whole."""
-    monkeypatch.setattr(reading, "STRIPE", 100)
+    monkeypatch.setattr(text_range, "STRIPE", 100)
     path = tmp_path / "text.txt"
     path.write_text("".join(f"{n} is a number.\n" for n in range(4000)))
     source, cache = corpora.find([str(path)], tmp_path), tmp_path / "cache"
@@ -1111,7 +1117,7 @@ def test_of_a_long_text_a_part_is_read_from_all_over_it(tmp_path: Path, monkeypa
     assert prepare(source, tokenizer, "", 0, cache, most_chars=10**6)[1] == train
 
 
-def text_of(tokens: TokenFile, tokenizer: Tokenizer) -> str:
+def text_of(tokens: TokenStream, tokenizer: Tokenizer) -> str:
     """Return the text of a stream, with | before each document."""
     ids = tokens.read(0, tokens.n_tokens)
     documents = np.split(ids, np.flatnonzero(ids == tokens.end_of_text))[1:]

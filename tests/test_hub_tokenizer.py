@@ -19,8 +19,8 @@ from drawn_tokenizers import TEXTS
 from transformers import AutoTokenizer
 
 from minigen import data
-from minigen.data.shards import cut_chunks
-from minigen.data.text import Piece
+from minigen.data.text import DocumentPart
+from minigen.data.tokens import cut_chunks
 from minigen.errors import UserError
 from minigen.files import companions, huggingface, tokenizer_files
 from minigen.files.tokenizer_files import from_json, to_json
@@ -339,8 +339,8 @@ def test_tokens_of_parts_are_tokens_of_the_whole(seed: int, tmp_path: Path) -> N
                 tmp_path, pre_tokenizer=drawn_tokenizers.as_json(cut), normalizer=normalizer
             )
             ours = tokenizer_files.load(tmp_path / "tokenizer.json")
-            pieces = [Piece(i == 0, text[i : i + 1000]) for i in range(0, len(text), 1000)]
-            chunks = [*cut_chunks(pieces, 300, ours)]
+            parts = [DocumentPart(i == 0, text[i : i + 1000]) for i in range(0, len(text), 1000)]
+            chunks = [*cut_chunks(parts, 300, ours)]
             assert "".join(part for chunk in chunks for part in chunk.documents) == text
             ids = [id for chunk in chunks for id in ours.encode(chunk.documents[0])]
             whole += ids == ours.encode(text)

@@ -22,7 +22,7 @@ import sample
 import train
 from minigen import corpora, data
 from minigen.corpora import AUTO, NONE, saving
-from minigen.data import scan
+from minigen.data import scan, text_range
 from minigen.data import text as reading
 from minigen.data.text import read_text, split_documents
 from minigen.errors import UserError
@@ -71,7 +71,7 @@ def put(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def documents(file: data.TokenFile, tokenizer: Tokenizer = BYTE) -> list[str]:
+def documents(file: data.TokenStream, tokenizer: Tokenizer = BYTE) -> list[str]:
     text = tokenizer.decode(file.read(0, file.n_tokens).tolist())
     return text.split(END_OF_TEXT)[1:]
 
@@ -200,7 +200,7 @@ def test_a_text_is_said_to_be_read_in_part_only_where_it_is(
     run("--data", "names.txt", small=timed)
     assert "MB are read" not in capsys.readouterr().err
     monkeypatch.setattr("minigen.run.text.CHARS_A_MINUTE", 1_000_000)
-    monkeypatch.setattr(reading, "STRIPE", 100)
+    monkeypatch.setattr(text_range, "STRIPE", 100)
     run("--data", "names.txt", small=timed)
     assert "MB are read, from all over it" in capsys.readouterr().err
 
@@ -387,7 +387,7 @@ def test_bits_per_byte_counts_the_bytes_that_the_tokens_hold(
     found = find(put(tmp_path / "t.txt", content))
     tokenizer = kind("byte", BYTE.tokens)
     for every in (1, 2):
-        with mock.patch.object(reading, "STRIPE", 30):
+        with mock.patch.object(text_range, "STRIPE", 30):
             text = replace(scan(found.train, found.separator), every=every)
             tokens = data.write_tokens(text, tokenizer, tmp_path / f"{kind.__name__}", "text")
         ids = tokens.read(0, tokens.n_tokens)

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 import sample
 import train
 from minigen import corpora
-from minigen.data import TokenFile, prepare
+from minigen.data import TokenStream, prepare
 from minigen.errors import UserError
 from minigen.evaluation import command as judging
 from minigen.files import checkpoint
@@ -71,7 +71,9 @@ def run(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 @pytest.fixture
-def parts(text: Path, tmp_path: Path) -> tuple[GPT, Tokenizer, TokenFile, TokenFile, TrainConfig]:
+def parts(
+    text: Path, tmp_path: Path
+) -> tuple[GPT, Tokenizer, TokenStream, TokenStream, TrainConfig]:
     """A model, its text, and the configuration that goes with them."""
     corpus = corpora.find([str(text)], tmp_path)
     tokenizer, train_tokens, val_tokens = prepare(corpus, None, "bpe", 270, tmp_path / "cache")

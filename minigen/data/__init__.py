@@ -1,116 +1,27 @@
 """Text to tokens to batches, in constant memory.
 
-    text.py      files            --read_text, split_documents-->  documents, in pieces
-    shards.py    documents        --cut_chunks, encode-->          shards: token ids in files
-    batches.py   shards           --windows(seed, ids)-->          inputs x and targets y, to train
-                                  --sliding()-->                   and to evaluate
+This folder holds code; the texts lie in data/, beside minigen/.
 
-Of each step the naive version stands before the one that is fast, or takes little memory:
-`naive_tokens`, `naive_windows`, `naive_sliding`.
+The lesson is three files, each of which begins with its idea in a few naive lines:
 
-Beside these, vocabulary.py learns a tokenizer from a text, and notes.py warns of a text that may be
-read otherwise than it was meant.
+    text.py        text       --split_documents-->  documents    `naive_documents`
+    tokens.py      documents  --encode-->           token ids    `naive_tokens`
+    batches.py     token ids  --windows, sliding--> batches      `naive_windows`, `naive_sliding`
 
-Shards lie in a cache, in files that are named by their content. So a text is tokenised once, and if
-that is interrupted, it continues after the last whole shard.
+The other files may be skipped. They let a text be larger than memory, tokenise it only once, and
+notice mistakes:
+
+    text_range.py    which characters of which files are read: to train on, and to validate on
+    vocabulary.py    a tokenizer is learned from a sample of a text
+    shards.py        token ids are written to files, and writing continues after an interruption
+    token_stream.py  token ids are read from these files
+    cache.py         `prepare` does all of this for a corpus, or finds that it was done before
+    notes.py         warnings of a text that may be read otherwise than it was meant
 """
 
-from __future__ import annotations
+from minigen.data.cache import prepare, write_tokens
+from minigen.data.notes import notes_on_text, opening
+from minigen.data.text_range import scan
+from minigen.data.token_stream import TokenStream
 
-import contextlib
-import hashlib
-import json
-import math
-from dataclasses import replace
-from pathlib import Path
-
-from minigen.data.batches import TokenFile, check_length
-from minigen.data.notes import notes_on_text, opening, print_notes_on_tokens
-from minigen.data.shards import CHUNK, cut_chunks, token_dtype, write_shards
-from minigen.data.text import Source, Text, hold_out, scan
-from minigen.data.vocabulary import LEARNED, learn_tokenizer
-from minigen.errors import UserError
-from minigen.system.disk import write_atomically
-from minigen.system.places import writable
-from minigen.tokenizer import Tokenizer
-
-__all__ = ["TokenFile", "notes_on_text", "opening", "prepare", "scan", "write_tokens"]
-
-FORMAT = 1  # raise it when the same text would give other tokens or shards: old ones do not fit
-SHORT = 1 << 16  # characters: a text that takes no time to tokenise
-
-
-def prepare(
-    source: Source,
-    tokenizer: Tokenizer | None,
-    kind: str,
-    vocab_size: int,
-    cache: Path,
-    val_fraction: float = 0.1,
-    block_size: int = 0,
-    most_chars: int = 0,
-) -> tuple[Tokenizer, TokenFile, TokenFile]:
-    """Tokenise a corpus, or find that this was done before.
-
-    Args:
-        source: the files. Without `val` files, the last `val_fraction` of the characters of `train`
-            are held out: of one file, text[: int(0.9 * n)] trains, text[int(0.9 * n) :] validates.
-        tokenizer: the one to use; None: learn one of `kind` from the training part.
-        cache: the folder for the results; created if missing, and all in it can be made again.
-        block_size: T of the windows, if it is known already. A short text with fewer than T + 1
-            tokens is refused before anything is written.
-        most_chars: of a longer text about this number of characters is read, in stripes from all
-            over it; 0: all are.
-
-    Returns the tokenizer, the training stream and the validation stream.
-    Raises UserError if the text cannot be read, is empty, or is no text.
-    """
-    train = scan(source.train, source.separator)
-    if source.val:
-        val = scan(source.val, source.separator)
-    else:
-        train, val = hold_out(train, val_fraction)
-    if most_chars and not source.val:
-        every = math.ceil((train.n_chars + val.n_chars) / most_chars)
-        train, val = replace(train, every=every), replace(val, every=every)
-
-    key = cache_key(train.sha256, train.stop, val.sha256, kind, vocab_size, *train.key)
-    path, is_new = writable(cache) / f"{key}.tokenizer.json", False
-    if tokenizer is None and kind in LEARNED:
-        with contextlib.suppress(UserError):  # missing or damaged
-            tokenizer = Tokenizer.load(path)
-        is_new = tokenizer is None
-    if tokenizer is None:
-        tokenizer = learn_tokenizer(train, val, kind, vocab_size)
-
-    for text, name in ((train, "training text"), (val, "validation text")):
-        if block_size and text.n_chars <= SHORT:
-            chunks = cut_chunks(text.pieces(), CHUNK, tokenizer)
-            n_tokens = sum(len(tokenizer.encode_documents(chunk.documents)) for chunk in chunks)
-            check_length(n_tokens, name, block_size)
-    if is_new:
-        with write_atomically(path) as temporary:
-            tokenizer.save(temporary)
-    train_file = write_tokens(train, tokenizer, cache, "training text")
-    return tokenizer, train_file, write_tokens(val, tokenizer, cache, "validation text")
-
-
-def write_tokens(text: Text, tokenizer: Tokenizer, cache: Path, name: str) -> TokenFile:
-    """Tokenise a text, END_OF_TEXT before each document; keep shards that are there already.
-
-    Args:
-        cache: the folder for the shards; another is taken if it cannot be written.
-        name: of the text, for messages.
-    """
-    key = cache_key(text.sha256, text.start, text.stop, tokenizer.fingerprint, *text.key)
-    path = writable(cache) / f"{key}.json"
-    shards = write_shards(text, tokenizer, path)
-    dtype = token_dtype(tokenizer).str
-    file = TokenFile(path, name, dtype, tokenizer.end_of_text, shards, text.every)
-    print_notes_on_tokens(file, tokenizer)
-    return file
-
-
-def cache_key(*facts: str | int) -> str:
-    """Return a name for files that are made of these facts alone."""
-    return hashlib.sha256(json.dumps([FORMAT, *facts]).encode("utf-8")).hexdigest()[:32]
+__all__ = ["TokenStream", "notes_on_text", "opening", "prepare", "scan", "write_tokens"]

@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from minigen.data.batches import TokenFile
-from minigen.data.text import Source, read_text
+from minigen.data.text import read_text
+from minigen.data.text_range import Source
+from minigen.data.token_stream import TokenStream
 from minigen.tokenizer import Tokenizer
 
 ROWS = (".csv", ".tsv", ".jsonl")  # endings of files in which a row of any length is a line
@@ -87,7 +88,7 @@ def notes_on_signs(files: Iterable[Path]) -> list[str]:
     ]
 
 
-def print_notes_on_tokens(tokens: TokenFile, tokenizer: Tokenizer) -> None:
+def print_notes_on_tokens(tokens: TokenStream, tokenizer: Tokenizer) -> None:
     """Print to stderr how the tokens of a text differ from the text as it is written."""
     if n := sum(shard.n_controls for shard in tokens.shards):
         names = [*tokenizer.controls.values()]
@@ -105,7 +106,7 @@ def print_notes_on_tokens(tokens: TokenFile, tokenizer: Tokenizer) -> None:
         )
 
 
-def opening(tokens: TokenFile, tokenizer: Tokenizer) -> str:
+def opening(tokens: TokenStream, tokenizer: Tokenizer) -> str:
     """Return the text from which a sample without a prompt begins: "" if documents begin often.
 
     Otherwise it is the end of a line or paragraph. A model sees a book's only END_OF_TEXT a few

@@ -1,11 +1,4 @@
-"""Documents to shards: a stream of token ids on disk, in files of bounded size.
-
-    pieces of documents --cut_chunks--> chunks --encode--> token ids --write_shards--> shards
-
-`naive_tokens` says all: a stream is END_OF_TEXT, a document, END_OF_TEXT, a document, and so on.
-The rest of this file does the same for a text that is larger than memory, in several threads. So it
-encodes chunks of about a million characters. They are cut where no token crosses; so the tokens do
-not depend on the chunks.
+"""Token ids to files: chunks are encoded in threads and written to shards, files of bounded size.
 
 A stream KEY lies in the files KEY.0000.bin, KEY.0001.bin, ..., which hold nothing but ids, and in
 KEY.json, the facts about them. A shard takes its name when it is whole, and then the facts name it;
@@ -23,35 +16,22 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from minigen.data.text import Piece, Text, progress
+from minigen.data.text_range import TextRange, progress
+from minigen.data.tokens import Chunk, cut_chunks
 from minigen.errors import UserError
 from minigen.system.disk import sha256_of, write_atomically
 from minigen.system.parallel import map_in_threads
-from minigen.tokenizer import END_OF_TEXT, Tokenizer
+from minigen.tokenizer import Tokenizer
 
 CHUNK = 1 << 20  # characters to encode at once: memory is a small multiple of it
 SHARD = 1 << 26  # characters in a shard, or up to a chunk more
-MAX_CUTS = 1000  # places that are tried to cut a document
-
-
-def naive_tokens(documents: Iterable[str], tokenizer: Tokenizer) -> list[int]:
-    """Return the stream of some documents: END_OF_TEXT and the tokens of each.
-
-    >>> from minigen.tokenizer import train_tokenizer
-    >>> naive_tokens(["ab", "c"], train_tokenizer("byte", []))
-    [256, 97, 98, 256, 99]
-    """
-    return [id for text in documents for id in (tokenizer.end_of_text, *tokenizer.encode(text))]
-
-
-# ---- the files ----
 
 
 @dataclass(frozen=True)
@@ -78,68 +58,6 @@ def token_dtype(tokenizer: Tokenizer) -> np.dtype[np.uint16] | np.dtype[np.uint3
     return np.dtype("<u2") if tokenizer.n_vocab <= 1 << 16 else np.dtype("<u4")
 
 
-# ---- documents to chunks ----
-
-
-class Chunk(NamedTuple):
-    """Documents to encode at once; the first `begins` here or continues the chunk before."""
-
-    begins: bool
-    documents: list[str]
-
-    @property
-    def n_chars(self) -> int:
-        return sum(map(len, self.documents))
-
-
-def cut_chunks(
-    pieces: Iterable[Piece], size: int, tokenizer: Tokenizer | None = None
-) -> Iterator[Chunk]:
-    """Gather and cut pieces to be encoded: `size` characters or up to twice that.
-
-    The tokens of a document's pieces are those of the document, except where `size` characters have
-    no place to cut, or none among the last MAX_CUTS. Other tokens may stand there, but they decode
-    to the same text.
-
-    Args:
-        tokenizer: the tokenizer that is to encode the chunks; None: one that cuts as GPT-2's does.
-    """
-    chunk, length = Chunk(True, []), 0  # with END_OF_TEXT before each document
-    for piece in pieces:
-        if piece.begins:
-            if length >= size:
-                yield chunk
-                chunk, length = Chunk(True, []), 0
-            chunk.documents.append(piece.text)
-            length += len(END_OF_TEXT)
-        else:
-            chunk.documents[-1] += piece.text
-        length += len(piece.text)
-        while len(text := chunk.documents[-1]) >= size:
-            cut = last_cut(text, size, tokenizer)
-            chunk.documents[-1] = text[:cut]
-            yield chunk
-            chunk, length = Chunk(False, [text[cut:]]), len(text) - cut
-    if length:
-        yield chunk
-
-
-def last_cut(text: str, size: int, tokenizer: Tokenizer | None) -> int:
-    """Return the last place before `size` where no token crosses: white space after anything else.
-
-    White space stands only at the beginning of GPT-2's words, so a word ends there whatever
-    follows. Other tokenizers are asked whether they cut there.
-    """
-    ends = (i for i in range(size - 1, 0, -1) if text[i] in " \n" and not text[i - 1].isspace())
-    for i in itertools.islice(ends, MAX_CUTS):
-        if tokenizer is None or tokenizer.can_cut(text, i):
-            return i
-    return size
-
-
-# ---- chunks to shards ----
-
-
 def encode(
     chunk: Chunk, tokenizer: Tokenizer, token_lengths: npt.NDArray[np.int64]
 ) -> tuple[bytes, dict[str, int]]:
@@ -162,7 +80,7 @@ def encode(
     return ids.astype(token_dtype(tokenizer)).tobytes(), counts
 
 
-def write_shards(text: Text, tokenizer: Tokenizer, path: Path) -> tuple[Shard, ...]:
+def write_shards(text: TextRange, tokenizer: Tokenizer, path: Path) -> tuple[Shard, ...]:
     """Tokenise a text into shards; keep those that are there already.
 
     Args:
@@ -185,7 +103,7 @@ def write_shards(text: Text, tokenizer: Tokenizer, path: Path) -> tuple[Shard, .
         return number, encode(chunk, own.tokenizer, lengths)
 
     facts = {"dtype": token_dtype(tokenizer).str, "end_of_text": tokenizer.end_of_text}
-    chunks = chunks_from(n_done, cut_chunks(text.pieces(), CHUNK, tokenizer), path.parent)
+    chunks = chunks_from(n_done, cut_chunks(text.parts(), CHUNK, tokenizer), path.parent)
     results = map_in_threads(encoded, chunks, torch.get_num_threads())
     with progress("tokenising", text.n_chars, "char", n_done) as bar:
         for _, parts in itertools.groupby(results, key=lambda result: result[0]):

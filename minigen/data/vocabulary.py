@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from minigen.data.shards import cut_chunks
-from minigen.data.text import Text, progress
+from minigen.data.text_range import TextRange, progress
+from minigen.data.tokens import cut_chunks
 from minigen.tokenizer import Tokenizer, train_tokenizer
 
 LEARNED = ("char", "bpe")  # the kinds of tokenizers that are learned from a text
@@ -15,7 +15,7 @@ LEARNED = ("char", "bpe")  # the kinds of tokenizers that are learned from a tex
 BPE_SAMPLE = 2_000_000
 
 
-def learn_tokenizer(train: Text, val: Text, kind: str, vocab_size: int) -> Tokenizer:
+def learn_tokenizer(train: TextRange, val: TextRange, kind: str, vocab_size: int) -> Tokenizer:
     """Learn a tokenizer of a kind, as `train_tokenizer` does, from a text in files.
 
     Raises UserError if a file cannot be read or changes meanwhile.
@@ -25,8 +25,8 @@ def learn_tokenizer(train: Text, val: Text, kind: str, vocab_size: int) -> Token
     if kind == "char":
         # Those of the validation text too: a character without an id could not be scored.
         known: set[str] = set()
-        for piece in itertools.chain(train.pieces(), val.pieces()):
-            known.update(piece.text)
+        for part in itertools.chain(train.parts(), val.parts()):
+            known.update(part.text)
         tokenizer = train_tokenizer("char", ["".join(known)])
     else:
         tokenizer = train_tokenizer("bpe", sample(train), vocab_size)
@@ -35,12 +35,12 @@ def learn_tokenizer(train: Text, val: Text, kind: str, vocab_size: int) -> Token
     return tokenizer
 
 
-def sample(text: Text) -> Iterator[str]:
+def sample(text: TextRange) -> Iterator[str]:
     """Yield chunks from all over the text, with about `BPE_SAMPLE` characters in total."""
     share = min(1, BPE_SAMPLE / text.n_chars)
     seen = taken = 0
     with progress("choosing a sample to learn tokens from", text.n_chars, "char") as bar:
-        for chunk in cut_chunks(text.pieces(), size=1 << 16):
+        for chunk in cut_chunks(text.parts(), size=1 << 16):
             seen += chunk.n_chars
             bar.update(chunk.n_chars)
             if taken < share * seen:

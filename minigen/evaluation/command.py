@@ -18,7 +18,7 @@ import torch
 
 from minigen import corpora
 from minigen.cli import parse
-from minigen.data import TokenFile, notes_on_text, prepare, scan, write_tokens
+from minigen.data import TokenStream, notes_on_text, prepare, scan, write_tokens
 from minigen.errors import UserError, check_range
 from minigen.evaluation.continuations import (
     evenly_spaced,
@@ -74,8 +74,8 @@ class EvaluateConfig:
 class Texts(NamedTuple):
     """The text that a model is judged on, and the text that it was trained on."""
 
-    held_out: TokenFile
-    training: TokenFile | None  # None: not known
+    held_out: TokenStream
+    training: TokenStream | None  # None: not known
     entropy: float | None  # of `held_out`, in bits/byte; None: not known
     separator_bytes: int  # of text that END_OF_TEXT stands for
     is_own: bool  # `held_out` is of the same text as `training`

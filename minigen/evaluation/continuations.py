@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from minigen.corpora import task
-from minigen.data import TokenFile
+from minigen.data import TokenStream
 from minigen.inference.engine import Engine
 from minigen.sampling import ROWS, Sampling
 from minigen.system.streams import progress_bar
@@ -34,7 +34,11 @@ class Continuation:
 
 
 def real_continuations(
-    tokens: TokenFile, tokenizer: Tokenizer, block_size: int, max_new_tokens: int, n_lines: int = 1
+    tokens: TokenStream,
+    tokenizer: Tokenizer,
+    block_size: int,
+    max_new_tokens: int,
+    n_lines: int = 1,
 ) -> list[Continuation]:
     """Cut documents after their first lines or tokens.
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from minigen.data import TokenFile
+from minigen.data import TokenStream
 from minigen.tokenizer import Tokenizer
 
 Hashes = npt.NDArray[np.uint64]  # one for each window of a text
@@ -138,7 +138,7 @@ class TrainingText:
         self.content = content
 
     @classmethod
-    def decoded(cls, tokens: TokenFile, tokenizer: Tokenizer) -> TrainingText:
+    def decoded(cls, tokens: TokenStream, tokenizer: Tokenizer) -> TrainingText:
         """Decode tokens, up to 64 MB of text, with a `BORDER` before and after each document."""
         content, place = bytearray(), 0
         while place < tokens.n_tokens and len(content) < MAX_SEARCHED:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from minigen.data import TokenFile
+from minigen.data import TokenStream
 from minigen.errors import UserError
 from minigen.loss import LOGITS_BYTES, token_losses
 from minigen.model import GPT
@@ -56,9 +56,9 @@ class TextMetrics:
 
 
 def validation_windows(
-    tokens: TokenFile, block_size: int, n_rows: int, limit: int | None = None
+    tokens: TokenStream, block_size: int, n_rows: int, limit: int | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield x and y, (B, T) each, of `TokenFile.sliding`, and show on the terminal how far it is.
+    """Yield x and y, (B, T) each, of `TokenStream.sliding`, and show on the terminal how far it is.
 
     Between batches the number of threads follows the load of the machine.
 
@@ -77,7 +77,7 @@ def validation_windows(
 @torch.no_grad()
 def text_metrics(
     model: GPT,
-    tokens: TokenFile,
+    tokens: TokenStream,
     n_vocab: int,
     block_size: int,
     dtype: str = "float32",
@@ -159,7 +159,7 @@ def calibration_sums(probabilities: Tensor, targets: Tensor) -> Tensor:
     return sums
 
 
-def unigram_loss(text: TokenFile, training: TokenFile, n_vocab: int) -> float:
+def unigram_loss(text: TokenStream, training: TokenStream, n_vocab: int) -> float:
     """Return the loss on a text, in nats/token, of a model that knows only token frequencies.
 
     The frequencies are those of the training text, where each token counts once more than it

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from minigen.data import TokenFile
+from minigen.data import TokenStream
 from minigen.files import checkpoint
 from minigen.files.companions import Companions
 from minigen.model import GPT
@@ -40,7 +40,7 @@ MAX_SKIPPED = 20  # steps of a run without finite gradients, with --on_nan skip
 SHOWING = 0.5  # seconds that an evaluation takes besides: a sample, a plot, a checkpoint
 
 Result = TypeVar("Result")
-Evaluate = Callable[[GPT, TokenFile, "TrainConfig", int, int], float]  # train.py's `evaluate`
+Evaluate = Callable[[GPT, TokenStream, "TrainConfig", int, int], float]  # train.py's `evaluate`
 
 
 class Stopped(Exception):
@@ -211,7 +211,7 @@ class Run:
         self.clock.evaluating = time.perf_counter() - began
         return val_loss
 
-    def _loss(self, evaluate: Evaluate, model: GPT, tokens: TokenFile, limit: int) -> float:
+    def _loss(self, evaluate: Evaluate, model: GPT, tokens: TokenStream, limit: int) -> float:
         with eager(self.is_compiled):
             return evaluate(model, tokens, self.config, self.n_micro_batches, limit)
 

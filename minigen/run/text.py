@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from minigen import corpora
-from minigen.data import TokenFile, notes_on_text, opening, prepare
+from minigen.data import TokenStream, notes_on_text, opening, prepare
 from minigen.errors import UserError
 from minigen.system.places import data_folder
 from minigen.tokenizer import END_OF_TEXT, Tokenizer
@@ -28,9 +28,9 @@ class Text:
     """The tokens that a run trains on and is validated on, and the facts about their text."""
 
     tokenizer: Tokenizer
-    train_tokens: TokenFile
-    val_tokens: TokenFile
-    old_tokens: TokenFile | None  # to fine-tune: a text that the base model was trained on
+    train_tokens: TokenStream
+    val_tokens: TokenStream
+    old_tokens: TokenStream | None  # to fine-tune: a text that the base model was trained on
     opening: str  # the text that a sample without a prompt continues
     floor: float | None  # bits per byte that no model can beat, where it is known
     separator_bytes: int  # bytes of text that END_OF_TEXT stands for
@@ -114,7 +114,7 @@ def find_text(
 
 def _old_tokens(
     old_data: tuple[str, ...], tokenizer: Tokenizer, settings: Mapping[str, Any], most_chars: int
-) -> TokenFile:
+) -> TokenStream:
     """Return the validation part of --old_data: a text that the base model was trained on.
 
     Args:
