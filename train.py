@@ -157,7 +157,7 @@ def train(run: Run) -> None:
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf)
 
         # A step: short at first (warm-up), then long, then shorter and shorter (cooldown).
-        learning_rate = config.learning_rate * run.schedule.share(step)
+        learning_rate = config.learning_rate * run.schedule.factor(step)
         if run.is_finite(loss, grad_norm):  # else the run stops, or skips this step
             optimizer.step(learning_rate)
         run.log(loss, grad_norm, learning_rate)
