@@ -177,7 +177,7 @@ def train(run: Run) -> None:
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf)
 
         # A step: short at first (warm-up), then long, then shorter and shorter (cooldown).
-        learning_rate = config.learning_rate * run.schedule.share(step)
+        learning_rate = config.learning_rate * run.schedule.factor(step)
         if run.accepts(loss, grad_norm):  # else they are not finite: skip this step, or stop
             run.optimizer.step(learning_rate)  # and clear the gradients
         run.end_step(loss, grad_norm, learning_rate)  # count and log the step, plan the next

@@ -1,12 +1,13 @@
 """The transformer: token ids in, logits of the next token out.
 
-One skeleton with five switches (norm, position, mlp, bias, qk_norm) spans the way from GPT-2 (2019)
-to Qwen3 (2025): `GPTConfig.gpt2()` and `GPTConfig.modern()` name the two ends. The model is plain
-PyTorch and knows nothing of text, files, optimisers or losses.
+One skeleton with six switches (norm, position, mlp, bias, qk_norm, tied_head) spans the way from
+GPT-2 (2019) to Qwen3 (2025): `GPTConfig.gpt2()` and `GPTConfig.modern()` name the two ends. The
+model is plain PyTorch and knows nothing of text, files, optimisers or losses.
 
 The file is in reading order: the configuration, the parts of a block (norm, rotary positions,
-attention, MLP), the block, the model. The key-value cache at the end only makes writing faster; a
-first reading may skip it, and each `mask` and `cache` before it.
+attention, MLP), the block, the model. The key-value cache at the end only makes writing faster. A
+first reading may skip it, and the arguments `mask`, `cache`, `at` and `kv_len` before it: training
+leaves all four out.
 
 Shapes, everywhere in this file:
     B  sequences in the batch        V  vocab_size            H   n_head     (query heads)
@@ -29,7 +30,7 @@ from minigen.errors import UserError, check_range
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """The numbers that fix a model's shape and arithmetic.
+    """Fix a model's shape and arithmetic.
 
     Raises `UserError` if the numbers do not fit together.
 
@@ -37,23 +38,23 @@ class GPTConfig:
     3072
     """
 
-    vocab_size: int
+    vocab_size: int  # different tokens
     block_size: int  # the longest sequence that the model can see, in tokens
-    n_layer: int
-    n_head: int
+    n_layer: int  # blocks, one after another
+    n_head: int  # heads of each attention: each looks back in its own way
     n_kv_head: int  # fewer than n_head: several query heads share one key/value head
-    n_embd: int
-    head_dim: int
-    n_hidden: int
+    n_embd: int  # numbers in the vector of a token, between the blocks
+    head_dim: int  # numbers in a query, a key or a value of one head
+    n_hidden: int  # numbers in the vector of a token inside the MLP
     norm: Literal["layernorm", "rmsnorm"]
-    position: Literal["learned", "rotary"]
+    position: Literal["learned", "rotary"]  # a vector added to each token, or an angle of q and k
     mlp: Literal["gelu", "swiglu"]
-    bias: bool
+    bias: bool  # a matrix product or LayerNorm also adds a vector
     qk_norm: bool  # normalise queries and keys: keeps attention scores tame at high learning rates
-    tied_head: bool = True  # the output matrix is the embedding matrix
-    norm_eps: float = 1e-6
-    rope_theta: float = 10_000.0
-    dropout: float = 0.0
+    tied_head: bool = True  # the output matrix is the embedding matrix; train.py: for gpt2 only
+    norm_eps: float = 1e-6  # added to a variance, so that no norm divides by zero
+    rope_theta: float = 10_000.0  # the fastest pair turns about this times the slowest's angle
+    dropout: float = 0.0  # the share of numbers set to zero at random, in training only
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_kv_head", "n_embd",
@@ -78,7 +79,7 @@ class GPTConfig:
         n_embd: int = 768,
         **switches: Any,
     ) -> GPTConfig:
-        """Return GPT-2 to the letter; the defaults are the model of 124M parameters."""
+        """Return GPT-2's configuration; the defaults are those of its model of 124M parameters."""
         base: dict[str, Any] = {
             "n_kv_head": n_head, "head_dim": _head_dim(n_embd, n_head), "n_hidden": 4 * n_embd,
             "norm": "layernorm", "position": "learned", "mlp": "gelu", "bias": True,
@@ -98,7 +99,8 @@ class GPTConfig:
     ) -> GPTConfig:
         """Return Qwen3's arithmetic: RMSNorm, rotary positions, QK-norm, SwiGLU, no biases.
 
-        With `qk_norm=False` it is Llama's.
+        With `qk_norm=False` it is Llama's. The default `tied_head=True` is that of Qwen3's small
+        models; train.py gives False, with which a small model learns faster.
 
         Heads are 64 wide even in a narrow model: with 16, it learns far later to look back.
         """
@@ -121,7 +123,7 @@ def _head_dim(n_embd: int, n_head: int) -> int:
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * gain over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467)."""
+    """Compute x / rms(x) * gain over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467)."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -135,6 +137,7 @@ class RMSNorm(nn.Module):
 
 
 def make_norm(config: GPTConfig) -> nn.Module:
+    """Return a fresh norm over n_embd numbers."""
     if config.norm == "rmsnorm":
         return RMSNorm(config.n_embd, config.norm_eps)
     return nn.LayerNorm(config.n_embd, eps=config.norm_eps, bias=config.bias)
@@ -144,14 +147,12 @@ def make_norm(config: GPTConfig) -> nn.Module:
 
 
 def rope_frequencies(config: GPTConfig, device: torch.device) -> Tensor:
-    """Return by which angle each pair of dimensions turns per position, (D/2,).
+    """Return the angle by which each pair of dimensions turns per position, (D/2,).
 
-    Pair i turns by theta^(-2i/D): fast clocks for near tokens, slow ones for far.
+    Pair i turns by theta^(-2i/D) radians: fast clocks for near tokens, slow ones for far.
     """
-    pairs: Tensor = config.rope_theta ** (
-        -torch.arange(0, config.head_dim, 2, device=device).float() / config.head_dim
-    )
-    return pairs
+    exponents = -torch.arange(0, config.head_dim, 2, device=device).float() / config.head_dim
+    return torch.pow(config.rope_theta, exponents)
 
 
 def rope_cos_sin(positions: Tensor, config: GPTConfig) -> tuple[Tensor, Tensor]:
@@ -192,22 +193,23 @@ def naive_attention(
         q: (B, H, T, D).
         k, v: (B, H, S, D).
         mask: (..., T, S), True where a query may look; None: causal, each of the T = S tokens looks
-            at itself and at those before it.
+            at itself and at the tokens before it.
 
     Returns (B, H, T, D).
     """
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, H, T, S)
     if mask is None:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
-    # Add -inf instead of filling it in: the backward pass of an addition costs nothing.
-    hidden = torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, -math.inf)
-    weights = (scores + hidden).softmax(dim=-1)
+    # scores.masked_fill(~mask, -inf) says the same, but its backward pass is one more over all
+    # scores. That of an addition is free, so add a mask of 0 (look) and -inf (do not).
+    additive_mask = torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, -math.inf)
+    weights = (scores + additive_mask).softmax(dim=-1)
     return F.dropout(weights, dropout) @ v
 
 
-# The longest sequences for which the formula trains faster on a CPU. There the backward pass of
-# PyTorch's kernel is slow, in bfloat16 most of all: up to three times. The formula stores the
-# (T, S) weights, for which longer sequences have no memory.
+# The longest sequences, in tokens, for which the formula trains faster on a CPU. There the backward
+# pass of PyTorch's kernel is slow, in bfloat16 most of all: up to three times. The formula stores
+# the (T, S) weights, for which longer sequences have no memory.
 NAIVE_UP_TO = 256
 
 
@@ -217,7 +219,7 @@ def attention(
     """Compute `naive_attention` in the faster of two ways: the formula, or PyTorch's one kernel.
 
     The kernel never stores the (T, S) weights. Keys and values (B, Hk, S, D) may have fewer heads
-    than q (B, H, T, D): each then serves H / Hk query heads in a row.
+    than queries (B, H, T, D): each key head then serves H / Hk neighbouring query heads.
     """
     on_cpu, trains = q.device.type == "cpu", torch.is_grad_enabled()
     n_served = q.shape[1] // k.shape[1]
@@ -238,7 +240,11 @@ def heads(x: Tensor, head_dim: int) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Each token asks (query), all up to it answer (key) with what they have to give (value)."""
+    """Let each token gather information from itself and the tokens before it.
+
+    Each token has a query, a key and a value per head. How well its query matches the key of
+    another token decides how much of that token's value it takes.
+    """
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -260,7 +266,7 @@ class Attention(nn.Module):
         """Mix information between the tokens of x: (B, T, C) -> (B, T, C).
 
         Args:
-            cos_sin: of `rope_cos_sin`; None: positions are not rotary.
+            cos_sin: the result of `rope_cos_sin`; None: positions are not rotary.
             mask: (B, 1, T, S), True where a query may look; None: causal.
             cache: the keys and values of earlier tokens, to which those of x are added.
         """
@@ -272,16 +278,20 @@ class Attention(nn.Module):
             q, k = apply_rope(q, *cos_sin), apply_rope(k, *cos_sin)
         if cache is not None:
             k, v = cache.extend(k, v)  # (B, Hk, S, D)
-        mixed = attention(q, k, v, mask, self.config.dropout if self.training else 0.0)
-        out: Tensor = self.output(mixed.transpose(1, 2).flatten(2))  # (B, T, H D) -> (B, T, C)
-        return out
+        x = attention(q, k, v, mask, self.config.dropout if self.training else 0.0)
+        x = self.output(x.transpose(1, 2).flatten(2))  # (B, T, H D) -> (B, T, C)
+        return x
 
 
 # ---- the block and the model ----
 
 
 class MLP(nn.Module):
-    """Each token alone: widen, bend, narrow. SwiGLU (Shazeer 2020, arXiv:2002.05202) has a gate."""
+    """Work on the vector of each token alone: widen it, bend it, narrow it again.
+
+    SwiGLU (Shazeer 2020, arXiv:2002.05202) bends by a gate: a second widened vector, which decides
+    how much of each number passes.
+    """
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -292,13 +302,17 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, M) -> (B, T, C)
         up = self.up(x)
-        bent = F.gelu(up, approximate="tanh") if self.gate is None else F.silu(self.gate(x)) * up
-        narrowed: Tensor = self.down(bent)
-        return narrowed
+        x = F.gelu(up, approximate="tanh") if self.gate is None else F.silu(self.gate(x)) * up
+        x = self.down(x)
+        return x
 
 
 class Block(nn.Module):
-    """Attention moves information between tokens, the MLP works on it; both add to the stream x."""
+    """Attend, then apply the MLP; both add their result to the residual stream x.
+
+    Attention moves information between tokens, and the MLP works on it. A norm before each keeps
+    its input the same size, however much the blocks before have added to the stream.
+    """
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -319,7 +333,11 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """ids (B, T) -> logits (B, T, V): [b, t] scores each possible token t + 1 of sequence b."""
+    """Predict each next token: ids (B, T) -> logits (B, T, V).
+
+    The logits [b, t] score every token of the vocabulary as token t + 1 of sequence b, given its
+    tokens 0 ... t. Their softmax is the probability of each.
+    """
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -365,13 +383,14 @@ class GPT(nn.Module):
         at: Tensor | None = None,
         kv_len: int | None = None,
     ) -> Tensor:
-        """Return the logits (B, T, V) of ids (B, T); with `at` (B,) only those at index at[b].
+        """Return the logits (B, T, V) of ids (B, T).
 
         Args:
-            cache: ids are the tokens that follow those in it; see `KVCache`.
-            at: the one index of each row whose logits are wanted; they are then (B, 1, V).
-            kv_len: S, at least the length of the longest sequence with its T tokens more; None:
-                found out, and checked. A higher one changes no number.
+            cache: keys and values of earlier tokens, which `ids` continue; see `KVCache`.
+            at: (B,), compute the logits of sequence b at index at[b] only; they are then (B, 1, V).
+            kv_len: S, the number of cached positions to attend over, at least the length of the
+                longest sequence after these T tokens; None: exactly that, checked against
+                block_size. A larger S changes no logit.
 
         Raises `ValueError` if a sequence does not fit into block_size.
         """
@@ -379,28 +398,35 @@ class GPT(nn.Module):
         if kv_len is None:
             kv_len = self.length_after(T, cache)
         if cache is None:
-            positions, mask = torch.arange(T, device=ids.device)[None], None  # (1, T)
+            positions = torch.arange(T, device=ids.device)[None]  # (1, T)
+            mask = None  # causal
         else:
             positions = cache.positions(T)  # (B, T)
             mask = cache.mask(positions, kv_len)  # (B, 1, T, S)
-        cos_sin = rope_cos_sin(positions, self.config) if self.position is None else None
 
+        # Tokens become vectors, which know their place: by a vector added, or by an angle to turn.
         x = self.embedding(ids)  # (B, T, C)
-        if self.position is not None:
+        if self.position is not None:  # learned positions
             x = x + self.position(positions)
+        rotary = self.config.position == "rotary"
+        cos_sin = rope_cos_sin(positions, self.config) if rotary else None
         x = self.dropout(x)
+
+        # Each block adds to the vectors.
         for layer, block in enumerate(self.blocks):
             past = None if cache is None else LayerCache(cache.kv[layer], positions, kv_len)
             x = block(x, cos_sin, mask, past)
+
+        # Vectors become logits.
         if at is not None:
             x = x[torch.arange(len(x), device=x.device), at][:, None]  # (B, 1, C)
         x = self.norm(x)
         return F.linear(x, self.embedding.weight) if self.head is None else self.head(x)
 
     def length_after(self, T: int, cache: KVCache | None) -> int:
-        """Return the length of the longest sequence after T tokens more.
+        """Return the length of the longest sequence once T tokens are added to each.
 
-        Raises `ValueError` if it is more than the model or the cache holds.
+        Raises `ValueError` if the model or the cache does not hold that length.
         """
         length, limit = T, self.config.block_size
         if cache is not None:
@@ -410,6 +436,7 @@ class GPT(nn.Module):
         return length
 
     def n_parameters(self) -> int:
+        """Return the number of weights; those of a tied head count once."""
         return sum(p.numel() for p in self.parameters())
 
 
@@ -417,13 +444,18 @@ class GPT(nn.Module):
 
 
 class KVCache:
-    """Keys and values of the tokens so far: with them a new token costs one row, not a whole pass.
+    """Keep the keys and values of the tokens so far, so that `GPT.forward` reads new tokens only.
 
-    Row b holds `lengths[b]` tokens. `GPT.forward` writes the T tokens that it is given after them,
-    at positions lengths[b] ... lengths[b] + T - 1, and lets each look at the positions up to its
-    own; the caller then adds to `lengths` how many of the T were real. So rows of unequal length
-    are padded on the right with any id: what padding writes lies after the row's end, is never
-    looked at, and is overwritten by the row's next tokens.
+    The cache of sequence b holds `lengths[b]` tokens. `GPT.forward` writes the keys and values of T
+    new tokens at positions lengths[b] ... lengths[b] + T - 1, and lets each new token look at the
+    positions up to its own. Then the caller adds to lengths[b] how many of the T were real: shorter
+    sequences are padded on the right with any id. Keys and values of padding lie after the end of
+    the sequence: no token looks at them, and the next tokens overwrite them.
+
+    Args:
+        batch: B, the number of sequences.
+        capacity: the most tokens of a sequence.
+        dtype: of the keys and values.
     """
 
     def __init__(
@@ -434,34 +466,36 @@ class KVCache:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        # Keys, and after them values, to be written at once: (n_layer, B, 2 Hk, capacity, D)
+        # Keys, and after them values, so that one operation writes both:
+        # (n_layer, B, 2 Hk, capacity, D)
         shape = (config.n_layer, batch, 2 * config.n_kv_head, capacity, config.head_dim)
         self.kv = torch.zeros(shape, device=device, dtype=dtype)
         self.lengths = torch.zeros(batch, dtype=torch.long, device=device)  # (B,)
 
     @property
     def capacity(self) -> int:
+        """Return the most tokens that a sequence can have."""
         return self.kv.shape[3]
 
     def positions(self, T: int) -> Tensor:
-        """Return the positions of the next T tokens of each row, (B, T)."""
+        """Return the positions of the next T tokens of each sequence, (B, T)."""
         return self.lengths[:, None] + torch.arange(T, device=self.lengths.device)
 
     def mask(self, positions: Tensor, kv_len: int) -> Tensor:
-        """Return where queries at `positions` (B, T) may look: (B, 1, T, S), up to their own."""
+        """Return the mask (B, 1, T, S) of queries at `positions` (B, T): each looks back only."""
         return torch.arange(kv_len, device=positions.device) <= positions[:, None, :, None]
 
 
 @dataclass
 class LayerCache:
-    """The part of a `KVCache` that is one layer's, and where its new keys and values belong."""
+    """Hold one layer's part of a `KVCache`, and the positions of its new keys and values."""
 
     kv: Tensor  # (B, 2 Hk, capacity, D)
     positions: Tensor  # (B, T)
     kv_len: int  # S
 
     def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Write k, v (B, Hk, T, D) at `positions`; return all of them up to S, (B, Hk, S, D)."""
+        """Write k and v (B, Hk, T, D) at `positions`; return the first S of each, (B, Hk, S, D)."""
         new = torch.cat((k, v), dim=1).to(self.kv.dtype)  # (B, 2 Hk, T, D)
         self.kv.scatter_(2, self.positions[:, None, :, None].expand_as(new), new)
         keys, values = self.kv[:, :, : self.kv_len].to(k.dtype).chunk(2, dim=1)

@@ -2,8 +2,8 @@
 
     texts --model--> logits --filters--> probabilities --random number--> one more token each
 
-`naive_generate` is the definition, `generate` computes the same faster. The model is any callable
-that maps ids to logits: this file knows no transformer.
+`naive_generate` is the definition, and `generate` computes the same faster. The model is any
+callable that maps ids to logits: this file knows no transformer.
 
 Shapes, everywhere in this file:
     B  texts that are being written      T  tokens fed at once      V  the model's vocabulary
@@ -23,15 +23,16 @@ from torch import Tensor, nn
 
 from minigen.errors import UserError
 
-Texts = Sequence[Sequence[int]]  # of B texts, the ids so far
-ROWS = 64  # texts at once where many are written: a text is the same alone or among others
+Texts = Sequence[Sequence[int]]  # the ids so far of each of B texts
+ROWS = 64  # texts written at once, where many are: a text is the same alone or among others
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to turn logits into the probabilities to draw from: the flags of all commands that write.
+    """Say how logits become the probabilities to draw from: the flags of all commands that write.
 
-    `PLAIN` changes nothing. Raises `UserError` for a value outside its range.
+    `PLAIN` leaves the model's probabilities as they are. Raises `UserError` for a value outside its
+    range.
     """
 
     temperature: float = 0.8  # below 1 is safer, above 1 bolder; 0 takes the most probable token
@@ -54,13 +55,15 @@ class Sampling:
 
 PLAIN = Sampling(temperature=1.0, min_p=0.0)  # draws from the probabilities that the model predicts
 
-# The filters work on the last axis of logits (B, V) and put -inf where a token is cut.
+# The filters, each with the name of its setting, take logits (B, V) and put -inf where a token is
+# cut.
 
 
 def repetition_penalty(logits: Tensor, texts: Texts, penalty: float) -> Tensor:
-    """Push down what each row's text already has (Keskar et al. 2019, arXiv:1909.05858).
+    """Make the tokens of each row's text less probable (Keskar et al. 2019, arXiv:1909.05858).
 
-    Down is towards minus infinity, so positive logits are divided and negative ones multiplied.
+    Positive logits are divided by `penalty` and negative ones multiplied, so that both become lower
+    if it is above 1.
     """
     seen = torch.zeros_like(logits, dtype=torch.bool)
     for row, text in zip(seen, texts, strict=True):
@@ -69,7 +72,7 @@ def repetition_penalty(logits: Tensor, texts: Texts, penalty: float) -> Tensor:
 
 
 def temperature(logits: Tensor, value: float) -> Tensor:
-    """Divide by `value`; 0 is the limit, where only the first of the most probable tokens remains.
+    """Divide the logits by `value`; at 0, leave only the first of the most probable tokens.
 
     Subtracting the largest logit first leaves the probabilities as they are, and lets even the
     smallest temperature overflow to -inf only.
@@ -86,9 +89,9 @@ def top_k(logits: Tensor, k: int) -> Tensor:
 
 
 def top_p(logits: Tensor, p: float) -> Tensor:
-    """Cut the least probable tokens, as many as together have at most 1 - p.
+    """Cut the least probable tokens, as long as their probabilities add up to at most 1 - p.
 
-    What is left is the "nucleus" of Holtzman et al. 2019, arXiv:1904.09751.
+    The tokens that remain are the "nucleus" of Holtzman et al. 2019, arXiv:1904.09751.
     """
     ordered, ids = logits.sort(dim=-1)  # least probable first
     cut = ordered.softmax(dim=-1).cumsum(dim=-1) <= 1 - p
@@ -102,8 +105,12 @@ def min_p(logits: Tensor, p: float) -> Tensor:
     return logits.masked_fill(chance < p * chance.amax(dim=-1, keepdim=True), -math.inf)
 
 
-def filtered(logits: Tensor, texts: Texts, s: Sampling) -> Iterator[tuple[str, Tensor]]:
-    """Each filter that is switched on, by name, and the logits after it; transformers' order."""
+def filter_steps(logits: Tensor, texts: Texts, s: Sampling) -> Iterator[tuple[str, Tensor]]:
+    """Apply each filter that is switched on; yield its name and the logits (B, V) after it.
+
+    The order is that of transformers, and it matters: top_p and min_p look at probabilities, which
+    temperature has changed.
+    """
     if s.repetition_penalty != 1:
         logits = repetition_penalty(logits, texts, s.repetition_penalty)
         yield "repetition_penalty", logits
@@ -120,26 +127,41 @@ def filtered(logits: Tensor, texts: Texts, s: Sampling) -> Iterator[tuple[str, T
         yield "min_p", logits
 
 
-def uniform(seed: int, sample: int, n: int) -> float:
-    """The random number in [0, 1) for token n of a sample: a function, without a stream to keep.
+def filtered(logits: Tensor, texts: Texts, s: Sampling) -> Tensor:
+    """Return the logits (B, V) after all filters that are switched on."""
+    *_, (_, last) = filter_steps(logits, texts, s)
+    return last
 
-    So a sample is the same text alone or among others.
+
+def uniform(seed: int, sample: int, n: int) -> float:
+    """Return the random number in [0, 1) for token n of a sample.
+
+    It is a function of its arguments alone, with no generator whose state must be kept. So a sample
+    is the same text alone or among others.
     """
     return _uniforms(seed, sample, n // 64)[n % 64]
 
 
 @lru_cache(maxsize=1024)
-def _uniforms(seed: int, sample: int, n: int) -> list[float]:
-    """For tokens 64 n and on. Philox makes four numbers of each count; the first is the token's."""
-    bits = np.random.Philox(key=seed, counter=[64 * n, sample, 0, 0]).random_raw(4 * 64)[::4] >> 11
+def _uniforms(seed: int, sample: int, block: int) -> list[float]:
+    """Return the random numbers for the 64 tokens from 64 * block on.
+
+    Philox makes four numbers at each count; the first is the token's.
+    """
+    count = 64 * block
+    bits = np.random.Philox(key=seed, counter=[count, sample, 0, 0]).random_raw(4 * 64)[::4] >> 11
     return [int(number) * 2.0**-53 for number in bits]
 
 
 def pick(probabilities: Tensor, u: float) -> int:
-    """The token in whose stretch of the line from 0 to 1 the number u falls; probabilities (V,).
+    """Return the token in whose stretch of the line from 0 to 1 the number u falls.
 
-    The tokens lie side by side in the order of their ids, each as wide as its probability. One of
-    probability 0 has no width, so it is never picked.
+    The tokens lie side by side in the order of their ids, each as wide as its probability. A token
+    of probability 0 has no width, so it is never picked.
+
+    Args:
+        probabilities: (V,).
+        u: the number, 0 <= u < 1.
 
     >>> pick(torch.tensor([0.5, 0.0, 0.5]), 0.5)
     2
@@ -149,11 +171,11 @@ def pick(probabilities: Tensor, u: float) -> int:
 
 
 def n_visible(n_tokens: int, block_size: int) -> int:
-    """How many of the latest tokens the model sees of a text of n_tokens: all, as long as they fit.
+    """Return the number of latest tokens that the model sees of a text: all, as long as they fit.
 
     A text that outgrows block_size is cut to its latest half block and grows again, so that the
-    cache is rebuilt once in half a block instead of at every token. The cuts depend on the length
-    only: a long prompt is cut as if it had been written token by token.
+    cache is rebuilt once in half a block instead of at every token. The cuts depend on the text's
+    length only: a long prompt is cut as if it had been written token by token.
 
     >>> [n_visible(n, block_size=8) for n in range(7, 16)]
     [7, 8, 4, 5, 6, 7, 8, 4, 5]
@@ -175,14 +197,16 @@ def naive_generate(
     seed: int = 0,
     sample: int = 0,
 ) -> list[int]:
-    """Continue a prompt: the definition of the text that everything below computes faster.
+    """Continue a prompt and return the new ids: the definition of the text that `generate` writes.
 
-    For each token the model reads all that it can see anew, and all but its last prediction is
-    thrown away. Returns the new ids.
+    For each new token the model reads anew all tokens that it can see, and all its predictions but
+    the last are thrown away.
 
     Args:
         model: ids (1, T) -> logits (1, T, V); a `GPT` in evaluation mode.
-        block_size: how many tokens the model can see.
+        n_vocab: ids from here on only pad the model's vocabulary and are never drawn.
+        block_size: the number of tokens that the model can see.
+        sample: the number of this text; with `seed` it decides all random numbers.
     """
     ids = list(prompt)
     for n in range(max_new_tokens):
@@ -190,45 +214,44 @@ def naive_generate(
         with torch.no_grad():
             predictions = model(torch.tensor([context]))  # (1, T, V): of each next token
         logits = predictions[:, -1, :n_vocab].double()  # (1, n_vocab)
-        *_, (_, logits) = filtered(logits, [ids], sampling)
-        ids.append(pick(logits[0].softmax(dim=-1), uniform(seed, sample, n)))
+        probabilities = filtered(logits, [ids], sampling)[0].softmax(dim=-1)  # (n_vocab,)
+        ids.append(pick(probabilities, uniform(seed, sample, n)))
     return ids[len(prompt) :]
 
 
-# Everything below computes the same, faster: a cache keeps what the model has read, several texts
-# are read at once, and the most probable token is found without filters.
+# Everything below computes the same, faster: a cache keeps the keys and values of tokens that the
+# model has read, several texts are read at once, and temperature 0 needs no filters.
 
 
 def draw(logits: Tensor, texts: Texts, s: Sampling, numbers: Sequence[float]) -> list[int]:
-    """A token for each of B random numbers, by what the filters leave of logits (B, V)."""
-    if s.temperature == 0:  # all but one have no probability: it is enough to find that one
+    """Filter logits (B, V), and return a token for each of the B random numbers."""
+    if s.temperature == 0:  # only the most probable token is left: it is enough to find that one
         if s.repetition_penalty != 1:
             logits = repetition_penalty(logits, texts, s.repetition_penalty)
-        best: list[int] = logits.argmax(dim=-1).tolist()
-        return best
-    *_, (_, last) = filtered(logits, texts, s)
-    return [pick(row, u) for row, u in zip(last.softmax(dim=-1), numbers, strict=True)]
+        return [*logits.argmax(dim=-1).tolist()]
+    probabilities = filtered(logits, texts, s).softmax(dim=-1)
+    return [pick(row, u) for row, u in zip(probabilities, numbers, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
 class Token:
-    """A token that was drawn, and what led to it."""
+    """Hold a token that was drawn, and the numbers that led to it."""
 
     id: int
     u: float  # the random number
-    logits: Tensor  # what the model predicted, (n_vocab,), float64, on the CPU
-    ids: Sequence[int]  # the text that the token belongs to; it grows on
-    at: int  # the token's place in the text
-    forgotten: int  # how many tokens at the text's beginning the model could no longer see
+    logits: Tensor  # the model's prediction, (n_vocab,), float64, on the CPU
+    ids: Sequence[int]  # the text that the token belongs to; later tokens are appended to this list
+    at: int  # the token's index in the text
+    forgotten: int  # the number of tokens at the text's beginning that the model no longer sees
 
     @property
     def text(self) -> Sequence[int]:
-        """The ids that the token follows, (at,)."""
+        """Return the ids that the token follows, (at,)."""
         return self.ids[: self.at]
 
 
 class Cache(Protocol):
-    """What is needed of a key-value cache; `minigen.model.KVCache` tells how one works."""
+    """Name the parts of a key-value cache that are used here; see `minigen.model.KVCache`."""
 
     kv: Tensor  # (n_layer, B, 2 Hk, capacity, D)
     lengths: Tensor  # (B,)
@@ -237,42 +260,52 @@ class Cache(Protocol):
     def capacity(self) -> int: ...
 
 
-C = TypeVar("C", bound=Cache)
+AnyCache = TypeVar("AnyCache", bound=Cache)
 
 
-class Reader(Generic[C]):
-    """Predicts what follows each of several growing texts, computing only what is new in them."""
+class CachedPredictor(Generic[AnyCache]):
+    """Predict the next token of several growing texts, and read only the new tokens of each."""
 
     def __init__(
-        self, model: Callable[[Tensor, C, Tensor], Tensor], new_cache: Callable[[int], C]
+        self,
+        model: Callable[[Tensor, AnyCache, Tensor], Tensor],
+        new_cache: Callable[[int], AnyCache],
     ) -> None:
         self.model, self.new_cache = model, new_cache
-        self.rows: list[int] = []  # which text each row of the cache belongs to
+        self.rows: list[int] = []  # the number of the text that each row of the cache belongs to
         self.cache = new_cache(0)
         self.block_size = self.cache.capacity
 
-    # Around this call only: around the loop in `generate`, the caller's code would lose gradients.
+    # No gradients inside this call only: a decorator on `generate`, which yields to its caller,
+    # would switch off the caller's gradients too.
     @torch.no_grad()
-    def read(self, texts: Mapping[int, Sequence[int]]) -> Tensor:
-        """The logits (B, V), float64 on the CPU, of the token after each text, {row: ids}.
+    def predict(self, texts: Mapping[int, Sequence[int]]) -> Tensor:
+        """Return the logits (B, V), float64 on the CPU, of the token after each text.
 
-        One token's work if each text has grown by one since the last call; texts may leave, too.
+        Args:
+            texts: {the text's number: its ids}. If each has grown by one token since the last call,
+                one token of each is read; otherwise the caches are rebuilt. Texts of the last call
+                may be left out.
         """
         _select(self.cache, [self.rows.index(row) for row in texts if row in self.rows])
         self.rows = list(texts)
         visible = [n_visible(len(text), self.block_size) for text in texts.values()]
         if visible == (self.cache.lengths + 1).tolist():
-            return self._feed([text[-1:] for text in texts.values()])
-        contexts = [tuple(text[-n:]) for n, text in zip(visible, texts.values(), strict=True)]
-        distinct = list(dict.fromkeys(contexts))  # n samples of a prompt: read it once, then copy
+            return self._read([text[-1:] for text in texts.values()])
+        return self._prefill([text[-n:] for n, text in zip(visible, texts.values(), strict=True)])
+
+    def _prefill(self, contexts: Sequence[Sequence[int]]) -> Tensor:
+        """Read whole contexts into a new cache; return the logits (B, V) after each."""
+        keys = [tuple(context) for context in contexts]
+        distinct = list(dict.fromkeys(keys))  # n samples of a prompt: read it once, then copy
         self.cache = self.new_cache(len(distinct))
-        logits = self._feed(distinct)
-        copies = [distinct.index(context) for context in contexts]
+        logits = self._read(distinct)
+        copies = [distinct.index(key) for key in keys]
         _select(self.cache, copies)
         return logits[copies]
 
-    def _feed(self, pieces: Sequence[Sequence[int]]) -> Tensor:
-        """Put the next tokens of each row into the cache; logits (B, V) after the last of them."""
+    def _read(self, pieces: Sequence[Sequence[int]]) -> Tensor:
+        """Read the next tokens of each row into the cache; return the logits (B, V) after them."""
         T = max(len(piece) for piece in pieces)
         ids = torch.tensor([[*piece, *[0] * (T - len(piece))] for piece in pieces])  # (B, T)
         lengths = torch.tensor([len(piece) for piece in pieces]).to(self.cache.lengths.device)
@@ -282,14 +315,14 @@ class Reader(Generic[C]):
 
 
 def _select(cache: Cache, rows: list[int]) -> None:
-    """Keep these rows of the cache, in this order; a row may come twice."""
+    """Keep these rows of the cache, in this order; a row that is named twice is copied."""
     if rows != list(range(len(cache.lengths))):
         cache.kv, cache.lengths = cache.kv[:, rows], cache.lengths[rows]
 
 
 def generate(
-    model: Callable[[Tensor, C, Tensor], Tensor],
-    new_cache: Callable[[int], C],
+    model: Callable[[Tensor, AnyCache, Tensor], Tensor],
+    new_cache: Callable[[int], AnyCache],
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     *,
@@ -300,20 +333,19 @@ def generate(
     samples: Sequence[int] | None = None,
     finished: set[int] | None = None,
 ) -> Iterator[list[Token | None]]:
-    """Continue each prompt. Yields each row's new token, step by step; None once it has ended.
+    """Continue each prompt: at each step, yield one new token per row; None for a row that ended.
 
-    Row b is `naive_generate` of its prompt, as sample samples[b].
+    The tokens of row b are those of `naive_generate` for prompts[b] and sample samples[b].
 
     Args:
         model: (ids (B, T), cache, at (B,)) -> logits (B, 1, V) of the token after index at[b];
             a `GPT` in evaluation mode.
-        new_cache: makes an empty cache for so many rows; its capacity is the context's length.
-        prompts: ids, at least one a row. For n samples of one prompt, give it n times.
+        new_cache: number of rows -> an empty cache; its capacity is the context's length.
+        prompts: ids, at least one for each row. For n samples of one prompt, give it n times.
         n_vocab: ids from here on only pad the model's vocabulary and are never drawn.
-        end_of_text: this id, or each of these, ends its row, after it was yielded. None: nothing
-            does.
-        samples: row b draws the random numbers of sample samples[b]; by default, of sample b.
-        finished: rows that the caller adds to this set get no more tokens.
+        end_of_text: the id, or the ids, that end a row after they are yielded; None: no id does.
+        samples: row b draws the random numbers of sample samples[b]; None: of sample b.
+        finished: a row that the caller adds to this set gets no more tokens.
 
     Raises `UserError`, at the first token, for settings that do not fit the model, and if the
     model predicts NaN.
@@ -334,60 +366,23 @@ def generate(
     samples = range(len(prompts)) if samples is None else samples
     ends = (end_of_text,) if isinstance(end_of_text, int) else end_of_text or ()
     finished = set() if finished is None else finished
-    reader = Reader(model, new_cache)
+    predictor = CachedPredictor(model, new_cache)
     texts = {row: list(prompt) for row, prompt in enumerate(prompts)}
 
     for n in range(max_new_tokens):
         texts = {row: text for row, text in texts.items() if row not in finished}
         if not texts:
             return
-        logits = reader.read(texts)[:, :n_vocab]  # (B, n_vocab)
+        logits = predictor.predict(texts)[:, :n_vocab]  # (B, n_vocab)
         if not logits.sum().isfinite():
             raise UserError("the model predicts NaN: its weights are broken; use an earlier one")
         numbers = [uniform(seed, samples[row], n) for row in texts]
         ids = draw(logits, list(texts.values()), sampling, numbers)
         step: list[Token | None] = [None] * len(prompts)
         for b, (row, text) in enumerate(texts.items()):
-            forgotten = len(text) - n_visible(len(text), reader.block_size)
+            forgotten = len(text) - n_visible(len(text), predictor.block_size)
             step[row] = Token(ids[b], numbers[b], logits[b], text, len(text), forgotten)
             text.append(ids[b])
             if ids[b] in ends:
                 finished.add(row)
         yield step
-
-
-class StopStrings:
-    """Passes a stream of text through up to the first stop string, of which nothing comes out.
-
-    What might be the beginning of one is held back until it is clear, so the result does not
-    depend on the pieces in which the text comes.
-
-    >>> stop = StopStrings(["END"])
-    >>> stop.push("The E"), stop.push("agle has landed. EN"), stop.push("D of"), stop.stopped
-    ('The ', 'Eagle has landed. ', '', True)
-    """
-
-    def __init__(self, stops: Sequence[str]) -> None:
-        if not all(stops):
-            raise UserError("a stop string is empty; give at least one character")
-        self.stops = sorted(stops, key=len, reverse=True)  # the longest of several that end at once
-        self.held = ""
-        self.stopped = False
-
-    def push(self, text: str) -> str:
-        """What is certain now; nothing after a stop string."""
-        certain = ""
-        for character in "" if self.stopped else text:
-            self.held += character
-            for stop in self.stops:
-                if self.held.endswith(stop):
-                    self.stopped = True
-                    return certain + self.held.removesuffix(stop)
-            # From the left, let go of what begins no stop string.
-            while self.held and not any(stop.startswith(self.held) for stop in self.stops):
-                certain, self.held = certain + self.held[0], self.held[1:]
-        return certain
-
-    def finish(self) -> str:
-        """The text has ended: what was held back was no stop string."""
-        return "" if self.stopped else self.held

@@ -6,14 +6,15 @@
     bpe    the 256 bytes, then joins of two tokens, as training found them  any
     gpt2   the 50,256 tokens that OpenAI published with GPT-2               any
 
-A tokenizer is two facts: its kind, and the bytes of each token in the order of the ids. The last id
-is always END_OF_TEXT, which parts documents; no text encodes to it, but a prompt may. A third fact
-is how a model reads a text: with END_OF_TEXT before it, as in training, or bare, as other people's
-GPT-2 and a model of a book, which has hardly ever seen END_OF_TEXT.
+A tokenizer is three facts: its kind; the bytes of each token, in the order of the ids; and how a
+model reads a text: with END_OF_TEXT before it, as in training, or bare, as other people's GPT-2
+does, and a model of one book, which has hardly ever seen END_OF_TEXT. The last id is always
+END_OF_TEXT, which separates documents. No training text encodes to it, but a prompt may.
 
-The file begins with byte-pair encoding as it is told. All after that computes the same, faster.
-The tokenizer.json that other programs read, and the tokenizers of other people's models, are in
-`minigen/files/`.
+The file begins with byte-pair encoding step by step: `naive_bpe` learns tokens, and `naive_encode`
+spells a text with them. `train_bpe` learns the same tokens faster, and `Tokenizer.encode` gives the
+same ids faster. The tokenizer.json that other programs read, and the tokenizers of other people's
+models, are in `minigen/files/`.
 
 >>> tokenizer = train_tokenizer("bpe", ["low lower lowest"], vocab_size=260)
 >>> tokenizer.encode("lower")
@@ -58,7 +59,7 @@ BYTES = tuple(bytes([byte]) for byte in range(256))
 PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s{1,100000}(?!\S)|\s"
 
 
-# ---- byte-pair encoding, as it is told ----
+# ---- byte-pair encoding, step by step ----
 
 
 def naive_bpe(words: Mapping[bytes, int], n_tokens: int) -> list[bytes]:
@@ -112,307 +113,33 @@ def spell(chunk: str) -> list[bytes]:
 
 
 def next_join(pieces: Sequence[bytes], id_of: Mapping[bytes, int]) -> int | None:
-    """Return the index of the piece to be joined with its right neighbour; None: there is none.
+    """Return the index of the piece to join with its right neighbour; None if no two can be joined.
 
     Joins are made in the order in which training found them: of all neighbours that together are a
-    token, those that make the token of smallest id; of several such, the first.
+    token, join the two that make the token of smallest id, and of several such pairs the first.
     """
     joins = [(id_of[a + b], i) for i, (a, b) in enumerate(pairwise(pieces)) if a + b in id_of]
     return min(joins)[1] if joins else None
 
 
-# ---- everything below computes the same, faster ----
-
-
-class Tokenizer:
-    """Encodes text as ids 0..n_vocab-1 and decodes them: `decode(encode(text)) == text`.
-
-    Args:
-        kind: one of KINDS; or "hub", another model's, which only a subclass can encode.
-        tokens: the bytes of each id's token, END_OF_TEXT's last. Smaller ids are joined earlier.
-        bare: a model reads a text without END_OF_TEXT before it.
-        controls: the ids that no text encodes to, and how a prompt spells each; None: END_OF_TEXT.
-        end_of_text: the id, one of `controls`, that parts documents; None: the last.
-
-    Attributes, besides these:
-        ends: the ids that end a text that the model writes; another model's files may name others.
-
-    Raises ValueError if these cannot be the tokens of that kind.
-    """
-
-    def __init__(
-        self,
-        kind: str,
-        tokens: Sequence[bytes],
-        bare: bool = False,
-        controls: Mapping[int, str] | None = None,
-        end_of_text: int | None = None,
-    ) -> None:
-        self.kind, self.tokens, self.bare = kind, list(tokens), bare
-        self.n_vocab = len(tokens)
-        self.end_of_text = self.n_vocab - 1 if end_of_text is None else end_of_text
-        self.controls = dict({self.end_of_text: END_OF_TEXT} if controls is None else controls)
-        self.ends = frozenset([self.end_of_text])
-        self._ids = {token: id for id, token in enumerate(tokens) if id not in self.controls}
-        if kind != "hub":
-            _check_tokens(kind, tokens)
-
-    def __len__(self) -> int:
-        return self.n_vocab
-
-    @functools.cached_property
-    def _encoding(self) -> tiktoken.Encoding:
-        """Byte-pair encoding in Rust, for the kinds that are made of bytes."""
-        return tiktoken.Encoding(
-            self.kind,
-            pat_str=PATTERN,
-            mergeable_ranks=self._ids,
-            special_tokens={END_OF_TEXT: self.end_of_text},
-        )
-
-    @property
-    def stops(self) -> frozenset[int]:
-        """The ids that end a text, also one that ends as documents do in training."""
-        return self.ends | {self.end_of_text}
-
-    def encode(self, text: str | bytes, special: bool = False) -> list[int]:
-        """The ids of `text`; END_OF_TEXT written in it is plain text.
-
-        Of `bytes`, the parts that are UTF-8 encode as the text they are, any other byte as itself.
-
-        Args:
-            special: read `controls` that a `str` spells as such. Of a stranger's text they are
-                letters; of a prompt that you write they are what transformers reads.
-
-        Raises UserError for what has no id: with char, an unknown character; a lone surrogate.
-        """
-        ids: list[int] = []
-        if isinstance(text, str):
-            first, *others = text.split(END_OF_TEXT) if special else [text]
-            ids = self.encode_array(first).tolist()
-            for part in others:
-                ids += [self.end_of_text, *self.encode(part)]
-        elif self.kind == "char":
-            try:
-                ids = self.encode(text.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                raise UserError(f"{error}; a char tokenizer takes UTF-8, byte takes any") from None
-        else:
-            # surrogateescape puts U+DC80..U+DCFF for the bytes 0x80..0xFF that are not UTF-8.
-            escaped = text.decode("utf-8", errors="surrogateescape")
-            for part in re.split("([\udc80-\udcff])", escaped):
-                if "\udc80" <= part <= "\udcff":
-                    ids.append(self._ids[part.encode("utf-8", errors="surrogateescape")])
-                else:
-                    ids += self.encode(part)
-        return ids
-
-    def encode_prompt(self, text: str, opening: str = "", special: bool = True) -> list[int]:
-        """The ids that a model reads to go on after `text`; at least one.
-
-        Args:
-            opening: what the model reads instead of an empty text.
-            special: read `controls` that the text spells as such, as transformers does.
-        """
-        if opening and not text:
-            return self.encode(opening)
-        ids = self.encode(text, special)
-        return ids if self.bare and ids else [self.end_of_text, *ids]
-
-    def encode_array(self, text: str) -> npt.NDArray[np.uint32]:
-        """The ids of `text` as an array of shape (T,), for corpora of many MB; see `encode`."""
-        import numpy as np
-
-        try:
-            if self.kind != "char":
-                ids = self._encoding.encode_to_numpy(text, disallowed_special=())
-                return ids.copy()  # tiktoken's array is read-only
-            code_points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
-        except UnicodeEncodeError as error:
-            raise _lone_surrogate(error) from None
-        ids = self._id_of_code_point.take(code_points)
-        unknown = [repr(chr(point)) for point in np.unique(code_points[ids == self.n_vocab])]
-        if unknown:
-            raise UserError(
-                f"not among the {self.end_of_text} characters of this char tokenizer: "
-                f"{' '.join(unknown[:5])}{' ...' if len(unknown) > 5 else ''}; leave them out, "
-                "or train with a byte or bpe tokenizer, which takes any text"
-            )
-        return ids
-
-    def encode_documents(self, documents: Sequence[str]) -> npt.NDArray[np.uint32]:
-        """The ids of one or more, END_OF_TEXT before each, as an array of shape (T,)."""
-        import numpy as np
-
-        if self.kind in ("char", "hub") or any(END_OF_TEXT in text for text in documents):
-            end_of_text = np.array([self.end_of_text], np.uint32)
-            parts = ((end_of_text, self.encode_array(text)) for text in documents)
-            return np.concatenate([ids for part in parts for ids in part])
-        # As one text, in which it stands for itself: many short documents take half of the time.
-        text = "".join(END_OF_TEXT + text for text in documents)
-        return self._encoding.encode_to_numpy(text, allowed_special={END_OF_TEXT})
-
-    def can_cut(self, text: str, at: int) -> bool:
-        """Whether no token crosses text[at], if that is the white space after something else."""
-        return True
-
-    def count_controls(self, documents: Iterable[str]) -> int:
-        """How often texts spell one of `controls`, which `encode` reads as letters."""
-        return sum(text.count(name) for text in documents for name in self.controls.values())
-
-    def count_changed(self, documents: Iterable[str], ids: npt.NDArray[np.uint32]) -> int:
-        """1 if the ids of texts do not hold the texts' bytes; 0 always, as `decode` gives all."""
-        return 0
-
-    def copy(self) -> Tokenizer:
-        """One for another thread: two that share tiktoken's regular expression slow each other."""
-        return Tokenizer(self.kind, self.tokens, self.bare)
-
-    @functools.cached_property
-    def _id_of_code_point(self) -> npt.NDArray[np.uint32]:
-        """(0x110000,): for a char tokenizer, the id of each code point; n_vocab if it has none."""
-        import numpy as np
-
-        ids = np.full(0x110000, self.n_vocab, dtype=np.uint32)
-        for token, id in self._ids.items():
-            ids[ord(token.decode("utf-8"))] = id
-        return ids
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`, with U+FFFD for bytes that are not UTF-8."""
-        return self.decode_bytes(ids).decode("utf-8", errors="replace")
-
-    def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of `ids`: exactly those that were encoded."""
-        return b"".join(map(self.token_bytes, ids))
-
-    def token_bytes(self, id: int) -> bytes:
-        """The bytes of one token; raises UserError if there is no such id."""
-        if not 0 <= id < self.n_vocab:
-            raise UserError(
-                f"token id {id} is not in this tokenizer's 0..{self.n_vocab - 1}; "
-                "use the tokenizer that belongs to the ids or the model"
-            )
-        return self.tokens[id]
-
-    def stream(self) -> StreamDecoder:
-        """A decoder for ids that come one by one."""
-        return StreamDecoder(self)
-
-    def merges(self, word: str) -> list[list[bytes]]:
-        """Return how `word` becomes tokens: its single bytes, and its pieces after each join.
-
-        >>> train_tokenizer("bpe", ["low lower lowest"], vocab_size=260).merges("low")
-        [[b'l', b'o', b'w'], [b'lo', b'w'], [b'low']]
-        """
-        ids = self.encode(word)
-        if self.kind in ("char", "hub"):
-            return [[self.token_bytes(id) for id in ids]]
-        chunks = [spell(chunk) for chunk in regex.findall(PATTERN, word)]
-        steps = [[piece for pieces in chunks for piece in pieces]]
-        for pieces in chunks:
-            while (i := next_join(pieces, self._ids)) is not None:
-                pieces[i : i + 2] = [pieces[i] + pieces[i + 1]]
-                steps.append([piece for pieces in chunks for piece in pieces])
-        return steps
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256, in hex, of all that decides which ids a text gets."""
-        digest = hashlib.sha256(f"{self.kind} {PATTERN}".encode())
-        for token in self.tokens:
-            digest.update(len(token).to_bytes(4, "little") + token)
-        return digest.hexdigest()
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a file for `load`; other programs read that of `files.tokenizer_files`."""
-        spelled = [token.decode("latin-1") for token in self.tokens]  # a character for each byte
-        facts = {"kind": self.kind, "tokens": spelled, "bare": self.bare}
-        content = json.dumps({**facts, "fingerprint": self.fingerprint})
-        Path(path).write_text(content, encoding="utf-8")
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
-        """Read what `save` wrote; raises UserError if the file is anything else."""
-        try:
-            saved = json.loads(Path(path).read_text(encoding="utf-8"))
-            tokens = [token.encode("latin-1") for token in saved["tokens"]]
-            tokenizer = Tokenizer(saved["kind"], tokens, saved["bare"])
-            if saved["kind"] in KINDS and tokenizer.fingerprint == saved["fingerprint"]:
-                return tokenizer
-            what = "damaged"
-        except OSError as error:
-            what = str(error.strerror)
-        except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
-            what = "damaged"
-        raise UserError(f"cannot read {path} as a tokenizer: {what}; save it again")
-
-
-class StreamDecoder:
-    """Decodes ids that come one by one, and never shows half a character.
-
-    What `push` and `finish` return, joined, is `decode` of all the ids.
-
-    >>> stream = train_tokenizer("byte", []).stream()
-    >>> [stream.push(id) for id in "né".encode()], stream.finish()
-    (['n', '', 'é'], '')
-    """
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-
-    def push(self, id: int) -> str:
-        """The characters that this id completes; often "", as a character may need several ids."""
-        return self._decoder.decode(self._tokenizer.token_bytes(id))
-
-    def finish(self) -> str:
-        """The rest: U+FFFD if the last character was never completed, else ""."""
-        return self._decoder.decode(b"", final=True)
-
-
-def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int = 1024) -> Tokenizer:
-    """Make a tokenizer of `kind` from a corpus that comes in pieces.
-
-    Args:
-        kind: one of KINDS; byte and gpt2 need no training and use nothing of the rest.
-        texts: the pieces. No token is learned across two of them.
-        vocab_size: for bpe, the number of ids: 256 bytes, END_OF_TEXT, the rest joins. It gets
-            smaller if the text runs out of pairs that occur twice.
-    """
-    if kind not in KINDS:
-        raise UserError(f"there is no tokenizer {kind!r}; choose one of {', '.join(KINDS)}")
-    if kind == "bpe" and vocab_size <= len(BYTES):
-        raise UserError(f"vocab_size {vocab_size} has no room for all bytes; give 257 or more")
-    tokens: Sequence[bytes] = BYTES
-    try:
-        if kind == "char":
-            tokens = [char.encode("utf-8") for char in sorted(set().union(*texts))]
-        elif kind == "bpe":
-            words = Counter(word for text in texts for word in regex.findall(PATTERN, text))
-            tokens = train_bpe({w.encode("utf-8"): n for w, n in words.items()}, vocab_size - 1)
-        elif kind == "gpt2":
-            tokens = _gpt2_tokens()
-    except UnicodeEncodeError as error:
-        raise _lone_surrogate(error) from None
-    return Tokenizer(kind, [*tokens, END_OF_TEXT.encode()])
+# ---- the same tokens, learnt faster ----
 
 
 def train_bpe(words: Mapping[bytes, int], n_tokens: int) -> list[bytes]:
-    """Learn the tokens of `naive_bpe` without counting all words again for each of them.
+    """Learn the tokens of `naive_bpe` without counting all words again for each token.
 
-    Two facts spare it.
+    Two facts make that possible.
 
-    A join leaves all else in its place. So the words lie in one list, in which each byte holds the
-    id of its token. A join writes the new id over its bytes, and its neighbours lie beside them:
+    A join leaves everything else in its place. So the words lie in one list, in which each byte
+    holds the id of its token. A join writes the new id over its bytes, between its neighbours:
 
         l o w e r     108 111 119 101 114
         lo is 256     256 256 119 101 114
         low is 257    257 257 257 101 114
 
-    A join makes no pairs but with the new token, so an older pair can only become rarer. A pair is
-    counted when it is found, and again when it comes to the top of a heap. If it has become rarer,
-    it goes back with its new count; if not, no other pair occurs more often.
+    Each pair that a join makes has the new token in it, so an older pair can only become rarer. A
+    pair is counted when it is found, and again when it comes to the top of a heap. If it has become
+    rarer, it goes back with its new count; if not, no other pair occurs more often.
     """
     tokens = list(BYTES)
     gap = -1  # the id between words
@@ -460,6 +187,302 @@ def train_bpe(words: Mapping[bytes, int], n_tokens: int) -> list[bytes]:
     return tokens
 
 
+# ---- the tokenizer ----
+
+
+class Tokenizer:
+    """Encode text as ids 0..n_vocab-1, and decode them: `decode(encode(text)) == text`.
+
+    Args:
+        kind: one of KINDS; or "hub", another model's, which only a subclass can encode.
+        tokens: the bytes of each id's token, END_OF_TEXT's last. Smaller ids are joined earlier.
+        bare: a model reads a text without END_OF_TEXT before it.
+        controls: the control tokens, which no training text encodes to: {id: how a prompt spells
+            it}; None: END_OF_TEXT is the only one.
+        end_of_text: the id, one of `controls`, that separates documents; None: the last.
+
+    Attributes, besides these:
+        ends: the ids that end a text that the model writes: `end_of_text`, unless another model's
+            files name others.
+
+    Raises ValueError if these cannot be the tokens of that kind.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        tokens: Sequence[bytes],
+        bare: bool = False,
+        controls: Mapping[int, str] | None = None,
+        end_of_text: int | None = None,
+    ) -> None:
+        self.kind, self.tokens, self.bare = kind, list(tokens), bare
+        self.n_vocab = len(tokens)
+        self.end_of_text = self.n_vocab - 1 if end_of_text is None else end_of_text
+        self.controls = dict({self.end_of_text: END_OF_TEXT} if controls is None else controls)
+        self.ends = frozenset([self.end_of_text])
+        self._ids = {token: id for id, token in enumerate(tokens) if id not in self.controls}
+        if kind != "hub":
+            _check_tokens(kind, tokens)
+
+    def __len__(self) -> int:
+        return self.n_vocab
+
+    @functools.cached_property
+    def _encoding(self) -> tiktoken.Encoding:
+        """Return byte-pair encoding in Rust, for the kinds whose tokens are made of bytes."""
+        return tiktoken.Encoding(
+            self.kind,
+            pat_str=PATTERN,
+            mergeable_ranks=self._ids,
+            special_tokens={END_OF_TEXT: self.end_of_text},
+        )
+
+    @property
+    def stops(self) -> frozenset[int]:
+        """Return the ids that end a text: `ends`, and the one that ends documents in training."""
+        return self.ends | {self.end_of_text}
+
+    def encode(self, text: str | bytes, special: bool = False) -> list[int]:
+        """Return the ids of `text`.
+
+        In `bytes`, each part that is UTF-8 encodes as that text, and any other byte as itself.
+
+        Args:
+            special: False for training text: `<|endoftext|>` stays letters. True for a prompt, as
+                in transformers: a control token that a `str` spells becomes that token.
+
+        Raises UserError for a character that has no id: with char, an unknown one; with any kind, a
+        lone surrogate.
+        """
+        ids: list[int] = []
+        if isinstance(text, str):
+            first, *others = text.split(END_OF_TEXT) if special else [text]
+            ids = self.encode_array(first).tolist()
+            for part in others:
+                ids += [self.end_of_text, *self.encode(part)]
+        elif self.kind == "char":
+            try:
+                ids = self.encode(text.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                raise UserError(f"{error}; a char tokenizer takes UTF-8, byte takes any") from None
+        else:
+            # surrogateescape puts U+DC80..U+DCFF for the bytes 0x80..0xFF that are not UTF-8.
+            escaped = text.decode("utf-8", errors="surrogateescape")
+            for part in re.split("([\udc80-\udcff])", escaped):
+                if "\udc80" <= part <= "\udcff":
+                    ids.append(self._ids[part.encode("utf-8", errors="surrogateescape")])
+                else:
+                    ids += self.encode(part)
+        return ids
+
+    def encode_prompt(self, text: str, opening: str = "", special: bool = True) -> list[int]:
+        """Return the ids, at least one, that a model reads to continue `text`.
+
+        Args:
+            opening: the text that the model reads instead of an empty one.
+            special: a control token that the text spells becomes that token, as in transformers.
+        """
+        if opening and not text:
+            return self.encode(opening)
+        ids = self.encode(text, special)
+        return ids if self.bare and ids else [self.end_of_text, *ids]
+
+    def encode_array(self, text: str) -> npt.NDArray[np.uint32]:
+        """Return the ids of `text` as an array (T,), fast enough for corpora of many MB.
+
+        END_OF_TEXT written in the text is letters. Raises UserError as `encode` does.
+        """
+        import numpy as np
+
+        try:
+            if self.kind != "char":
+                ids = self._encoding.encode_to_numpy(text, disallowed_special=())
+                return ids.copy()  # tiktoken's array is read-only
+            code_points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+        except UnicodeEncodeError as error:
+            raise _lone_surrogate(error) from None
+        ids = self._id_of_code_point.take(code_points)
+        unknown = [repr(chr(point)) for point in np.unique(code_points[ids == self.n_vocab])]
+        if unknown:
+            raise UserError(
+                f"not among the {self.end_of_text} characters of this char tokenizer: "
+                f"{' '.join(unknown[:5])}{' ...' if len(unknown) > 5 else ''}; leave them out, "
+                "or train with a byte or bpe tokenizer, which takes any text"
+            )
+        return ids
+
+    def encode_documents(self, documents: Sequence[str]) -> npt.NDArray[np.uint32]:
+        """Return the ids of one or more documents, END_OF_TEXT before each, as an array (T,)."""
+        import numpy as np
+
+        if self.kind in ("char", "hub") or any(END_OF_TEXT in text for text in documents):
+            end_of_text = np.array([self.end_of_text], np.uint32)
+            parts = ((end_of_text, self.encode_array(text)) for text in documents)
+            return np.concatenate([ids for part in parts for ids in part])
+        # All documents as one text, in which END_OF_TEXT becomes its token: if they are short, that
+        # takes half of the time.
+        text = "".join(END_OF_TEXT + text for text in documents)
+        return self._encoding.encode_to_numpy(text, allowed_special={END_OF_TEXT})
+
+    @functools.cached_property
+    def _id_of_code_point(self) -> npt.NDArray[np.uint32]:
+        """Return the id of each code point for a char tokenizer, (0x110000,); n_vocab: no id."""
+        import numpy as np
+
+        ids = np.full(0x110000, self.n_vocab, dtype=np.uint32)
+        for token, id in self._ids.items():
+            ids[ord(token.decode("utf-8"))] = id
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of `ids`, with U+FFFD for bytes that are not UTF-8."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """Return the bytes of `ids`: exactly those that were encoded."""
+        return b"".join(map(self.token_bytes, ids))
+
+    def token_bytes(self, id: int) -> bytes:
+        """Return the bytes of one token. Raises UserError if there is no such id."""
+        if not 0 <= id < self.n_vocab:
+            raise UserError(
+                f"token id {id} is not in this tokenizer's 0..{self.n_vocab - 1}; "
+                "use the tokenizer that belongs to the ids or the model"
+            )
+        return self.tokens[id]
+
+    def stream(self) -> StreamDecoder:
+        """Return a decoder for ids that come one by one."""
+        return StreamDecoder(self)
+
+    def merges(self, word: str) -> list[list[bytes]]:
+        """Return how `word` becomes tokens: its single bytes, and its pieces after each join.
+
+        >>> train_tokenizer("bpe", ["low lower lowest"], vocab_size=260).merges("low")
+        [[b'l', b'o', b'w'], [b'lo', b'w'], [b'low']]
+        """
+        ids = self.encode(word)
+        if self.kind in ("char", "hub"):
+            return [[self.token_bytes(id) for id in ids]]
+        chunks = [spell(chunk) for chunk in regex.findall(PATTERN, word)]
+        steps = [[piece for pieces in chunks for piece in pieces]]
+        for pieces in chunks:
+            while (i := next_join(pieces, self._ids)) is not None:
+                pieces[i : i + 2] = [pieces[i] + pieces[i + 1]]
+                steps.append([piece for pieces in chunks for piece in pieces])
+        return steps
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the SHA-256, in hex, of everything that decides which ids a text gets."""
+        digest = hashlib.sha256(f"{self.kind} {PATTERN}".encode())
+        for token in self.tokens:
+            digest.update(len(token).to_bytes(4, "little") + token)
+        return digest.hexdigest()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a file for `load`. Other programs read the one of `files.tokenizer_files`."""
+        spelled = [token.decode("latin-1") for token in self.tokens]  # a character for each byte
+        facts = {"kind": self.kind, "tokens": spelled, "bare": self.bare}
+        content = json.dumps({**facts, "fingerprint": self.fingerprint})
+        Path(path).write_text(content, encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
+        """Read a file that `save` wrote. Raises UserError if the file is anything else."""
+        try:
+            saved = json.loads(Path(path).read_text(encoding="utf-8"))
+            tokens = [token.encode("latin-1") for token in saved["tokens"]]
+            tokenizer = Tokenizer(saved["kind"], tokens, saved["bare"])
+            if saved["kind"] in KINDS and tokenizer.fingerprint == saved["fingerprint"]:
+                return tokenizer
+            what = "damaged"
+        except OSError as error:
+            what = str(error.strerror)
+        except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
+            what = "damaged"
+        raise UserError(f"cannot read {path} as a tokenizer: {what}; save it again")
+
+    # Encoding a corpus in parts (minigen/data/shards.py) needs these four. They are methods because
+    # other people's tokenizers (minigen/files/hub_tokenizer.py) answer the first three otherwise.
+
+    def copy(self) -> Tokenizer:
+        """Return a copy for another thread.
+
+        Two threads that share tiktoken's regular expression slow each other down.
+        """
+        return Tokenizer(self.kind, self.tokens, self.bare)
+
+    def can_cut(self, text: str, at: int) -> bool:
+        """Return whether cutting `text` before text[at] leaves its tokens as they are.
+
+        It always does here, where text[at] is white space after another character.
+        """
+        return True
+
+    def count_changed(self, documents: Iterable[str], ids: npt.NDArray[np.uint32]) -> int:
+        """Return 1 if decoding `ids` does not give `documents`. Always 0 here."""
+        return 0
+
+    def count_controls(self, documents: Iterable[str]) -> int:
+        """Return how often documents spell a control token, which `encode` reads as letters."""
+        return sum(text.count(name) for text in documents for name in self.controls.values())
+
+
+class StreamDecoder:
+    """Decode ids that come one by one, and never show half a character.
+
+    All that `push` and `finish` return, joined, is `Tokenizer.decode` of all the ids.
+
+    >>> stream = train_tokenizer("byte", []).stream()
+    >>> [stream.push(id) for id in "né".encode()], stream.finish()
+    (['n', '', 'é'], '')
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, id: int) -> str:
+        """Return the characters that this id completes; "" while a character is incomplete."""
+        return self._decoder.decode(self._tokenizer.token_bytes(id))
+
+    def finish(self) -> str:
+        """Return U+FFFD if the last character was never completed, else ""."""
+        return self._decoder.decode(b"", final=True)
+
+
+def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int = 1024) -> Tokenizer:
+    """Make a tokenizer of `kind` from a corpus that comes in pieces.
+
+    Args:
+        kind: one of KINDS; byte and gpt2 need no training and ignore the other arguments.
+        texts: the pieces. No token is learned across two pieces.
+        vocab_size: for bpe, the number of ids: 256 bytes, END_OF_TEXT, and joins. There are fewer
+            ids if the text runs out of pairs that occur twice.
+
+    Raises UserError if there is no such kind, if `vocab_size` has no room for all bytes, if a text
+    holds a lone surrogate, or if GPT-2's vocabulary cannot be downloaded.
+    """
+    if kind not in KINDS:
+        raise UserError(f"there is no tokenizer {kind!r}; choose one of {', '.join(KINDS)}")
+    if kind == "bpe" and vocab_size <= len(BYTES):
+        raise UserError(f"vocab_size {vocab_size} has no room for all bytes; give 257 or more")
+    tokens: Sequence[bytes] = BYTES
+    try:
+        if kind == "char":
+            tokens = [char.encode("utf-8") for char in sorted(set().union(*texts))]
+        elif kind == "bpe":
+            words = Counter(word for text in texts for word in regex.findall(PATTERN, text))
+            tokens = train_bpe({w.encode("utf-8"): n for w, n in words.items()}, vocab_size - 1)
+        elif kind == "gpt2":
+            tokens = _gpt2_tokens()
+    except UnicodeEncodeError as error:
+        raise _lone_surrogate(error) from None
+    return Tokenizer(kind, [*tokens, END_OF_TEXT.encode()])
+
+
 def _check_tokens(kind: str, tokens: Sequence[bytes]) -> None:
     """Raise ValueError if these cannot be the tokens of that kind."""
     *others, last = tokens
@@ -473,7 +496,7 @@ def _check_tokens(kind: str, tokens: Sequence[bytes]) -> None:
 
 
 def _gpt2_tokens() -> list[bytes]:
-    """GPT-2's tokens but END_OF_TEXT, in the order of the ids."""
+    """Return GPT-2's tokens but END_OF_TEXT, in the order of the ids. Raises UserError offline."""
     try:
         encoding = tiktoken.get_encoding("gpt2")
     except (OSError, ValueError) as error:

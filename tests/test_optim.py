@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import torch
 from torch import nn
 
 from minigen.errors import UserError
 from minigen.model import GPT, GPTConfig
-from minigen.optim import Optimizer, Schedule, newton_schulz, rate_at
+from minigen.optim import Optimizer, lr_factor, newton_schulz
 
 
 def test_rate_is_a_trapezoid() -> None:
     """Up over the warm-up, flat, down over the cooldown, and never zero."""
-    rates = [rate_at(s, max_steps=100, warmup_steps=10, cooldown=0.5) for s in range(100)]
+    rates = [lr_factor(s, max_steps=100, warmup_steps=10, cooldown=0.5) for s in range(100)]
     assert rates[:10] == pytest.approx([(s + 1) / 10 for s in range(10)])
     assert set(rates[9:51]) == {1.0}
     assert rates[50:] == pytest.approx([(100 - s) / 50 for s in range(50, 100)])
@@ -25,14 +23,14 @@ def test_rate_is_a_trapezoid() -> None:
 def test_rate_before_the_number_of_steps_is_known() -> None:
     """The first steps, while --minutes is measured, have the rate that they will have had."""
     for step in range(40):
-        known = rate_at(step, max_steps=100, warmup_steps=10, cooldown=0.6)
-        assert rate_at(step, max_steps=0, warmup_steps=10, cooldown=0.6) == known
+        known = lr_factor(step, max_steps=100, warmup_steps=10, cooldown=0.6)
+        assert lr_factor(step, max_steps=0, warmup_steps=10, cooldown=0.6) == known
 
 
 @pytest.mark.parametrize("steps, warmup, cooldown", [(1, 0, 0.0), (1, 20, 1.0), (5, 20, 0.6)])
 def test_rate_of_the_shortest_runs(steps: int, warmup: int, cooldown: float) -> None:
     """Even a run of one step trains."""
-    assert all(0 < rate_at(s, steps, warmup, cooldown) <= 1 for s in range(steps))
+    assert all(0 < lr_factor(s, steps, warmup, cooldown) <= 1 for s in range(steps))
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 48), (2, 48, 16)])
@@ -159,33 +157,6 @@ def test_the_state_of_another_model_is_refused() -> None:
     adamw, muon = (Optimizer(model.named_parameters(), muon=m) for m in (False, True))
     with pytest.raises(UserError, match="not that of this model"):
         muon.load(adamw.state, 1)
-
-
-def test_a_new_end_before_the_rate_falls_is_as_if_planned_from_the_beginning() -> None:
-    """However often the plan changes until then."""
-    schedule = Schedule(0, 0.6, 10)
-    for step, end in ((5, 300), (20, 80), (32, 100)):
-        schedule = schedule.ending_at(end, step)
-    assert schedule == Schedule(100, 0.6, 10)
-
-
-@pytest.mark.parametrize("end", [75, 90, 130, 400])
-def test_a_new_end_while_the_rate_falls_makes_no_jump(end: int) -> None:
-    """From the share that it has at step 70 of 100 the rate falls to the same last stride."""
-    old = Schedule(100, 0.6, 10)
-    new = old.ending_at(end, step=70)
-    assert new.share(70) == pytest.approx(old.share(70))
-    shares = [new.share(step) for step in range(70, end)]
-    falls = [a - b for a, b in itertools.pairwise(shares)]
-    assert falls == pytest.approx([shares[-1]] * len(falls)) and shares[-1] > 0
-
-
-def test_a_run_that_had_ended_rises_and_falls_once_more() -> None:
-    """As a run of its own would, counted from the old end; without a cooldown nothing fell."""
-    again = Schedule(100, 0.6, 10).again(100, 0.5).ending_at(160, 100)
-    fresh = Schedule(60, 0.5, 10)
-    assert [again.share(100 + s) for s in range(60)] == [fresh.share(s) for s in range(60)]
-    assert Schedule(50, 0, 10).ending_at(90, 50) == Schedule(90, 0, 10)
 
 
 @pytest.mark.parametrize("muon", [True, False])

@@ -72,6 +72,7 @@ def test_nothing_is_unpickled_or_executed(path: Path) -> None:
         "errors",
         "system.shell",
         "inference.cpu",
+        "inference.stop_strings",
         "tokenizer",
         "sampling",
         "data.text",

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from minigen.optim import Schedule
 from minigen.run import clock as clock_module
 from minigen.run.clock import Clock
+from minigen.run.schedule import Schedule
 
 
 class Time:
@@ -48,7 +48,7 @@ def simulated(
     time.now = begun
     shares, step, evaluations = list[float](), 0, 0
     while not schedule.max_steps or step < schedule.max_steps:
-        shares.append(schedule.share(step))
+        shares.append(schedule.factor(step))
         step += 1
         taken = step_seconds(time.now / seconds)
         clock.stepped(taken)

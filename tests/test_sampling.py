@@ -18,8 +18,8 @@ from minigen.model import GPT, GPTConfig, KVCache
 from minigen.sampling import (
     PLAIN,
     Sampling,
-    StopStrings,
     Token,
+    filter_steps,
     filtered,
     generate,
     min_p,
@@ -220,7 +220,7 @@ def test_a_token_tells_what_it_was_drawn_from(gpt: GPT) -> None:
         assert token.text == text
         tokens.append((token, text))
         assert token.u == uniform(4, 0, len(text) - 2)
-        *_, (_, last) = filtered(token.logits[None], [token.text], s)
+        last = filtered(token.logits[None], [token.text], s)
         assert token.id == pick(last[0].softmax(-1), token.u)
         text = [*text, token.id]
     assert all(token.text == text for token, text in tokens), "as long as it is kept"
@@ -278,7 +278,9 @@ def test_each_filter_is_transformers(seed: int, ties: bool) -> None:
 def test_all_filters_together_are_transformers_in_its_order(seed: int) -> None:
     x = logits_of(seed, ties=False).double()
     ids: Any = torch.randint(50, (4, 20), generator=torch.Generator().manual_seed(seed))
-    names, ours = zip(*filtered(x, ids.tolist(), Sampling(1.7, 30, 0.8, 0.05, 1.5)), strict=True)
+    names, ours = zip(
+        *filter_steps(x, ids.tolist(), Sampling(1.7, 30, 0.8, 0.05, 1.5)), strict=True
+    )
     assert names == ("repetition_penalty", "temperature", "top_k", "top_p", "min_p")
     theirs = x
     for processor in (
@@ -317,7 +319,7 @@ def test_any_setting_gives_probabilities_or_one_line(
         return
     x = logits_of(0, ties=False).double()
     texts = [row.nonzero()[:, 0].tolist() for row in x > 0]
-    *_, (_, last) = filtered(x, texts, s if k is None or k <= 50 else Sampling(t, 50, p, m, r))
+    last = filtered(x, texts, s if k is None or k <= 50 else Sampling(t, 50, p, m, r))
     for row in last.softmax(-1):
         assert row.sum().item() == pytest.approx(1)
         assert row[pick(row, min(u, 1 - 2**-53))] > 0
@@ -398,42 +400,3 @@ def test_a_number_next_to_one_picks_where_rounding_leaves_the_sum_below_one() ->
     tenths = torch.tensor([0.1] * 10 + [0.0], dtype=torch.float64)
     assert tenths.cumsum(0)[-1] < 1
     assert pick(tenths, 1 - 2**-53) == 9
-
-
-# --- stop strings ---
-
-
-def push_all(stops: Sequence[str], pieces: Sequence[str]) -> tuple[list[str], bool]:
-    stop = StopStrings(stops)
-    out = [stop.push(piece) for piece in pieces]
-    return [*out, stop.finish()], stop.stopped
-
-
-def test_a_stop_string_over_several_tokens_never_shows_a_part_of_itself() -> None:
-    assert push_all(["STOP"], ["aS", "T", "O", "Px", "y"]) == (["a", "", "", "", "", ""], True)
-    assert push_all(["STOP"], ["aS", "T", "O", "x"]) == (["a", "", "", "STOx", ""], False)
-    assert push_all(["STOP"], ["aST"]) == (["a", "ST"], False)
-    assert push_all(["aab"], ["aaa", "a", "b"]) == (["a", "a", "", ""], True)
-    assert push_all(["b", "ab"], ["cab"]) == (["c", ""], True)  # of two that end here, the longer
-    with pytest.raises(UserError, match="empty"):
-        StopStrings(["a", ""])
-
-
-@settings(deadline=None)
-@given(
-    stops=st.lists(st.text("ab", min_size=1, max_size=4), max_size=3),
-    pieces=st.lists(st.text("abc", max_size=3), max_size=12),
-)
-def test_the_text_ends_exactly_before_the_stop_string_that_is_complete_first(
-    stops: list[str], pieces: list[str]
-) -> None:
-    text = "".join(pieces)
-    ends = [(text.find(stop) + len(stop), -len(stop)) for stop in stops if stop in text]
-    kept = text[: sum(min(ends))] if ends else text
-    out, stopped = push_all(stops, pieces)
-    assert "".join(out) == kept
-    assert stopped == bool(ends)
-    # As soon as it is certain: what is held back could all begin a stop string.
-    for n in range(len(pieces)):
-        held = "".join(pieces[: n + 1])[len("".join(out[: n + 1])) :]
-        assert stopped or not held or any(stop.startswith(held) for stop in stops)

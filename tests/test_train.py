@@ -34,7 +34,6 @@ from minigen.errors import UserError
 from minigen.evaluation import command as judging
 from minigen.files import checkpoint
 from minigen.inference.engine import load
-from minigen.loss import LOGITS_BYTES
 from minigen.model import GPT, GPTConfig
 from minigen.optim import Optimizer
 from minigen.run import clock as clock_module
@@ -43,6 +42,7 @@ from minigen.run.log import read_metrics
 from minigen.run.memory import count_micro_batches
 from minigen.run.run import Run as RunInProgress
 from minigen.run.signals import SIGNALS
+from minigen.system.device import LOGITS_BYTES
 from minigen.system.places import data_folder
 from minigen.tokenizer import Tokenizer
 from train import TrainConfig, accumulate_gradients, evaluate, naive_train

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from minigen.data import TokenStream
 from minigen.errors import UserError
-from minigen.loss import LOGITS_BYTES, token_losses
+from minigen.loss import token_losses
 from minigen.model import GPT
-from minigen.system.device import autocast
+from minigen.system.device import LOGITS_BYTES, autocast
 from minigen.system.streams import progress_bar
 from minigen.system.threads import threads
 

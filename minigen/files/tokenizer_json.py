@@ -1,7 +1,8 @@
-"""Our tokenizers as a tokenizer.json, the file of Hugging Face's `tokenizers` and `transformers`.
+"""Write and read our tokenizers as tokenizer.json, the file of Hugging Face's `tokenizers`.
 
-`to_json` writes all kinds of `minigen.tokenizer`, and `read_own` reads exactly that, so that a file
-which asks for more is never half understood. GPT-2's own file is known again in any spelling.
+`to_json` writes each kind of `minigen.tokenizer`. `read_own` reads a file only if it is exactly as
+`to_json` writes it, so that a file which asks for more is never half understood; or if it is
+GPT-2's, which others save in several spellings.
 """
 
 from __future__ import annotations
@@ -36,29 +37,32 @@ _BYTE_OF_CHAR = {char: byte for byte, char in _CHAR_OF_BYTE.items()}
 
 
 def _name(kind: str, token: bytes) -> str:
-    """How tokenizer.json spells `token`."""
+    """Return how tokenizer.json spells `token`."""
     return token.decode() if kind == "char" else token.decode("latin-1").translate(_CHAR_OF_BYTE)
 
 
 def _token(kind: str, name: str) -> bytes:
-    """The token that tokenizer.json spells `name`."""
+    """Return the token that tokenizer.json spells `name`."""
     return name.encode() if kind == "char" else token_of_name(name)
 
 
 def token_of_name(name: str) -> bytes:
-    """The bytes that GPT-2's characters spell; UnicodeEncodeError if one is none of them."""
+    """Return the bytes that a name in GPT-2's characters spells.
+
+    Raises UnicodeEncodeError if a character stands for no byte.
+    """
     if not spells_bytes(name):
         raise UnicodeEncodeError("latin-1", name, 0, len(name), "a character stands for no byte")
     return name.translate(_BYTE_OF_CHAR).encode("latin-1")
 
 
 def spells_bytes(name: str) -> bool:
-    """Whether each character stands for a byte."""
+    """Return whether each character of `name` stands for a byte."""
     return all(ord(char) in _BYTE_OF_CHAR for char in name)
 
 
-# GPT-2's tokens, told by the fingerprint that they have with its way to cut, and the pairs that
-# OpenAI's file joins to them.
+# GPT-2 is recognised by the fingerprint of its tokens, and by the SHA-256 of the merges in OpenAI's
+# file.
 _GPT2 = "b4ef56d20c4773bacf9c3e8aa6d30e0c9188d4f8fb3b9e57981e2ec8c964256e"
 _GPT2_MERGES = "04e3597d7996f292ca9b8b7285ca4d58a6ae171ac47d73fc7140ceb0c7a6bbc0"
 
@@ -70,8 +74,10 @@ def to_json(tokenizer: Tokenizer) -> bytes:
 
 
 def read_own(saved: dict[str, Any]) -> Tokenizer | None:
-    """Return the tokenizer whose `to_json` gives all of `saved`, or GPT-2's; None: another's."""
-    # How to cut off and to fill up texts is set anew at each call, by transformers too.
+    """Return the tokenizer whose `to_json` gives `saved`, or GPT-2's; None if `saved` is another's.
+
+    Truncation and padding are ignored: transformers, too, sets both anew at each call.
+    """
     saved = {**saved, "truncation": None, "padding": None}
     if saved["model"].get("type", "BPE") not in ("BPE", "WordLevel"):
         return None
@@ -84,8 +90,8 @@ def _read_ours(saved: dict[str, Any]) -> Tokenizer | None:
         return None
     vocab = saved["model"]["vocab"]
     bare = saved["post_processor"] is None
-    # All of it must be what `to_json` writes for these tokens. So nothing is damaged, and nothing
-    # asks for what `Tokenizer` does not do.
+    # The whole file must be the one that `to_json` writes for these tokens. So nothing in it is
+    # damaged, and nothing asks for a step that `Tokenizer` does not take.
     try:
         tokens = [_token(kind, token) for token in sorted(vocab, key=vocab.__getitem__)]
         ours = Tokenizer(kind, tokens, bare)
@@ -95,7 +101,7 @@ def _read_ours(saved: dict[str, Any]) -> Tokenizer | None:
 
 
 def _read_gpt2(saved: dict[str, Any]) -> Tokenizer | None:
-    """GPT-2's tokenizer, as others save it with the same content."""
+    """Return GPT-2's tokenizer if `saved` is one, in whatever spelling; None if it is not."""
     if len(vocab := saved["model"]["vocab"]) != 50257:
         return None
     names = sorted(vocab, key=vocab.__getitem__)
@@ -107,7 +113,7 @@ def _read_gpt2(saved: dict[str, Any]) -> Tokenizer | None:
 
 
 def _asks_for_no_more(saved: dict[str, Any], gpt2: Tokenizer) -> bool:
-    """Whether a file with GPT-2's tokens also says of all else what OpenAI's says."""
+    """Return whether a file with GPT-2's tokens agrees with OpenAI's file in everything else."""
     model, added = saved["model"], saved["added_tokens"]
     cut, begin = saved["pre_tokenizer"] or {}, saved["post_processor"] or {"type": "ByteLevel"}
     decoder = saved["decoder"] or {}
@@ -118,7 +124,7 @@ def _asks_for_no_more(saved: dict[str, Any], gpt2: Tokenizer) -> bool:
         (cut.get("type"), cut.get("add_prefix_space")) == ("ByteLevel", False)
         and cut.get("use_regex", True)
         and saved["normalizer"] is None
-        # Neither adds a token.
+        # Neither of these two adds a token to a text.
         and (begin["type"] == "ByteLevel" or [*begin.get("single", ())] == [_TEXT])
         and decoder.get("type") == "ByteLevel"
         and model.get("type", "BPE") == "BPE"

@@ -23,8 +23,9 @@ from minigen.files import checkpoint, huggingface, lora
 from minigen.files.companions import Companions
 from minigen.inference.cpu import Decoder
 from minigen.inference.cuda_graph import GraphDecoder
+from minigen.inference.stop_strings import StopStrings
 from minigen.model import GPT, KVCache
-from minigen.sampling import Sampling, StopStrings, Token, generate
+from minigen.sampling import Sampling, Token, generate
 from minigen.system.device import choose_device
 from minigen.tokenizer import Tokenizer
 

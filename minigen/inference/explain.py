@@ -8,7 +8,7 @@ import unicodedata
 import torch
 from torch import Tensor
 
-from minigen.sampling import Sampling, Token, filtered, pick
+from minigen.sampling import Sampling, Token, filter_steps, pick
 from minigen.tokenizer import Tokenizer
 
 LINE = 72  # cells of the line from 0 to 1
@@ -21,7 +21,7 @@ def explain(token: Token, text: str, tokenizer: Tokenizer, sampling: Sampling) -
     if token.id not in shown:
         shown.append(token.id)
     cut_by: dict[int, str] = {}
-    for name, logits in filtered(token.logits[None], [token.text], sampling):
+    for name, logits in filter_steps(token.logits[None], [token.text], sampling):
         for id in shown:
             if logits[0, id] == -math.inf:
                 cut_by.setdefault(id, f"cut by {name}")

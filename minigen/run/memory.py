@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from minigen.errors import UserError
-from minigen.loss import LOGITS_BYTES
 from minigen.run import distributed
+from minigen.system.device import LOGITS_BYTES
 
 if TYPE_CHECKING:
     from train import TrainConfig

@@ -20,13 +20,14 @@ from minigen.data import TokenStream
 from minigen.files import checkpoint
 from minigen.files.companions import Companions
 from minigen.model import GPT
-from minigen.optim import Optimizer, Schedule
+from minigen.optim import Optimizer
 from minigen.run import distributed
 from minigen.run.clock import Clock
 from minigen.run.compile import eager
 from minigen.run.log import Report, far_from_done
 from minigen.run.memory import count_finer
 from minigen.run.sample import sample_text
+from minigen.run.schedule import Schedule
 from minigen.run.signals import StopSignal
 from minigen.run.text import Text
 from minigen.system.device import is_out_of_memory

@@ -23,7 +23,7 @@ from minigen.files.checkpoint import Checkpoint
 from minigen.inference.engine import Engine, load
 from minigen.loss import next_token_loss
 from minigen.model import GPT
-from minigen.optim import Optimizer, Schedule
+from minigen.optim import Optimizer
 from minigen.run import distributed
 from minigen.run.clock import Clock
 from minigen.run.compile import compile_blocks, compiling_pays
@@ -31,6 +31,7 @@ from minigen.run.config import as_utf8, fit_to, merge, new_shape, resolve, separ
 from minigen.run.log import Report
 from minigen.run.memory import count_micro_batches
 from minigen.run.run import Run, Stopped
+from minigen.run.schedule import Schedule
 from minigen.run.signals import StopSignal
 from minigen.run.text import find_text
 from minigen.system.device import autocast, keep_memory

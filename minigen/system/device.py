@@ -9,6 +9,10 @@ import torch
 
 from minigen.errors import UserError
 
+# The most bytes that the float32 logits of one forward pass may take, by device: a larger batch is
+# computed part by part, which is as fast.
+LOGITS_BYTES = {"cpu": 2**28, "mps": 2**30, "cuda": 2**32}
+
 
 def choose_device(name: str = "auto") -> torch.device:
     """The named device, or the fastest here. `UserError` if the named one is not here."""
