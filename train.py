@@ -27,7 +27,7 @@ from minigen import corpora
 from minigen.cli import parse
 from minigen.data import TokenStream
 from minigen.evaluation.text import validation_windows
-from minigen.loss import next_token_loss
+from minigen.loss import NOT_SCORED, next_token_loss
 from minigen.model import GPT
 from minigen.optim import Optimizer
 from minigen.run import distributed
@@ -159,7 +159,7 @@ def evaluate(
         with autocast(config.device, config.dtype):
             logits = model(x.to(config.device))  # (B, T, V)
         total += next_token_loss(logits, y.to(config.device)).item()
-        count += int((y >= 0).sum())  # the other targets, -1, were scored in an earlier window
+        count += int((y != NOT_SCORED).sum())  # the others were scored in an earlier window
     model.train()
     sums = distributed.all_reduce_sum(torch.tensor((total, count), dtype=torch.float64))
     return float(sums[0] / sums[1])

@@ -35,6 +35,7 @@ from torch.nn.parallel import DistributedDataParallel
 from minigen import optim
 from minigen.errors import UserError
 from minigen.files import huggingface, lora
+from minigen.loss import NOT_SCORED
 from minigen.model import GPT
 from minigen.system.device import choose_device
 
@@ -234,7 +235,7 @@ def shared(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, T
     while group := list(itertools.islice(batches, size())):
         mine = rank() < len(group)
         x, y = group[rank() if mine else 0]
-        yield x, y if mine else torch.full_like(y, -1)
+        yield x, y if mine else torch.full_like(y, NOT_SCORED)
 
 
 def distribute(model: GPT, device: str, dtype: str, fsdp: bool) -> nn.Module:
