@@ -74,16 +74,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     if config.save:  # the file is wanted, even if nobody reads on here
         sys.stdout = streams.unheard(sys.stdout)
     engine = find_model(config)
-    media = task.trained_on(engine.state)
+    tasks = task.trained_on(engine.state)
     if config.help_conditions:
-        return print(first_line.describe(media))
+        return print(first_line.describe(tasks))
     if config.save:
-        saving.check_path(config.save, media)
+        saving.check_path(config.save, tasks)
     rng = random.Random(f"prompt/{config.seed}")
     if config.condition is not None:
-        prompt = task.condition(media, streams.decoded(config.condition), rng)
+        prompt = task.condition(tasks, streams.decoded(config.condition), rng)
     else:
-        prompt = task.prompt(media, text, rng)
+        prompt = task.prompt(tasks, text, rng)
     ids = engine.encode(prompt)
     loss = engine.state.get("val_loss")
     known = "" if loss is None else f", validation loss {loss:.3f} nats/token"

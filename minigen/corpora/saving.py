@@ -12,14 +12,14 @@ from minigen.corpora.task import Task
 from minigen.errors import UserError
 
 
-def check_path(path: Path, media: Sequence[Task]) -> None:
+def check_path(path: Path, tasks: Sequence[Task]) -> None:
     """Refuse a file that samples cannot be saved as, before any sample is written.
 
     Args:
-        media: what the model was trained on; empty: other texts, which may be tunes or pictures,
+        tasks: what the model was trained on; empty: other texts, which may be tunes or pictures,
             too. That is seen when they are written.
     """
-    able = media or [task.get(name) for name in task.BEGINNINGS]
+    able = tasks or [task.get(name) for name in task.BEGINNINGS]
     endings = sorted({".txt"}.union(*(one.ENDINGS for one in able)))
     if path.suffix.lower() not in endings:
         raise UserError(f"cannot save as {path}; give a name that ends in {', '.join(endings)}")
