@@ -12,12 +12,11 @@ from __future__ import annotations
 import difflib
 import importlib
 import runpy
-import signal
 import sys
 
 import minigen
 from minigen.errors import UserError
-from minigen.system import shell
+from minigen.system import early, shell
 
 # The module of each command, which has a `main`, and what the command does. Those of shell.SCRIPTS
 # are run as files, which begin with their own clock and signals.
@@ -41,11 +40,11 @@ def main() -> None:
     if name in shell.SCRIPTS:
         runpy.run_path(str(shell.script(name)), run_name="__main__")
         return
-    handler = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends slow imports silently
+    early.begin()
     from minigen.system.streams import one_line_errors
 
     command = importlib.import_module(COMMANDS[name][0]) if name in COMMANDS else None
-    signal.signal(signal.SIGINT, handler)
+    early.end()
     with one_line_errors():
         if command is not None:
             sys.exit(command.main())
