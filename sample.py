@@ -56,7 +56,9 @@ class SampleConfig:
     show_probs: bool = False  # show what each token was drawn from
     save: Path | None = None  # also as a file: .txt, a picture's .png, a tune's .wav, .png or .abc
     # --- how to draw ---
-    sampling: Sampling = field(default_factory=Sampling)  # how to draw the next token
+    sampling: Sampling = field(  # for a comment as help, tyro would parse this file at each start
+        default_factory=Sampling, metadata={"help": "how to draw the next token"}
+    )
     seed: int = 1337  # the same seed writes the same text
     # --- where ---
     device: str = "auto"  # cuda, mps, cpu, or auto

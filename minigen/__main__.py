@@ -37,10 +37,10 @@ def main() -> None:
     name, *words = sys.argv[1:] or ["--help"]
     program = "python -m minigen" if sys.argv[0].endswith("__main__.py") else "minigen"
     sys.argv = [f"{program} {name}", *words]  # as --help names the command
+    early.begin()  # Ctrl-C is quiet while PyTorch is imported
     if name in shell.SCRIPTS:
         runpy.run_path(str(shell.script(name)), run_name="__main__")
         return
-    early.begin()
     from minigen.system.streams import one_line_errors
 
     command = importlib.import_module(COMMANDS[name][0]) if name in COMMANDS else None

@@ -25,6 +25,8 @@ from minigen.cli import parse
 from minigen.errors import UserError
 from minigen.files import checkpoint
 from minigen.inference import engine, explain
+from minigen.inference.engine import Piece
+from minigen.inference.printing import Printer
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.sampling import Sampling, generate
 from minigen.tokenizer import END_OF_TEXT, Tokenizer, train_tokenizer
@@ -274,6 +276,26 @@ def test_a_conversation_goes_on_behind_each_line(out: Path, run: Any) -> None:
     assert "error: not among" in notes and "'日'" in notes
     assert run("--interactive", stdin=b"")[0] == ""
     assert "error" in run("--interactive", stdin=b"caf\xe9\n", name="byte")[1]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)], ids=str)
+@pytest.mark.parametrize("at_end", [False, True])
+def test_texts_are_printed_one_after_the_other_in_whatever_order_they_end(
+    order: tuple[int, ...], at_end: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first that has not ended as it grows, or at its end; the others wait for it."""
+    printer = Printer("p", 3, "--\n", at_end=at_end, block_size=8)
+    for number in range(3):
+        printer.push(number, Piece("a", None, False))
+    printer.flush()
+    assert capsys.readouterr().out == ("" if at_end else "pa")
+    for number in order:
+        printer.push(number, Piece("b", None, True), "table\n" if number == 1 else "")
+        printer.flush()
+    wanted = "pab\n--\ntable\npab\n--\npab\n" if at_end else "b\n--\npatable\nb\n--\npab\n"
+    assert capsys.readouterr().out == wanted
+    assert [text.text for text in printer.texts] == ["pab"] * 3
+    assert all(text.ended and text.cut_off for text in printer.texts)
 
 
 # --- the table ---
