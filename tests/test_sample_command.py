@@ -455,6 +455,16 @@ def test_a_wrong_flag_is_one_line_that_helps(flags: list[str], message: str) -> 
     assert not re.search(r"[\n│╭─]", str(error.value))
 
 
+def test_a_wrong_flag_is_one_line_where_output_is_not_utf8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The frame around an error is then drawn with other characters."""
+    for encoding in ("ascii", "utf-8"):
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
+        with pytest.raises(UserError, match=r"^--n_layer: '3.5' is not a whole number; --help"):
+            parse(Flags, ["--n_layer", "3.5"])
+        with pytest.raises(UserError, match=r"^temperature is -1\.0; it must be 0 "):
+            parse(sample.SampleConfig, ["--temperature=-1"])
+
+
 def test_words_without_a_flag_are_one_field() -> None:
     """All of them for a tuple, with one space between them for a text, beside the flags."""
     assert parse(Flags, ["a b", "c", "--n_layer", "7"], words="data").data == ("a b", "c")
