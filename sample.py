@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import signal
+from minigen.system import early  # first: Ctrl-C is quiet while PyTorch is imported
 
-if __name__ == "__main__":  # Ctrl-C ends the slow imports without a word
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+# isort: split
 
 import contextlib
 import dataclasses
-import itertools
 import random
 import sys
 from collections.abc import Sequence
@@ -22,8 +20,9 @@ from minigen.cli import parse
 from minigen.corpora import first_line, saving, task
 from minigen.errors import UserError, check_range
 from minigen.files import checkpoint
-from minigen.inference.engine import Engine, Piece, load, note_forgetting
+from minigen.inference.engine import Engine, load
 from minigen.inference.explain import explain
+from minigen.inference.printing import GrowingText, Printer
 from minigen.sampling import ROWS, Sampling
 from minigen.system import streams
 from minigen.system.streams import one_line_errors
@@ -57,7 +56,9 @@ class SampleConfig:
     show_probs: bool = False  # show what each token was drawn from
     save: Path | None = None  # also as a file: .txt, a picture's .png, a tune's .wav, .png or .abc
     # --- how to draw ---
-    sampling: Sampling = field(default_factory=Sampling)  # how to draw the next token
+    sampling: Sampling = field(  # for a comment as help, tyro would parse this file at each start
+        default_factory=Sampling, metadata={"help": "how to draw the next token"}
+    )
     seed: int = 1337  # the same seed writes the same text
     # --- where ---
     device: str = "auto"  # cuda, mps, cpu, or auto
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if config.max_new_tokens is not None:
         check_range("--max_new_tokens", config.max_new_tokens, 1)
     streams.as_utf8()
-    if config.save:  # the file is wanted, even if nobody reads on here
+    if config.save:  # the file is wanted, even if the reader of stdout quits
         sys.stdout = streams.unheard(sys.stdout)
     engine = find_model(config)
     tasks = task.trained_on(engine.state)
@@ -85,20 +86,78 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         prompt = task.prompt(tasks, text, rng)
     ids = engine.encode(prompt)
-    loss = engine.state.get("val_loss")
-    known = "" if loss is None else f", validation loss {loss:.3f} nats/token"
-    step = f"step {engine.state['step']}" if engine.state else "a model of others"
-    print(f"{engine.path}: {step}{known}", file=sys.stderr)
-    used = {**dataclasses.asdict(config.sampling), "do_sample": config.sampling.temperature > 0}
-    if asked := engine.companions.asked_otherwise(used):
-        print(f"note: its generation_config.json asks for {asked}; flags decide", file=sys.stderr)
+    print(engine.description, file=sys.stderr)
+    settings = dataclasses.asdict(config.sampling)
+    settings["do_sample"] = config.sampling.temperature > 0
+    if others := engine.companions.asked_otherwise(settings):
+        print(f"note: its generation_config.json asks for {others}; flags decide", file=sys.stderr)
     if config.interactive:
         return converse(config, engine, rng)
     samples = write(config, engine, prompt, ids)
     texts = [sample.text for sample in samples]
     first_line.report(texts, {n for n, sample in enumerate(samples) if sample.cut_off})
     if config.save:
-        saving.save(texts, config.save, saving.joint(engine.state) or "\n\n")
+        saving.save(texts, config.save, saving.separator_of(engine.state) or "\n\n")
+
+
+def write(
+    config: SampleConfig, engine: Engine, prompt: str, ids: Sequence[int], first: int = 0
+) -> list[GrowingText]:
+    """Print --num_samples texts that begin with `prompt`, whose tokens are ids; return them.
+
+    Up to ROWS are computed together. The random numbers of the texts are those of samples number
+    `first` and after.
+    """
+    # Each text already ends with a newline.
+    separator = (saving.separator_of(engine.state) or f"\n{RULE}\n").removeprefix("\n")
+    # Print a text only at its end if tables interrupt it (--show_probs), or if it is a picture.
+    in_colours = streams.shows_colours() and any(t.WHOLE for t in task.trained_on(engine.state))
+    printer = Printer(
+        prompt,
+        config.num_samples,
+        separator,
+        at_end=config.show_probs or in_colours,
+        block_size=engine.model.config.block_size,
+    )
+    with contextlib.closing(printer):
+        for start in range(0, config.num_samples, ROWS):
+            numbers = range(start, min(start + ROWS, config.num_samples))
+            for step in engine.stream_many(
+                [ids] * len(numbers),
+                config.sampling,
+                max_new_tokens=config.max_new_tokens or (20 if config.show_probs else 500),
+                stop_strings=[corpora.typed(stop) for stop in config.stop_strings],
+                end_of_text=() if config.ignore_end_of_text else None,
+                seed=config.seed,
+                samples=[first + number for number in numbers],
+            ):
+                for number, piece in zip(numbers, step, strict=True):
+                    if piece is None:  # this text has ended before
+                        continue
+                    table = ""
+                    if config.show_probs and piece.token:
+                        context = printer.texts[number].text or engine.state.get("opening", "")
+                        table = explain(piece.token, context, engine.tokenizer, config.sampling)
+                        table += "\n\n"
+                    printer.push(number, piece, table)
+                printer.flush()
+    return printer.texts
+
+
+def converse(config: SampleConfig, engine: Engine, rng: random.Random) -> None:
+    """Continue each line typed. Ctrl-C ends one text; Ctrl-D or an empty line, the program."""
+    hint = "Type how a text begins, then Enter. Ctrl-C ends a text; an empty line ends all."
+    for turn, line in enumerate(streams.typed_lines(hint)):
+        try:
+            prompt = task.prompt(task.trained_on(engine.state), line, rng)
+            ids = engine.encode(prompt)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            continue
+        try:  # with other random numbers each turn, so that asking again helps
+            write(config, engine, prompt, ids, first=turn * config.num_samples)
+        except KeyboardInterrupt:
+            print()
 
 
 def read_prompt(config: SampleConfig) -> str:
@@ -123,6 +182,7 @@ def read_prompt(config: SampleConfig) -> str:
 
 
 def find_model(config: SampleConfig) -> Engine:
+    """Load the model that --run, --checkpoint and --out_dir name."""
     source: str | Path | None = config.checkpoint
     if source == "best":
         source = config.run
@@ -133,119 +193,7 @@ def find_model(config: SampleConfig) -> Engine:
     return load(source, out_dir=config.out_dir, device=config.device, dtype=config.dtype)
 
 
-# ---- writing ----
-
-
-@dataclass
-class Sample:
-    """One text, and the part of it that is to be printed next."""
-
-    text: str  # with the prompt
-    unprinted: str
-    held: bool  # it is printed as a whole, at its end
-    ended: bool = False
-    cut_off: bool = False  # by --max_new_tokens
-
-    def push(self, piece: Piece) -> None:
-        self.text += piece
-        self.unprinted += "" if self.held else piece
-        if piece.last:
-            self.ended, self.cut_off = True, piece.token is None
-            if self.held:
-                kind = task.detect(self.text) if streams.shows_colours() else None
-                self.unprinted += kind.show(self.text) if kind else self.text
-            self.unprinted += "\n"
-
-
-def write(
-    config: SampleConfig, engine: Engine, prompt: str, ids: Sequence[int], first: int = 0
-) -> list[Sample]:
-    """Print --num_samples texts that begin with `prompt`, whose tokens are ids; return them.
-
-    Up to ROWS are computed together. The first that has not ended is printed as it grows, then the
-    next. Their random numbers are those of samples number `first` and after.
-    """
-    # Between tables a text would be in pieces; and some are only understood as a whole.
-    whole = any(one.WHOLE for one in task.trained_on(engine.state)) and streams.shows_colours()
-    held = config.show_probs or whole
-    # Each text ends its own line.
-    before = (saving.joint(engine.state) or f"\n{RULE}\n").removeprefix("\n")
-    begin = "" if held else prompt
-    samples = [Sample(prompt, before + begin, held) for _ in range(config.num_samples)]
-    samples[0].unprinted = begin
-    noted = False  # that a text outgrows the context
-    # Where the terminal shows the texts, they themselves show how far it is.
-    hidden = config.num_samples == 1 or sys.stdout.isatty() or not sys.stderr.isatty()
-    with streams.progress_bar(
-        total=config.num_samples, unit=" samples", disable=hidden, leave=False
-    ) as bar:
-        for start in range(0, config.num_samples, ROWS):
-            batch = samples[start : start + ROWS]
-            for step in engine.stream_many(
-                [ids] * len(batch),
-                config.sampling,
-                max_new_tokens=config.max_new_tokens or (20 if config.show_probs else 500),
-                stop_strings=[corpora.typed(one) for one in config.stop_strings],
-                end_of_text=() if config.ignore_end_of_text else None,
-                seed=config.seed,
-                samples=range(first + start, first + start + len(batch)),
-            ):
-                for sample, piece in zip(batch, step, strict=True):
-                    if piece is None:
-                        continue
-                    if piece.token and piece.token.forgotten and not noted:
-                        noted = True
-                        note_forgetting(engine.model.config.block_size)
-                    if config.show_probs and piece.token:
-                        read = sample.text or engine.state.get("opening", "")
-                        table = explain(piece.token, read, engine.tokenizer, config.sampling)
-                        sample.unprinted += f"{table}\n\n"
-                    sample.push(piece)
-                    if piece.last:
-                        bar.update()
-                show(batch)
-    return samples
-
-
-def show(samples: Sequence[Sample]) -> None:
-    """Print what is new, up to the first sample that has not ended."""
-    for sample in samples:
-        print(sample.unprinted, end="", flush=True)
-        sample.unprinted = ""
-        if not sample.ended:
-            return
-
-
-def converse(config: SampleConfig, engine: Engine, rng: random.Random) -> None:
-    """Continue each line typed. Ctrl-C ends one text; Ctrl-D or an empty line, the program."""
-    at_terminal = sys.stdin.isatty()
-    if at_terminal:
-        with contextlib.suppress(Exception):  # Windows has its own, and others a broken one
-            import readline  # noqa: F401  makes `input` know the arrow keys and earlier lines
-        print(
-            "Type how a text begins, then Enter. Ctrl-C ends a text; an empty line ends all.",
-            file=sys.stderr,
-        )
-    for turn in itertools.count():
-        try:
-            line = input("> " if at_terminal else "")
-        except EOFError:
-            return
-        if not line:
-            return
-        try:
-            prompt = task.prompt(task.trained_on(engine.state), line, rng)
-            ids = engine.encode(prompt)
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            continue
-        try:  # with other random numbers each turn, so that asking again helps
-            write(config, engine, prompt, ids, first=turn * config.num_samples)
-        except KeyboardInterrupt:
-            print()
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on, KeyboardInterrupt
+    early.end()
     with one_line_errors():
         main()

@@ -12,12 +12,11 @@ from __future__ import annotations
 import difflib
 import importlib
 import runpy
-import signal
 import sys
 
 import minigen
 from minigen.errors import UserError
-from minigen.system import shell
+from minigen.system import early, shell
 
 # The module of each command, which has a `main`, and what the command does. Those of shell.SCRIPTS
 # are run as files, which begin with their own clock and signals.
@@ -38,14 +37,14 @@ def main() -> None:
     name, *words = sys.argv[1:] or ["--help"]
     program = "python -m minigen" if sys.argv[0].endswith("__main__.py") else "minigen"
     sys.argv = [f"{program} {name}", *words]  # as --help names the command
+    early.begin()  # Ctrl-C is quiet while PyTorch is imported
     if name in shell.SCRIPTS:
         runpy.run_path(str(shell.script(name)), run_name="__main__")
         return
-    handler = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends slow imports silently
     from minigen.system.streams import one_line_errors
 
     command = importlib.import_module(COMMANDS[name][0]) if name in COMMANDS else None
-    signal.signal(signal.SIGINT, handler)
+    early.end()
     with one_line_errors():
         if command is not None:
             sys.exit(command.main())

@@ -142,7 +142,9 @@ def _first_paragraph(box: str) -> str:
     """Return the text above the first rule of tyro's box, as one line."""
     rows = [line.strip("│ ") for line in box.splitlines()]
     text = [row for row in rows if row and row[0] not in "╭╰"]
-    end = next((n for n, row in enumerate(text) if row.startswith("──")), len(text))
+    if "╭" not in box:  # stdout is not UTF-8: a title and a rule instead of a frame
+        text = text[2:]
+    end = next((n for n, row in enumerate(text) if not row.strip("─-")), len(text))
     return re.sub(r"^Error parsing (?:(--\S+: )|\S+: )", r"\1", " ".join(text[:end])).rstrip(".")
 
 

@@ -118,3 +118,37 @@ def test_a_script_is_the_same_command(name: str, server: Server, tmp_path: Path)
     called = server.python("-m", "minigen", name, "--help", cwd=tmp_path, env=env)
     run_as_file = server.python(ROOT / f"{name}.py", "--help", cwd=tmp_path, env=env)
     assert called.stdout == run_as_file.stdout
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+@pytest.mark.parametrize(
+    "words", ["train.py", "sample.py", "-m minigen sample", "-m minigen check"]
+)
+def test_a_signal_ends_the_slow_imports_silently(
+    words: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    """With the exit code that a shell gives to the signal; in every command alike."""
+    torch = f"import os, time\nos.kill(os.getpid(), {number:d})\ntime.sleep(60)\n"
+    (tmp_path / "torch.py").write_text(torch, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, *words.split()],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, b"", b"")
+
+
+def test_after_the_imports_ctrl_c_is_an_exception_again() -> None:
+    """Whatever handler the process began with: so a command in the background can be stopped."""
+    code = """if True:
+        import signal
+        from minigen.system import early
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        early.begin()
+        assert {signal.getsignal(number) for number in numbers} == {early._leave}
+        early.end()
+        assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -145,7 +145,7 @@ def test_a_run_keeps_the_rule_that_it_began_with(
     assert "separates 60 documents" in capsys.readouterr().err
     state = checkpoint.load_newest(made).state
     assert state["config"]["separator"] == END_OF_TEXT
-    assert saving.joint(state) == f"\n{END_OF_TEXT}\n"
+    assert saving.separator_of(state) == f"\n{END_OF_TEXT}\n"
     run("--init_from", "resume", "--max_steps", "3", small=[])
     loaded = load(made)
     texts = evaluate.find_texts(EvaluateConfig(), loaded)
@@ -176,7 +176,7 @@ def test_a_rule_is_told_from_a_text() -> None:
     """What --separator stands for, in the text and between samples."""
     for rule in (None, AUTO, NONE):
         assert corpora.separates(rule) is None
-        assert saving.joint({"config": {"separator": rule}}) is None
+        assert saving.separator_of({"config": {"separator": rule}}) is None
     assert corpora.separates(r"\n--\n") == corpora.separates("\r\n--\r\n") == "\n--\n"
 
 
@@ -335,7 +335,7 @@ def test_words_are_kept_as_utf8_and_what_is_none_is_refused(
         made = run("--data", "t.txt", "--separator", rf"\n{words}\n", "--sample_prompt", words)
     kept = checkpoint.load_newest(made).state
     assert (kept["config"]["separator"], kept["config"]["sample_prompt"]) == (r"\n구분\n", "구분")
-    assert saving.joint(kept) == "\n구분\n"
+    assert saving.separator_of(kept) == "\n구분\n"
 
 
 def test_a_typed_newline_stops_a_text_and_begins_a_sample(

@@ -25,6 +25,8 @@ from minigen.cli import parse
 from minigen.errors import UserError
 from minigen.files import checkpoint
 from minigen.inference import engine, explain
+from minigen.inference.engine import Piece
+from minigen.inference.printing import Printer
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.sampling import Sampling, generate
 from minigen.tokenizer import END_OF_TEXT, Tokenizer, train_tokenizer
@@ -276,6 +278,26 @@ def test_a_conversation_goes_on_behind_each_line(out: Path, run: Any) -> None:
     assert "error" in run("--interactive", stdin=b"caf\xe9\n", name="byte")[1]
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)], ids=str)
+@pytest.mark.parametrize("at_end", [False, True])
+def test_texts_are_printed_one_after_the_other_in_whatever_order_they_end(
+    order: tuple[int, ...], at_end: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first that has not ended as it grows, or at its end; the others wait for it."""
+    printer = Printer("p", 3, "--\n", at_end=at_end, block_size=8)
+    for number in range(3):
+        printer.push(number, Piece("a", None, False))
+    printer.flush()
+    assert capsys.readouterr().out == ("" if at_end else "pa")
+    for number in order:
+        printer.push(number, Piece("b", None, True), "table\n" if number == 1 else "")
+        printer.flush()
+    wanted = "pab\n--\ntable\npab\n--\npab\n" if at_end else "b\n--\npatable\nb\n--\npab\n"
+    assert capsys.readouterr().out == wanted
+    assert [text.text for text in printer.texts] == ["pab"] * 3
+    assert all(text.ended and text.cut_off for text in printer.texts)
+
+
 # --- the table ---
 
 
@@ -431,6 +453,16 @@ def test_a_wrong_flag_is_one_line_that_helps(flags: list[str], message: str) -> 
         parse(Flags, flags)
     assert str(error.value).startswith(message)
     assert not re.search(r"[\n│╭─]", str(error.value))
+
+
+def test_a_wrong_flag_is_one_line_where_output_is_not_utf8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The frame around an error is then drawn with other characters."""
+    for encoding in ("ascii", "utf-8"):
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
+        with pytest.raises(UserError, match=r"^--n_layer: '3.5' is not a whole number; --help"):
+            parse(Flags, ["--n_layer", "3.5"])
+        with pytest.raises(UserError, match=r"^temperature is -1\.0; it must be 0 "):
+            parse(sample.SampleConfig, ["--temperature=-1"])
 
 
 def test_words_without_a_flag_are_one_field() -> None:

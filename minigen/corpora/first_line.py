@@ -19,10 +19,10 @@ def describe(tasks: Sequence[Task]) -> str:
     if not tasks:
         raise UserError("this model has read no tales, pictures or tunes; give it any --prompt")
     lines = []
-    for one in tasks:
-        lines.append(f"a {one.NOUN} has, in its first line,")
-        lines += [f"  {field:14}{', '.join(values)}" for field, values in one.FIELDS.items()]
-        example = ",".join(f"{field}={one.FIELDS[field][0]}" for field in list(one.FIELDS)[:2])
+    for each in tasks:
+        lines.append(f"a {each.NOUN} has, in its first line,")
+        lines += [f"  {field:14}{', '.join(values)}" for field, values in each.FIELDS.items()]
+        example = ",".join(f"{field}={each.FIELDS[field][0]}" for field in list(each.FIELDS)[:2])
         lines.append(f"so for example --condition {example}; what is not said is drawn")
     return "\n".join(lines)
 
@@ -38,7 +38,7 @@ def report(texts: Sequence[str], cut_off: Collection[int] = ()) -> None:
             been to come, so they are counted apart.
     """
     tasks = [task.detect(text) for text in texts]
-    verdicts = [one and one.check(text) for one, text in zip(tasks, texts, strict=True)]
+    verdicts = [each and each.check(text) for each, text in zip(tasks, texts, strict=True)]
     n_checked = len(verdicts) - verdicts.count(None)
     if not n_checked:
         return
@@ -51,13 +51,13 @@ def report(texts: Sequence[str], cut_off: Collection[int] = ()) -> None:
     kinds = Counter[str]()
     n_unreadable = 0
     for place, n in enumerate(blamed):
-        one, verdict = tasks[n], verdicts[n]
-        assert one and verdict
+        its_task, verdict = tasks[n], verdicts[n]
+        assert its_task and verdict
         n_unreadable += not verdict.well_formed
         if place < MOST_NAMED:
             print(f"  {n + 1}: {verdict.complaints[0]}", file=sys.stderr)
         else:
-            kinds[kind_of(verdict.complaints[0], one)] += 1
+            kinds[kind_of(verdict.complaints[0], its_task)] += 1
     for kind, times in kinds.most_common(MOST_NAMED):
         print(f"  {times} more: {kind}", file=sys.stderr)
     if rest := kinds.total() - sum(times for _, times in kinds.most_common(MOST_NAMED)):
@@ -66,12 +66,12 @@ def report(texts: Sequence[str], cut_off: Collection[int] = ()) -> None:
         print("most of them are not well-formed: train longer", file=sys.stderr)
 
 
-def kind_of(complaint: str, one: Task) -> str:
+def kind_of(complaint: str, kind: Task) -> str:
     """Return a complaint without the numbers, the quotes and the task's words that vary in it.
 
     >>> kind_of("the red thing at row 11 has no known shape", task.get("pictures"))
     'the ... thing at row ... has no known shape'
     """
-    words = sorted({w for options in one.FIELDS.values() for w in options} - {"a"}, key=len)[::-1]
+    words = sorted({w for options in kind.FIELDS.values() for w in options} - {"a"}, key=len)[::-1]
     own = "|".join(map(re.escape, words))
     return re.sub(rf"\"[^\"]*\"|'[^']*'|\b(?:{own})\b|\d[\d/]*", "...", complaint)

@@ -1,4 +1,4 @@
-"""One object that writes text: a model, its tokenizer, and whatever computes fastest here.
+"""One object that writes text: a model, its tokenizer, and the fastest backend of this machine.
 
     >>> engine = minigen.load("out/tales")                              # doctest: +SKIP
     >>> for piece in engine.stream("hero: Sir Fox,"):                   # doctest: +SKIP
@@ -32,11 +32,11 @@ from minigen.tokenizer import Tokenizer
 
 @dataclass(eq=False)
 class Engine:
-    """A model in evaluation mode, its tokenizer, and what is known of both.
+    """A model in evaluation mode, its tokenizer, and facts about both.
 
-    What computes (`backend`) is chosen at the first token. Until then the model is a plain module,
-    to be trained or changed; from then on it belongs to the backend, which may move it to another
-    device and keep its weights in another format.
+    The `backend`, which computes, is chosen at the first token. Until then the model is a plain
+    module, to be trained or changed; from then on it belongs to the backend, which may move it to
+    another device and keep its weights in another format.
 
     Raises `UserError` if the device is not on this machine, and for int8 on a GPU.
     """
@@ -48,9 +48,9 @@ class Engine:
     companions: Companions = field(default_factory=Companions)  # its generation settings and so on
     device: str = "auto"  # cuda, mps, cpu; auto: the fastest that is here
     dtype: str | None = None  # of the weights: float32, bfloat16, int8; None: nearest to the file's
-    block_size: int = 0  # tokens to look back on; 0: as many as the model can
-    # None: the decoder in C on a CPU, a CUDA graph on a GPU. The model itself computes with its
-    # weights as they are at each token, where they are: so a model that is being trained can write.
+    block_size: int = 0  # tokens of context; 0: the model's
+    # None: the decoder in C on a CPU, a CUDA graph on a GPU. With the model itself as the backend,
+    # each token is computed from the weights of that moment: so a model in training can write.
     backend: Decoder | GraphDecoder | GPT | None = None
 
     def __post_init__(self) -> None:
@@ -60,8 +60,17 @@ class Engine:
 
     @property
     def n_vocab(self) -> int:
-        """How many ids can be drawn: those that the tokenizer and the model both have."""
+        """The number of ids that can be drawn: the tokenizer and the model both have them."""
         return min(self.tokenizer.n_vocab, self.model.config.vocab_size)
+
+    @property
+    def description(self) -> str:
+        """The model's path; of a checkpoint also its step and its validation loss."""
+        if not self.state:
+            return f"{self.path}: not a checkpoint of train.py"
+        loss = self.state.get("val_loss")
+        known = "" if loss is None else f", validation loss {loss:.3f} nats/token"
+        return f"{self.path}: step {self.state['step']}{known}"
 
     def encode(self, prompt: str) -> list[int]:
         """Return the ids that the model reads to continue a prompt; control tokens read as such.
@@ -114,7 +123,7 @@ class Engine:
         )
 
     def _fastest(self) -> Decoder | GraphDecoder | GPT:
-        """Take the model over for what writes fastest on the device."""
+        """Move the model to the fastest backend of the device; return the backend."""
         where, dtype = choose_device(self.device), self.dtype
         if dtype is None:
             half = self.model.embedding.weight.dtype == torch.bfloat16
@@ -135,7 +144,7 @@ class Engine:
         seed: int = 0,
         sample: int = 0,
     ) -> Iterator[Piece]:
-        """Continue a prompt. Yields the new text piece by piece, one for each token.
+        """Continue a prompt. Yield the new text piece by piece, one for each token.
 
         Args:
             sampling: None: `Sampling()`.
@@ -216,7 +225,7 @@ class Piece(str):
     It is empty where the token is only part of a character, or may begin a stop string.
     """
 
-    token: Token | None  # None: the text was cut off at max_new_tokens; this was held back
+    token: Token | None  # None: the text was cut off at max_new_tokens; the rest was held back
     last: bool  # the text ends here
 
     def __new__(cls, text: str, token: Token | None, last: bool) -> Piece:
@@ -226,7 +235,7 @@ class Piece(str):
 
 
 class _Text:
-    """One text while it is written: tokens in, pieces out, without stop strings and its end."""
+    """Turn the tokens of one text into pieces, without stop strings and the end-of-text token."""
 
     def __init__(
         self, tokenizer: Tokenizer, ends: Collection[int], stop_strings: Sequence[str]
@@ -245,7 +254,7 @@ class _Text:
         return Piece(self._rest(), None, True)
 
     def _rest(self) -> str:
-        """Return what was held back in the hope of more."""
+        """Return the text that was held back, as more might have come."""
         return self.stop.push(self.decoder.finish()) + self.stop.finish()
 
 
@@ -267,8 +276,8 @@ def load(
         dropout: for training; None: what the model's config.json says.
         out_dir: where a run that is given by its name is.
         device: where `Engine` writes: cuda, mps, cpu, or auto.
-        dtype: in which format of the weights: float32, bfloat16 or int8; None: bfloat16 if that is
-            the file's, else float32.
+        dtype: the format of the weights: float32, bfloat16 or int8; None: bfloat16 if that is the
+            file's, else float32.
 
     Raises `UserError` if there is no such model, or it is damaged.
 
@@ -298,8 +307,8 @@ def load(
     return Engine(model, found.tokenizer, **about)
 
 
-def note_forgetting(block_size: int) -> None:
-    """Say on standard error that a text outgrows what the model can see."""
+def note_context_overflow(block_size: int) -> None:
+    """Print a note on standard error: a text has more tokens than the model's context."""
     print(
         f"\nnote: the text outgrows the {block_size} tokens that the model can see; "
         f"it goes on from the latest {max(1, block_size // 2)} to {block_size}",

@@ -11,7 +11,7 @@ from types import EllipsisType
 from typing import Any
 
 from minigen.errors import UserError
-from minigen.inference.engine import Engine, load, note_forgetting
+from minigen.inference.engine import Engine, load, note_context_overflow
 from minigen.sampling import Sampling
 
 Texts = list[dict[str, str]]
@@ -160,7 +160,7 @@ class TextGeneration:
                     continue
                 if token.forgotten and not noted:
                     noted = True
-                    note_forgetting(self.engine.model.config.block_size)
+                    note_context_overflow(self.engine.model.config.block_size)
                 if token.id not in tokenizer.controls:
                     texts[row] += shown[row].push(token.id)
                 old = len(read[row])

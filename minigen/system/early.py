@@ -1,8 +1,8 @@
-"""Imported before all else by the scripts: the imports of PyTorch take seconds.
+"""Import this module before all others: the imports of PyTorch take seconds.
 
-Until a script installs handlers of its own, Ctrl-C and SIGTERM end its process without a traceback.
-`threads` begins to measure how busy the machine is. A program that imports a script as a library
-keeps its own handlers.
+While a process runs train.py, sample.py or `python -m minigen`, Ctrl-C and SIGTERM end it without a
+traceback, until the command installs handlers of its own. `threads` begins to measure how busy the
+machine is. A program that imports a script as a library keeps its own handlers.
 """
 
 from __future__ import annotations
@@ -23,6 +23,17 @@ def _leave(number: int, frame: object) -> None:
     os._exit(128 + number)
 
 
-if Path(getattr(sys.modules["__main__"], "__file__", None) or "").name in SCRIPTS:
+def begin() -> None:
+    """Let Ctrl-C and SIGTERM end this process at once and silently: nothing can be lost yet."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
+
+
+def end() -> None:
+    """Let Ctrl-C raise `KeyboardInterrupt`, and SIGTERM end the process: the imports are over."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+if Path(getattr(sys.modules["__main__"], "__file__", None) or "").name in SCRIPTS:
+    begin()

@@ -141,6 +141,18 @@ def shows_colours() -> bool:
     return sys.stdout.isatty() and not plain
 
 
+def typed_lines(hint: str) -> Iterator[str]:
+    """Yield the lines of standard input up to an empty one; at a terminal, print `hint` first."""
+    at_terminal = sys.stdin.isatty()
+    if at_terminal:
+        with contextlib.suppress(Exception):  # Windows has its own, and others a broken one
+            import readline  # noqa: F401  makes `input` know the arrow keys and earlier lines
+        print(hint, file=sys.stderr)
+    with contextlib.suppress(EOFError):
+        while line := input("> " if at_terminal else ""):
+            yield line
+
+
 @contextlib.contextmanager
 def wide_enough() -> Iterator[None]:
     """Let a terminal count as 40 columns wide if it says less, where a help text has no room."""
