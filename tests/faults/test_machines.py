@@ -88,4 +88,5 @@ def test_a_run_without_standard_streams(server: Server, flags: Flags, tmp_path: 
     run = tmp_path / "out" / "run"
     assert checkpoint.load_newest(run).step == 6
     log = (run / "metrics.jsonl").read_text(encoding="utf-8")
-    assert all(line.startswith('{"step"') for line in log.splitlines())
+    lines = log.splitlines()
+    assert lines and all(line.startswith('{"step"') for line in lines)
