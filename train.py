@@ -4,7 +4,7 @@ In reading order: the flags, of which a first reading needs none; `naive_train`,
 training in a few lines; then the same in parts, for any machine: the gradient of a batch, the loss
 on text that the model never trains on, the loop. Everything that keeps a run alive, and is no part
 of how a model learns, is in minigen/run/: how a run begins and resumes, signals, memory, disks, the
-clock. The methods that the loop calls are in minigen/run/run.py, in the order of the calls.
+clock. The methods of `run` that the loop calls are in minigen/run/run.py, in that order.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ class TrainConfig:
     name: str | None = None  # of the run; none: after the data, or the last one to resume
     init_from: str = "scratch"  # resume: continue a run; a model's folder, or gpt2: fine-tune it
     old_data: tuple[str, ...] = ()  # to fine-tune: a text on which to measure forgetting
-    eval_interval: int = 0  # steps between evaluations, each with a checkpoint; 0: five in a run
-    eval_tokens: int = 8192  # of the validation text, scored each time; after the last step all are
+    eval_interval: int = 0  # steps between evaluations and checkpoints; 0: at most five in a run
+    eval_tokens: int = 8192  # of the validation text, scored each time; at the end, all
     sample_prompt: str = ""  # how the sample of each evaluation begins; \n is a newline
     seed: int = 0  # everything random follows from it
     device: str = "auto"  # cuda, mps or cpu; auto: the fastest here
@@ -93,16 +93,20 @@ class TrainConfig:
 def naive_train(model: GPT, tokens: TokenStream, optimizer: Optimizer, config: TrainConfig) -> None:
     """Train a model: the idea of this file, for one process and a batch that fits into memory.
 
-    `train` takes the same steps, and in addition varies the learning rate, evaluates and saves.
+    `train` takes the same steps. In addition it lets the learning rate rise and fall, scales down
+    gradients that are too long, makes dropout repeatable, evaluates and saves.
+
+    Args:
+        config: every number above 0, as `start` settles it from the flags.
     """
     for step in range(config.max_steps):
-        windows = range(step * config.batch_size, (step + 1) * config.batch_size)
-        x, y = tokens.windows(config.seed, windows, config.block_size)  # (B, T) each
+        numbers = range(step * config.batch_size, (step + 1) * config.batch_size)
+        x, y = tokens.windows(config.seed, numbers, config.block_size)  # (B, T) each
         # How surprising is each next token, in the mean?
         loss = next_token_loss(model(x), y) / y.numel()
         # Which way does each weight make that worse? Move it the other way.
         loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step(config.learning_rate)
+        optimizer.step(config.learning_rate)  # and clear the gradients
 
 
 # ---- the same for any machine ----
@@ -118,8 +122,8 @@ def accumulate_gradients(
     randomness follows from the seed, the step and the micro-batch: the windows of text and, through
     `manual_seed`, dropout.
     """
-    windows = np.arange(step * config.batch_size, (step + 1) * config.batch_size)
-    micro_batches = list(enumerate(np.array_split(windows, n_micro_batches)))
+    numbers = np.arange(step * config.batch_size, (step + 1) * config.batch_size)  # of windows
+    micro_batches = list(enumerate(np.array_split(numbers, n_micro_batches)))
     batch_loss = torch.zeros((), device=config.device)
     for number, part in distributed.my_share(micro_batches, model):
         key = np.random.SeedSequence((config.seed, step, number)).generate_state(1)[0]
@@ -148,18 +152,18 @@ def evaluate(
     """Return the mean loss in nats/token on a whole text, or on about `limit` tokens from all over.
 
     A window slides over the text by half its length, so that each token has half a block of
-    context. As many windows at once are computed as a micro-batch has.
+    context, or all of its document so far. A batch has as many windows as a micro-batch.
     """
     model.eval()
     total, count = 0.0, 0
     block_size = min(config.block_size, tokens.n_tokens - 1)  # a text may be shorter than a block
     n_rows = max(1, config.batch_size // n_micro_batches)
-    windows = validation_windows(tokens, block_size, n_rows, limit)
-    for x, y in distributed.shared(windows):  # (B, T) each
+    batches = validation_windows(tokens, block_size, n_rows, limit)
+    for x, y in distributed.shared(batches):  # (B, T) each
         with autocast(config.device, config.dtype):
             logits = model(x.to(config.device))  # (B, T, V)
         total += next_token_loss(logits, y.to(config.device)).item()
-        count += int((y != NOT_SCORED).sum())  # the others were scored in an earlier window
+        count += int((y != NOT_SCORED).sum())  # the other tokens are only context
     model.train()
     sums = distributed.all_reduce_sum(torch.tensor((total, count), dtype=torch.float64))
     return float(sums[0] / sums[1])
@@ -169,8 +173,9 @@ def train(run: Run) -> None:
     """Take steps downhill; now and then evaluate the model and save it."""
     config, model, tokens = run.config, run.model, run.text.train_tokens
 
-    for step in run.steps():  # up to --max_steps, or all that fit into --minutes
+    for step in run.steps():  # all of --max_steps, or as many as fit into --minutes, or to Ctrl-C
         # How wrong is the model on this batch, and which way does each weight have to move?
+        # `within_memory` adds the number of micro-batches; ddp_model is the model, over all ranks.
         loss = run.within_memory(accumulate_gradients, run.ddp_model, tokens, config, step)
 
         # A gradient far longer than usual is scaled down: one odd batch must not undo the rest.
@@ -180,7 +185,7 @@ def train(run: Run) -> None:
         learning_rate = config.learning_rate * run.schedule.factor(step)
         if run.accepts(loss, grad_norm):  # else they are not finite: skip this step, or stop
             run.optimizer.step(learning_rate)  # and clear the gradients
-        run.end_step(loss, grad_norm, learning_rate)  # count and log the step, plan the next
+        run.end_step(loss, grad_norm, learning_rate)  # run.step += 1; log; is an evaluation due?
 
         # Now and then: how wrong is the model on text that it never trains on? Keep its weights.
         if run.is_evaluation_due:
@@ -199,7 +204,7 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
     with start(flags, started) as run:  # run.config: the flags, with all that was left open settled
         run.begin(evaluate)
         train(run)
-        run.finish(evaluate)
+        run.finish(evaluate)  # unless Ctrl-C, or a loss that is not finite, has ended `train`
     return run.exit_code
 
 

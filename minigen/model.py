@@ -171,7 +171,8 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each pair (x[i], x[i + D/2]) of x (B, H, T, D) by its angle.
 
     A query turned by the angle of its position m and a key turned by that of its position n have an
-    angle of m - n more between them. So their dot product depends on the distance only.
+    angle of m - n more between them. So of the positions only their distance counts in the dot
+    product.
     """
     left, right = x.chunk(2, dim=-1)
     return (x * cos + torch.cat((-right, left), dim=-1) * sin).to(x.dtype)
@@ -359,8 +360,9 @@ class GPT(nn.Module):
         """Draw small random weights, and zeros where a block adds to the stream.
 
         So at first a block adds nothing, and every token is about equally likely (first loss =
-        ln V). Gradients reach `output` and `down` of all layers in the first step, and all that
-        lies before these two from the second step on. The draw follows `torch.manual_seed`.
+        ln V). Gradients reach the embedding and `output` and `down` of all layers in the first
+        step, and the other matrices of the blocks from the second step on. The draw follows
+        `torch.manual_seed`.
 
         A tied embedding is the output matrix too, so it must start small. An untied one starts
         ten times larger: the token itself is then the loudest thing in the stream, which is what
@@ -395,6 +397,7 @@ class GPT(nn.Module):
         Raises `ValueError` if a sequence does not fit into block_size.
         """
         T = ids.shape[1]
+        # In training there is no cache: positions are 0 to T - 1, and attention is causal.
         if kv_len is None:
             kv_len = self.length_after(T, cache)
         if cache is None:

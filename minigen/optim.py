@@ -34,6 +34,8 @@ def lr_factor(step: int, max_steps: int, warmup_steps: int, cooldown: float) -> 
 def newton_schulz(m: Tensor, steps: int = 5) -> Tensor:
     """Set the singular values of matrices (n, rows, columns) to about 1; keep their directions.
 
+    Muon needs this: `Optimizer` below says why, and may be read first.
+
     A Newton-Schulz iteration pushes every singular value s through a s + b s^3 + c s^5 until it
     lies in about [0.7, 1.2]; the three numbers trade exactness for speed (Jordan et al. 2024,
     https://kellerjordan.github.io/posts/muon).
@@ -54,12 +56,14 @@ class Optimizer:
     """Step with Muon for the matrices inside the blocks, and with AdamW for all other parameters.
 
     AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101) scales each weight's step by how noisy its
-    own gradient is. With running averages of the gradient (mean) and of its square:
+    own gradient is. With running averages of the gradient (mean) and of its square, both corrected
+    for their beginning at zero:
 
         weight -= learning_rate * mean / (sqrt(square) + 1e-8)
 
     Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) looks at a matrix as a
-    whole. It moves along the momentum, a running average of the gradient, with all singular values
+    whole. It moves along the momentum, a running average of the gradient and once more the gradient
+    (Nesterov), with all singular values
     set to about 1, so that rare directions learn as fast as common ones:
 
         matrix -= learning_rate * 0.2 * sqrt(longer side) * newton_schulz(momentum)

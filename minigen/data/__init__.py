@@ -1,4 +1,4 @@
-"""Text to tokens to batches, in constant memory.
+"""Text to tokens to batches, in little memory, however long the text.
 
 This folder holds code; the texts lie in data/, beside minigen/.
 

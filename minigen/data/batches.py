@@ -103,7 +103,8 @@ def windows(
     begins with that document instead. The end of a short document is learnt far sooner if its
     beginning can be seen, and if no other document is in the way.
 
-    The last n_tokens % T tokens of an epoch are left over, other tokens in each epoch.
+    The last n_tokens % T tokens of an epoch are left over, other tokens in each epoch. Where
+    windows begin earlier, some tokens come twice and others not at all.
 
     Returns x and y, int64 of shape (B, T): y[b, t] is the token that follows x[b, t].
     """
@@ -157,7 +158,7 @@ def sliding(
 
     Each window scores only the targets after those of the window before; its other targets are
     NOT_SCORED. It begins `stride` tokens after the window before. So a target has at least
-    T - stride tokens of context, or all of the stream before it; with stride 1, this is
+    T - stride tokens of context, or all of its document before it; with stride 1, this is
     `naive_sliding`.
 
     There are two refinements. A window begins no earlier than the document of the first target that

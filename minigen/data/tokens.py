@@ -46,7 +46,7 @@ class Chunk(NamedTuple):
 def cut_chunks(
     parts: Iterable[DocumentPart], size: int, tokenizer: Tokenizer | None = None
 ) -> Iterator[Chunk]:
-    """Gather and cut parts of documents to be encoded: `size` characters or up to twice that.
+    """Gather and cut parts of documents to encode: about `size` characters, at most twice that.
 
     The tokens of a document's parts are those of the document, except where `size` characters have
     no place to cut, or none among the last MAX_CUTS. Other tokens may stand there, but they decode

@@ -20,8 +20,9 @@ from minigen.system.streams import decoded
 if TYPE_CHECKING:
     from train import TrainConfig
 
-# The meaning of --size: about 0.3, 0.5, 1.4, 12 and 124 million parameters. Each of these numbers
-# can also be given by itself.
+# The meaning of --size. With the default tokenizer these are about 0.3, 0.7, 1.4, 13 and 95 million
+# parameters; gpt2 with GPT-2's architecture and tokenizer has 124. Each number can also be given by
+# itself.
 SIZES: dict[str, dict[str, int | float]] = {
     "tiny": {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 256, "batch_size": 4,
              "learning_rate": 1e-2},
