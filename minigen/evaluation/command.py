@@ -60,7 +60,9 @@ class EvaluateConfig:
     count: int = 200  # samples, each with a prompt of its own from the text; 0: none
     prompt_lines: int = 1  # of a tale, picture or tune that are given; 8: a tune's first phrase
     max_new_tokens: int | None = None  # of each; none: twice the longest document's, or 200
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: Sampling = field(  # for a comment as help, tyro would parse this file at each start
+        default_factory=Sampling, metadata={"help": "how to draw the next token"}
+    )
     seed: int = 1337
     # --- where ---
     device: str = "auto"  # cuda, mps, cpu, or auto

@@ -143,11 +143,24 @@ def _prepare(
         text.floor,
         silent=not distributed.is_first(),
     )
-    companions = begins_with.companions if begins_with else None
     run = Run(
-        config, folder, text, model, ddp_model, optimizer, companions, facts, report, clock,
-        signals, step, schedule, n_micro_batches, False, n_skipped, thread_counts,
-    )  # fmt: skip
+        config=config,
+        folder=folder,
+        text=text,
+        model=model,
+        ddp_model=ddp_model,
+        optimizer=optimizer,
+        companions=begins_with.companions if begins_with else None,
+        base=facts,
+        report=report,
+        clock=clock,
+        signals=signals,
+        step=step,
+        schedule=schedule,
+        n_micro_batches=n_micro_batches,
+        n_skipped=n_skipped,
+        thread_counts=thread_counts,
+    )
     _settle_compile(run)
     _introduce(run)
     return run
