@@ -125,7 +125,7 @@ def accumulate_gradients(
     numbers = np.arange(step * config.batch_size, (step + 1) * config.batch_size)  # of windows
     micro_batches = list(enumerate(np.array_split(numbers, n_micro_batches)))
     batch_loss = torch.zeros((), device=config.device)
-    for number, part in distributed.my_share(micro_batches, model):
+    for number, part in distributed.micro_batches_of_rank(micro_batches, model):
         key = np.random.SeedSequence((config.seed, step, number)).generate_state(1)[0]
         torch.manual_seed(int(key))
         x, y = tokens.windows(config.seed, part, config.block_size)  # (b, T) each
@@ -159,7 +159,7 @@ def evaluate(
     block_size = min(config.block_size, tokens.n_tokens - 1)  # a text may be shorter than a block
     n_rows = max(1, config.batch_size // n_micro_batches)
     batches = validation_windows(tokens, block_size, n_rows, limit)
-    for x, y in distributed.shared(batches):  # (B, T) each
+    for x, y in distributed.split_over_ranks(batches):  # (B, T) each
         with autocast(config.device, config.dtype):
             logits = model(x.to(config.device))  # (B, T, V)
         total += next_token_loss(logits, y.to(config.device)).item()
@@ -209,6 +209,6 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
 
 
 if __name__ == "__main__":
-    with one_line_errors(), distributed.one_voice():
+    with one_line_errors(), distributed.rank0_only():
         code = main(started=STARTED)
     sys.exit(code)  # after all ranks have come to the end

@@ -289,7 +289,7 @@ def weights_read(folder: Path) -> int:
     """How many weights are read for a token: all matrices but those of which it reads one row."""
     model = engine.load(folder).model
     tables = [] if model.position is None else [model.position.weight]
-    tables += [] if model.head is None else [model.embedding.weight]
+    tables += [] if model.lm_head is None else [model.embedding.weight]
     return sum(p.numel() for p in model.parameters() if p.ndim == 2) - sum(
         p.numel() for p in tables
     )

@@ -104,7 +104,9 @@ def measure_point(point: dict[str, int]) -> None:
 
     batch, context, width = point["batch"], point["context"], point["width"]
     torch.manual_seed(0)
-    model = GPT(GPTConfig.modern(N_VOCAB, context, N_LAYER, width // 64, width, tied_head=False))
+    model = GPT(
+        GPTConfig.modern(N_VOCAB, context, N_LAYER, width // 64, width, tie_embeddings=False)
+    )
     optimizer = Optimizer(model.named_parameters())
     x, y = torch.randint(N_VOCAB, (2, batch, context))
     dtype = choose_dtype("auto", torch.device("cpu"))

@@ -1,8 +1,8 @@
 """The transformer: token ids in, logits of the next token out.
 
-One skeleton with six switches (norm, position, mlp, bias, qk_norm, tied_head) spans the way from
-GPT-2 (2019) to Qwen3 (2025): `GPTConfig.gpt2()` and `GPTConfig.modern()` name the two ends. The
-model is plain PyTorch and knows nothing of text, files, optimisers or losses.
+One skeleton with six switches (norm, position, mlp, bias, qk_norm, tie_embeddings) spans the way
+from GPT-2 (2019) to Qwen3 (2025): `GPTConfig.gpt2()` and `GPTConfig.modern()` name the two ends.
+The model is plain PyTorch and knows nothing of text, files, optimisers or losses.
 
 The file is in reading order: the configuration, the parts of a block (norm, rotary positions,
 attention, MLP), the block, the model. The key-value cache at the end only makes writing faster. A
@@ -12,7 +12,7 @@ leaves all four out.
 Shapes, everywhere in this file:
     B  sequences in the batch        V  vocab_size            H   n_head     (query heads)
     T  tokens of each sequence       C  n_embd                Hk  n_kv_head  (key and value heads)
-    S  positions that can be seen    D  head_dim              M   n_hidden   (inside the MLP)
+    S  positions that can be seen    D  head_dim              M   n_ffn   (inside the MLP)
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class GPTConfig:
 
     Raises `UserError` if the numbers do not fit together.
 
-    >>> GPTConfig.gpt2(vocab_size=50257).n_hidden
+    >>> GPTConfig.gpt2(vocab_size=50257).n_ffn
     3072
     """
 
@@ -45,20 +45,20 @@ class GPTConfig:
     n_kv_head: int  # fewer than n_head: several query heads share one key/value head
     n_embd: int  # numbers in the vector of a token, between the blocks
     head_dim: int  # numbers in a query, a key or a value of one head
-    n_hidden: int  # numbers in the vector of a token inside the MLP
+    n_ffn: int  # numbers in the vector of a token inside the MLP
     norm: Literal["layernorm", "rmsnorm"]
     position: Literal["learned", "rotary"]  # a vector added to each token, or an angle of q and k
     mlp: Literal["gelu", "swiglu"]
     bias: bool  # a matrix product or LayerNorm also adds a vector
     qk_norm: bool  # normalise queries and keys: keeps attention scores tame at high learning rates
-    tied_head: bool = True  # the output matrix is the embedding matrix; train.py: for gpt2 only
+    tie_embeddings: bool = True  # the output matrix is the embedding matrix, as in GPT-2
     norm_eps: float = 1e-6  # added to a variance, so that no norm divides by zero
     rope_theta: float = 10_000.0  # the fastest pair turns about this times the slowest's angle
     dropout: float = 0.0  # the share of numbers set to zero at random, in training only
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_kv_head", "n_embd",
-                     "head_dim", "n_hidden"):  # fmt: skip
+                     "head_dim", "n_ffn"):  # fmt: skip
             check_range(name, getattr(self, name), 1)
         if self.n_head % self.n_kv_head:
             raise UserError(f"n_head {self.n_head} is not a multiple of n_kv_head {self.n_kv_head}")
@@ -81,7 +81,7 @@ class GPTConfig:
     ) -> GPTConfig:
         """Return GPT-2's configuration; the defaults are those of its model of 124M parameters."""
         base: dict[str, Any] = {
-            "n_kv_head": n_head, "head_dim": _head_dim(n_embd, n_head), "n_hidden": 4 * n_embd,
+            "n_kv_head": n_head, "head_dim": _head_dim(n_embd, n_head), "n_ffn": 4 * n_embd,
             "norm": "layernorm", "position": "learned", "mlp": "gelu", "bias": True,
             "qk_norm": False, "norm_eps": 1e-5,
         }  # fmt: skip
@@ -99,14 +99,14 @@ class GPTConfig:
     ) -> GPTConfig:
         """Return Qwen3's arithmetic: RMSNorm, rotary positions, QK-norm, SwiGLU, no biases.
 
-        With `qk_norm=False` it is Llama's. The default `tied_head=True` is that of Qwen3's small
-        models; train.py gives False, with which a small model learns faster.
+        With `qk_norm=False` it is Llama's. The default `tie_embeddings=True` is that of Qwen3's
+        small models; train.py gives False, with which a small model learns faster.
 
         Heads are 64 wide even in a narrow model: with 16, it learns far later to look back.
         """
         base: dict[str, Any] = {
             "n_kv_head": n_head, "head_dim": max(64, _head_dim(n_embd, n_head)),
-            "n_hidden": 3 * n_embd,
+            "n_ffn": 3 * n_embd,
             "norm": "rmsnorm", "position": "rotary", "mlp": "swiglu", "bias": False,
             "qk_norm": True,
         }  # fmt: skip
@@ -297,9 +297,9 @@ class MLP(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         c = config
-        self.up = nn.Linear(c.n_embd, c.n_hidden, bias=c.bias)
-        self.gate = nn.Linear(c.n_embd, c.n_hidden, bias=c.bias) if c.mlp == "swiglu" else None
-        self.down = nn.Linear(c.n_hidden, c.n_embd, bias=c.bias)
+        self.up = nn.Linear(c.n_embd, c.n_ffn, bias=c.bias)
+        self.gate = nn.Linear(c.n_embd, c.n_ffn, bias=c.bias) if c.mlp == "swiglu" else None
+        self.down = nn.Linear(c.n_ffn, c.n_embd, bias=c.bias)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, M) -> (B, T, C)
         up = self.up(x)
@@ -349,8 +349,10 @@ class GPT(nn.Module):
         )
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = make_norm(config)
-        self.head: nn.Module | None = (
-            None if config.tied_head else nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.lm_head: nn.Module | None = (
+            None
+            if config.tie_embeddings
+            else nn.Linear(config.n_embd, config.vocab_size, bias=False)
         )
         self.dropout = nn.Dropout(config.dropout)
         self.initialise()
@@ -371,9 +373,9 @@ class GPT(nn.Module):
         for name, p in self.named_parameters():
             if name.endswith(("output.weight", "down.weight", "bias")):
                 nn.init.zeros_(p)
-            elif name == "embedding.weight" and self.head is not None:
+            elif name == "embedding.weight" and self.lm_head is not None:
                 nn.init.normal_(p, std=0.2)
-            elif name in ("embedding.weight", "position.weight", "head.weight"):
+            elif name in ("embedding.weight", "position.weight", "lm_head.weight"):
                 nn.init.normal_(p, std=0.02)
             elif p.ndim == 2:
                 nn.init.normal_(p, std=0.5 / math.sqrt(p.shape[1]))
@@ -424,7 +426,7 @@ class GPT(nn.Module):
         if at is not None:
             x = x[torch.arange(len(x), device=x.device), at][:, None]  # (B, 1, C)
         x = self.norm(x)
-        return F.linear(x, self.embedding.weight) if self.head is None else self.head(x)
+        return F.linear(x, self.embedding.weight) if self.lm_head is None else self.lm_head(x)
 
     def length_after(self, T: int, cache: KVCache | None) -> int:
         """Return the length of the longest sequence once T tokens are added to each.

@@ -97,8 +97,7 @@ class Optimizer:
         self.adamw: dict[str, nn.Parameter] = {}
         # By shape, so that matrices of one shape are one batched product.
         self.muon: dict[tuple[int, int], dict[str, nn.Parameter]] = defaultdict(dict)
-        # The names are those in optimizer.safetensors. PyTorch calls mean and square exp_avg and
-        # exp_avg_sq.
+        # The names are those in optimizer.safetensors, and PyTorch's.
         self.state: dict[str, Tensor] = {}
         for name, p in parameters:
             if muon and p.ndim == 2 and ".blocks." in f".{name}":
@@ -106,8 +105,8 @@ class Optimizer:
                 self.state[f"{name}.momentum"] = torch.zeros_like(p)
             else:
                 self.adamw[name] = p
-                self.state[f"{name}.mean"] = torch.zeros_like(p)
-                self.state[f"{name}.square"] = torch.zeros_like(p)
+                self.state[f"{name}.exp_avg"] = torch.zeros_like(p)
+                self.state[f"{name}.exp_avg_sq"] = torch.zeros_like(p)
 
     def load(self, state: Mapping[str, Tensor], step_count: int) -> None:
         """Continue from the `state` that the same parameters had after `step_count` steps.
@@ -140,14 +139,14 @@ class Optimizer:
 
     def _adamw(self, name: str, p: nn.Parameter, gradient: Tensor, learning_rate: float) -> None:
         beta1, beta2 = self.betas
-        mean, square = self.state[f"{name}.mean"], self.state[f"{name}.square"]
-        mean.lerp_(gradient, 1 - beta1)
-        square.lerp_(gradient.square(), 1 - beta2)
+        exp_avg, exp_avg_sq = self.state[f"{name}.exp_avg"], self.state[f"{name}.exp_avg_sq"]
+        exp_avg.lerp_(gradient, 1 - beta1)
+        exp_avg_sq.lerp_(gradient.square(), 1 - beta2)
         # Both averages start at zero; dividing by 1 - beta^t undoes that.
-        rms = (square / (1 - beta2**self.step_count)).sqrt_().add_(1e-8)  # root mean square
+        rms = (exp_avg_sq / (1 - beta2**self.step_count)).sqrt_().add_(1e-8)  # root mean square
         if p.ndim == 2:  # a gain that is pulled towards zero would switch its channel off
             p.mul_(1 - learning_rate * self.weight_decay)
-        p.addcdiv_(mean, rms, value=-learning_rate / (1 - beta1**self.step_count))
+        p.addcdiv_(exp_avg, rms, value=-learning_rate / (1 - beta1**self.step_count))
 
     def _muon(self, group: dict[str, nn.Parameter], learning_rate: float) -> None:
         directions = []

@@ -153,7 +153,7 @@ def _uniforms(seed: int, sample: int, block: int) -> list[float]:
     return [int(number) * 2.0**-53 for number in bits]
 
 
-def pick(probabilities: Tensor, u: float) -> int:
+def inverse_cdf(probabilities: Tensor, u: float) -> int:
     """Return the token in whose stretch of the line from 0 to 1 the number u falls.
 
     The tokens lie side by side in the order of their ids, each as wide as its probability. A token
@@ -163,21 +163,21 @@ def pick(probabilities: Tensor, u: float) -> int:
         probabilities: (V,).
         u: the number, 0 <= u < 1.
 
-    >>> pick(torch.tensor([0.5, 0.0, 0.5]), 0.5)
+    >>> inverse_cdf(torch.tensor([0.5, 0.0, 0.5]), 0.5)
     2
     """
     ends = probabilities.cumsum(dim=0)  # token i owns ends[i - 1] <= x < ends[i]
     return int(torch.searchsorted(ends, u * ends[-1], right=True))
 
 
-def n_visible(n_tokens: int, block_size: int) -> int:
+def context_length(n_tokens: int, block_size: int) -> int:
     """Return the number of latest tokens that the model sees of a text: all, as long as they fit.
 
     A text that outgrows block_size is cut to its latest half block and grows again, so that the
     cache is rebuilt once in half a block instead of at every token. The cuts depend on the text's
     length only: a long prompt is cut as if it had been written token by token.
 
-    >>> [n_visible(n, block_size=8) for n in range(7, 16)]
+    >>> [context_length(n, block_size=8) for n in range(7, 16)]
     [7, 8, 4, 5, 6, 7, 8, 4, 5]
     """
     if n_tokens <= block_size:
@@ -210,12 +210,12 @@ def naive_generate(
     """
     ids = list(prompt)
     for n in range(max_new_tokens):
-        context = ids[-n_visible(len(ids), block_size) :]
+        context = ids[-context_length(len(ids), block_size) :]
         with torch.no_grad():
             predictions = model(torch.tensor([context]))  # (1, T, V): of each next token
         logits = predictions[:, -1, :n_vocab].double()  # (1, n_vocab)
         probabilities = filtered(logits, [ids], sampling)[0].softmax(dim=-1)  # (n_vocab,)
-        ids.append(pick(probabilities, uniform(seed, sample, n)))
+        ids.append(inverse_cdf(probabilities, uniform(seed, sample, n)))
     return ids[len(prompt) :]
 
 
@@ -230,7 +230,7 @@ def draw(logits: Tensor, texts: Texts, s: Sampling, numbers: Sequence[float]) ->
             logits = repetition_penalty(logits, texts, s.repetition_penalty)
         return [*logits.argmax(dim=-1).tolist()]
     probabilities = filtered(logits, texts, s).softmax(dim=-1)
-    return [pick(row, u) for row, u in zip(probabilities, numbers, strict=True)]
+    return [inverse_cdf(row, u) for row, u in zip(probabilities, numbers, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,7 +242,7 @@ class Token:
     logits: Tensor  # the model's prediction, (n_vocab,), float64, on the CPU
     ids: Sequence[int]  # the text that the token belongs to; later tokens are appended to this list
     at: int  # the token's index in the text
-    forgotten: int  # the number of tokens at the text's beginning that the model no longer sees
+    n_truncated: int  # the number of tokens at the text's beginning that the model no longer sees
 
     @property
     def text(self) -> Sequence[int]:
@@ -289,7 +289,7 @@ class CachedPredictor(Generic[AnyCache]):
         """
         _select(self.cache, [self.rows.index(row) for row in texts if row in self.rows])
         self.rows = list(texts)
-        visible = [n_visible(len(text), self.block_size) for text in texts.values()]
+        visible = [context_length(len(text), self.block_size) for text in texts.values()]
         if visible == (self.cache.lengths + 1).tolist():
             return self._read([text[-1:] for text in texts.values()])
         return self._prefill([text[-n:] for n, text in zip(visible, texts.values(), strict=True)])
@@ -380,8 +380,8 @@ def generate(
         ids = draw(logits, list(texts.values()), sampling, numbers)
         step: list[Token | None] = [None] * len(prompts)
         for b, (row, text) in enumerate(texts.items()):
-            forgotten = len(text) - n_visible(len(text), predictor.block_size)
-            step[row] = Token(ids[b], numbers[b], logits[b], text, len(text), forgotten)
+            n_truncated = len(text) - context_length(len(text), predictor.block_size)
+            step[row] = Token(ids[b], numbers[b], logits[b], text, len(text), n_truncated)
             text.append(ids[b])
             if ids[b] in ends:
                 finished.add(row)

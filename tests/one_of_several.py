@@ -72,7 +72,7 @@ def accident_prone(run: Run, compute: Callable[[], Any]) -> Any:
 TokenStream.windows = noted_windows  # type: ignore[method-assign]
 Run.within_memory = around_gradients(accident_prone)  # type: ignore[method-assign]
 note(began=attempt)
-with one_line_errors(), distributed.one_voice():
+with one_line_errors(), distributed.rank0_only():
     for number, plan in enumerate(plans):
         os.environ["TORCHELASTIC_RUN_ID"] += f"-{number}"  # as if each were a launch of its own
         began = time.perf_counter() - 100 * distributed.rank()  # clocks never agree

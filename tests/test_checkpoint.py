@@ -22,7 +22,9 @@ TOKENIZER = train_tokenizer("char", ["abc déf"])
 def make(run: Path, step: int, val_loss: float | None = None, tied: bool = True) -> GPT:
     """Save a small random model as the checkpoint of `step`."""
     torch.manual_seed(step)
-    config = GPTConfig.modern(TOKENIZER.n_vocab, 8, n_layer=1, n_head=2, n_embd=8, tied_head=tied)
+    config = GPTConfig.modern(
+        TOKENIZER.n_vocab, 8, n_layer=1, n_head=2, n_embd=8, tie_embeddings=tied
+    )
     model = GPT(config)
     optimizer = Optimizer(model.named_parameters())
     facts = {"step": step} | ({} if val_loss is None else {"val_loss": val_loss})
@@ -144,7 +146,7 @@ def test_weights_of_another_shape_are_named(tmp_path: Path) -> None:
     """A config that does not describe the weights is refused by the name of a tensor."""
     make(tmp_path, 1)
     loaded = checkpoint.load(tmp_path / "step-000001")
-    for change in ({"n_layer": 2}, {"n_embd": 16}, {"tied_head": False}):
+    for change in ({"n_layer": 2}, {"n_embd": 16}, {"tie_embeddings": False}):
         config = GPTConfig(**{**loaded.config.__dict__, **change})
         wrong = checkpoint.Checkpoint(
             loaded.path, config, loaded.weights, loaded.optimizer, loaded.tokenizer, loaded.state

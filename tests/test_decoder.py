@@ -30,7 +30,7 @@ SHAPE: dict[str, Any] = {
 CONFIGS = {
     "gpt2": GPTConfig.gpt2(**SHAPE),
     "modern": GPTConfig.modern(**SHAPE),
-    "grouped queries": GPTConfig.modern(**SHAPE, n_kv_head=2, tied_head=False),
+    "grouped queries": GPTConfig.modern(**SHAPE, n_kv_head=2, tie_embeddings=False),
     "llama": GPTConfig.modern(**SHAPE, n_kv_head=2, qk_norm=False),
     "a mixture": GPTConfig.gpt2(**SHAPE, norm="rmsnorm", mlp="swiglu", bias=False, qk_norm=True),
 }
@@ -49,9 +49,9 @@ def lively(config: GPTConfig) -> GPT:
 def rounded(model: GPT, dtype: str) -> GPT:
     """The model with each matrix as `dtype` can express it, in float32."""
     model = copy.deepcopy(model)
-    if model.head is None:  # tokens are looked up in the embedding as it is
-        model.head = torch.nn.Linear(*model.embedding.weight.shape[::-1], bias=False)
-        model.head.weight = torch.nn.Parameter(model.embedding.weight.detach().clone())
+    if model.lm_head is None:  # tokens are looked up in the embedding as it is
+        model.lm_head = torch.nn.Linear(*model.embedding.weight.shape[::-1], bias=False)
+        model.lm_head.weight = torch.nn.Parameter(model.embedding.weight.detach().clone())
     with torch.no_grad():
         for layer in model.modules():
             if isinstance(layer, torch.nn.Linear) and dtype == "int8":
@@ -150,9 +150,9 @@ def test_a_row_is_the_same_alone_and_in_a_batch(
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_odd_widths_and_any_number_of_threads(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing divides by two, for more threads than there are heads; bit for bit the same."""
-    for n_embd, n_head, head_dim, n_hidden in ((15, 3, 5, 7), (18, 3, 6, 22), (34, 1, 34, 2)):
+    for n_embd, n_head, head_dim, n_ffn in ((15, 3, 5, 7), (18, 3, 6, 22), (34, 1, 34, 2)):
         config = GPTConfig.gpt2(
-            **{**SHAPE, "n_embd": n_embd, "n_head": n_head}, head_dim=head_dim, n_hidden=n_hidden
+            **{**SHAPE, "n_embd": n_embd, "n_head": n_head}, head_dim=head_dim, n_ffn=n_ffn
         )
         ids, lengths, found = some_ids(5), [1, 2, 2, 1, 2], []
         for n_threads in (1, 2, 3):
@@ -198,7 +198,7 @@ def test_what_does_not_fit_is_refused(how: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_large_sums_and_scores_do_not_overflow(dtype: str) -> None:
     """Where all products of a row are as large as they can be, and attention is very sure."""
-    config = GPTConfig.gpt2(**SHAPE, n_hidden=1024)
+    config = GPTConfig.gpt2(**SHAPE, n_ffn=1024)
     model, ids, lengths = lively(config), some_ids(), [1, 2, 2]
     for block in model.blocks:
         block.get_parameter("attention.query.weight").mul_(30)

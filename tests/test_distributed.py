@@ -318,9 +318,9 @@ def test_shares_are_even(three: None) -> None:
     """Each process gets as many parts and as many batches to score; no target counts twice."""
     config = TrainConfig(batch_size=9, block_size=8, device="cpu", gradient_accumulation_steps=4)
     assert count_micro_batches(config, 256) == 6
-    assert list(distributed.my_share(range(6), torch.nn.Module())) == [2, 5]
+    assert list(distributed.micro_batches_of_rank(range(6), torch.nn.Module())) == [2, 5]
     batches = [(torch.full((2, 4), n), torch.full((2, 4), n)) for n in range(5)]
-    (_, y), (_, padding) = distributed.shared(batches)
+    (_, y), (_, padding) = distributed.split_over_ranks(batches)
     assert y.eq(2).all() and padding.eq(-1).all()
     few = TrainConfig(batch_size=2, block_size=8, device="cpu")
     with pytest.raises(UserError, match="--batch_size 2 is too small for 3 micro-batches"):
@@ -332,7 +332,7 @@ def test_without_torchrun_there_is_one_process() -> None:
     distributed.join("cpu")
     assert not torch.distributed.is_initialized()
     assert (distributed.size(), distributed.rank(), distributed.launch()) == (1, 0, None)
-    assert distributed.begun(ROOT) is None
+    assert distributed.find_launched_run(ROOT) is None
 
 
 @pytest.mark.parametrize("name", ["run", "exp/one"])
@@ -344,6 +344,6 @@ def test_a_launch_knows_the_run_that_it_has_begun(
     for folder in (name, "other", "exp/launch"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "other" / "launch").write_bytes(b"\xff")
-    assert distributed.begun(tmp_path) is None
-    distributed.sign(tmp_path / name)
-    assert distributed.begun(tmp_path) == tmp_path / name
+    assert distributed.find_launched_run(tmp_path) is None
+    distributed.record_launch(tmp_path / name)
+    assert distributed.find_launched_run(tmp_path) == tmp_path / name

@@ -109,7 +109,11 @@ def test_a_healthy_model_is_healthy(judged: Judge) -> None:
     found = judged("healthy", file=None)
     assert found["verdict"] == ["healthy"]
     ours, real = found["samples"], found["real"]
-    assert ours["obeys"] > 0.7 and real["obeys"] == 1 and ours["obeys_by_chance"] < 0.1
+    assert (
+        ours["follows_prompt"] > 0.7
+        and real["follows_prompt"] == 1
+        and ours["follows_other_prompt"] < 0.1
+    )
     assert abs(ours["entropy"] - real["entropy"]) < 0.1
     assert found["text"]["loss"] < 1.2 * found["train_loss"]
     assert found["text"]["calibration_error"] < 0.05
@@ -135,7 +139,7 @@ def test_a_model_that_ignores_its_prompt_obeys_it_as_often_as_any_other(judged: 
     """Although its samples are as well-formed as a healthy model's."""
     found = judged("ignoring")
     assert len(found["verdict"]) == 1 and found["verdict"][0].startswith("ignores its prompt: ")
-    assert found["samples"]["well_formed"] > 0.7 and found["samples"]["obeys"] < 0.15
+    assert found["samples"]["well_formed"] > 0.7 and found["samples"]["follows_prompt"] < 0.15
 
 
 KEYS = [
@@ -146,7 +150,7 @@ OF_TEXT = [
     "n_tokens", "loss", "calibration_error", "calibration", "by_position", "single_tokens",
 ]  # fmt: skip
 OF_SAMPLES = [
-    "well_formed", "obeys", "valid", "obeys_by_chance", "identical", "loops", "stuck",
+    "well_formed", "follows_prompt", "valid", "follows_other_prompt", "identical", "loops", "stuck",
     "self_repetition", "distinct_1", "distinct_2", "distinct_3", "copied_run", "copied_whole",
     "longest_run", "entropy", "different",
 ]  # fmt: skip

@@ -33,7 +33,7 @@ CONFIGS = {
     "gpt2": GPTConfig.gpt2(**SHAPE),
     "modern": GPTConfig.modern(**SHAPE),
     "grouped queries": GPTConfig.modern(**SHAPE, n_kv_head=2),
-    "head_dim unlike n_embd / n_head": GPTConfig.modern(**SHAPE, head_dim=16, tied_head=False),
+    "head_dim unlike n_embd / n_head": GPTConfig.modern(**SHAPE, head_dim=16, tie_embeddings=False),
     "a mixture": GPTConfig.gpt2(**SHAPE, norm="rmsnorm", mlp="swiglu", bias=False, qk_norm=True),
 }
 

@@ -96,7 +96,7 @@ def test_a_picture_is_valid_and_has_the_probability_it_was_drawn_with(
     """The checker finds the draws again in the grid, and multiplies their chances anew."""
     for one in sample:
         verdict = check(one.text)
-        assert (verdict.well_formed, verdict.obeys, verdict.complaints) == (True, True, [])
+        assert (verdict.well_formed, verdict.follows_prompt, verdict.complaints) == (True, True, [])
         assert verdict.valid and verdict.bits == pytest.approx(one.bits, abs=1e-9)
         assert verdict.conditions == one.caption.conditions()
     for one in itertools.islice(pictures.documents(11, "held_out"), 500):
@@ -576,7 +576,7 @@ def test_planted_faults_are_found_and_named(kind: str, sample: list[pictures.Pic
         verdict = check(faulty)
         assert not verdict.valid and verdict.bits is None
         assert any(re.search(complaint, said) for said in verdict.complaints), verdict.complaints
-        assert verdict.obeys == (kind not in DISOBEYING)
+        assert verdict.follows_prompt == (kind not in DISOBEYING)
         tried += 1
         if tried == 50:
             break
@@ -598,7 +598,7 @@ def test_any_text_at_all_gets_a_verdict() -> None:
     rows = "\n".join(f"...... ....... {y}" for y in range(1, 14))
     for text in ("", "\n", "picture:", rows, "\n\n\n", "x" * 5000, "\n" * 99, "é \x00 \ud800"):
         verdict = check(text)
-        assert not verdict.valid and not verdict.obeys and verdict.complaints
+        assert not verdict.valid and not verdict.follows_prompt and verdict.complaints
     assert check(f"picture: a big red moon, night\n{rows}").complaints == [
         "a big red moon is missing",
         "the ground has 0 rows instead of 2 to 4",

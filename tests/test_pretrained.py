@@ -145,7 +145,7 @@ def test_number_formats_and_tied_heads_are_kept(tmp_path: Path) -> None:
     """A bfloat16 model stays one through loading, saving, and transformers."""
     make("qwen3 tied", tmp_path).bfloat16().save_pretrained(tmp_path)
     model = huggingface.load(tmp_path).model
-    assert {p.dtype for p in model.parameters()} == {torch.bfloat16} and model.head is None
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16} and model.lm_head is None
     tokenizer = train_tokenizer("byte", [])
     path = checkpoint.save(tmp_path / "run", model, tokenizer, {}, {"step": 1})
     theirs = transformers.AutoModelForCausalLM.from_pretrained(path)
@@ -364,9 +364,9 @@ def test_transformers_loads_a_checkpoint(
     config = {
         "gpt2": GPTConfig.gpt2(*size),
         "gpt2 without bias": GPTConfig.gpt2(*size, bias=False),
-        "modern": GPTConfig.modern(*size, n_kv_head=1, tied_head=False),
+        "modern": GPTConfig.modern(*size, n_kv_head=1, tie_embeddings=False),
         "modern tied": GPTConfig.modern(*size),
-        "llama": GPTConfig.modern(*size, n_kv_head=1, tied_head=False, qk_norm=False),
+        "llama": GPTConfig.modern(*size, n_kv_head=1, tie_embeddings=False, qk_norm=False),
     }[shape]
     model = random_model(config)
     path = checkpoint.save(tmp_path, model, tokenizer, {}, {"step": 1})

@@ -74,9 +74,9 @@ def test_broken_pictures_make_a_sheet_of_the_usual_size(tmp_path: Path) -> None:
     for texts in ([*TEXTS[:3], *broken], [TEXTS[0], *broken * 2], broken[:1] * 4):
         render.save(texts, tmp_path / "sheet.png", cell=4, columns=3)
         found = matplotlib.image.imread(tmp_path / "sheet.png").shape
-        assert found[1] == usual[1] and found[0] <= usual[0] + 2 * 15 * render.MOST_LINES
+        assert found[1] == usual[1] and found[0] <= usual[0] + 2 * 15 * render.MAX_LINES
     render.save(broken[:1], tmp_path / "one.png", cell=4)
-    assert matplotlib.image.imread(tmp_path / "one.png").shape[:2] == (4, 4 * render.MOST_CELLS)
+    assert matplotlib.image.imread(tmp_path / "one.png").shape[:2] == (4, 4 * render.MAX_CELLS)
 
 
 def test_a_terminal_shows_colours() -> None:

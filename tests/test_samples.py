@@ -64,14 +64,14 @@ def test_chance_is_the_first_line_of_another_document() -> None:
         Continuation([0], [0], (line := task.first_lines(text)), text.removeprefix(line))
         for text in told
     ]
-    right = TaskMetrics(well_formed=1, obeys=1, valid=1, obeys_by_chance=0)
+    right = TaskMetrics(well_formed=1, follows_prompt=1, valid=1, follows_other_prompt=0)
     assert task_metrics(texts) == right
     assert task_metrics([texts[0], *texts]) == right  # the same line is not another one
     turned = [
         replace(one, text=other.text)
         for one, other in zip(texts, [*texts[-1:], *texts[:-1]], strict=True)
     ]
-    assert task_metrics(turned).obeys == 0 and task_metrics(turned).well_formed == 1
+    assert task_metrics(turned).follows_prompt == 0 and task_metrics(turned).well_formed == 1
 
 
 def test_a_copy_is_a_longer_run_than_real_texts_share() -> None:

@@ -19,13 +19,13 @@ from minigen.sampling import (
     PLAIN,
     Sampling,
     Token,
+    context_length,
     filter_steps,
     filtered,
     generate,
+    inverse_cdf,
     min_p,
-    n_visible,
     naive_generate,
-    pick,
     repetition_penalty,
     temperature,
     top_k,
@@ -160,7 +160,7 @@ def test_within_the_context_each_token_costs_one_row_and_beyond_it_one_rebuild_i
         return gpt.forward(ids, cache, at)
 
     forgotten = [
-        step[0].forgotten
+        step[0].n_truncated
         for step in generate(model, caches(gpt), [[1, 2, 3]], PLAIN, n_vocab=17, max_new_tokens=18)
         if step[0] is not None
     ]
@@ -176,7 +176,7 @@ def test_what_is_visible_is_what_cutting_a_full_context_in_half_leaves(
     context = 0
     for _ in range(n):
         context = context + 1 if context < block_size else max(1, block_size // 2)
-    assert n_visible(n, block_size) == context
+    assert context_length(n, block_size) == context
 
 
 def test_a_block_of_one_token_works() -> None:
@@ -221,7 +221,7 @@ def test_a_token_tells_what_it_was_drawn_from(gpt: GPT) -> None:
         tokens.append((token, text))
         assert token.u == uniform(4, 0, len(text) - 2)
         last = filtered(token.logits[None], [token.text], s)
-        assert token.id == pick(last[0].softmax(-1), token.u)
+        assert token.id == inverse_cdf(last[0].softmax(-1), token.u)
         text = [*text, token.id]
     assert all(token.text == text for token, text in tokens), "as long as it is kept"
     assert len({id(token.ids) for token, _ in tokens}) == 1, "no token copies the text"
@@ -322,7 +322,7 @@ def test_any_setting_gives_probabilities_or_one_line(
     last = filtered(x, texts, s if k is None or k <= 50 else Sampling(t, 50, p, m, r))
     for row in last.softmax(-1):
         assert row.sum().item() == pytest.approx(1)
-        assert row[pick(row, min(u, 1 - 2**-53))] > 0
+        assert row[inverse_cdf(row, min(u, 1 - 2**-53))] > 0
 
 
 @pytest.mark.parametrize(
@@ -373,7 +373,7 @@ def test_a_random_number_depends_on_all_its_arguments_and_never_changes() -> Non
 
 def test_tokens_are_drawn_as_often_as_they_are_probable() -> None:
     fair = torch.tensor([0.5, 0.0, 0.2, 0.05, 0.25], dtype=torch.float64)
-    picks = torch.tensor([pick(fair, uniform(2, 0, n)) for n in range(8_000)])
+    picks = torch.tensor([inverse_cdf(fair, uniform(2, 0, n)) for n in range(8_000)])
     counts = torch.bincount(picks, minlength=5).double()
     expected = fair * 8_000
     assert counts[1] == 0
@@ -390,7 +390,7 @@ def test_the_pick_owns_the_number_and_is_never_impossible(weights: list[float], 
     """Also where rounding makes the probabilities add up to less or more than 1."""
     p = torch.tensor([*weights, 1.0, 0.0], dtype=torch.float64)
     p = p / p.sum()
-    id = pick(p, u)
+    id = inverse_cdf(p, u)
     assert p[id] > 0
     below, upto = float(p[:id].sum()), float(p[: id + 1].sum())
     assert below - 1e-12 <= u <= upto + 1e-12
@@ -399,4 +399,4 @@ def test_the_pick_owns_the_number_and_is_never_impossible(weights: list[float], 
 def test_a_number_next_to_one_picks_where_rounding_leaves_the_sum_below_one() -> None:
     tenths = torch.tensor([0.1] * 10 + [0.0], dtype=torch.float64)
     assert tenths.cumsum(0)[-1] < 1
-    assert pick(tenths, 1 - 2**-53) == 9
+    assert inverse_cdf(tenths, 1 - 2**-53) == 9

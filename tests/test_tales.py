@@ -145,7 +145,7 @@ def test_a_tale_is_read_in_one_way_only_and_at_the_probability_it_was_written_wi
 ) -> None:
     for one in sample[:2000]:
         verdict = tales.check(one.text)
-        assert (verdict.valid, verdict.obeys, verdict.complaints) == (True, True, [])
+        assert (verdict.valid, verdict.follows_prompt, verdict.complaints) == (True, True, [])
         assert verdict.conditions == one.conditions
         assert verdict.bits == pytest.approx(one.bits, abs=1e-9)
     for one in sample[2500:]:
@@ -497,7 +497,7 @@ def test_obeying_is_judged_apart_from_validity(kind: str, sample: list[tales.Tal
     for one in sample[:15]:
         planted = FAULTS[kind](one.text, rng)
         if planted is not None and planted[0] != one.text:
-            assert tales.check(planted[0]).obeys == (kind in obeying), planted
+            assert tales.check(planted[0]).follows_prompt == (kind in obeying), planted
 
 
 def test_a_tale_without_its_ending_or_closing_does_not_show_its_mood_or_moral(
@@ -506,14 +506,14 @@ def test_a_tale_without_its_ending_or_closing_does_not_show_its_mood_or_moral(
     for part, field in {"ending": "mood", "closing": "moral"}.items():
         head, told = sentences(sample[0].text)
         verdict = tales.check(join(head, [(p, s) for p, s in told if p != part]))
-        assert not verdict.obeys
+        assert not verdict.follows_prompt
         assert f"the tale does not show its {field}" in verdict.complaints
 
 
 def test_any_text_at_all_gets_a_verdict() -> None:
     for text in ("", "\n", "hero:", "hero: fox\n", "\n\n\n", "x" * 5000, '"' * 99, "é \x00 \ud800"):
         verdict = tales.check(text)
-        assert not verdict.valid and not verdict.obeys and verdict.complaints
+        assert not verdict.valid and not verdict.follows_prompt and verdict.complaints
 
 
 def test_verdicts_on_spoilt_tales_are_whole(sample: list[tales.Tale]) -> None:
@@ -536,6 +536,6 @@ def test_verdicts_on_spoilt_tales_are_whole(sample: list[tales.Tale]) -> None:
                 pieces[i] = rng.choice(re.findall(r"\w+", other.text))
         verdict = tales.check("".join(pieces))
         assert verdict.valid == (not verdict.complaints) == (verdict.bits is not None)
-        assert verdict.obeys or not verdict.valid
+        assert verdict.follows_prompt or not verdict.valid
         n_valid += verdict.valid
     assert n_valid < 15  # such as one colour for another

@@ -335,7 +335,7 @@ def test_fine_tuning(
     assert before != after and "more surprised" in said
     last = checkpoint.load_newest(whole)
     assert last.tokenizer.fingerprint == checkpoint.load_best(base).tokenizer.fingerprint
-    n_trained = sum(t.numel() for name, t in last.optimizer.items() if name.endswith(".mean"))
+    n_trained = sum(t.numel() for name, t in last.optimizer.items() if name.endswith(".exp_avg"))
     assert (f"of which {n_trained:,} train" in said) == bool(flags)
 
     flags = f"{begun} --batch_size 4 --cooldown 0"

@@ -42,7 +42,7 @@ def test_a_tune_is_valid_and_read_at_the_probability_it_was_written_with(
     for one in sample[:n]:
         verdict = tunes.check(one.text)
         assert verdict.complaints == []
-        assert (verdict.valid, verdict.obeys, verdict.well_formed) == (True, True, True)
+        assert (verdict.valid, verdict.follows_prompt, verdict.well_formed) == (True, True, True)
         assert verdict.conditions == one.conditions
         assert verdict.bits == pytest.approx(one.bits, abs=1e-9)
 
@@ -556,7 +556,7 @@ def test_obeying_is_judged_apart_from_validity(kind: str, sample: list[tunes.Tun
     rng = random.Random(kind)
     for one in sample[:15]:
         if planted := FAULTS[kind](one.text, rng):
-            assert tunes.check(planted[0]).obeys == (kind in obeying), planted
+            assert tunes.check(planted[0]).follows_prompt == (kind in obeying), planted
 
 
 def test_the_checker_reads_music_that_no_grammar_wrote() -> None:
@@ -565,7 +565,7 @@ def test_the_checker_reads_music_that_no_grammar_wrote() -> None:
     head, lines = music(one.text)
     spelt = join(head, [line.replace("|", "  |\n", 1) for line in lines]) + "\n% a remark"
     verdict = tunes.check(spelt)
-    assert (verdict.well_formed, verdict.obeys, verdict.valid) == (True, True, False)
+    assert (verdict.well_formed, verdict.follows_prompt, verdict.valid) == (True, True, False)
     assert re.match("not a tune of this grammar, near", verdict.complaints[0])
 
 
@@ -574,10 +574,10 @@ def test_any_text_at_all_gets_a_verdict(sample: list[tunes.Tune]) -> None:
     bodies = ("", "z6", '"Am"', "C", "|:", '"X"C6 |', "P:A\nz|]", "C/0", "C0", "> C", "\n\n")
     for text in ("", "\n", "tune:", "X:1", "x" * 5000, '"' * 99, "é \x00 \ud800"):
         verdict = tunes.check(text)
-        assert not verdict.valid and not verdict.obeys and verdict.complaints
+        assert not verdict.valid and not verdict.follows_prompt and verdict.complaints
     for music_text in bodies:
         verdict = tunes.check(header + music_text)
-        assert not verdict.valid and not verdict.obeys and verdict.complaints
+        assert not verdict.valid and not verdict.follows_prompt and verdict.complaints
 
 
 def test_verdicts_on_spoilt_tunes_are_whole(sample: list[tunes.Tune]) -> None:
@@ -599,7 +599,7 @@ def test_verdicts_on_spoilt_tunes_are_whole(sample: list[tunes.Tune]) -> None:
                 pieces[i] = rng.choice(re.findall(r"\w+", other.text))
         verdict = tunes.check("".join(pieces))
         assert verdict.valid == (not verdict.complaints) == (verdict.bits is not None)
-        assert (verdict.obeys and verdict.well_formed) or not verdict.valid
+        assert (verdict.follows_prompt and verdict.well_formed) or not verdict.valid
         n_valid += verdict.valid
     assert n_valid < 15
 

@@ -33,7 +33,7 @@ def metrics(
     )
 
 
-TOLD = TaskMetrics(well_formed=1.0, obeys=1.0, valid=1.0, obeys_by_chance=0.0)
+TOLD = TaskMetrics(well_formed=1.0, follows_prompt=1.0, valid=1.0, follows_other_prompt=0.0)
 SOUND = metrics(task=TOLD)
 
 
@@ -58,7 +58,7 @@ def test_each_fault_of_samples_is_against_real_text() -> None:
     assert judged(spoilt, spoilt) == judged() == ["healthy"]
     assert judged(spoilt, SOUND) == ["collapsed", "memorising"]
     assert judged(metrics(task=replace(TOLD, well_formed=0.3))) == ["undertrained"]
-    assert judged(metrics(task=replace(TOLD, obeys_by_chance=0.9))) == ["ignores its prompt"]
+    assert judged(metrics(task=replace(TOLD, follows_other_prompt=0.9))) == ["ignores its prompt"]
 
 
 def test_each_fault_of_losses_is_against_training_and_token_frequencies() -> None:

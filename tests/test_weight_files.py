@@ -186,7 +186,7 @@ def test_a_head_of_its_own_counts(kind: str, word: str, tmp_path: Path) -> None:
     for head, tied in ((tensors[embedding].clone(), True), (other, False)):
         save_file(tensors | {"lm_head.weight": head}, tmp_path / "model.safetensors")
         assert_same(tmp_path)
-        assert huggingface.load(tmp_path).model.config.tied_head == tied
+        assert huggingface.load(tmp_path).model.config.tie_embeddings == tied
     del tensors[embedding]  # one matrix under its other name
     save_file(tensors | {"lm_head.weight": other}, tmp_path / "model.safetensors")
     assert_same(tmp_path)

@@ -79,7 +79,7 @@ def check_file(path: str, one: Task) -> list[str]:
             print(f"{one.NOUN} {number}: {complaint}")
     print(
         f"{len(verdicts)} {one.NOUN}s, {sum(v.well_formed for v in verdicts)} well-formed, "
-        f"{sum(v.obeys for v in verdicts)} obey their first line, "
+        f"{sum(v.follows_prompt for v in verdicts)} obey their first line, "
         f"{sum(v.valid for v in verdicts)} valid"
     )
     return [text for text, v in zip(texts, verdicts, strict=True) if v.well_formed]

@@ -11,7 +11,7 @@ from minigen.corpora import task
 from minigen.corpora.task import Task
 from minigen.errors import UserError
 
-MOST_NAMED = 10  # texts whose fault is named, and kinds of faults of the others
+MAX_NAMED = 10  # texts whose fault is named, and kinds of faults of the others
 
 
 def describe(tasks: Sequence[Task]) -> str:
@@ -42,7 +42,7 @@ def report(texts: Sequence[str], cut_off: Collection[int] = ()) -> None:
     n_checked = len(verdicts) - verdicts.count(None)
     if not n_checked:
         return
-    faulty = [n for n, verdict in enumerate(verdicts) if verdict and not verdict.obeys]
+    faulty = [n for n, verdict in enumerate(verdicts) if verdict and not verdict.follows_prompt]
     blamed = [n for n in faulty if n not in cut_off]
     said = f"{n_checked - len(faulty)} of {n_checked} obey their first line"
     if n_cut := len(faulty) - len(blamed):
@@ -54,13 +54,13 @@ def report(texts: Sequence[str], cut_off: Collection[int] = ()) -> None:
         its_task, verdict = tasks[n], verdicts[n]
         assert its_task and verdict
         n_unreadable += not verdict.well_formed
-        if place < MOST_NAMED:
+        if place < MAX_NAMED:
             print(f"  {n + 1}: {verdict.complaints[0]}", file=sys.stderr)
         else:
             kinds[kind_of(verdict.complaints[0], its_task)] += 1
-    for kind, times in kinds.most_common(MOST_NAMED):
+    for kind, times in kinds.most_common(MAX_NAMED):
         print(f"  {times} more: {kind}", file=sys.stderr)
-    if rest := kinds.total() - sum(times for _, times in kinds.most_common(MOST_NAMED)):
+    if rest := kinds.total() - sum(times for _, times in kinds.most_common(MAX_NAMED)):
         print(f"  {rest} more: other faults", file=sys.stderr)
     if 2 * n_unreadable > n_checked - n_cut:
         print("most of them are not well-formed: train longer", file=sys.stderr)

@@ -37,7 +37,7 @@ class Verdict:
     """
 
     well_formed: bool
-    obeys: bool
+    follows_prompt: bool
     valid: bool
     complaints: list[str]
     bits: float | None

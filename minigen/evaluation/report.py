@@ -15,8 +15,8 @@ from minigen.system.plot import pyplot
 # The metrics of samples by their names in evaluation.json: a label, and the format of a value.
 LABELS = {
     "well_formed": ("well-formed", "{:.1%}"),
-    "obeys": ("obey their first line", "{:.1%}"),
-    "obeys_by_chance": ("obey that of another document", "{:.1%}"),
+    "follows_prompt": ("obey their first line", "{:.1%}"),
+    "follows_other_prompt": ("obey that of another document", "{:.1%}"),
     "valid": ("valid to the letter", "{:.1%}"),
     "identical": ("the same as another one", "{:.1%}"),
     "loops": ("end in a loop", "{:.1%}"),

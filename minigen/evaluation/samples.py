@@ -33,9 +33,9 @@ class TaskMetrics:
     """The verdicts of a corpus's own checker on texts that begin with a line of conditions."""
 
     well_formed: float
-    obeys: float  # its own first line
+    follows_prompt: float  # its own first line
     valid: float
-    obeys_by_chance: float | None  # the first line of another text
+    follows_other_prompt: float | None  # the first line of another text
 
 
 @dataclass(frozen=True)
@@ -112,13 +112,13 @@ def task_metrics(texts: Sequence[Continuation]) -> TaskMetrics:
         verdicts.append(check(one.first_lines + one.text))
         for other in itertools.chain(texts[i + 1 :], texts[:i]):
             if other.first_lines != one.first_lines and _task(other) is _task(one):
-                by_chance.append(check(other.first_lines + one.text).obeys)
+                by_chance.append(check(other.first_lines + one.text).follows_prompt)
                 break
     return TaskMetrics(
         well_formed=fraction(verdict.well_formed for verdict in verdicts),
-        obeys=fraction(verdict.obeys for verdict in verdicts),
+        follows_prompt=fraction(verdict.follows_prompt for verdict in verdicts),
         valid=fraction(verdict.valid for verdict in verdicts),
-        obeys_by_chance=fraction(by_chance) if by_chance else None,
+        follows_other_prompt=fraction(by_chance) if by_chance else None,
     )
 
 

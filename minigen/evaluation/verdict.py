@@ -184,15 +184,19 @@ def find_malformed(compared: Comparison) -> list[str]:
 def find_ignored_prompts(compared: Comparison) -> list[str]:
     """Find well-formed samples that obey their own prompt hardly more often than another one."""
     samples, real = compared.samples.task, compared.real.task
-    if samples is None or real is None or samples.obeys_by_chance is None:
+    if samples is None or real is None or samples.follows_other_prompt is None:
         return []
-    real_by_chance = real.obeys_by_chance or 0.0
-    effect, usual = samples.obeys - samples.obeys_by_chance, real.obeys - real_by_chance
+    real_by_chance = real.follows_other_prompt or 0.0
+    effect, usual = (
+        samples.follows_prompt - samples.follows_other_prompt,
+        real.follows_prompt - real_by_chance,
+    )
     if effect >= MIN_PROMPT_EFFECT * usual or not is_formed(samples, real):
         return []
     return [
-        f"ignores its prompt: {samples.obeys:.0%} obey it, {samples.obeys_by_chance:.0%} another "
-        f"one's; real text: {real.obeys:.0%} and {real_by_chance:.0%}"
+        f"ignores its prompt: {samples.follows_prompt:.0%} obey it, "
+        f"{samples.follows_other_prompt:.0%} another "
+        f"one's; real text: {real.follows_prompt:.0%} and {real_by_chance:.0%}"
     ]
 
 

@@ -23,7 +23,7 @@ from minigen.files.weight_files import Weights, open_file, to_float
 
 CONFIG = "adapter_config.json"
 FILES = ("adapter_model.safetensors", "adapter_model.bin")  # the first that is there
-MOST_CONFIG = 1 << 20  # bytes
+MAX_CONFIG = 1 << 20  # bytes
 
 COMPUTED = (
     "base_model_name_or_path", "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern",
@@ -127,7 +127,7 @@ def add(
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return parse_json(read_file(path, MOST_CONFIG), str(path))
+    return parse_json(read_file(path, MAX_CONFIG), str(path))
 
 
 def _pairs(

@@ -55,7 +55,7 @@ LORA = ("base_config.json", "adapter_model.safetensors", "adapter_config.json") 
 COMMON = ("tokenizer.json", "tokenizer_config.json", "optimizer.safetensors", "state.json")
 ONLY_OURS = ("state.json", "optimizer.safetensors", "base_config.json")
 STEP = r"step-(\d+)"  # the name of a checkpoint
-MOST_JSON = 1 << 20  # bytes of config.json, state.json and the like
+MAX_JSON = 1 << 20  # bytes of config.json, state.json and the like
 
 
 class NotSavedError(UserError):
@@ -194,10 +194,10 @@ def load(path: Path, to_train: bool = True) -> Checkpoint:
     config_name, weights_name, *others = LORA if LORA[1] in facts else WHOLE
     small: dict[str, bytes] = {}
     beside = [name for name in companions.NAMES if name in facts]
-    most_of = dict.fromkeys(beside, companions.MOST_BYTES)
-    most_of["tokenizer.json"] = tokenizer_files.MOST_BYTES
+    most_of = dict.fromkeys(beside, companions.MAX_BYTES)
+    most_of["tokenizer.json"] = tokenizer_files.MAX_BYTES
     for name in (config_name, *others, "tokenizer.json", "state.json", *beside):
-        most = most_of.get(name, MOST_JSON)
+        most = most_of.get(name, MAX_JSON)
         small[name] = read_file(path / name, most)
         _verify(path / name, _fact(small[name]), facts)
     where = path / config_name
@@ -217,9 +217,9 @@ def load(path: Path, to_train: bool = True) -> Checkpoint:
         for file in files:
             tensors[file.path.name], fact = file.read_all()
             _verify(file.path, fact, facts)
+    averages = {_present_name(name): t for name, t in tensors["optimizer.safetensors"].items()}
     return Checkpoint(
-        path, config, tensors[weights_name], tensors["optimizer.safetensors"], tokenizer, state,
-        kept,
+        path, config, tensors[weights_name], averages, tokenizer, state, kept,
     )  # fmt: skip
 
 
@@ -230,7 +230,7 @@ def _facts(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} is not a checkpoint: it has no MANIFEST.json; name a step-… folder"
         )
-    manifest = parse_json(read_file(name, MOST_JSON), str(name))
+    manifest = parse_json(read_file(name, MAX_JSON), str(name))
     if manifest.get("format") != FORMAT:
         raise UserError(
             f"{path} has format {plain(manifest.get('format'))}; this minigen reads format {FORMAT}"
@@ -279,9 +279,16 @@ def _fit(config: GPTConfig, weights: TensorFile, optimizer: TensorFile | None = 
         lora.fit(model, weights.shapes)
         shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     for name, shape in optimizer.shapes.items() if optimizer else ():
-        if shapes.get(name.rpartition(".")[0]) != shape:
+        if shapes.get(_present_name(name).rpartition(".")[0]) != shape:
             assert optimizer is not None
             raise UserError(f"{optimizer.path}: {plain(name)} {plain(shape)} is of another model")
+
+
+def _present_name(name: str) -> str:
+    """Return the present name of a tensor of an optimiser's state that has a former name."""
+    parameter, _, average = name.rpartition(".")
+    former = {"head.weight": "lm_head.weight", "mean": "exp_avg", "square": "exp_avg_sq"}
+    return f"{former.get(parameter, parameter)}.{former.get(average, average)}"
 
 
 def load_newest(run: Path) -> Checkpoint:
@@ -491,7 +498,7 @@ def _step(path: Path) -> int:
 
 def _val_loss(path: Path) -> float:
     try:
-        state = parse_json(read_file(path / "state.json", MOST_JSON), "")
+        state = parse_json(read_file(path / "state.json", MAX_JSON), "")
         return float(state.get("val_loss", "inf"))
     except (UserError, ValueError, TypeError):
         return float("inf")

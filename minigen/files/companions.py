@@ -25,7 +25,7 @@ NAMES = (
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "chat_template.jinja", "generation_config.json",
 )  # fmt: skip
-MOST_BYTES = 1 << 23  # of one of these; a tokenizer_config.json may name thousands of tokens
+MAX_BYTES = 1 << 23  # of one of these; a tokenizer_config.json may name thousands of tokens
 CLASSES = {"gpt2": "GPT2Tokenizer", "qwen3": "Qwen2Tokenizer"}  # of a tokenizer that names none
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id")  # of the first, the last, the filling token
 
@@ -137,7 +137,7 @@ def read(model: Path, tokenizer: Path, config: Mapping[str, Any]) -> Companions:
     """
     homes = {name: model if name == "generation_config.json" else tokenizer for name in NAMES}
     files = {
-        name: read_file(folder / name, MOST_BYTES)
+        name: read_file(folder / name, MAX_BYTES)
         for name, folder in homes.items()
         if (folder / name).exists()
     }

@@ -56,9 +56,9 @@ GPT2 = Fields(
         "n_layer": ("n_layer", 12),
         "n_head": ("n_head", 12),
         "n_embd": ("n_embd", 768),
-        "n_inner": ("n_hidden", None),  # 4 n_embd
+        "n_inner": ("n_ffn", None),  # 4 n_embd
         "layer_norm_epsilon": ("norm_eps", 1e-5),
-        "tie_word_embeddings": ("tied_head", True),
+        "tie_word_embeddings": ("tie_embeddings", True),
         "resid_pdrop": ("dropout", 0.1),
         "bias": ("bias", True),  # ours: transformers' GPT-2 has biases always; then they are zero
     },
@@ -79,7 +79,7 @@ GPT2 = Fields(
 )
 _CHECKED = ("layer_types", "rope_parameters", "rope_scaling")
 _ROTARY: dict[str, tuple[str, Any]] = {
-    "tie_word_embeddings": ("tied_head", False),
+    "tie_word_embeddings": ("tie_embeddings", False),
     "attention_dropout": ("dropout", 0.0),  # in training, where minigen drops elsewhere too
     "rms_norm_eps": ("norm_eps", 1e-6),
     "rope_theta": ("rope_theta", 10_000.0),  # see `_rope_theta`
@@ -101,7 +101,7 @@ QWEN3 = Fields(
         "num_key_value_heads": ("n_kv_head", 32),
         "hidden_size": ("n_embd", 4096),
         "head_dim": ("head_dim", 128),
-        "intermediate_size": ("n_hidden", 22016),
+        "intermediate_size": ("n_ffn", 22016),
         **_ROTARY,
     },
     only=_ROTARY_ONLY,
@@ -118,7 +118,7 @@ LLAMA = Fields(
         "num_key_value_heads": ("n_kv_head", None),  # num_attention_heads
         "hidden_size": ("n_embd", 4096),
         "head_dim": ("head_dim", None),  # hidden_size / num_attention_heads
-        "intermediate_size": ("n_hidden", 11008),
+        "intermediate_size": ("n_ffn", 11008),
         **_ROTARY,
     },
     only=_ROTARY_ONLY | {"sliding_window": (None,)},  # as with GPT-2
@@ -181,7 +181,7 @@ HARMLESS = words("""
 # The largest plausible value of each; a config with more is damaged, and nothing is allocated.
 LIMITS = {
     "vocab_size": 2**22, "block_size": 2**24, "n_layer": 512, "n_head": 2**12, "n_kv_head": 2**12,
-    "n_embd": 2**17, "head_dim": 2**14, "n_hidden": 2**20,
+    "n_embd": 2**17, "head_dim": 2**14, "n_ffn": 2**20,
 }  # fmt: skip
 RANGES = {"norm_eps": (0, 1), "rope_theta": (1, 1e12), "dropout": (0, 1)}
 
@@ -345,7 +345,7 @@ def write_config(config: GPTConfig, end_of_text: int, dtype: torch.dtype) -> dic
     shared = {
         "model_type": model_type(config),
         "vocab_size": config.vocab_size,
-        "tie_word_embeddings": config.tied_head,
+        "tie_word_embeddings": config.tie_embeddings,
         "dtype": str(dtype).removeprefix("torch."),
         "bos_token_id": end_of_text,
         "eos_token_id": end_of_text,
@@ -357,7 +357,7 @@ def write_config(config: GPTConfig, end_of_text: int, dtype: torch.dtype) -> dic
             "n_layer": config.n_layer,
             "n_head": config.n_head,
             "n_embd": config.n_embd,
-            "n_inner": config.n_hidden,
+            "n_inner": config.n_ffn,
             "activation_function": "gelu_new",
             "layer_norm_epsilon": config.norm_eps,
             **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), config.dropout),
@@ -371,7 +371,7 @@ def write_config(config: GPTConfig, end_of_text: int, dtype: torch.dtype) -> dic
         "num_key_value_heads": config.n_kv_head,
         "hidden_size": config.n_embd,
         "head_dim": config.head_dim,
-        "intermediate_size": config.n_hidden,
+        "intermediate_size": config.n_ffn,
         "hidden_act": "silu",
         "rms_norm_eps": config.norm_eps,
         "attention_bias": False,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-MOST_TOKENS = 1 << 22  # of a model, as of its embedding
+MAX_TOKENS = 1 << 22  # of a model, as of its embedding
 NEAR = 1000  # characters on either side of a place, of which it depends whether it may be cut
 
 PLAIN_DECODERS = {"ByteLevel", "Fuse", "Sequence"}  # what joins bytes and does no more
@@ -59,7 +59,7 @@ class HubTokenizer(Tokenizer):
         self._theirs = guarded(lambda: tokenizers.Tokenizer.from_str(content.decode("utf-8")))
         self._theirs.encode_special_tokens = True  # untrusted text spells letters only
         vocab = self._theirs.get_vocab(with_added_tokens=True)
-        if max(vocab.values(), default=0) >= MOST_TOKENS:
+        if max(vocab.values(), default=0) >= MAX_TOKENS:
             raise ValueError("an id is too large")
         known = {id: _bytes(token) for token, id in vocab.items()}
         if missing := sorted(set(BYTES) - set(known.values())):

@@ -43,7 +43,7 @@ NAMES = {
         transformer.h.{}.mlp.c_fc^T     blocks.{}.mlp.up
         transformer.h.{}.mlp.c_proj^T   blocks.{}.mlp.down
         transformer.ln_f                norm
-        lm_head                         head
+        lm_head                         lm_head
         """,
     "llama": """
         model.embed_tokens                         embedding
@@ -57,7 +57,7 @@ NAMES = {
         model.layers.{}.mlp.up_proj                blocks.{}.mlp.up
         model.layers.{}.mlp.down_proj              blocks.{}.mlp.down
         model.norm                                 norm
-        lm_head                                    head
+        lm_head                                    lm_head
         """,
 }
 NAMES["qwen3"] = (
@@ -76,7 +76,7 @@ HUB_NAMES = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium"
 HUB_NAMES["gpt2-xl"] = "openai-community/gpt2-xl"
 HUB_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json",
              "vocab.json", "merges.txt", "adapter_config.json", *companions.NAMES)  # fmt: skip
-MOST_CONFIG = 1 << 20  # bytes of a config.json
+MAX_CONFIG = 1 << 20  # bytes of a config.json
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _model(folder: Path, home: Path, content: Mapping[str, Any], dropout: float 
 def _config(folder: Path) -> dict[str, Any]:
     """Return the content of a folder's config.json."""
     path = folder / "config.json"
-    return parse_json(read_file(path, MOST_CONFIG), str(path))
+    return parse_json(read_file(path, MAX_CONFIG), str(path))
 
 
 def _home(folder: Path) -> Path:
@@ -277,7 +277,7 @@ def fit(config: GPTConfig, given: Mapping[str, tuple[int, ...]], where: str) -> 
         raise UserError(f"{where}: {len(given)} tensors are no {config.n_layer} layers")
     wanted = their_shapes(config)
     embedding = next(iter(wanted))
-    spare = dict(no_biases(config)) | ({HEAD: wanted[embedding]} if config.tied_head else {})
+    spare = dict(no_biases(config)) | ({HEAD: wanted[embedding]} if config.tie_embeddings else {})
     known = wanted.keys() | spare.keys()
     names: dict[str, str] = {}
     complaints = []
@@ -287,7 +287,7 @@ def fit(config: GPTConfig, given: Mapping[str, tuple[int, ...]], where: str) -> 
         if whole in names:
             complaints.append(f"{plain(name)} and {plain(names[whole])} are one tensor")
         names[whole] = name
-    if config.tied_head and HEAD in names and embedding not in names:
+    if config.tie_embeddings and HEAD in names and embedding not in names:
         names[embedding] = names.pop(HEAD)  # one matrix, under the other of its names
     for name, shape in (wanted | {n: s for n, s in spare.items() if n in names}).items():
         if name not in names:
@@ -318,9 +318,9 @@ def as_held(config: GPTConfig, names: Collection[str], read: Callable[[str], Ten
     transformers computes with these even if config.json says that the head is the embedding, or
     if it says `"bias": false`, which is a word of minigen's.
     """
-    if config.tied_head and HEAD in names:
+    if config.tie_embeddings and HEAD in names:
         embedding = read(next(iter(rules(config))))
-        config = replace(config, tied_head=bool((read(HEAD) == embedding).all()))
+        config = replace(config, tie_embeddings=bool((read(HEAD) == embedding).all()))
     if any(name in names and read(name).any() for name, _ in no_biases(config)):
         config = replace(config, bias=True)
     return config

@@ -143,6 +143,7 @@ def fingerprint(model: GPT) -> str:
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         if ".lora_" not in name:
-            digest.update(name.encode())
+            # The head's former name, so that adapters of runs from before it changed still match.
+            digest.update(name.replace("lm_head.", "head.").encode())
             digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -41,7 +41,7 @@ DTYPES = {
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 # Room for some 10,000 tensors. JSON made for that takes up to 40 times as much memory when read.
-MOST_HEADER = 1 << 20
+MAX_HEADER = 1 << 20
 PIECE = 1 << 23  # bytes that are hashed, written or read at once
 LAG = 16  # pieces that may wait to be hashed, and be in memory for that, while a file is written
 
@@ -69,7 +69,7 @@ class TensorFile:
             self.size = os.fstat(self.file.fileno()).st_size
             self.start = self.file.read(8)
             n_header = int.from_bytes(self.start, "little")
-            if n_header > min(self.size - 8, MOST_HEADER):
+            if n_header > min(self.size - 8, MAX_HEADER):
                 raise ValueError(f"its header has {n_header} bytes, of {self.size} in all")
             self.start += self.file.read(n_header)
             header = json.loads(self.start[8:], object_pairs_hook=_no_duplicates)
@@ -157,7 +157,7 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> Fact:
         }  # fmt: skip
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    if len(text) > MOST_HEADER:
+    if len(text) > MAX_HEADER:
         raise UserError(f"cannot save {path}: {len(tensors):,} tensors are too many")
     digest, waiting, unflushed = hashlib.sha256(), deque[Future[None]](), 0
     with path.open("xb") as file, ThreadPoolExecutor(1) as hasher:

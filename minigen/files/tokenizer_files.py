@@ -26,7 +26,7 @@ from minigen.system.shell import install
 from minigen.tokenizer import END_OF_TEXT, Tokenizer
 
 FILES = ("tokenizer.json", "vocab.json", "merges.txt")  # the first, or both others
-MOST_BYTES = 1 << 27  # of a tokenizer.json; those of 250,000 tokens have some 3e7
+MAX_BYTES = 1 << 27  # of a tokenizer.json; those of 250,000 tokens have some 3e7
 
 # What shows whether two programs read alike: spaces, marks, digits, NFD, breaks of lines.
 PROBES = (
@@ -97,7 +97,7 @@ def read(folder: Path, companions: Companions) -> Tokenizer | None:
             f"{folder}/tokenizer_config.json: auto_map says that the tokenizer needs code of its "
             "folder, which minigen does not run; take that out to have it read without"
         )
-    content = read_file(path, MOST_BYTES) if path.is_file() else b""
+    content = read_file(path, MAX_BYTES) if path.is_file() else b""
     if content:
         try:
             saved = json.loads(content)

@@ -20,7 +20,7 @@ NAMES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-MOST_INDEX = 1 << 20  # bytes
+MAX_INDEX = 1 << 20  # bytes
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -61,7 +61,7 @@ def open_file(path: Path, stack: contextlib.ExitStack) -> Weights:
 
 def _open_index(path: Path, stack: contextlib.ExitStack) -> Weights:
     """Open the files that an index names. Each tensor is read from the file that holds it."""
-    weight_map = parse_json(read_file(path, MOST_INDEX), str(path)).get("weight_map")
+    weight_map = parse_json(read_file(path, MAX_INDEX), str(path)).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f"{path} is damaged: it has no weight_map; download it again")
     names = sorted(set(map(str, weight_map.values())))

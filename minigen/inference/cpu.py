@@ -60,7 +60,7 @@ class Matrix(nn.Module):
 
 def narrow(model: GPT, dtype: str) -> None:
     """Exchange each matrix of the model for a `Matrix`; all else computes in float32."""
-    model.head = Matrix(model.embedding if model.head is None else model.head, dtype)
+    model.lm_head = Matrix(model.embedding if model.lm_head is None else model.lm_head, dtype)
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.Linear):
@@ -88,7 +88,7 @@ class Decoder:
         self.short = 16 if ready else 32
         model.float() if dtype == "float32" else narrow(model, dtype)
         # cpu.c takes numbers of two bytes two by two.
-        odd = any(n % 2 for n in (c.n_embd, c.head_dim, c.n_hidden))
+        odd = any(n % 2 for n in (c.n_embd, c.head_dim, c.n_ffn))
         self.code = None if odd and dtype != "float32" else code()
         if self.code is not None:
             # Both are kept, because the C reads them by their addresses.
@@ -174,7 +174,7 @@ def code() -> ctypes.CDLL | None:
 
 def describe(model: GPT, turn: tuple[Tensor, ...], cache_kind: int) -> CModel:
     """The model's tensors must live and stay where they are as long as this is used."""
-    c, head = model.config, model.embedding if model.head is None else model.head
+    c, head = model.config, model.embedding if model.lm_head is None else model.lm_head
     return CModel(
         *map(matrix, (model.embedding, model.position, head)),
         norm(model.norm),

@@ -8,7 +8,7 @@ import unicodedata
 import torch
 from torch import Tensor
 
-from minigen.sampling import Sampling, Token, filter_steps, pick
+from minigen.sampling import Sampling, Token, filter_steps, inverse_cdf
 from minigen.tokenizer import Tokenizer
 
 LINE = 72  # cells of the line from 0 to 1
@@ -42,7 +42,7 @@ def explain(token: Token, text: str, tokenizer: Tokenizer, sampling: Sampling) -
         lines.append(f" .  {fit(name, 20)}{before:30}{after}".rstrip())
 
     # The line from 0 to 1, each cell marked with the token that its middle belongs to.
-    line = [marks.get(pick(left, (cell + 0.5) / LINE), ".") for cell in range(LINE)]
+    line = [marks.get(inverse_cdf(left, (cell + 0.5) / LINE), ".") for cell in range(LINE)]
     at = int(token.u * LINE)
     line[at] = marks[token.id]
     lines.append(f"    0 |{''.join(line)}| 1")

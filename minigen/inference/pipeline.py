@@ -158,7 +158,7 @@ class TextGeneration:
             for row, token in enumerate(step):
                 if token is None:
                     continue
-                if token.forgotten and not noted:
+                if token.n_truncated and not noted:
                     noted = True
                     note_context_overflow(self.engine.model.config.block_size)
                 if token.id not in tokenizer.controls:

@@ -49,7 +49,7 @@ class Printer:
     def push(self, number: int, piece: Piece, table: str = "") -> None:
         """Add a piece to a text, to be printed after `table`, which is no part of the text."""
         text = self.texts[number]
-        if piece.token and piece.token.forgotten and not self.noted:
+        if piece.token and piece.token.n_truncated and not self.noted:
             self.noted = True
             note_context_overflow(self.block_size)
         text.text += piece

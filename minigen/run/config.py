@@ -170,4 +170,4 @@ def new_shape(vocab_size: int, config: TrainConfig) -> GPTConfig:
     if config.architecture == "gpt2":
         return GPTConfig.gpt2(*size, dropout=config.dropout or 0.0, bias=config.bias)
     # Qwen3's small models tie the head to the embedding; ours learn faster with one of their own.
-    return GPTConfig.modern(*size, dropout=config.dropout or 0.0, tied_head=False)
+    return GPTConfig.modern(*size, dropout=config.dropout or 0.0, tie_embeddings=False)

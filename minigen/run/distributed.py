@@ -60,7 +60,7 @@ def rank() -> int:
     return int(os.environ["RANK"]) if launch() else 0
 
 
-def is_first() -> bool:
+def is_main_process() -> bool:
     """Whether this process is the one that speaks and writes."""
     return rank() == 0
 
@@ -80,14 +80,14 @@ def join(device: str) -> None:
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo",
         timeout=timedelta(minutes=10),
-        store=_meeting_place(),
+        store=_fresh_store(),
         rank=rank(),
         world_size=size(),
     )
-    _patient()
+    _patient_group()
 
 
-def _meeting_place() -> Store:
+def _fresh_store() -> Store:
     """A part of torchrun's store of keys and values that no processes of before have used.
 
     torchrun keeps one store while it starts its processes again and again. Who looks there for the
@@ -95,11 +95,11 @@ def _meeting_place() -> Store:
     So the first process draws a name for the place; that it is still there shows in its answer.
     """
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    hosts = is_first() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    hosts = is_main_process() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     store: Store = dist.TCPStore(  # type: ignore[attr-defined]
         address, port, is_master=hosts, timeout=timedelta(minutes=10)
     )
-    if is_first():
+    if is_main_process():
         place = uuid.uuid4().hex
         store.set("place", place)
         for other in range(1, size()):
@@ -115,7 +115,7 @@ def _meeting_place() -> Store:
 
 
 @functools.cache
-def _patient() -> dist.ProcessGroup:
+def _patient_group() -> dist.ProcessGroup:
     """All of them again, as those who may wait long: until a text is tokenised or a model saved."""
     group = dist.new_group(backend="gloo", timeout=timedelta(days=1))
     assert isinstance(group, dist.ProcessGroup)
@@ -123,7 +123,7 @@ def _patient() -> dist.ProcessGroup:
 
 
 @contextlib.contextmanager
-def one_voice() -> Iterator[None]:
+def rank0_only() -> Iterator[None]:
     """Let only the first process speak, and end together.
 
     What ends a process makes torchrun end the others. So an error that all have is left to the
@@ -131,19 +131,19 @@ def one_voice() -> Iterator[None]:
     """
     try:
         with contextlib.ExitStack() as stack:
-            if not is_first():
+            if not is_main_process():
                 nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
                 stack.enter_context(contextlib.redirect_stderr(nowhere))
             yield
             if dist.is_initialized():
-                wait()
+                barrier()
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, to who leaves second
                 dist.destroy_process_group()
     except (UserError, RuntimeError) as error:
         lost = isinstance(error, dist.DistError) or "gloo/transport" in str(error)
         if not lost and not isinstance(error, UserError):
             raise
-        if not is_first():
+        if not is_main_process():
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             time.sleep(5)
         if lost:
@@ -154,7 +154,7 @@ def one_voice() -> Iterator[None]:
         raise
 
 
-def begun(out_dir: Path) -> Path | None:
+def find_launched_run(out_dir: Path) -> Path | None:
     """The run in `out_dir` that this launch has begun, if torchrun starts its processes again.
 
     It does so where one has died (--max-restarts), or where machines come and go.
@@ -170,8 +170,8 @@ def begun(out_dir: Path) -> Path | None:
     return max((path.parent for path in signed), key=lambda run: run.stat().st_mtime, default=None)
 
 
-def sign(run: Path) -> None:
-    """Note in a new run's folder which launch began it, for `begun`."""
+def record_launch(run: Path) -> None:
+    """Note in a new run's folder which launch began it, for `find_launched_run`."""
     if name := launch():
         (run / "launch").write_text(name, "utf-8")
 
@@ -179,10 +179,10 @@ def sign(run: Path) -> None:
 # ---- what they say to each other ----
 
 
-def wait() -> None:
+def barrier() -> None:
     """Go on when all processes have come to this point."""
     if size() > 1:
-        dist.barrier(_patient())
+        dist.barrier(_patient_group())
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
@@ -213,7 +213,7 @@ def broadcast(number: float) -> float:
 # ---- who does what ----
 
 
-def my_share(micro_batches: Sequence[Item], model: nn.Module) -> Iterator[Item]:
+def micro_batches_of_rank(micro_batches: Sequence[Item], model: nn.Module) -> Iterator[Item]:
     """Yield the micro-batches of this rank.
 
     Each rank adds up its gradients. DDP averages them over the ranks in the backward pass of the
@@ -226,7 +226,7 @@ def my_share(micro_batches: Sequence[Item], model: nn.Module) -> Iterator[Item]:
         yield item
 
 
-def shared(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+def split_over_ranks(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
     """This process's share of batches (x, y): as many as each other has, as FSDP asks for.
 
     Where they do not come out even, a batch comes once more without targets: its y is -1.
@@ -270,7 +270,7 @@ def distribute(model: GPT, device: str, dtype: str, fsdp: bool) -> nn.Module:
 # ---- tensors of which each process has a share: PyTorch's DTensor, slow to import ----
 
 
-def _is_shared(tensor: Tensor) -> bool:
+def _is_sharded(tensor: Tensor) -> bool:
     return hasattr(tensor, "full_tensor")
 
 
@@ -280,11 +280,11 @@ def full_tensor(tensor: Tensor) -> Tensor:
     return full
 
 
-def gather(model: GPT, state: Mapping[str, Tensor]) -> tuple[GPT, Mapping[str, Tensor]]:
+def gather_full(model: GPT, state: Mapping[str, Tensor]) -> tuple[GPT, Mapping[str, Tensor]]:
     """The model and the optimiser's state as the first process is to save them: on it, whole."""
-    if not _is_shared(next(iter(state.values()))):  # FSDP's model may just have been gathered
+    if not _is_sharded(next(iter(state.values()))):  # FSDP's model may just have been gathered
         return model, state
-    weights, state = ({name: _to_first(t) for name, t in tensors.items()}
+    weights, state = ({name: _to_rank0(t) for name, t in tensors.items()}
                       for tensors in (model.state_dict(), state))  # fmt: skip
     plain = huggingface.empty_model(model.config)
     if lora.is_added(model):
@@ -293,15 +293,15 @@ def gather(model: GPT, state: Mapping[str, Tensor]) -> tuple[GPT, Mapping[str, T
     return plain, state
 
 
-def _to_first(tensor: Tensor) -> Tensor:
+def _to_rank0(tensor: Tensor) -> Tensor:
     """The whole tensor on the first process, and no memory for it on the others."""
-    return full_tensor(tensor).to("cpu" if is_first() else "meta")
+    return full_tensor(tensor).to("cpu" if is_main_process() else "meta")
 
 
-def scatter(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def shard_like(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Of whole tensors what this process has to keep, cut as those of `like` are."""
     pattern = next(iter(like.values()))
-    if not _is_shared(pattern):
+    if not _is_sharded(pattern):
         return tensors
     from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -317,7 +317,7 @@ def orthogonalise(matrices: Tensor) -> Tensor:
     Args:
         matrices: (n, rows, columns); of a share, each process has some rows of all n.
     """
-    if not _is_shared(matrices):
+    if not _is_sharded(matrices):
         return optim.newton_schulz(matrices)
     from torch.distributed.tensor import DTensor, Shard
 

@@ -23,7 +23,7 @@ RISEN = 1.005  # times the lowest validation loss: more than chance makes it ris
 N_MEAN = 20  # steps whose training losses are averaged
 FEW_STEPS = 300  # with fewer, a model is far from what it can learn
 ONE_EPOCH = 0.95  # of the text; the last windows are left over
-MOST_TIMES = 10  # the time that is advised is at most so many times the time that was given
+MAX_TIMES = 10  # the time that is advised is at most so many times the time that was given
 
 
 class Report:
@@ -188,7 +188,7 @@ def far_from_done(
     """
     if n_steps >= FEW_STEPS and epochs >= ONE_EPOCH:
         return None
-    enough = minutes * min(MOST_TIMES, max(FEW_STEPS / max(1, n_steps), ONE_EPOCH / epochs))
+    enough = minutes * min(MAX_TIMES, max(FEW_STEPS / max(1, n_steps), ONE_EPOCH / epochs))
     found = f"the model has read {epochs:.0%} of the text in {n_steps:,} steps"
     if n_steps < FEW_STEPS:
         reason = ", as other programs had the processors" if busy else ""

@@ -246,9 +246,9 @@ class Run:
         }
         if self.base:
             state["tuned"] = self.base
-        model, averages = distributed.gather(self.model, self.optimizer.state)
+        model, averages = distributed.gather_full(self.model, self.optimizer.state)
         try:
-            if distributed.is_first():
+            if distributed.is_main_process():
                 checkpoint.save(
                     self.folder, model, text.tokenizer, averages, state, self.companions
                 )
@@ -257,7 +257,7 @@ class Run:
             if self.stopped_by or self.step == self.max_steps:
                 raise
             self.report.say(f"warning: {error}; training goes on")
-        distributed.wait()  # if a rank exits before rank 0 has saved, torchrun kills rank 0
+        distributed.barrier()  # if a rank exits before rank 0 has saved, torchrun kills rank 0
         self._saved = self.step
         if losses:
             self.clock.pause = time.perf_counter() - self._began

@@ -34,7 +34,7 @@ from minigen.run.run import Run, Stopped
 from minigen.run.schedule import Schedule
 from minigen.run.signals import StopSignal
 from minigen.run.text import find_text
-from minigen.system.device import autocast, keep_memory
+from minigen.system.device import autocast, disable_malloc_trim
 from minigen.system.shell import command
 from minigen.system.threads import threads
 
@@ -92,8 +92,8 @@ def _prepare(
 ) -> Run:
     """Return the run that the flags mean, with its text, its model and its optimiser."""
     distributed.join(flags.device)
-    if not distributed.is_first():
-        distributed.wait()  # for rank 0, which makes the run's folder and the tokens
+    if not distributed.is_main_process():
+        distributed.barrier()  # for rank 0, which makes the run's folder and the tokens
 
     # Where does the run begin?
     origin, asked = _find_origin(_restarted(flags), held)
@@ -117,14 +117,14 @@ def _prepare(
     model, facts = _make_model(origin, config, n_vocab, settings)
     model.train()
     folder = _make_folder(origin, config, text.name, held)
-    if distributed.is_first():
-        distributed.wait()
+    if distributed.is_main_process():
+        distributed.barrier()
     step = last.step if last else 0
     if distributed.broadcast(step) != step:
         raise UserError(f"not all processes see the same {folder}; put --out_dir on a disk of all")
     ddp_model = distributed.distribute(model, config.device, config.dtype, config.fsdp)
     if model.n_parameters() < KEEPS_MEMORY:
-        keep_memory()
+        disable_malloc_trim()
     optimizer = _make_optimizer(model, config)
     n_skipped, thread_counts = 0, list[list[int]]()
     if last is not None:
@@ -141,7 +141,7 @@ def _prepare(
         n_vocab,
         text.val_tokens.bits_per_byte(text.separator_bytes),
         text.floor,
-        silent=not distributed.is_first(),
+        silent=not distributed.is_main_process(),
     )
     run = Run(
         config=config,
@@ -171,7 +171,7 @@ def _prepare(
 
 def _restarted(flags: TrainConfig) -> TrainConfig:
     """Return the flags that resume the run of this launch, if torchrun starts its ranks again."""
-    begun = distributed.begun(Path(flags.out_dir))
+    begun = distributed.find_launched_run(Path(flags.out_dir))
     if flags.init_from == "resume" or begun is None or not checkpoint.steps(begun):
         return flags
     print(f"{begun} was begun by this launch and goes on", file=sys.stderr)
@@ -186,7 +186,7 @@ def _find_origin(flags: TrainConfig, held: contextlib.ExitStack) -> tuple[Origin
         return Origin(), resolve(flags)
     if flags.init_from == "resume":
         folder = checkpoint.find_run(flags.out_dir, flags.name)
-        if distributed.is_first():
+        if distributed.is_main_process():
             held.enter_context(checkpoint.lock(folder))
         last = checkpoint.load_newest(folder)
         checkpoint.set_aside(folder, last.step)
@@ -240,9 +240,9 @@ def _make_folder(
     if origin.folder is not None:
         return origin.folder
     folder = new_folder(Path(config.out_dir), config.name or corpus)
-    if distributed.is_first():
+    if distributed.is_main_process():
         held.enter_context(checkpoint.lock(folder))
-        distributed.sign(folder)
+        distributed.record_launch(folder)
     return folder
 
 
@@ -283,7 +283,7 @@ def _resume(last: Checkpoint, optimizer: Optimizer) -> tuple[int, list[list[int]
     Returns the number of steps that were skipped, and from which step on how many threads computed.
     """
     n_skipped = last.state.get("skipped", 0)
-    averages = distributed.scatter(last.optimizer, optimizer.state)
+    averages = distributed.shard_like(last.optimizer, optimizer.state)
     optimizer.load(averages, last.step - n_skipped)
     last.weights.clear()  # the model and the optimiser have them now
     last.optimizer.clear()

@@ -53,7 +53,7 @@ def autocast(device: str, dtype: str) -> contextlib.AbstractContextManager[None]
     return torch.autocast(torch.device(device).type, getattr(torch, dtype))
 
 
-def keep_memory() -> None:
+def disable_malloc_trim() -> None:
     """Let this process keep the memory that it frees, so that the next step finds it at once.
 
     Linux's C library gives large blocks back to the system, which hands out new ones page by page,

@@ -64,7 +64,7 @@ MUTANTS = {
         "test_hostile.py::test_handcrafted",
     ),
     "the header's limit": Mutant(
-        "safetensors_file:TensorFile.__init__", "min(self.size - 8, MOST_HEADER)", "self.size - 8",
+        "safetensors_file:TensorFile.__init__", "min(self.size - 8, MAX_HEADER)", "self.size - 8",
         "test_hostile.py::test_handcrafted",
     ),
     "the text's check": Mutant(

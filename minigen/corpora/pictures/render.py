@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # a terminal needs neither
 
 CELL = 16  # pixels along the side of a cell
 SIDE = 13  # cells along the sides of a picture, where most on a sheet are of no common size
-MOST_CELLS, MOST_LINES = 64, 3  # of a side, and of a caption; what is beyond them is cut off
+MAX_CELLS, MAX_LINES = 64, 3  # of a side, and of a caption; what is beyond them is cut off
 
 # For each letter the colour of its cell, and of a small mark in the middle of it, if it has one.
 PALETTE: dict[str, tuple[str, str | None]] = {
@@ -69,12 +69,12 @@ def pixels(text: str, cell: int = CELL) -> npt.NDArray[np.uint8]:
     """The image (rows * cell, columns * cell, 3) of a picture; (0, 0, 3) of a caption alone.
 
     Letters that the palette lacks are magenta, and what is missing in a row is white. Rows and
-    columns beyond MOST_CELLS, which only a broken picture has, are cut off.
+    columns beyond MAX_CELLS, which only a broken picture has, are cut off.
     """
     import numpy as np
 
     _, *rows = text.strip("\n").split("\n")
-    rows = [cells_of(row)[:MOST_CELLS] for row in rows[:MOST_CELLS]]
+    rows = [cells_of(row)[:MAX_CELLS] for row in rows[:MAX_CELLS]]
     n_columns = max(map(len, rows), default=0)
     image = np.full((len(rows) * cell, n_columns * cell, 3), _rgb(PAPER), dtype=np.uint8)
     edge = cell * 5 // 16  # of a mark
@@ -109,7 +109,7 @@ def save(texts: Sequence[str], path: Path, cell: int = CELL, columns: int = 0) -
             return
         gap, line, dpi = 16, 15, 100  # pixels, and how many of them an inch has
         (usual, times), *_ = Counter(image.shape for image in images).most_common(1)
-        side, least, most = SIDE * cell, SIDE * cell // 2, MOST_CELLS * cell
+        side, least, most = SIDE * cell, SIDE * cell // 2, MAX_CELLS * cell
         if 2 * times < len(images) or not all(least <= size < most for size in usual[:2]):
             usual = side, side, 3
         height, width, _ = usual
@@ -142,7 +142,7 @@ def save(texts: Sequence[str], path: Path, cell: int = CELL, columns: int = 0) -
         raise UserError(f"cannot write {path}: {error.strerror}; give another place") from None
 
 
-def short(caption: str, width: int, n_lines: int = MOST_LINES) -> str:
+def short(caption: str, width: int, n_lines: int = MAX_LINES) -> str:
     """The caption in lines of so many characters, the first few of them."""
     printable = "".join(letter if " " <= letter <= "~" else "?" for letter in caption)
     return "\n".join(textwrap.wrap(printable, width)[:n_lines])

@@ -43,9 +43,9 @@ def check(text: str) -> Verdict:
     if "closing" not in parts:
         shown.discard("moral")
     complaints += [f"the tale does not show its {field}" for field in FIELDS if field not in shown]
-    obeys = len(conditions) == len(FIELDS) and not denied and shown.issuperset(FIELDS)
+    follows_prompt = len(conditions) == len(FIELDS) and not denied and shown.issuperset(FIELDS)
     complaints = complaints or ["not a tale of this grammar"]
-    return Verdict(well_formed, obeys, False, complaints, None, conditions)
+    return Verdict(well_formed, follows_prompt, False, complaints, None, conditions)
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,10 @@ def check(text: str) -> Verdict:
         rest = text[max(at, furthest - 12) : furthest + 12]
         complaints = [f"not a tune of this grammar, near {rest!r}"]
     valid = bits is not None and not complaints
-    obeys = not (faults or denied)
-    return Verdict(not faults, obeys, valid, complaints, bits if valid else None, conditions)
+    follows_prompt = not (faults or denied)
+    return Verdict(
+        not faults, follows_prompt, valid, complaints, bits if valid else None, conditions
+    )
 
 
 def read_bits(text: str) -> tuple[float | None, int]:
