@@ -26,8 +26,8 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("data/*.
 NO_VERBS = set(
     re.findall(
         r"\w+",
-        """A All An And Any As At Because Before Both By Each Either Every For From Here How If In It
-        Its Just Like Many More Most No Nobody None Nothing Of On One Only Or Other Our Same Some
+        """A All An And Any As At Because Before Both By Each Either Every For From Here How If In
+        It Its Just Like Many More Most No Nobody None Nothing Of On One Only Or Other Our Same Some
         Something Such That The Their Them These They This Those Three To Two What When Where
         Whether Which Who With Without""",
     )
