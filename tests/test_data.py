@@ -116,7 +116,7 @@ def in_chunks(chunk: int, shard: int = sharding.SHARD) -> Iterator[None]:
         mock.patch.object(reading, "READ", chunk),
         mock.patch.object(sharding, "CHUNK", chunk),
         mock.patch.object(sharding, "SHARD", shard),
-        mock.patch.object(notes, "ENOUGH", chunk),
+        mock.patch.object(notes, "BOOK", chunk),
     ):
         yield
 
@@ -347,7 +347,7 @@ def test_a_sample_of_a_book_starts_as_its_paragraphs_or_lines_do(
     """Where END_OF_TEXT is frequent, a sample starts after it, as documents do."""
     files = tuple(put(tmp_path, text, str(i)) for i, text in enumerate(reversed(documents)))
     text = scan(files, None)
-    with mock.patch.object(notes, "RARE", 5000):
+    with mock.patch.object(notes, "LONG_DOCUMENT", 5000):
         tokens = write_tokens(text, BYTE, tmp_path / "cache", "text")
         assert opening(tokens, BYTE) == start
 
@@ -1093,12 +1093,12 @@ def test_a_text_read_in_stripes_is_its_stripes(tmp_path: Path, monkeypatch: Any)
         full = "".join(piece.text for piece in whole.parts())
         assert len(full) == whole.n_chars
         for start, stop in ((0, whole.stop), (5, whole.stop - 4)):
-            part = replace(whole, start=start, stop=stop, every=3)
+            part = replace(whole, start=start, stop=stop, stripe_interval=3)
             expected = [full[a : min(a + 7, stop)] for a in range(start, stop, 21)]
             pieces = list(part.parts())
             assert "".join(piece.text for piece in pieces) == "".join(expected)
             assert part.n_chars == sum(map(len, expected))
-            assert sum(piece.begins for piece in pieces) >= len(expected)  # each cut begins one
+            assert sum(piece.is_first for piece in pieces) >= len(expected)  # each cut begins one
 
 
 def test_of_a_long_text_a_part_is_read_from_all_over_it(tmp_path: Path, monkeypatch: Any) -> None:
@@ -1108,13 +1108,13 @@ def test_of_a_long_text_a_part_is_read_from_all_over_it(tmp_path: Path, monkeypa
     path.write_text("".join(f"{n} is a number.\n" for n in range(4000)))
     source, cache = corpora.find([str(path)], tmp_path), tmp_path / "cache"
     tokenizer, train, val = prepare(source, None, "byte", 0, cache)
-    _, part, part_val = prepare(source, tokenizer, "", 0, cache, most_chars=9000)
+    _, part, part_val = prepare(source, tokenizer, "", 0, cache, max_chars=9000)
     assert 0.8 * 9000 < part.n_bytes + part_val.n_bytes < 1.2 * 9000
     assert part.path != train.path and part_val.path != val.path
-    assert part.every > 1 == train.every
+    assert part.stripe_interval > 1 == train.stripe_interval
     numbers = [int(n) for n in re.findall(r"\n(\d+) is", text_of(part, tokenizer))]
     assert numbers == sorted(numbers) and numbers[0] < 200 and numbers[-1] > 3300
-    assert prepare(source, tokenizer, "", 0, cache, most_chars=10**6)[1] == train
+    assert prepare(source, tokenizer, "", 0, cache, max_chars=10**6)[1] == train
 
 
 def text_of(tokens: TokenStream, tokenizer: Tokenizer) -> str:

@@ -98,10 +98,10 @@ def test_documents_are_counted_as_they_are_read(
     files.append(put(tmp_path / "b", "b"))
     with mock.patch.object(text_file, "READ", size + 3), mock.patch.object(reading, "READ", size):
         pieces = [p for file in files for p in split_documents(read_text(file), END_OF_TEXT)]
-        n_documents = sum(piece.begins for piece in pieces) if END_OF_TEXT in parts else 0
+        n_documents = sum(piece.is_first for piece in pieces) if END_OF_TEXT in parts else 0
         joined = "".join(parts)
         if END_OF_TEXT in joined and END_OF_TEXT not in parts:  # of two halves
-            n_documents = sum(piece.begins for piece in pieces)
+            n_documents = sum(piece.is_first for piece in pieces)
         assert text_file.count_documents(files, END_OF_TEXT) == n_documents
 
 
@@ -388,7 +388,7 @@ def test_bits_per_byte_counts_the_bytes_that_the_tokens_hold(
     tokenizer = kind("byte", BYTE.tokens)
     for every in (1, 2):
         with mock.patch.object(text_range, "STRIPE", 30):
-            text = replace(scan(found.train, found.separator), every=every)
+            text = replace(scan(found.train, found.separator), stripe_interval=every)
             tokens = data.write_tokens(text, tokenizer, tmp_path / f"{kind.__name__}", "text")
         ids = tokens.read(0, tokens.n_tokens)
         nats = math.log(256) * int((ids[1:] != tokens.end_of_text).sum())
@@ -470,8 +470,8 @@ def test_signs_that_nobody_reads_are_counted(tmp_path: Path) -> None:
     path = put(tmp_path / "a.txt", "\ufeffone\n\ufefftwo\n" + "caf\ufffd " * 3)
     notes = data.notes_on_text(find(path))
     assert [note.split(",")[0] for note in notes] == [
-        "warning: the text holds U+FEFF 1 time",
-        "warning: the text holds U+FFFD 3 times",
+        "warning: the text has U+FEFF 1 time",
+        "warning: the text has U+FFFD 3 times",
     ]
     assert data.notes_on_text(find(put(tmp_path / "b.txt", "\ufeffcafé\r\n"))) == []
 
