@@ -246,7 +246,7 @@ def any_ids(draw: st.DrawFn, tokenizer: Tokenizer, text: str) -> list[int]:
 @examples
 @given(data=st.data())
 def test_a_stream_adds_up_to_decode(case: Case, data: st.DataObject) -> None:
-    """A stream of any ids shows a beginning of their text at each step, and at the end all of it."""
+    """A stream of any ids shows a beginning of their text at each step, and at last all of it."""
     ids = data.draw(any_ids(case.ours, case.encodable("안녕 🙂")))
     stream, shown = case.ours.stream(), ""
     for id in ids:
@@ -530,7 +530,7 @@ def test_a_tokenizer_json_that_is_cut_short_is_refused(case: Case) -> None:
 
 
 def test_a_different_tokenizer_has_a_different_fingerprint(bpe: Tokenizer, gpt2: Tokenizer) -> None:
-    """Another kind, other tokens or another order change the fingerprint; training anew does not."""
+    """Another kind, other tokens or another order change the fingerprint; a rerun does not."""
     others = [train("byte", []), train("bpe", []), train("char", ["ab"]), train("char", ["abc"])]
     others += [train("bpe", TEXTS, vocab_size=299), gpt2]
     tokens = bpe.tokens
