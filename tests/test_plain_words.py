@@ -6,6 +6,7 @@ CONTRIBUTING.md states the rule. These tests hold the part of it that a program 
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import re
 import tokenize
@@ -110,3 +111,18 @@ def test_lines_of_pages_are_short(path: Path) -> None:
     """A line of a page has at most 120 characters, so that it can be read and compared."""
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         assert len(line) <= 120, f"{path.name}:{number}: {len(line)} characters"
+
+
+@functools.cache
+def names_of_tests() -> set[str]:
+    """Return the names of all tests and of the files that hold them."""
+    files = [path for path in CODE if path.is_relative_to(ROOT / "tests")]
+    return {path.stem for path in files} | {f.name for path in files for f in functions(path)}
+
+
+@pytest.mark.parametrize("path", [*CODE, *PAGES], ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_a_proof_that_a_text_names_exists(path: Path) -> None:
+    """Each test that a comment, a docstring or a page names is a test of this project."""
+    for line, text in sentences(path):
+        for name in re.findall(r"\btest_\w*[a-z0-9]\b(?!\*)", text):
+            assert name in names_of_tests(), f"{path.name}:{line}: {name}"
