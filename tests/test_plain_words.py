@@ -48,14 +48,20 @@ DIALECT = {
 WRITTEN_BY_GRAMMARS = {"tables.py", "test_plain_words.py"}
 
 
-def functions(path: Path) -> Iterator[ast.FunctionDef]:
-    """Yield the functions and methods of a file."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.FunctionDef):
-            yield node
+@functools.cache
+def functions(path: Path) -> list[ast.FunctionDef]:
+    """Return the functions and methods of a file."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
 
 
-def sentences(path: Path) -> Iterator[tuple[int, str]]:
+@functools.cache
+def sentences(path: Path) -> list[tuple[int, str]]:
+    """Return (line, text) of each piece of text for people."""
+    return list(find_sentences(path))
+
+
+def find_sentences(path: Path) -> Iterator[tuple[int, str]]:
     """Yield (line, text) of the text for people: comments and strings, or the whole page."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
