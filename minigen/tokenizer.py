@@ -102,7 +102,7 @@ def naive_bpe(words: Mapping[bytes, int], n_tokens: int) -> list[bytes]:
         if best is None or counts[best] < 2:
             break
         for spelling in spellings.values():
-            for i in range(len(spelling)):
+            for i in range(len(spelling)):  # a spelling becomes shorter; past its end, no pair fits
                 if tuple(spelling[i : i + 2]) == best:
                     spelling[i : i + 2] = [len(tokens)]
         tokens.append(tokens[best[0]] + tokens[best[1]])

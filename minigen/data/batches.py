@@ -70,12 +70,12 @@ def naive_windows(ids: Ids, seed: int, epoch: int, block_size: int) -> tuple[Ten
     The stream is a circle: its end is followed by its beginning. Cut it at a random place, and from
     there every T tokens; then shuffle the windows.
     """
-    n_windows = len(ids) // block_size
+    T, n_windows = block_size, len(ids) // block_size
     first, order = shuffle(seed, epoch, len(ids), n_windows)
     circle = np.roll(ids, -first)  # begins with the first window
-    stream = torch.from_numpy(np.append(circle, circle[0]))  # the last target is the first token
-    rows = stream.unfold(0, block_size + 1, block_size)[order]  # (N, T + 1)
-    return rows[:, :-1], rows[:, 1:]
+    circle = np.append(circle, circle[0])  # the last target may be the first token
+    rows = np.stack([circle[i * T : i * T + T + 1] for i in order])  # (N, T + 1)
+    return torch.from_numpy(rows[:, :-1]), torch.from_numpy(rows[:, 1:])
 
 
 def naive_sliding(ids: Ids, block_size: int) -> Iterator[tuple[Ids, int]]:
@@ -114,9 +114,9 @@ def windows(
 
     Window number i is window i % n_windows of epoch i // n_windows, as `naive_windows` orders them
     (test_windows_of_a_long_document_are_the_naive_ones). There is one refinement: a window that
-    would begin inside a document of at most T tokens begins with that document instead. Such a
-    document is seen whole, as it will be written: its end is learnt far sooner if the model can see
-    its beginning, and no part of another document before it
+    would begin inside a document of at most T tokens begins with that document instead. So a short
+    document is kept whole, as the model will have to write it: the model learns its end far sooner
+    if the window has its beginning, and nothing of another document before it
     (test_windows_of_short_documents_begin_with_them).
 
     The refinement has a price: in an epoch some tokens come twice, and others are no target at all.
@@ -198,14 +198,14 @@ def sliding(
             and score `stride` targets each. The beginning alone would not stand for the whole.
 
     Yields x (B, T) and y (B, T), int64.
-    Raises UserError if the stream has fewer than T + 1 tokens.
+    Raises UserError if the stream has fewer than T + 1 tokens, and ValueError for another stride.
     """
     tokens.n_windows(block_size)  # raises the UserError
     stride = max(1, block_size // 2) if stride is None else stride
     if not 1 <= stride <= block_size:
         raise ValueError(f"stride {stride} is not in 1..{block_size}")
     n_targets = tokens.n_tokens - 1
-    spans = [(0, n_targets)]  # of targets to score: those after the first place, to the second
+    spans = [(0, n_targets)]  # score the targets after the first place, up to the second
     if limit is not None and (n := math.ceil(limit / stride)) * stride < n_targets:
         spans = [(i * n_targets // n, i * n_targets // n + stride) for i in range(n)]
     windows_in_order = place_windows(tokens, block_size, stride, spans)
