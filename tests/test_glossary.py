@@ -1,4 +1,4 @@
-"""The glossary has each term once, in order; every test that a text names as a proof exists."""
+"""The glossary has each term once, in order, with a place in the code and a test that exist."""
 
 from __future__ import annotations
 
@@ -52,21 +52,3 @@ def test_the_code_and_the_test_of_a_term_exist(term: str) -> None:
     [(name, file, test, test_file)] = re.findall(PLACES, ENTRIES[term])
     assert name in definitions(ROOT / file)
     assert test in definitions(ROOT / test_file) and test.startswith("test_")
-
-
-SOURCES = [*ROOT.glob("*.py"), *ROOT.glob("minigen/**/*.py")]
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("data/*.md")]
-
-
-@lru_cache
-def names_of_tests() -> set[str]:
-    """Return the names of all tests and of their files."""
-    files = [*(ROOT / "tests").rglob("test_*.py")]
-    return {path.stem for path in files}.union(*map(definitions, files))
-
-
-@pytest.mark.parametrize("path", SOURCES + PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
-def test_each_test_that_a_text_names_exists(path: Path) -> None:
-    """A reader who looks for the test beside a claim finds it."""
-    named = set(re.findall(r"\btest_[a-z]\w+", path.read_text(encoding="utf-8")))
-    assert named - names_of_tests() == set()
