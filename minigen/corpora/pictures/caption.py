@@ -83,8 +83,8 @@ FIELDS: dict[str, tuple[str, ...]] = {
 }
 
 
-def condition(given: Mapping[str, str], rng: random.Random) -> str:
-    r"""Return a caption, its newline included, with the given conditions; draw the other fields.
+def condition(conditions: Mapping[str, str], rng: random.Random) -> str:
+    r"""Return a caption, its newline included, with these conditions; draw the other fields.
 
     Raises UserError for a field or a word that is not in `FIELDS`, and for conditions of another
     thing together with a number: only a relation has another thing.
@@ -93,11 +93,11 @@ def condition(given: Mapping[str, str], rng: random.Random) -> str:
     >>> condition(red, random.Random(0))
     'picture: two big red moons, day\n'
     """
-    given = parse_fields(NOUN, FIELDS, given)
-    others = [field for field in given if field.startswith("other")]
+    conditions = parse_fields(NOUN, FIELDS, conditions)
+    others = [field for field in conditions if field.startswith("other")]
     options = FIELDS | ({"form": RELATIONS} if others else {})
     dice = Dice(rng)
-    words = {field: dice.choose(choices) for field, choices in options.items()} | given
+    words = {field: dice.choose(choices) for field, choices in options.items()} | conditions
     if others and words["form"] not in RELATIONS:
         raise UserError(f"{others[0]} is of a second thing; form must be {', '.join(RELATIONS)}")
     kinds = (

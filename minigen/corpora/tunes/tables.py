@@ -34,7 +34,7 @@ MOODS = {
 class Style:
     """The rhythms of a dance at a pace: ABC notation with n for each note.
 
-    A blank separates groups of notes. The unit is so chosen that most groups are letters without
+    A blank separates groups of notes. The unit is chosen so that most groups are letters without
     numbers. Then a group is one token, from which a model can predict much of the next group.
     """
 
