@@ -33,7 +33,7 @@ def first_lines(held_out: bool) -> dict[str, int]:
         mood, dance, key, bars, form = values
         if Key(key).mode == MOODS[mood].mode and int(bars) == BARS_PER_PHRASE * len(form):
             # 11 has no factor in common with the number of values of any field, so that every value
-            # of a field is among the held-out lines.
+            # of a field is held out (test_every_value_of_a_field_is_in_both_kinds_of_first_lines).
             is_held_out = (mood, dance) in HELD_OUT or n % 11 == 0
             if is_held_out == held_out:
                 line = FIRST_LINE.format(**dict(zip(FIELDS, values, strict=True)))
