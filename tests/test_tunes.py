@@ -396,9 +396,8 @@ def unlike_repeat(text: str, rng: random.Random) -> tuple[str, str] | None:
 def not_on_the_tonic(text: str, rng: random.Random) -> tuple[str, str]:
     last = [*re.finditer(r"[A-Ga-g](?=\d (?:\|\]|:\|)$)", text)][-1]
     new = rng.choice([x for x in "EFGABcdefg" if x.upper() != last[0].upper()])
-    return text[: last.start()] + new + text[
-        last.end() :
-    ], "does not end on the tonic: its last note"
+    faulty = text[: last.start()] + new + text[last.end() :]
+    return faulty, "does not end on the tonic: its last note"
 
 
 @fault
@@ -434,9 +433,8 @@ def foreign_chord(text: str, rng: random.Random) -> tuple[str, str]:
 @fault
 def no_chord(text: str, rng: random.Random) -> tuple[str, str]:
     spot = rng.choice([*re.finditer(r'"[^"]*"', text)])
-    return text[: spot.start()] + text[
-        spot.end() :
-    ], "chord|in the middle|tonic|not a tune of this grammar"
+    faulty = text[: spot.start()] + text[spot.end() :]
+    return faulty, "chord|in the middle|tonic|not a tune of this grammar"
 
 
 @fault
@@ -532,9 +530,8 @@ def no_first_line(text: str, rng: random.Random) -> tuple[str, str]:
 def truncated(text: str, rng: random.Random) -> tuple[str, str]:
     body = text.index("\nP:")
     cut = rng.randrange(text.index("\n") + 1, len(text) - 1)
-    return text[
-        :cut
-    ], "." if cut > body else "no K: before line|no line begins|no notes|cannot read"
+    complaint = "no K: before line|no line begins|no notes|cannot read"
+    return text[:cut], "." if cut > body else complaint
 
 
 @fault

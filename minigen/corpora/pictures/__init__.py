@@ -87,9 +87,9 @@ def show(text: str) -> str:
 
 
 def save(texts: Sequence[str], path: Path) -> None:
-    """Save pictures: as text if `path` ends in .txt, else as a PNG.
+    """Save pictures: as text if `path` ends in .txt, else as a PNG, which can be a contact sheet.
 
-    The PNG of several pictures is a contact sheet. Raises UserError if the file cannot be written.
+    Raises `UserError` if the file cannot be written.
     """
     if path.suffix.lower() == ".txt":
         save_text(texts, path)

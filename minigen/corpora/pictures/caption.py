@@ -86,7 +86,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
 def condition(conditions: Mapping[str, str], rng: random.Random) -> str:
     r"""Return a caption, its newline included, with these conditions; draw the other fields.
 
-    Raises UserError for a field or a word that is not in `FIELDS`, and for conditions of another
+    Raises `UserError` for a field or a word that is not in `FIELDS`, and for conditions of another
     thing together with a number: only a relation has another thing.
 
     >>> red = {"form": "two", "size": "big", "colour": "red", "shape": "moon"}
@@ -129,7 +129,7 @@ CAPTION_FORMAT = (
 def read_caption(line: str) -> Caption:
     """Parse the line of a caption; the background is "" if the line ends before it.
 
-    Raises UserError if the line is no caption.
+    Raises `UserError` if the line is no caption.
 
     >>> read_caption("picture: two big red moons, night").kinds
     (Kind(size='big', colour='red', shape='moon'),)

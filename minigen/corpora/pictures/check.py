@@ -66,6 +66,7 @@ class Thing:
 
     @property
     def kind(self) -> Kind | None:
+        """The kind that a caption would name; None if no glyph has this outline."""
         return Kind(self.glyph.size, self.colour, self.glyph.shape) if self.glyph else None
 
     def lies(self, relation: str, other: Thing) -> bool:
@@ -212,7 +213,7 @@ def _wrong_background(background: str, grid: Sequence[str]) -> list[str]:
 
 
 def _irregularities(caption: Caption, things: Sequence[Thing], grid: Sequence[str]) -> list[str]:
-    """Return complaints about features that all pictures have, whatever the caption says."""
+    """Return complaints about faults in features that captions do not mention."""
     complaints = [
         f"the {thing.colour} thing {_place(thing)} has no known texture"
         for thing in things
@@ -265,7 +266,7 @@ def _placements(caption: Caption, things: Sequence[Thing]) -> list[tuple[tuple[T
 
 
 def _bits(caption: Caption, things: Sequence[Thing], grid: Sequence[str]) -> float:
-    """Return -log2 p of a valid picture: the product over all draws that `picture` makes."""
+    """Return -log2 p of a valid picture: the sum over all draws that `picture` makes."""
     (placement,) = _placements(caption, things)
     held_out = any((kind.shape, kind.colour) in HELD_OUT for kind in caption.kinds)
     options = [

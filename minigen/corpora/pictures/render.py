@@ -104,7 +104,7 @@ def save(texts: Sequence[str], path: Path, cell: int = CELL, columns: int = 0) -
         cell: pixels along the side of a cell.
         columns: of the contact sheet; 0 for a sheet that is about square.
 
-    Raises UserError if no text has a picture, or if the file cannot be written.
+    Raises `UserError` if no text has a picture, or if the file cannot be written.
     """
     plt = pyplot()
     images = [pixels(text, cell) for text in texts]

@@ -121,11 +121,11 @@ def parse(text: str, left_out: Counter[str] | None = None) -> Score:
     """Parse the first tune of a text. Text before its X: and comments do not count.
 
     Args:
-        left_out: None: raise UserError for each sign that the parser cannot read, and for each
+        left_out: None: raise `UserError` for each sign that the parser cannot read, and for each
             missing header. A counter: leave these signs out, count them here, and give missing
             headers a usual value.
 
-    Raises UserError that names the sign and its line, if the tune cannot be read.
+    Raises `UserError` that names the sign and its line, if the tune cannot be read.
 
     >>> tune = parse('X:1\\nT:Home\\nM:2/4\\nL:1/8\\nK:D\\n"D"FA d2 |]')
     >>> [note.pitch for note in tune.parts[0].bars[0].notes]
@@ -176,35 +176,35 @@ def _replace_unreadable(headers: dict[str, str], left_out: Counter[str]) -> dict
             parser(headers[name])
         except UserError:
             left_out[f"{name}:{headers[name]}"] += 1
-            # Of a mode such as Dmix, the letter is a better guess than C.
+            # For a key that is neither major nor minor, such as Dmix, D is a better guess than C.
             tonic = re.match(r"[A-G][#b]?m?(?![a-z])|[A-G][#b]?", headers[name])
             headers[name] = tonic[0] if name == "K" and tonic else usual
     return headers
 
 
 class _BodyParser:
-    """A parser of the lines after the header: its finished parts, this part, and this bar."""
+    """A parser of the lines after the header, with the state of the current part and bar."""
 
     def __init__(
         self, unit: Fraction, signature: dict[str, int], left_out: Counter[str] | None = None
     ) -> None:
         self.left_out = left_out
         self.unit, self.signature = unit, signature
-        self.parts: list[Part] = []
-        self.name, self.bars = "", list[Bar]()  # of this part
-        self.notes, self.chords = list[Note](), list[tuple[Fraction, str]]()  # of this bar
-        self.time = Fraction(0)  # from the beginning of this bar
+        self.parts: list[Part] = []  # the finished parts
+        self.name, self.bars = "", list[Bar]()  # of the current part
+        self.notes, self.chords = list[Note](), list[tuple[Fraction, str]]()  # of the current bar
+        self.time = Fraction(0)  # from the beginning of the current bar
         self.alterations: dict[str, int] = {}  # by letter: accidentals last until the bar ends
         self.next_factor = Fraction(1)  # multiplies the length of the next note
 
     def add(self, line: str, number: int) -> None:
-        """Parse a line of music. Raises UserError for a sign that it cannot read."""
+        """Parse a line of music. Raises `UserError` for a sign that it cannot read."""
         at = 0
         while at < len(line):
             token = TOKEN.match(line, at)
             if self.left_out is not None and not (token and self.is_playable(token)):
-                is_mark = not token or token["chord"] is not None
-                sign = UNREAD.match(line, at) if is_mark else token
+                is_note = token and token["chord"] is None
+                sign = token if is_note else UNREAD.match(line, at)
                 assert sign
                 self.left_out[sign[0]] += 1
                 at = sign.end()
@@ -214,7 +214,7 @@ class _BodyParser:
             begins_group = at == 0 or line[at - 1] in ' "|:]'
             at = token.end()
             if token["chord"] is not None:
-                chord_pitches(token["chord"])  # raises UserError if it is none
+                chord_pitches(token["chord"])  # raises `UserError` if it is none
                 self.chords.append((self.time, token["chord"]))
             elif token["bar"]:
                 self.end_bar()
@@ -288,7 +288,7 @@ class _BodyParser:
 def key_signature(key: str) -> dict[str, int]:
     """Return the number of semitones by which a key raises each letter.
 
-    Raises UserError for a text that is no major or minor key.
+    Raises `UserError` for a text that is no major or minor key.
 
     >>> key_signature("Bm")["F"], key_signature("F")["B"]
     (1, -1)
@@ -308,7 +308,7 @@ def key_signature(key: str) -> dict[str, int]:
 def chord_pitches(name: str) -> tuple[int, ...]:
     """Return the root, third and fifth of a chord, in semitones above C.
 
-    Raises UserError for a text that is no major or minor chord.
+    Raises `UserError` for a text that is no major or minor chord.
 
     >>> chord_pitches("Am"), chord_pitches("Bb")
     ((9, 12, 16), (10, 14, 17))

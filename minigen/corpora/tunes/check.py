@@ -154,7 +154,7 @@ def _not_the_mood(bar: Bar, number: int, conditions: Mapping[str, str]) -> Itera
 
 
 def _irregularities(score: Score) -> Iterator[str]:
-    """Yield complaints about features that all tunes have, whatever the first line says."""
+    """Yield complaints about faults in features that first lines do not mention."""
     for number, bar, _ in _bars(score):
         for note in bar.notes:
             if note.step is None or not LOWEST <= note.step <= HIGHEST:

@@ -23,7 +23,7 @@ from minigen.errors import UserError
 def condition(conditions: Mapping[str, str], rng: random.Random) -> str:
     """Return a first line, its newline included, with these conditions; draw the other fields.
 
-    Raises UserError if no first line has these conditions.
+    Raises `UserError` if no first line has these conditions.
 
     >>> sad = {"mood": "sad", "dance": "waltz", "key": "Am", "bars": "8", "form": "AA"}
     >>> condition(sad, random.Random(0))
@@ -51,7 +51,7 @@ def prompt(text: str, rng: random.Random) -> str:
     After a colon, the words can have a melody. Then the prompt has the whole first line and ends
     with the melody, and a model repeats the melody where the form repeats the first phrase.
 
-    Raises UserError for a word that no first line has, and if no first line has all of the words.
+    Raises `UserError` for a word that no first line has, and if no first line has all of the words.
 
     >>> prompt("a sad waltz in Am", random.Random(0))
     'tune: a sad waltz in Am,'

@@ -24,7 +24,7 @@ def save(texts: Sequence[str], path: Path) -> None:
     Several tunes become numbered files: tune-1.wav, tune-2.wav and so on. Signs that minigen cannot
     play are left out of .wav and .png, and reported on standard error.
 
-    Raises UserError for another ending, and for texts that are no tunes: the tunes among them are
+    Raises `UserError` for another ending, and for texts that are no tunes: the tunes among them are
     saved before.
     """
     if path.suffix.lower() == ".txt":
@@ -78,7 +78,7 @@ def to_abc(text: str) -> str:
 def save_score(score: Score, path: Path) -> None:
     """Save music; the ending of `path` is .wav (to hear) or .png (a piano roll).
 
-    Raises UserError for another ending, and if the file cannot be written.
+    Raises `UserError` for another ending, and if the file cannot be written.
     """
     encoders: dict[str, Callable[[Score], bytes]] = {".wav": wav, ".png": piano_roll}
     ending = path.suffix.lower()
