@@ -55,7 +55,7 @@ PALETTE: dict[str, tuple[str, str | None]] = {
     "(": ("#d9ecec", None), ")": ("#edf6f4", None),
     "#": ("#ecd9a8", None), "@": ("#dcc38a", None),
 }  # fmt: skip
-UNKNOWN = ("#ff00ff", None)
+UNKNOWN = ("#ff00ff", None)  # for a character that is not in the palette
 PAPER = "#ffffff"
 
 
@@ -149,10 +149,10 @@ def save(texts: Sequence[str], path: Path, cell: int = CELL, columns: int = 0) -
 
 
 def _common_shape(images: Sequence[npt.NDArray[np.uint8]], cell: int) -> tuple[int, ...]:
-    """Return the shape of most of the images, or that of a sound picture.
+    """Return the most common shape of the images, or that of a correct picture.
 
-    The second applies if most images differ, or if the common shape is smaller than half a picture
-    or as large as an image can be: then the images are faulty.
+    The most common shape does not count if most images have another one, or if it is smaller than
+    half a picture or as large as an image can be: then the pictures are faulty.
     """
     (shape, n), *_ = Counter(image.shape for image in images).most_common(1)
     side = SIDE * cell
