@@ -175,9 +175,9 @@ def test_a_run_keeps_the_rule_that_it_began_with(
 def test_a_rule_is_told_from_a_text() -> None:
     """What --separator stands for, in the text and between samples."""
     for rule in (None, AUTO, NONE):
-        assert corpora.separates(rule) is None
+        assert corpora.separator_text(rule) is None
         assert saving.separator_of({"config": {"separator": rule}}) is None
-    assert corpora.separates(r"\n--\n") == corpora.separates("\r\n--\r\n") == "\n--\n"
+    assert corpora.separator_text(r"\n--\n") == corpora.separator_text("\r\n--\r\n") == "\n--\n"
 
 
 def test_a_separator_that_is_nowhere_is_told_from_one_that_is(tmp_path: Path) -> None:
@@ -314,9 +314,9 @@ def test_a_name_that_no_run_can_have_is_refused(name: str, tmp_path: Path) -> No
 )  # fmt: skip
 def test_a_backslash_means_the_same_in_every_flag(given: str, meant: str) -> None:
     r"""`\n`, `\t` and `\\` are a newline, a tab and a backslash; others stand for themselves."""
-    assert corpora.typed(given) == meant
+    assert corpora.unescape(given) == meant
     assert sample.read_prompt(sample.SampleConfig(prompt=given)) == meant
-    assert corpora.separates(given) == meant
+    assert corpora.separator_text(given) == meant
 
 
 def test_words_are_kept_as_utf8_and_what_is_none_is_refused(
@@ -500,7 +500,7 @@ def test_a_separator_for_a_file_to_judge(run: Run, tmp_path: Path) -> None:
     r"""The run's own, also a backslash and an n; a corpus with a name keeps its own."""
     state: dict[str, Any] = {"data": ["x.txt"], "separator": r"\\n"}
     same = EvaluateConfig(file="x.txt")
-    assert corpora.separates(evaluate.separator_for(same, state)) == r"\n"
+    assert corpora.separator_text(evaluate.separator_for(same, state)) == r"\n"
     assert evaluate.separator_for(same, {"data": ["tales"], "separator": AUTO}) == "\n\n"
     assert evaluate.separator_for(same, None) == AUTO
     assert evaluate.separator_for(EvaluateConfig(file="tales"), state) is None
