@@ -239,7 +239,7 @@ def test_a_file_that_two_paths_name_is_read_once_or_said_to_be_read_twice(
     os.link("a.txt", "b.txt")
     found = find("a.txt", "b.txt")
     assert len(found.train) == 2
-    assert found.notes == ("1 file b.txt, which is a.txt too, is read twice",)
+    assert found.notes == ("read twice: 1 file b.txt, which is the same file as a.txt",)
 
 
 def test_brackets_and_tildes_mean_what_is_there(
