@@ -213,7 +213,7 @@ def test_the_notes_of_a_tune_without_a_first_line_are_kept(tmp_path: Path) -> No
 
 def test_a_text_that_is_no_tune_is_not_saved_as_sound(tmp_path: Path) -> None:
     """Prose is refused; among tunes it is an error after the tunes have been saved."""
-    with pytest.raises(UserError, match=r"a text that is neither picture nor tune .*y\.txt"):
+    with pytest.raises(UserError, match=r"a text that is neither a picture nor a tune .*y\.txt"):
         saving.save(["some prose"], tmp_path / "y.wav")
     with pytest.raises(UserError, match=r"tune 2 cannot be read: no line begins with X:"):
         saving.save([OWN, "no tune"], tmp_path / "z.wav")

@@ -40,8 +40,8 @@ def synthetic_corpus(names: Sequence[str], folder: Path) -> Corpus:
     # The entropy of the text is a mean over the documents of `val`, without the blank lines between
     # them, which the tokens leave out, too. In their place is END_OF_TEXT. The loss counts that
     # token, but no bits are due for it: after the last sentence of a tale or the last row of a
-    # picture nothing else can follow. If there are several corpora, the name of its corpus belongs
-    # to the draws of a document, with the probability that it has in training.
+    # picture nothing else can follow. With several corpora, the choice of a document's corpus is
+    # one more draw. Its probability is the share of that corpus in the training documents.
     n_train = [
         n * files["train"][name] for name, files, n in zip(names, facts, repeats, strict=True)
     ]

@@ -35,7 +35,7 @@ def find(
         links: follow links to folders, and read a file only once if two paths lead to it. Runs
             of an older version did neither.
 
-    Raises UserError if an entry does not exist, cannot be read, or is neither file nor folder.
+    Raises `UserError` if an entry does not exist, cannot be read, or is neither file nor folder.
     """
     if separator == "":
         raise UserError("--separator is empty; with --separator none a file is one document")

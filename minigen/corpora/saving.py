@@ -45,7 +45,8 @@ def save(texts: Sequence[str], path: Path, separator: str = "\n\n") -> None:
     elif (of_all := tasks.pop() if tasks else None) and path.suffix.lower() in of_all.ENDINGS:
         of_all.save(texts, path)
     else:
-        noun = of_all.NOUN if of_all else "text that is neither picture nor tune (X:, K:, notes)"
+        neither = "text that is neither a picture nor a tune in ABC notation"
+        noun = of_all.NOUN if of_all else neither
         raise UserError(
             f"a {noun} cannot be saved as {path}; save it as {path.with_suffix('.txt')}"
         )

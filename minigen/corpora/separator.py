@@ -21,7 +21,7 @@ def unescape(text: str) -> str:
     A shell passes "\n" as two characters, which stand for a newline. Likewise "\t" is a tab, and
     "\\" a backslash; any other backslash stands for itself.
 
-    Raises UserError for bytes that are not UTF-8, since no text has them.
+    Raises `UserError` for bytes that are not UTF-8, since no text has them.
     """
     characters = {"n": "\n", "t": "\t", "\\": "\\"}
     text = decoded(text)

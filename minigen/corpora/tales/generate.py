@@ -46,7 +46,10 @@ def documents(seed: int, split: str = "train") -> Iterator[Tale]:
 
 
 def entropy() -> float:
-    """Return the mean of -log2 p of a tale in bits; no model has a lower mean loss on new tales."""
+    """Return the entropy of the text: the mean of -log2 p of a tale, in bits per tale.
+
+    No model can have a lower mean loss on new tales.
+    """
     return GRAMMAR.entropy()
 
 
