@@ -34,12 +34,15 @@ class CorpusConfig:
     With --check, each complaint about a document is a line, and --save saves the well-formed ones.
     """
 
-    corpus: Positional[Literal["tales", "pictures", "tunes"]]  # the corpus of the documents
+    corpus: Positional[Literal["tales", "pictures", "tunes"]]  # the corpus
     count: int = 3  # number of documents
-    seed: int = 0  # another seed gives other documents
-    split: str = "train"  # or val, or held_out: conditions that the training text never has
-    check: str | None = None  # check the documents of this file instead; - is standard input
-    save: Path | None = None  # a file such as x.png instead of text; or a folder, for all formats
+    seed: int = 0  # start of all random numbers: the same seed gives the same documents
+    split: str = "train"  # train, val, or held_out: first lines that no training text has
+    # check the documents of this file instead; - is standard input (default: no file)
+    check: str | None = None
+    # write a file, such as x.png, instead of printing; or a folder with each kind of file
+    # (default: none)
+    save: Path | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -47,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = parse(CorpusConfig, argv)
     corpus = task.get(config.corpus)
     is_file = config.save is not None and config.save.suffix.lower() in corpus.ENDINGS
-    if config.save:  # the files are wanted, even if the reader of stdout quits
+    if config.save:  # the files are wanted, even if nobody reads the text
         sys.stdout = unheard(sys.stdout)
     if config.check is not None:
         texts = check_file(config.check, corpus)

@@ -45,8 +45,7 @@ def save(texts: Sequence[str], path: Path, separator: str = "\n\n") -> None:
     elif (of_all := tasks.pop() if tasks else None) and path.suffix.lower() in of_all.ENDINGS:
         of_all.save(texts, path)
     else:
-        neither = "text that is neither a picture nor a tune in ABC notation"
-        noun = of_all.NOUN if of_all else neither
+        noun = of_all.NOUN if of_all else "text that is no picture, and no tune in ABC notation"
         raise UserError(
             f"a {noun} cannot be saved as {path}; save it as {path.with_suffix('.txt')}"
         )
