@@ -15,7 +15,7 @@ class Dice:
     """A source of random draws, which multiplies up the probabilities of the options drawn.
 
     The product is the probability of the text that the draws wrote, if no other draws write the
-    same text. It is a fraction of whole numbers, so nothing is lost by rounding.
+    same text. It is an exact fraction, so nothing is lost by rounding.
 
     >>> dice = Dice(random.Random(0))
     >>> dice.choose("abcdefgh"), dice.weigh({"rain": 1, "sun": 3})
@@ -31,7 +31,7 @@ class Dice:
         # future versions. So the corpora stay the same to the byte.
         self.random = rng.random
         # Numerators and denominators of the draws' probabilities, without numerators of 1. They are
-        # multiplied only when the product is needed, because its whole numbers are long.
+        # multiplied only when the product is needed, because it is a long number.
         self.favourable, self.possible = list[int](), list[int]()
 
     @property

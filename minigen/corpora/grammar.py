@@ -23,15 +23,15 @@ same probability. A template is text with `{slots}` that name other rules. A tab
 
 **Why the entropy is exact.** A *derivation* of a text is a sequence of draws that writes the text.
 All draws are uniform, so a derivation has the probability 1 / (product of the numbers of options),
-an exact fraction. The probability of a text is the sum over its derivations. If a text has several,
-it is *ambiguous*, and their probabilities add up: the text is more probable than any one derivation
-tells, and the entropy of the texts is lower than that of the draws. If each text has one
-derivation, both are the same, and a sum over the rules gives the entropy without sampling.
+an exact fraction. An *ambiguous* text has several derivations, and their probabilities add up. So
+the text is more probable than each of its derivations, and the entropy of the texts is lower than
+that of the draws (test_probabilities_of_derivations_add_up). If each text has one derivation, both
+entropies are the same, and a sum over the rules gives the entropy without sampling.
 
-`Grammar` assumes that each text has one derivation. Its rules on word lists help to keep that true,
-but cannot prove it, so tests do: they write out all texts of a small grammar
-(test_measures_agree_with_all_texts_of_a_grammar) and count the derivations of sampled tales
-(test_a_tale_has_one_derivation); test_probabilities_of_derivations_add_up shows an ambiguous text.
+`Grammar` assumes that each text has one derivation. Its conditions on word lists help to keep this
+true, but do not prove it. So one test writes out all texts of a small grammar
+(test_measures_agree_with_all_texts_of_a_grammar), and another counts the derivations of sampled
+tales (test_a_tale_has_one_derivation).
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Parse:
     """A derivation of a text up to `end`, without the draws of the remembered words.
 
     inverse_p: 1 / the probability of its draws, which is the product of their numbers of options.
-    mentions: the places that need a certain remembered word. They may contradict each other.
+    mentions: the places that show the word of a remembered rule. They may contradict each other.
     """
 
     end: int
@@ -101,8 +101,8 @@ class Parse:
 class WordList:
     """A slot of a plain list, made ready to parse: one pattern for all words.
 
-    choices: for each word, 1 / the probability of its draw, and the (name, value) of each
-        remembered rule that the word needs.
+    choices: for each word, 1 / the probability of its draw, and the remembered words that it
+        shows, as (name, value).
     """
 
     pattern: re.Pattern[str]
@@ -339,14 +339,14 @@ class Grammar:
             for template in templates:
                 word = str(template[0])
                 remembered = slot.name in self.remembered
-                needed: tuple[tuple[str, str], ...] = ((key, value),) if key else ()
+                shown: tuple[tuple[str, str], ...] = ((key, value),) if key else ()
                 if remembered:
-                    needed = (*needed, (slot.name, word))
+                    shown = (*shown, (slot.name, word))
                 if any(word.startswith(w) or w.startswith(word) for w in choices):
                     raise ValueError(
                         f"{word!r} in list {slot.name} begins another word, or another begins it"
                     )
-                choices[word] = (1 if remembered else len(templates), needed)
+                choices[word] = (1 if remembered else len(templates), shown)
         formatted = {slot.format(word): choice for word, choice in choices.items()}
         return WordList(re.compile("|".join(map(re.escape, formatted))), formatted)
 
@@ -365,7 +365,7 @@ class Parser:
     """A parser of one text, which finds its derivations.
 
     A mention of a remembered rule may be any of its words here, and the parses list what each
-    mention needs. So a text that contradicts itself has a parse, and the contradiction can be named
+    mention shows. So a text that contradicts itself has a parse, and the contradiction can be named
     (test_a_text_that_contradicts_itself_has_a_parse_but_no_probability).
 
     furthest: the end of the longest beginning that any parse reached. A faulty text is wrong there.
@@ -411,10 +411,10 @@ class Parser:
                 if not word:
                     self._note_mismatch("", end)
                     return
-                n_options, needed = item.choices[word[0]]
+                n_options, shown = item.choices[word[0]]
                 inverse_p *= n_options
-                if needed:
-                    mentions += tuple(Mention(k, v, end, word.end()) for k, v in needed)
+                if shown:
+                    mentions += tuple(Mention(k, v, end, word.end()) for k, v in shown)
                 end = word.end()
             else:
                 for after in self._parse_rule(item.name, Parse(end, inverse_p, mentions)):

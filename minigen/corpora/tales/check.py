@@ -40,7 +40,7 @@ def check(text: str) -> Verdict:
     complaints += _wrong_order(sentences)
     shown_fields = {mention.name for sentence in sentences for mention in sentence.mentions}
     parts = {sentence.part for sentence in sentences}
-    # Other sentences mention the mood and the moral, too, but only these two parts act on them.
+    # Other parts mention the mood and the moral, too, but only these two fulfil the condition.
     if "ending" not in parts:
         shown_fields.discard("mood")
     if "closing" not in parts:
