@@ -126,7 +126,7 @@ def write(
                 [ids] * len(numbers),
                 config.sampling,
                 max_new_tokens=config.max_new_tokens or (20 if config.show_probs else 500),
-                stop_strings=[corpora.typed(stop) for stop in config.stop_strings],
+                stop_strings=[corpora.unescape(stop) for stop in config.stop_strings],
                 end_of_text=() if config.ignore_end_of_text else None,
                 seed=config.seed,
                 samples=[first + number for number in numbers],
@@ -171,7 +171,7 @@ def read_prompt(config: SampleConfig) -> str:
         raise UserError("--interactive and --save exclude each other; give --prompt")
     name = config.prompt_file
     if name is None:
-        return corpora.typed(config.prompt or "")
+        return corpora.unescape(config.prompt or "")
     try:
         content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
         return content.decode("utf-8-sig").replace("\r\n", "\n")

@@ -1,4 +1,4 @@
-"""What --data may mean, and that corpora with names are whole or refused."""
+"""What --data can name; a built-in corpus is complete and undamaged, or an error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,19 +16,20 @@ import pytest
 from digests import digests
 
 from minigen import corpora
-from minigen.corpora import Corpus, known, pictures, tales, tunes
+from minigen.corpora import Corpus, builtin, pictures, tales, tunes
 from minigen.data import prepare, scan
 from minigen.errors import UserError
 
 
 def put(path: Path, content: str = "some text") -> Path:
+    """Write a file and its folder; return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content, encoding="utf-8")
     return path
 
 
 def find(*data: str | Path, separator: str | None = None) -> Corpus:
-    """`corpora.find` among files only: the folder of the corpora does not exist."""
+    """Call `corpora.find` for files: the folder of the built-in corpora does not exist."""
     return corpora.find([str(one) for one in data], Path("no such folder"), separator)
 
 
@@ -36,11 +37,13 @@ def find(*data: str | Path, separator: str | None = None) -> Corpus:
 
 
 def test_a_file_is_a_corpus_with_its_name(tmp_path: Path) -> None:
+    """The corpus of a file has the name of the file without its ending."""
     path = put(tmp_path / "moby.txt")
     assert find(path) == Corpus("moby", (path,))
 
 
 def test_several_files_keep_their_order_and_none_comes_twice(tmp_path: Path) -> None:
+    """Files given singly, with commas, or by a pattern are each read once, in the order given."""
     b, a, c = (put(tmp_path / name) for name in ("b.txt", "a.txt", "c.txt"))
     expected = Corpus("b+2", (b, a, c))
     assert find(b, a, c) == expected
@@ -49,41 +52,42 @@ def test_several_files_keep_their_order_and_none_comes_twice(tmp_path: Path) -> 
 
 
 def test_a_folder_means_all_files_below_it_sorted(tmp_path: Path) -> None:
-    """Hidden files, and all in hidden folders, are no text of the user's; links to files are."""
+    """Hidden files, all files in hidden folders, and broken links are left out."""
     folder = tmp_path / "books"
     files = [put(folder / name) for name in ("a.txt", "b/a.md", "b/c/d", "z")]
     for hidden in (".hidden", ".git/config", "b/.cache/x"):
         put(folder / hidden)
     os.mkfifo(folder / "fifo")
     (folder / "broken").symlink_to("nothing")
-    (folder / "loop").symlink_to(folder)  # followed again and again, it would go on for ever
+    (folder / "loop").symlink_to(folder)  # a link to its own folder is followed once
     (folder / "link").symlink_to(folder / "z")
     found = find(folder)
     assert replace(found, notes=()) == Corpus("books", (*files[:3], folder / "link", files[3]))
     assert found.notes == (
-        f"skipped 1 link that leads nowhere, such as {folder / 'broken'}",
-        f"1 file {folder / 'z'}, which is {folder / 'link'} too, is read twice",
+        f"skipped 1 broken link {folder / 'broken'}",
+        f"read twice: 1 file {folder / 'z'}, which is the same file as {folder / 'link'}",
     )
 
 
-def test_a_folder_has_its_own_name_also_as_a_dot(
+def test_the_current_folder_is_named_by_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The corpus of the folder "." has the name of that folder."""
     put(tmp_path / "books" / "a.txt")
     monkeypatch.chdir(tmp_path / "books")
     assert find(".").name == "books"
 
 
-def test_a_pattern_means_what_it_matches(tmp_path: Path) -> None:
+def test_a_pattern_names_the_files_that_it_matches(tmp_path: Path) -> None:
+    """A pattern names all files that it matches, sorted; ** matches folders at any depth."""
     a, b, c = (put(tmp_path / name) for name in ("a.txt", "b.txt", "deep/c.txt"))
     assert find(tmp_path / "*.txt") == Corpus("a+1", (a, b))
     assert find(tmp_path / "**" / "*.txt").train == (a, b, c)
     assert find(tmp_path / "a*") == Corpus("a", (a,))
 
 
-def test_what_exists_as_a_file_is_never_anything_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_existing_file_is_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file named like a corpus, a pattern or a list is that file."""
     monkeypatch.chdir(tmp_path)
     for name in ("tales", "a[1].txt", "one,two", "*"):
         put(tmp_path / name)
@@ -91,7 +95,8 @@ def test_what_exists_as_a_file_is_never_anything_else(
 
 
 @pytest.mark.parametrize("name", ["Über uns", "../x", "a/b", "-rf", "?", "...", "x" * 200, "漢字"])
-def test_names_are_safe_as_folders(tmp_path: Path, name: str) -> None:
+def test_the_name_of_a_corpus_is_safe_as_a_folder(tmp_path: Path, name: str) -> None:
+    """The name of a corpus is a folder name of at most 50 letters, digits, _, - and +."""
     folder = tmp_path / (name.replace("/", "\\") if name != "..." else "....")
     put(folder / "text")
     safe = find(folder).name
@@ -103,8 +108,8 @@ def test_names_are_safe_as_folders(tmp_path: Path, name: str) -> None:
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
 
-def test_pictures_among_texts_are_left_out_and_counted(tmp_path: Path) -> None:
-    """In a folder, by a pattern, and in a list, as a shell makes of a pattern."""
+def test_binary_files_among_texts_are_left_out_and_counted(tmp_path: Path) -> None:
+    """A folder, a pattern, and a list of files leave out the binary files, with a note."""
     folder = tmp_path / "books"
     texts = [put(folder / name) for name in ("b.txt", "c.txt")]
     (folder / "a.png").write_bytes(PNG)
@@ -116,7 +121,8 @@ def test_pictures_among_texts_are_left_out_and_counted(tmp_path: Path) -> None:
     assert find(folder).notes == (f"skipped 2 binary files, such as {folder / 'a.png'}",)
 
 
-def test_a_binary_file_alone_and_nothing_but_binary_files_are_refused(tmp_path: Path) -> None:
+def test_binary_files_without_a_text_are_refused(tmp_path: Path) -> None:
+    """A binary file that is given alone is an error, and so are several with no text among them."""
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(PNG)
     assert find(tmp_path / "a.png").train == (tmp_path / "a.png",)
@@ -126,7 +132,8 @@ def test_a_binary_file_alone_and_nothing_but_binary_files_are_refused(tmp_path: 
         find(tmp_path)
 
 
-def test_text_in_another_encoding_is_never_left_out(tmp_path: Path) -> None:
+def test_a_text_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    """A text in another encoding is an error, also among other files."""
     put(tmp_path / "a.txt")
     for content in ("옛날 어느 마을에".encode("cp949"), "Łódź".encode("utf-16")):
         (tmp_path / "b.txt").write_bytes(content)
@@ -135,8 +142,8 @@ def test_text_in_another_encoding_is_never_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.csv", "b.tsv", "c.json", "d.JSONL"])
-def test_tables_are_said_to_be_read_as_text(tmp_path: Path, name: str) -> None:
-    """Where they are most of the files, and not one among many."""
+def test_a_note_says_that_tables_are_read_as_text(tmp_path: Path, name: str) -> None:
+    """The note appears where most of the files are tables, and not for one among many."""
     path = put(tmp_path / name, "1,2\n")
     assert find(path).notes == (f"{path} is read as plain text, its quotes and commas too",)
     for other in ("x.txt", "y.txt"):
@@ -145,11 +152,16 @@ def test_tables_are_said_to_be_read_as_text(tmp_path: Path, name: str) -> None:
 
 
 def test_a_separator_may_be_typed_in_a_shell(tmp_path: Path) -> None:
+    """A newline in --separator may be typed as a backslash and an n, or as it is."""
     path = put(tmp_path / "a")
     assert find(path, separator=r"\n--\n").separator == "\n--\n"
     assert find(path, separator="\n\n").separator == "\n\n"
+
+
+def test_an_empty_separator_is_refused(tmp_path: Path) -> None:
+    """An empty --separator is an error, since it is in no place or in each."""
     with pytest.raises(UserError, match="separator is empty"):
-        find(path, separator="")
+        find(put(tmp_path / "a"), separator="")
 
 
 # ---- what is wrong, in one line ----
@@ -159,9 +171,10 @@ def test_a_separator_may_be_typed_in_a_shell(tmp_path: Path) -> None:
     ("typed", "meant"),
     [("shakespear", "shakespeare"), ("tails", "tales"), ("inptu.txt", "input.txt")],
 )
-def test_an_unknown_name_is_answered_with_the_known_ones(
+def test_an_unknown_name_is_an_error_with_a_suggestion(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str, meant: str
 ) -> None:
+    """An error about an unknown name suggests the nearest one, and lists the built-in corpora."""
     monkeypatch.chdir(tmp_path)
     put(tmp_path / "input.txt")
     with pytest.raises(UserError) as caught:
@@ -173,7 +186,8 @@ def test_an_unknown_name_is_answered_with_the_known_ones(
     assert "\n" not in message
 
 
-def test_a_typing_error_in_a_path_is_answered_with_the_file_beside_it(tmp_path: Path) -> None:
+def test_an_unknown_path_is_an_error_with_a_suggestion(tmp_path: Path) -> None:
+    """An error about an unknown path suggests a file of the same folder, if one is similar."""
     path = put(tmp_path / "input.txt")
     with pytest.raises(UserError, match=re.escape(f"did you mean {path}?")):
         find(tmp_path / "inptu.txt")
@@ -182,87 +196,105 @@ def test_a_typing_error_in_a_path_is_answered_with_the_file_beside_it(tmp_path: 
     assert "did you mean" not in str(caught.value)
 
 
-def test_what_is_no_file_is_refused_in_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("empty", "holds no files"),
+        ("fifo", "neither a file nor a folder"),
+        ("loop", "cannot read .*loop: .*symbolic links"),
+        ("broken", "cannot read .*broken: No such file"),
+        ("*.txt", "no such file or corpus"),
+    ],
+)
+def test_an_entry_without_a_file_is_refused(tmp_path: Path, name: str, complaint: str) -> None:
+    """An error of one line names the entry and says what is wrong."""
     (tmp_path / "empty").mkdir()
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     (tmp_path / "broken").symlink_to(tmp_path / "nothing")
-    for name, complaint in {
-        "empty": "holds no files",
-        "fifo": "neither a file nor a folder",
-        "loop": "cannot read .*loop: .*symbolic links",
-        "broken": "cannot read .*broken: No such file",
-        "*.txt": "no such file or corpus",
-    }.items():
-        with pytest.raises(UserError, match=complaint) as caught:
-            find(tmp_path / name)
-        assert name in str(caught.value)
-        assert "\n" not in str(caught.value)
-    for nothing in ([], [","]):
+    with pytest.raises(UserError, match=complaint) as caught:
+        find(tmp_path / name)
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_empty_data_is_refused() -> None:
+    """No entry at all, only a comma, and an empty word are errors."""
+    for entries in ([], [","]):
         with pytest.raises(UserError, match="--data is empty"):
-            find(*nothing)
+            find(*entries)
     with pytest.raises(UserError, match="no such file or corpus: ''"):
         find("")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_that_may_not_be_read_is_not_skipped(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")
+def test_an_unreadable_folder_is_refused(tmp_path: Path) -> None:
+    """A folder without permission to read it is an error, also within another folder."""
     put(tmp_path / "a.txt")
     (tmp_path / "secret").mkdir(mode=0)
     with pytest.raises(UserError, match=r"cannot read .*secret: Permission denied"):
         find(tmp_path)
 
 
-# ---- tales ----
+# ---- synthetic corpora ----
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder where tales have been written."""
+    """Return a data folder where tales have been written."""
     folder = tmp_path_factory.mktemp("data")
     corpora.find(["tales"], folder)
     return folder
 
 
 def stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return the inode and the time of the last change of each file in a folder."""
     return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.iterdir()}
 
 
 def test_tales_are_written_once(home: Path) -> None:
+    """A second use finds the files of the first, and does not write them again."""
     before = stamps(home / "tales")
     assert set(before) == {"train.txt", "val.txt", "facts.json"}
     corpora.find(["tales"], home)
     assert stamps(home / "tales") == before
 
 
+DAMAGED: dict[str, tuple[str, Callable[[bytes], bytes | None]]] = {
+    "an older version": (
+        "facts.json",
+        lambda data: data.replace(f'"version": {tales.VERSION}'.encode(), b'"version": 0'),
+    ),
+    "no facts": ("facts.json", lambda _: b"{}"),
+    "facts of another type": ("facts.json", lambda _: b"[1]"),
+    "facts.json is missing": ("facts.json", lambda _: None),
+    "train.txt is cut": ("train.txt", lambda data: data[:-9]),
+    "val.txt is missing": ("val.txt", lambda _: None),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
 def test_damaged_or_old_tales_are_written_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """After any damage, the next use restores the same bytes."""
     write = tales.write
     monkeypatch.setattr(tales, "write", lambda folder: write(folder, 20_000, 5_000))  # faster
     corpora.find(["tales"], tmp_path)
-    whole = digests(tmp_path / "tales")
-    facts = tmp_path / "tales" / "facts.json"
-    said = facts.read_bytes()
-    old = said.replace(f'"version": {tales.VERSION}'.encode(), b'"version": 0')
-    assert old != said
-    for damaged, content in [
-        (facts, old),
-        (facts, b"{}"),
-        (facts, b"[1]"),
-        (facts, None),
-        (facts.with_name("train.txt"), facts.with_name("train.txt").read_bytes()[:-9]),
-        (facts.with_name("val.txt"), None),
-    ]:
-        damaged.unlink()
-        if content is not None:
-            damaged.write_bytes(content)
-        corpora.find(["tales"], tmp_path)
-        assert digests(tmp_path / "tales") == whole
+    intact = digests(tmp_path / "tales")
+    file, change = DAMAGED[damage]
+    path = tmp_path / "tales" / file
+    old, new = path.read_bytes(), change(path.read_bytes())
+    assert new != old
+    path.unlink()
+    if new is not None:
+        path.write_bytes(new)
+    corpora.find(["tales"], tmp_path)
+    assert digests(tmp_path / "tales") == intact
 
 
-def test_the_floor_counts_the_bytes_that_the_stream_counts(home: Path) -> None:
-    """Each tale is a document; and bits of each tale, over n_bytes, are the floor."""
+def test_the_floor_counts_the_bytes_that_the_loss_counts(home: Path) -> None:
+    """The floor is the bits of all tales of the validation tokens, divided by their bytes."""
     corpus = corpora.find(["tales"], home)
     tokenizer, train, val = prepare(corpus, None, "byte", 0, home / "cache")
     stream = tokenizer.decode(val.read(0, val.n_tokens).tolist())
@@ -276,9 +308,15 @@ def test_the_floor_counts_the_bytes_that_the_stream_counts(home: Path) -> None:
     assert corpus.floor == pytest.approx(exact / val.n_bytes, rel=1e-6)
 
 
-def test_pictures_are_a_corpus_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write few pictures, to save time."""
     write = pictures.write
     monkeypatch.setattr(pictures, "write", lambda folder: write(folder, 20_000, 5_000, 3_000))
+
+
+def test_pictures_are_a_corpus_with_a_floor(tmp_path: Path, small_pictures: None) -> None:
+    """The floor of pictures is the bits of all validation pictures, divided by their bytes."""
     corpus = corpora.find(["pictures"], tmp_path)
     folder = tmp_path / "pictures"
     files = (folder / "train.txt",), (folder / "val.txt",)
@@ -287,22 +325,38 @@ def test_pictures_are_a_corpus_too(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     bits = [pictures.check(document).bits for document in documents]
     exact = sum(bit for bit in bits if bit is not None)
     assert corpus.floor == pytest.approx(exact / sum(map(len, documents)), rel=1e-6)
-    (folder / "held_out.txt").write_text("damaged", encoding="ascii")
+
+
+def test_damaged_held_out_pictures_are_written_again(tmp_path: Path, small_pictures: None) -> None:
+    """The held-out file is checked, too, although no run trains on it."""
     corpora.find(["pictures"], tmp_path)
-    assert len((folder / "held_out.txt").read_text(encoding="ascii").split("\n\n")) > 5
-    with pytest.raises(UserError, match="pictures goes with tales and pictures and tunes only"):
-        corpora.find(["pictures"], tmp_path, "#")
+    held_out = tmp_path / "pictures" / "held_out.txt"
+    held_out.write_text("damaged", encoding="ascii")
+    corpora.find(["pictures"], tmp_path)
+    assert len(held_out.read_text(encoding="ascii").split("\n\n")) > 5
 
 
-def test_synthetic_corpora_are_one_together(tmp_path: Path) -> None:
-    """A model that knows all grammars still has to guess of which the next document is."""
+@pytest.fixture
+def tales_and_tunes(tmp_path: Path) -> Path:
+    """Return a data folder with more than twice as much text of tales as of tunes."""
     for module, sizes in ((tales, (16_000, 3_000)), (tunes, (6_000, 2_000, 1_000))):
-        name = module.__name__.rpartition(".")[2]
-        module.write(tmp_path / name, *sizes)
-    both = corpora.find(["tales,tunes"], tmp_path)
+        module.write(tmp_path / module.__name__.rpartition(".")[2], *sizes)
+    return tmp_path
+
+
+def test_a_small_synthetic_corpus_is_repeated_beside_a_large_one(tales_and_tunes: Path) -> None:
+    """It is read as often as it fits into the largest; a name that is given twice counts once."""
+    both = corpora.find(["tales,tunes"], tales_and_tunes)
     assert both.name == "tales+tunes"
-    # There is more than twice as much of the tales.
-    assert both.train == tuple(tmp_path / f"{n}/train.txt" for n in ("tales", "tunes", "tunes"))
+    names = ("tales", "tunes", "tunes")
+    assert both.train == tuple(tales_and_tunes / name / "train.txt" for name in names)
+    twice = corpora.find(["tunes", "tales", "tunes"], tales_and_tunes)
+    assert twice.name == "tunes+tales" and twice.floor == pytest.approx(both.floor)
+
+
+def test_the_floor_of_several_corpora_has_the_bits_of_their_choice(tales_and_tunes: Path) -> None:
+    """A model that knows all grammars still has to guess to which the next document belongs."""
+    both = corpora.find(["tales,tunes"], tales_and_tunes)
     n_train = [len(path.read_text(encoding="ascii").split("\n\n")) for path in both.train]
     bits = n_bytes = 0.0
     n_of_each = n_train[0], sum(n_train[1:])
@@ -311,19 +365,18 @@ def test_synthetic_corpora_are_one_together(tmp_path: Path) -> None:
             bits += (check(document).bits or math.nan) - math.log2(n / sum(n_train))
             n_bytes += len(document)
     assert both.floor == pytest.approx(bits / n_bytes, rel=1e-6)
-    twice = corpora.find(["tunes", "tales", "tunes"], tmp_path)
-    assert twice.name == "tunes+tales" and twice.floor == pytest.approx(both.floor)
 
 
-def test_tales_stand_alone(tmp_path: Path) -> None:
-    """Their validation text and their floor would be those of another text."""
+def test_a_synthetic_corpus_excludes_other_text_and_separators(tmp_path: Path) -> None:
+    """Its validation text, floor and separator would be wrong for any other text."""
     path = put(tmp_path / "a")
     for data, separator in (
         (["tales", str(path)], None),
         ([f"{path},tales"], None),
         (["tales"], "#"),
+        (["tunes", "tales"], "#"),
     ):
-        with pytest.raises(UserError, match="tales goes with"):
+        with pytest.raises(UserError, match="goes with tales and pictures and tunes only"):
             corpora.find(data, tmp_path, separator)
 
 
@@ -331,13 +384,14 @@ def test_tales_stand_alone(tmp_path: Path) -> None:
 
 
 class Website(http.server.SimpleHTTPRequestHandler):
-    """Serves the text, a longer one, one cut short in transfer, or 404; counts what was asked."""
+    """A website with the text, a longer one, and one cut off in transfer; it lists the requests."""
 
     text = b"To be, or not to be\n" * 50
-    asked: list[str]
+    requests: list[str]
 
     def do_GET(self) -> None:
-        self.asked.append(self.path)
+        """Answer a request; 404 for an unknown page."""
+        self.requests.append(self.path)
         content = {
             "/text": self.text,
             "/longer": self.text + b"!",
@@ -352,12 +406,13 @@ class Website(http.server.SimpleHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
-        """Says nothing."""
+        """Print nothing."""
 
 
 @pytest.fixture
 def website() -> Iterator[str]:
-    Website.asked = []
+    """Yield the address of a running `Website`."""
+    Website.requests = []
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Website) as running:
         threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{running.server_address[1]}"
@@ -366,29 +421,32 @@ def website() -> Iterator[str]:
 
 @pytest.fixture
 def published(website: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The website's text takes the place of tiny Shakespeare."""
-    monkeypatch.setattr(known, "SHAKESPEARE_URL", f"{website}/text")
-    monkeypatch.setattr(known, "SHAKESPEARE_BYTES", len(Website.text))
-    monkeypatch.setattr(known, "SHAKESPEARE_SHA256", hashlib.sha256(Website.text).hexdigest())
+    """Let the website's text take the place of tiny Shakespeare; return its address."""
+    monkeypatch.setattr(builtin, "SHAKESPEARE_URL", f"{website}/text")
+    monkeypatch.setattr(builtin, "SHAKESPEARE_BYTES", len(Website.text))
+    monkeypatch.setattr(builtin, "SHAKESPEARE_SHA256", hashlib.sha256(Website.text).hexdigest())
     return website
 
 
 def test_shakespeare_is_downloaded_once(tmp_path: Path, published: str) -> None:
+    """The first use stores the file and nothing else; the second use asks no website."""
     path = tmp_path / "shakespeare" / "tinyshakespeare.txt"
     for _ in range(2):
         assert corpora.find(["shakespeare"], tmp_path) == Corpus("shakespeare", (path,))
         assert path.read_bytes() == Website.text
-    assert Website.asked == ["/text"]
+    assert Website.requests == ["/text"]
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_damaged_download_is_made_again(tmp_path: Path, published: str) -> None:
+    """A file with other bytes is downloaded again."""
     path = put(tmp_path / "shakespeare" / "tinyshakespeare.txt", "To be, or n")
     corpora.find(["shakespeare"], tmp_path)
     assert path.read_bytes() == Website.text
 
 
 def test_shakespeare_goes_with_other_files(tmp_path: Path, published: str) -> None:
+    """The downloaded text can be trained on together with files of the user."""
     path = put(tmp_path / "a.txt")
     corpus = corpora.find([f"shakespeare,{path}"], tmp_path)
     assert corpus.name == "tinyshakespeare+1"
@@ -398,20 +456,21 @@ def test_shakespeare_goes_with_other_files(tmp_path: Path, published: str) -> No
 @pytest.mark.parametrize(
     ("page", "complaint"),
     [
-        ("/longer", "does not hold"),
-        ("/changed", "does not hold"),
-        ("/cut", "does not hold|cannot download"),
+        ("/longer", "is not the text that"),
+        ("/changed", "is not the text that"),
+        ("/cut", "is not the text that|cannot download"),
         ("/missing", "cannot download .*404"),
     ],
 )
-def test_wrong_content_is_refused_and_nothing_is_left(
+def test_a_wrong_download_is_refused_and_not_stored(
     tmp_path: Path,
     published: str,
     monkeypatch: pytest.MonkeyPatch,
     page: str,
     complaint: str,
 ) -> None:
-    monkeypatch.setattr(known, "SHAKESPEARE_URL", published + page)
+    """Another content, a cut one and none are errors of one line, and no file is stored."""
+    monkeypatch.setattr(builtin, "SHAKESPEARE_URL", published + page)
     by_hand = tmp_path / "shakespeare" / "tinyshakespeare.txt"
     with pytest.raises(UserError, match=complaint) as caught:
         corpora.find(["shakespeare"], tmp_path)
@@ -423,7 +482,8 @@ def test_wrong_content_is_refused_and_nothing_is_left(
 def test_offline_the_error_says_where_to_put_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(known, "SHAKESPEARE_URL", "http://127.0.0.1:9/text")  # nobody answers
+    """Without a connection, the error names the place for a file that was got in another way."""
+    monkeypatch.setattr(builtin, "SHAKESPEARE_URL", "http://127.0.0.1:9/text")  # nobody answers
     with pytest.raises(UserError, match=r"go online, or .* save it as .*tinyshakespeare\.txt"):
         corpora.find(["shakespeare"], tmp_path)
 
@@ -431,6 +491,8 @@ def test_offline_the_error_says_where_to_put_the_file(
 def test_a_full_disk_leaves_nothing(
     tmp_path: Path, published: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """If the disk is full, the download is an error and no file is left."""
+
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -442,4 +504,5 @@ def test_a_full_disk_leaves_nothing(
 
 @pytest.mark.network
 def test_the_published_text_is_the_one_that_is_expected(tmp_path: Path) -> None:
+    """The published text has the size and the SHA-256 that the code expects."""
     assert corpora.find(["shakespeare"], tmp_path).train[0].stat().st_size == 1_115_394

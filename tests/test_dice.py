@@ -1,4 +1,4 @@
-"""Dice: draws come as often as they should, and their probability is exact."""
+"""Dice: options are drawn as often as they should be, and the probability of draws is exact."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ WEATHER = {"rain": 1, "sun": 5, "snow": 2}
         (lambda dice: dice.happens(0.375), {True: Fraction(3, 8), False: Fraction(5, 8)}),
     ],
 )
-def test_options_come_as_often_as_their_probability_says(
+def test_options_are_drawn_with_their_probability(
     draw: Callable[[Dice], object], chances: dict[object, Fraction]
 ) -> None:
-    """Chi-squared over 4,000 draws; and each draw says the probability that it had."""
+    """Chi-squared over 4,000 draws is near its mean, and each draw has its exact probability."""
     rng, n, counted = random.Random(0), 4000, Counter[object]()
     for _ in range(n):
         dice = Dice(rng)
@@ -40,7 +40,7 @@ def test_options_come_as_often_as_their_probability_says(
 
 
 def test_probabilities_of_draws_multiply() -> None:
-    """Bits are those of the product, however small the product is."""
+    """The probability is the product over the draws, and bits are right even if a float is 0."""
     dice = Dice(random.Random(0))
     product = Fraction(1)
     for _ in range(500):
@@ -51,7 +51,7 @@ def test_probabilities_of_draws_multiply() -> None:
     assert dice.bits == pytest.approx(math.log2(product.denominator) - math.log2(product.numerator))
 
 
-def test_nothing_is_drawn_without_a_weight() -> None:
-    """Options that all weigh nothing are a mistake of the grammar."""
+def test_options_without_a_weight_are_refused() -> None:
+    """Options that all have weight 0 are a `ValueError`, as the grammar has a mistake."""
     with pytest.raises(ValueError, match="no option has a weight"):
         Dice(random.Random(0)).weigh({"rain": 0})

@@ -213,9 +213,9 @@ def test_a_run_from_before_separators_resumes_with_its_tokens(run: Run, tmp_path
 def test_auto_and_none_are_no_separators() -> None:
     """AUTO and NONE stand for no text between documents; other values are typed as flags are."""
     for rule in (None, AUTO, NONE):
-        assert corpora.separates(rule) is None
+        assert corpora.separator_text(rule) is None
         assert saving.separator_of({"config": {"separator": rule}}) is None
-    assert corpora.separates(r"\n--\n") == corpora.separates("\r\n--\r\n") == "\n--\n"
+    assert corpora.separator_text(r"\n--\n") == corpora.separator_text("\r\n--\r\n") == "\n--\n"
 
 
 def test_a_separator_that_does_not_occur_is_noted(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_a_file_that_two_paths_name_is_read_once_or_noted(
     os.link("a.txt", "b.txt")
     found = find("a.txt", "b.txt")
     assert len(found.train) == 2
-    assert found.notes == ("1 file b.txt, which is a.txt too, is read twice",)
+    assert found.notes == ("read twice: 1 file b.txt, which is the same file as a.txt",)
 
 
 def test_a_folder_comes_before_a_pattern(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,9 +364,9 @@ def test_a_name_that_no_run_can_have_is_refused(name: str, tmp_path: Path) -> No
 )  # fmt: skip
 def test_a_backslash_means_the_same_in_every_flag(typed: str, meant: str) -> None:
     r"""`\n`, `\t` and `\\` are a newline, a tab and a backslash; others stand for themselves."""
-    assert corpora.typed(typed) == meant
+    assert corpora.unescape(typed) == meant
     assert sample.read_prompt(sample.SampleConfig(prompt=typed)) == meant
-    assert corpora.separates(typed) == meant
+    assert corpora.separator_text(typed) == meant
 
 
 def test_a_flag_that_is_not_utf8_is_refused(run: Run, tmp_path: Path) -> None:
@@ -559,7 +559,7 @@ def test_a_file_to_evaluate_has_the_separator_of_the_run() -> None:
     r"""A file has the separator of the run, also `\n`; a corpus with a name has its own."""
     state: dict[str, Any] = {"data": ["x.txt"], "separator": r"\\n"}
     same = EvaluateConfig(file="x.txt")
-    assert corpora.separates(evaluate.separator_for(same, state)) == r"\n"
+    assert corpora.separator_text(evaluate.separator_for(same, state)) == r"\n"
     assert evaluate.separator_for(same, {"data": ["tales"], "separator": AUTO}) == "\n\n"
     assert evaluate.separator_for(same, None) == AUTO
     assert evaluate.separator_for(EvaluateConfig(file="tales"), state) is None

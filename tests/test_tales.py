@@ -1,4 +1,4 @@
-"""Tales and their grammar: probabilities are exact, reading undoes writing, faults are named."""
+"""Tales and their grammar: probabilities are exact, a parser recovers them, faults are named."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from minigen.errors import UserError
 
 @pytest.fixture(scope="module")
 def sample() -> list[tales.Tale]:
+    """Return 3,000 tales."""
     return list(itertools.islice(tales.documents(seed=11), 3000))
 
 
@@ -52,17 +53,19 @@ start:
 """)
 
 
-def enumerate_draws(
+def enumerate_derivations(
     rules: Mapping[str, object], remembered: list[str], start: str
 ) -> Iterator[tuple[str, Fraction]]:
-    """Every sequence of draws, with its text and probability; written apart from the engine."""
+    """Yield (text, probability) of each derivation; this code shares nothing with `Grammar`."""
 
-    def dress(mark: str, word: str) -> str:
+    def write(mark: str, word: str) -> str:
+        """Return the word as the slot `mark` writes it."""
         if mark[:2] in ("a ", "A "):
             word = ("an " if word[0] in "aeiouAEIOU" else "a ") + word
         return word[0].upper() + word[1:] if mark[0].isupper() else word
 
     def expand(template: str, memory: dict[str, str]) -> Iterator[tuple[str, Fraction]]:
+        """Yield the texts of a template."""
         found = re.search(r"\{((?:[aA] )?(\w+))\}", template)
         if not found:
             yield template, Fraction(1)
@@ -71,9 +74,10 @@ def enumerate_draws(
         words = [(memory[name], Fraction(1))] if name in memory else list(draw(name, memory))
         for word, p in words:
             for rest, q in expand(template[found.end() :], memory):
-                yield template[: found.start()] + dress(found[1], word) + rest, p * q
+                yield template[: found.start()] + write(found[1], word) + rest, p * q
 
     def draw(name: str, memory: dict[str, str]) -> Iterator[tuple[str, Fraction]]:
+        """Yield the texts of a rule."""
         rule = rules[name]
         options = rule.cases[memory[rule.key]] if isinstance(rule, By) else rule
         assert isinstance(options, tuple)
@@ -82,6 +86,7 @@ def enumerate_draws(
                 yield text, p / len(options)
 
     def cast(names: list[str], memory: dict[str, str]) -> Iterator[tuple[str, Fraction]]:
+        """Yield the texts, after drawing the remembered rules `names`."""
         if not names:
             yield from draw(start, memory)
             return
@@ -92,30 +97,51 @@ def enumerate_draws(
     return cast(remembered, {})
 
 
-def test_count_entropy_and_probabilities_equal_those_of_all_texts_written_out() -> None:
+def test_measures_agree_with_all_texts_of_a_grammar() -> None:
+    """The count, the entropy and the probabilities are those of all texts, written out singly."""
     grammar = Grammar(TOY, ["animal", "name"])
-    draws = list(enumerate_draws(TOY, ["animal", "name"], "start"))
-    p = dict(draws)
-    assert len(p) == len(draws)  # the toy is unambiguous
+    derivations = list(enumerate_derivations(TOY, ["animal", "name"], "start"))
+    p = dict(derivations)
+    assert len(p) == len(derivations)  # each text has one derivation
     assert sum(p.values()) == 1
     assert grammar.count() == len(p)
-    exact = -math.fsum(float(q) * math.log2(q) for q in p.values())
-    assert grammar.entropy() == pytest.approx(exact, abs=1e-12)
+    entropy = -math.fsum(float(q) * math.log2(q) for q in p.values())
+    assert grammar.entropy() == pytest.approx(entropy, abs=1e-12)
     for text, q in p.items():
-        assert Fraction(1, grammar.ways(text) or 0) == q
+        assert Fraction(1, grammar.inverse_probability(text) or 0) == q
     for k in range(300):
         dice = Dice(random.Random(f"{k}"))
         text, _ = grammar.draw(dice)
         assert p[text] == dice.probability
 
 
-def test_a_text_that_contradicts_itself_has_no_probability_but_can_be_read() -> None:
+def test_probabilities_of_derivations_add_up() -> None:
+    """An ambiguous text is as probable as its derivations together, so `entropy` is too high.
+
+    The draws have 1.5 bits: 1 of the first draw, and 1 of a second draw with probability 1/2. But
+    "cat" has the probability 1/4 + 1/2, so the entropy of the texts is only 0.81 bits.
+    """
+    table = parse_rules("pet: cat dog\nstart:\n  {pet}\n  cat")
+    grammar = Grammar(table, [])
+    p = dict.fromkeys(("cat", "dog"), Fraction(0))
+    for text, q in enumerate_derivations(table, [], "start"):
+        p[text] += q
+    assert p == {"cat": Fraction(3, 4), "dog": Fraction(1, 4)}
+    for text in p:
+        parses = Parser(grammar, text).parses("start")
+        assert sum(Fraction(1, parse.inverse_p) for parse in parses) == p[text]
+    assert grammar.entropy() == 1.5
+    assert -sum(q * math.log2(q) for q in p.values()) == pytest.approx(0.811, abs=1e-3)
+
+
+def test_a_text_that_contradicts_itself_has_a_parse_but_no_probability() -> None:
+    """A parse lists the different words of a remembered rule, though no derivation has them."""
     grammar = Grammar(TOY, ["animal", "name"])
     text = "An owl named Ole hooted, and Oda slept."
-    assert grammar.ways("An owl named Ole hooted, and Ole slept.") is not None
-    assert grammar.ways(text) is None
-    (reading,) = Parser(grammar, text).readings("start")
-    names = [(m.value, text[m.start : m.end]) for m in reading.mentions if m.name == "name"]
+    assert grammar.inverse_probability("An owl named Ole hooted, and Ole slept.") is not None
+    assert grammar.inverse_probability(text) is None
+    (parse,) = Parser(grammar, text).parses("start")
+    names = [(m.value, text[m.start : m.end]) for m in parse.mentions if m.name == "name"]
     assert names == [("Ole", "Ole"), ("Oda", "Oda")]
 
 
@@ -133,6 +159,7 @@ def test_a_text_that_contradicts_itself_has_no_probability_but_can_be_read() -> 
 def test_tables_that_would_make_probabilities_wrong_are_refused(
     table: str, remembered: list[str], complaint: str
 ) -> None:
+    """A `ValueError` names the fault of a table for which probabilities would be wrong."""
     with pytest.raises(ValueError, match=complaint):
         Grammar(parse_rules(table), remembered)
 
@@ -140,43 +167,50 @@ def test_tables_that_would_make_probabilities_wrong_are_refused(
 # ---- tales: exactness ----------------------------------------------------------------------------
 
 
-def test_a_tale_is_read_in_one_way_only_and_at_the_probability_it_was_written_with(
-    sample: list[tales.Tale],
-) -> None:
+def test_a_drawn_tale_is_valid_and_has_its_probability(sample: list[tales.Tale]) -> None:
+    """The checker finds the conditions and the probability with which a tale was drawn."""
     for one in sample[:2000]:
         verdict = tales.check(one.text)
         assert (verdict.valid, verdict.follows_prompt, verdict.complaints) == (True, True, [])
         assert verdict.conditions == one.conditions
         assert verdict.bits == pytest.approx(one.bits, abs=1e-9)
+
+
+def test_a_tale_has_one_derivation(sample: list[tales.Tale]) -> None:
+    """No tale is ambiguous, so its probability is that of its draws, and the entropy is exact."""
     for one in sample[2500:]:
-        parser = Parser(GRAMMAR, one.text)
-        assert sum(r.end == len(one.text) for r in parser.readings("tale")) == 1
+        parses = Parser(GRAMMAR, one.text).parses("tale")
+        assert sum(parse.end == len(one.text) for parse in parses) == 1
 
 
-def test_a_sentence_belongs_to_one_part_only(sample: list[tales.Tale]) -> None:
-    """So a faulty tale can be read sentence by sentence."""
+def test_a_sentence_belongs_to_one_part(sample: list[tales.Tale]) -> None:
+    """A sentence has one parse, as one part, so a faulty tale can be parsed by sentences."""
     for one in sample[:60]:
         body = one.text.partition("\n")[2]
         start = 0
         while start < len(body):
             parser = Parser(GRAMMAR, body)
-            (reading,) = [r for part in PARTS for r in parser.readings(part, start)]
-            start = reading.end + 1
+            (parse,) = [parse for part in PARTS for parse in parser.parses(part, start)]
+            start = parse.end + 1
 
 
 def test_entropy_is_the_mean_of_the_bits(sample: list[tales.Tale]) -> None:
+    """The mean of -log2 p over drawn tales is the entropy, but for the error of the sample."""
     bits = [one.bits for one in sample]
     error = statistics.stdev(bits) / math.sqrt(len(bits))
     assert abs(statistics.mean(bits) - tales.entropy()) < 4 * error
     assert error < 0.5
     assert 140 < tales.entropy() < 200
-    # Jensen: were all tales equally likely, their entropy would be log2(count).
+
+
+def test_entropy_is_below_that_of_equally_probable_tales() -> None:
+    """The entropy is less than log2 of the number of tales, as some are more probable (Jensen)."""
     assert tales.entropy() < math.log2(tales.count())
     assert tales.count() > 10**12
 
 
-def test_every_option_is_drawn_as_often_as_it_should_be(sample: list[tales.Tale]) -> None:
-    """Chi-squared on the header's fields and the opening's variants: draws are uniform."""
+def test_words_of_a_field_are_drawn_equally_often(sample: list[tales.Tale]) -> None:
+    """For each field of the first line, chi-squared over its words is not far from its mean."""
     for field, values in tales.FIELDS.items():
         n = Counter(one.conditions[field] for one in sample)
         expected = len(sample) / len(values)
@@ -188,12 +222,12 @@ def test_every_option_is_drawn_as_often_as_it_should_be(sample: list[tales.Tale]
 # ---- tales: the text -----------------------------------------------------------------------------
 
 
-def test_form_of_a_tale(sample: list[tales.Tale]) -> None:
-    """A header and one paragraph of 7 to 11 sentences in ASCII, 100 to 200 words."""
+def test_a_tale_is_a_first_line_and_a_paragraph(sample: list[tales.Tale]) -> None:
+    """The paragraph has 7 to 11 sentences; a tale has 100 to 200 words, in ASCII."""
     sizes = set()
     for one in sample:
-        header, body = one.text.split("\n")
-        assert re.findall(r"(\w+): \w+ (\w+)", header) == list(one.conditions.items())
+        first_line, body = one.text.split("\n")
+        assert re.findall(r"(\w+): \w+ (\w+)", first_line) == list(one.conditions.items())
         assert one.text.isascii() and one.text == one.text.strip() and "  " not in one.text
         assert body.count('"') % 2 == 0
         sizes.add(len(SENTENCE_END.findall(body)))
@@ -201,7 +235,8 @@ def test_form_of_a_tale(sample: list[tales.Tale]) -> None:
     assert sizes == {7, 8, 9, 10, 11}
 
 
-def test_a_and_an_and_capitals_are_right(sample: list[tales.Tale]) -> None:
+def test_articles_and_capitals_are_right(sample: list[tales.Tale]) -> None:
+    """ "an" stands before a vowel and "a" before a consonant; a sentence begins with a capital."""
     for one in sample:
         body = one.text.partition("\n")[2]
         for found in re.finditer(r"\b([Aa]n?) (\w)", body):
@@ -211,14 +246,14 @@ def test_a_and_an_and_capitals_are_right(sample: list[tales.Tale]) -> None:
 
 
 def test_vocabulary_is_rich_but_without_rare_words(sample: list[tales.Tale]) -> None:
-    """300 to 600 words; each word can be learnt, for 3,000 tales have it some 60 times."""
+    """There are 300 to 600 different words, and 3,000 tales have each of them about 60 times."""
     n = Counter(w for one in sample for w in re.findall(r"[a-z']+", one.text.lower()))
     assert 300 <= len(n) <= 600
     assert min(n.values()) > 60 - 4 * math.sqrt(60)
 
 
-def test_words_that_carry_a_condition_have_no_other_role() -> None:
-    """So "copy the hero" is "find the one word of that class"."""
+def test_a_word_of_the_first_line_has_one_role() -> None:
+    """A word that a field can have is in no other field, list or template."""
     roles = ["hero", "friend", "place", "object", "mood", "moral"]
     words: dict[str, str] = {}
     for role, rule in {**tales.FIELDS, **CAST}.items():
@@ -238,10 +273,11 @@ def test_words_that_carry_a_condition_have_no_other_role() -> None:
 def test_a_validation_tale_that_training_has_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """No tale is in both files, even if the validation stream draws tales of the training file."""
     real = tales.documents
 
     def clashing(seed: int, split: str = "train") -> Iterator[tales.Tale]:
-        """A validation stream that begins with the first five training tales."""
+        """Yield tales; the validation stream begins with the first five training tales."""
         if split == "val":
             yield from itertools.islice(real(seed, "train"), 5)
         yield from real(seed, split)
@@ -256,8 +292,9 @@ def test_a_validation_tale_that_training_has_is_left_out(
     assert not set(train) & set(val)
 
 
-def test_what_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="val_bytes is 10; give 2000 or more"):
+def test_files_that_cannot_be_written_are_an_error(tmp_path: Path) -> None:
+    """A size without room for a tale, and a folder that cannot be made, are `UserError`s."""
+    with pytest.raises(UserError, match="val_bytes is 10, too few for one of the tales; give"):
         tales.write(tmp_path, 5_000, 10)
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(UserError, match="cannot write tales to"):
@@ -266,20 +303,22 @@ def test_what_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> None:
 
 # ---- tales: planted faults -----------------------------------------------------------------------
 
-Fault = Callable[[str, random.Random], "tuple[str, str] | None"]  # faulty text, fitting complaint
+# A fault makes (faulty text, pattern of a fitting complaint) of a tale; None: not of this tale.
+Fault = Callable[[str, random.Random], "tuple[str, str] | None"]
 FAULTS: dict[str, Fault] = {}
 
 
 def fault(make: Fault) -> Fault:
+    """Add a fault to `FAULTS` by its name."""
     FAULTS[make.__name__] = make
     return make
 
 
-def swap(text: str, role: str, rng: random.Random, skip: int = 0) -> tuple[str, str, str] | None:
-    """One mention in the body of the word of that role becomes another word of the role."""
-    words = [word for word, its_role in WORD_ROLES.items() if its_role == role]
-    head, _, body = text.partition("\n")
-    places = [m for m in re.finditer(r"\w+", body) if m[0] in words][skip:]
+def swap(text: str, role: str, rng: random.Random) -> tuple[str, str, str] | None:
+    """Replace one word in the paragraph by another of its role; return (text, old, new)."""
+    words = [word for word, role_of_word in WORD_ROLES.items() if role_of_word == role]
+    first_line, _, body = text.partition("\n")
+    places = [m for m in re.finditer(r"\w+", body) if m[0] in words]
     if not places:
         return None
     place = rng.choice(places)
@@ -288,41 +327,49 @@ def swap(text: str, role: str, rng: random.Random, skip: int = 0) -> tuple[str, 
         [w for w in words if w != place[0] and (w[0] in vowels) == (place[0][0] in vowels)]
         or [w for w in words if w != place[0]]
     )
-    return f"{head}\n{body[: place.start()]}{new}{body[place.end() :]}", place[0], new
+    return f"{first_line}\n{body[: place.start()]}{new}{body[place.end() :]}", place[0], new
 
 
-def sentences(text: str) -> tuple[str, list[tuple[str, str]]]:
-    """The header, and the body's sentences with their parts."""
-    head, _, body = text.partition("\n")
-    told, start = [], 0
+def split(text: str) -> tuple[str, list[tuple[str, str]]]:
+    """Split a tale into its first line and its (part, sentence)s."""
+    first_line, _, body = text.partition("\n")
+    sentences, start = [], 0
     while start < len(body):
         parser = Parser(GRAMMAR, body)
-        part, end = next((p, r.end) for p in PARTS for r in parser.readings(p, start))
-        told.append((part, body[start:end]))
+        part, end = next((p, parse.end) for p in PARTS for parse in parser.parses(p, start))
+        sentences.append((part, body[start:end]))
         start = end + 1
-    return head, told
+    return first_line, sentences
 
 
-def join(head: str, told: list[tuple[str, str]]) -> str:
-    return head + "\n" + " ".join(sentence for _, sentence in told)
+def join(first_line: str, sentences: list[tuple[str, str]]) -> str:
+    """Return the tale of a first line and (part, sentence)s."""
+    return first_line + "\n" + " ".join(sentence for _, sentence in sentences)
 
 
 def field_swapper(role: str) -> Fault:
+    """Return the fault that the paragraph once has another word of a role."""
+
     def change(text: str, rng: random.Random) -> tuple[str, str] | None:
+        """Swap a word of the role."""
         swapped = swap(text, role, rng)
         if swapped is None:
             return None
         faulty, old, new = swapped
-        return faulty, rf"^{role} is (an? )?{old} in the header but (an? )?{new} in sentence \d+$"
+        new_place = rf"{new} in sentence \d+"
+        return faulty, rf"^{role} is (an? )?{old} in the first line but (an? )?{new_place}$"
 
     return change
 
 
-def header_changer(field: str) -> Fault:
+def first_line_changer(field: str) -> Fault:
+    """Return the fault that the first line has another value of a field."""
+
     def change(text: str, rng: random.Random) -> tuple[str, str]:
+        """Change the field."""
         old = tales.check(text).conditions[field]
         new = rng.choice([value for value in tales.FIELDS[field] if value != old])
-        complaint = rf"^{field} is (an? )?{new} in the header but (an? )?{old} in sentence \d+$"
+        complaint = rf"^{field} is (an? )?{new} in the first line but (an? )?{old} in sentence \d+$"
         return re.sub(rf"({field}: \w+) {old}", rf"\1 {new}", text, count=1), complaint
 
     return change
@@ -331,31 +378,35 @@ def header_changer(field: str) -> Fault:
 for _field in ("hero", "friend", "place", "object"):
     FAULTS[f"swap_{_field}"] = field_swapper(_field)
 for _field in tales.FIELDS:
-    FAULTS[f"header_{_field}"] = header_changer(_field)
+    FAULTS[f"first_line_{_field}"] = first_line_changer(_field)
 
 
 @fault
 def swap_pronoun(text: str, rng: random.Random) -> tuple[str, str] | None:
+    """Replace a pronoun or title by that of the other sex."""
     other = {"he": "she", "his": "her", "His": "Her", "Sir": "Lady"}
     other |= {new: old for old, new in other.items()}
     places = list(re.finditer(rf"\b({'|'.join(other)})\b", text))
     if not places:
         return None
-    place = rng.choice(places[1:])  # not the header's
+    place = rng.choice(places[1:])  # not that of the first line
     faulty = text[: place.start()] + other[place[0]] + text[place.end() :]
-    return faulty, r"the hero is a s?he in the header but a s?he in sentence \d+"
+    return faulty, r"the hero is a s?he in the first line but a s?he in sentence \d+"
 
 
 def part_replacer(part: str, field: str) -> Fault:
+    """Return the fault that a part is that of a tale with another mood or moral."""
+
     def change(text: str, rng: random.Random) -> tuple[str, str]:
-        """The part becomes that of a tale with the same cast, but another mood or moral."""
-        head, told = sentences(text)
-        memory = {m.name: m.value for m in next(Parser(GRAMMAR, text).readings("tale")).mentions}
+        """Draw the part again with another value of the field and the same hero."""
+        first_line, sentences = split(text)
+        memory = {m.name: m.value for m in next(Parser(GRAMMAR, text).parses("tale")).mentions}
         old = memory[field]
         new = rng.choice([value for value in tales.FIELDS[field] if value != old])
-        sentence = GRAMMAR.draw_rule(part, {**memory, field: new}, Dice(rng))
-        told = [(p, sentence if p == part else s) for p, s in told]
-        return join(head, told), rf"^{field} is {old} in the header but {new} in sentence \d+$"
+        other = GRAMMAR.draw_rule(part, {**memory, field: new}, Dice(rng))
+        faulty = [(p, other if p == part else sentence) for p, sentence in sentences]
+        complaint = rf"^{field} is {old} in the first line but {new} in sentence \d+$"
+        return join(first_line, faulty), complaint
 
     return change
 
@@ -366,30 +417,35 @@ FAULTS["swap_closing"] = part_replacer("closing", "moral")
 
 @fault
 def delete_sentence(text: str, rng: random.Random) -> tuple[str, str]:
-    head, told = sentences(text)
-    gone = rng.choice([part for part, _ in told if part not in DETOURS])
-    complaint = "ends without a moral" if gone == "closing" else f"the {gone} is missing"
-    return join(head, [(p, s) for p, s in told if p != gone]), complaint
+    """Leave out a sentence that each tale has."""
+    first_line, sentences = split(text)
+    missing = rng.choice([part for part, _ in sentences if part not in DETOURS])
+    complaint = "ends without a moral" if missing == "closing" else f"the {missing} is missing"
+    return join(first_line, [(p, s) for p, s in sentences if p != missing]), complaint
 
 
 @fault
 def duplicate_sentence(text: str, rng: random.Random) -> tuple[str, str]:
-    head, told = sentences(text)
-    i = rng.randrange(len(told))
-    complaint = f"sentence {i + 2} tells the {told[i][0]} a second time"
-    return join(head, told[: i + 1] + told[i:]), complaint
+    """Tell a sentence twice."""
+    first_line, sentences = split(text)
+    i = rng.randrange(len(sentences))
+    complaint = f"sentence {i + 2} tells the {sentences[i][0]} a second time"
+    return join(first_line, sentences[: i + 1] + sentences[i:]), complaint
 
 
 @fault
 def swap_sentences(text: str, rng: random.Random) -> tuple[str, str]:
-    head, told = sentences(text)
-    i = rng.randrange(len(told) - 1)
-    told[i], told[i + 1] = told[i + 1], told[i]
-    return join(head, told), f"sentence {i + 2} tells the {told[i + 1][0]} too late"
+    """Swap two neighbouring sentences."""
+    first_line, sentences = split(text)
+    i = rng.randrange(len(sentences) - 1)
+    sentences[i], sentences[i + 1] = sentences[i + 1], sentences[i]
+    complaint = f"sentence {i + 2} tells the {sentences[i + 1][0]} too late"
+    return join(first_line, sentences), complaint
 
 
 @fault
 def truncate(text: str, rng: random.Random) -> tuple[str, str]:
+    """Cut the tale off within the paragraph."""
     start = text.index("\n") + 2
     faulty = text[: rng.randrange(start, len(text) - 2)]
     return faulty, r"breaks off in sentence \d+|ends without a moral|does not show its moral"
@@ -397,62 +453,70 @@ def truncate(text: str, rng: random.Random) -> tuple[str, str]:
 
 @fault
 def small_letter(text: str, rng: random.Random) -> tuple[str, str]:
-    head, told = sentences(text)
-    i = rng.randrange(len(told))
-    part, sentence = told[i]
+    """Begin a sentence with a small letter."""
+    first_line, sentences = split(text)
+    i = rng.randrange(len(sentences))
+    part, sentence = sentences[i]
     at = 1 if sentence[0] == '"' else 0
-    told[i] = (part, sentence[:at] + sentence[at].lower() + sentence[at + 1 :])
-    return join(head, told), f"sentence {i + 1} begins with a small letter"
+    sentences[i] = (part, sentence[:at] + sentence[at].lower() + sentence[at + 1 :])
+    return join(first_line, sentences), f"sentence {i + 1} begins with a small letter"
 
 
 @fault
 def wrong_article(text: str, rng: random.Random) -> tuple[str, str]:
-    head, _, body = text.partition("\n")
+    """Write "a" for "an", or "an" for "a"."""
+    first_line, _, body = text.partition("\n")
     place = rng.choice(list(re.finditer(r"\b([Aa])(n?)( \w+)", body)))
     wrong = place[1] + ("" if place[2] else "n") + place[3]
-    faulty = f"{head}\n{body[: place.start()]}{wrong}{body[place.end() :]}"
+    faulty = f"{first_line}\n{body[: place.start()]}{wrong}{body[place.end() :]}"
     return faulty, rf'^"{wrong}" in sentence \d+ should be "{place[0].lower()}"$'
 
 
 @fault
-def no_header(text: str, rng: random.Random) -> tuple[str, str]:
-    return text.partition("\n")[2], "^no header"
+def no_first_line(text: str, rng: random.Random) -> tuple[str, str]:
+    """Leave out the first line."""
+    return text.partition("\n")[2], "^no first line"
 
 
 @fault
 def field_missing(text: str, rng: random.Random) -> tuple[str, str]:
-    header, _, body = text.partition("\n")
-    fields = header.split(", ")
-    gone = fields.pop(rng.randrange(1, len(fields)))
-    return ", ".join(fields) + "\n" + body, f"^the header has no {gone.partition(':')[0]}$"
+    """Leave out a field of the first line."""
+    first_line, _, body = text.partition("\n")
+    fields = first_line.split(", ")
+    missing = fields.pop(rng.randrange(1, len(fields)))
+    return ", ".join(fields) + "\n" + body, f"^the first line has no {missing.partition(':')[0]}$"
 
 
 @fault
 def fields_swapped(text: str, rng: random.Random) -> tuple[str, str]:
-    header, _, body = text.partition("\n")
-    fields = header.split(", ")
+    """Swap two neighbouring fields of the first line."""
+    first_line, _, body = text.partition("\n")
+    fields = first_line.split(", ")
     i = rng.randrange(1, len(fields) - 1)
     fields[i], fields[i + 1] = fields[i + 1], fields[i]
-    return ", ".join(fields) + "\n" + body, "^the header is not of the form"
+    return ", ".join(fields) + "\n" + body, "^the first line is not of the form"
 
 
 @fault
 def unknown_value(text: str, rng: random.Random) -> tuple[str, str]:
+    """Give a field a value that it cannot have."""
     field = rng.choice(list(tales.FIELDS))
     return re.sub(rf"\b({field}: \w+) \w+", r"\1 zebra", text, count=1), f"^{field}: zebra in the"
 
 
 @fault
 def foreign_word(text: str, rng: random.Random) -> tuple[str, str]:
-    head, _, body = text.partition("\n")
+    """Replace a word by one that no tale has."""
+    first_line, _, body = text.partition("\n")
     place = rng.choice(list(re.finditer(r" \w+", body)))
-    faulty = f"{head}\n{body[: place.start()]} zyx{body[place.end() :]}"
+    faulty = f"{first_line}\n{body[: place.start()]} zyx{body[place.end() :]}"
     near = r"not a sentence of this grammar, from: \"\W*(\w+\W+)?zyx"
     return faulty, rf"{near}|begins with a small letter: \W*zyx|\"an? zyx\" in sentence"
 
 
 @fault
 def two_spaces(text: str, rng: random.Random) -> tuple[str, str]:
+    """Write two spaces between two sentences."""
     place = rng.choice(list(re.finditer(r"(?<=[.!?]) (?=[A-Z])", text)))
     faulty = text[: place.start()] + " " + text[place.start() :]
     return faulty, r"is not a sentence of this grammar"
@@ -460,15 +524,16 @@ def two_spaces(text: str, rng: random.Random) -> tuple[str, str]:
 
 @fault
 def new_line(text: str, rng: random.Random) -> tuple[str, str]:
+    """Begin a new line after a sentence."""
     place = rng.choice(list(re.finditer(r"(?<=[.!?]) (?=[A-Z])", text)))
     return text[: place.start()] + "\n" + text[place.end() :], r"is not a sentence of this grammar"
 
 
 @pytest.mark.parametrize("kind", list(FAULTS))
-def test_planted_faults_are_found_and_named(kind: str, sample: list[tales.Tale]) -> None:
-    """Each with a complaint that fits; none passes as valid."""
+def test_a_planted_fault_is_found_and_named(kind: str, sample: list[tales.Tale]) -> None:
+    """No faulty tale is valid, and one of its complaints fits the fault."""
     rng = random.Random(kind)
-    tried = 0
+    n_planted = 0
     for one in sample:
         planted = FAULTS[kind](one.text, rng)
         if planted is None or planted[0] == one.text:
@@ -476,48 +541,57 @@ def test_planted_faults_are_found_and_named(kind: str, sample: list[tales.Tale])
         faulty, complaint = planted
         verdict = tales.check(faulty)
         assert not verdict.valid and verdict.bits is None
-        assert any(re.search(complaint, said) for said in verdict.complaints), verdict.complaints
-        tried += 1
-        if tried == 50:
+        assert any(re.search(complaint, c) for c in verdict.complaints), verdict.complaints
+        n_planted += 1
+        if n_planted == 50:
             break
-    assert tried == 50
+    assert n_planted == 50
 
 
-@pytest.mark.parametrize("kind", list(FAULTS))
-def test_obeying_is_judged_apart_from_validity(kind: str, sample: list[tales.Tale]) -> None:
-    """A tale with a wrong pronoun still obeys its header; one with a wrong hero does not."""
-    disobeying = {f"swap_{f}" for f in ("hero", "friend", "place", "object", "ending", "closing")}
-    disobeying |= {f"header_{field}" for field in tales.FIELDS}
-    disobeying |= {"no_header", "field_missing", "unknown_value"}
-    obeying = {"swap_pronoun"}
-    obeying |= {"duplicate_sentence", "swap_sentences"}
-    if kind not in disobeying | obeying:
-        return
+AGAINST_THE_PROMPT = [
+    *(f"swap_{field}" for field in ("hero", "friend", "place", "object", "ending", "closing")),
+    *(f"first_line_{field}" for field in tales.FIELDS),
+    "no_first_line",
+    "field_missing",
+    "unknown_value",
+]
+OF_THE_FORMAT = ["swap_pronoun", "duplicate_sentence", "swap_sentences"]
+
+
+@pytest.mark.parametrize("kind", [*AGAINST_THE_PROMPT, *OF_THE_FORMAT])
+def test_a_faulty_tale_may_follow_its_prompt(kind: str, sample: list[tales.Tale]) -> None:
+    """A tale with a wrong pronoun follows its prompt, and one with a wrong hero does not."""
     rng = random.Random(kind)
     for one in sample[:15]:
         planted = FAULTS[kind](one.text, rng)
         if planted is not None and planted[0] != one.text:
-            assert tales.check(planted[0]).follows_prompt == (kind in obeying), planted
+            assert tales.check(planted[0]).follows_prompt == (kind in OF_THE_FORMAT), planted
 
 
-def test_a_tale_without_its_ending_or_closing_does_not_show_its_mood_or_moral(
-    sample: list[tales.Tale],
+@pytest.mark.parametrize(("part", "field"), [("ending", "mood"), ("closing", "moral")])
+def test_a_tale_without_its_end_does_not_follow_its_prompt(
+    part: str, field: str, sample: list[tales.Tale]
 ) -> None:
-    for part, field in {"ending": "mood", "closing": "moral"}.items():
-        head, told = sentences(sample[0].text)
-        verdict = tales.check(join(head, [(p, s) for p, s in told if p != part]))
-        assert not verdict.follows_prompt
-        assert f"the tale does not show its {field}" in verdict.complaints
+    """Only the ending shows the mood of a tale, and only the closing its moral."""
+    first_line, sentences = split(sample[0].text)
+    verdict = tales.check(join(first_line, [(p, s) for p, s in sentences if p != part]))
+    assert not verdict.follows_prompt
+    assert f"the tale does not show its {field}" in verdict.complaints
 
 
-def test_any_text_at_all_gets_a_verdict() -> None:
-    for text in ("", "\n", "hero:", "hero: fox\n", "\n\n\n", "x" * 5000, '"' * 99, "é \x00 \ud800"):
-        verdict = tales.check(text)
-        assert not verdict.valid and not verdict.follows_prompt and verdict.complaints
+@pytest.mark.parametrize(
+    "text",
+    ["", "\n", "hero:", "hero: fox\n", "\n\n\n", "x" * 5000, '"' * 99, "\xe9 \x00 \ud800"],
+    ids=lambda text: ascii(text[:12]),
+)
+def test_any_text_gets_a_verdict(text: str) -> None:
+    """A text that is no tale at all is not valid, and a complaint says why."""
+    verdict = tales.check(text)
+    assert not verdict.valid and not verdict.follows_prompt and verdict.complaints
 
 
-def test_verdicts_on_spoilt_tales_are_whole(sample: list[tales.Tale]) -> None:
-    """Whatever happens to a tale: valid, without complaints and with bits, or none of the three."""
+def test_a_text_is_valid_exactly_if_it_has_no_complaints(sample: list[tales.Tale]) -> None:
+    """A spoilt tale is valid, without complaints and with bits, or none of the three."""
     rng = random.Random(1)
     n_valid = 0
     for one, other in zip(sample[:300], sample[300:600], strict=True):

@@ -1,4 +1,4 @@
-"""Tasks: what a text is, what can be asked for, and the promises that all three corpora keep."""
+"""Tasks: detect a document, ask for one, judge one; and what holds for all three corpora."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from digests import digests
 
 from minigen import corpora
 from minigen.corpora import command, pictures, tales, task, tunes
+from minigen.corpora.task import Task
 from minigen.errors import UserError
 
 TEXTS = {
@@ -34,60 +35,78 @@ def test_each_corpus_that_a_grammar_writes_has_a_task() -> None:
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_a_text_is_known_by_its_beginning(name: str) -> None:
-    """A document is detected as one of its task, and no other text is."""
-    found = task.detect(TEXTS[name])
-    assert found is task.get(name)
-    assert found.check(TEXTS[name]).valid
+def test_a_document_is_detected_by_its_beginning(name: str) -> None:
+    """A document is detected as one of its task, and a text with another beginning is not."""
+    detected = task.detect(TEXTS[name])
+    assert detected is task.get(name)
+    assert detected.check(TEXTS[name]).valid
     assert task.detect(f" {TEXTS[name]}") is None and task.detect("") is None
 
 
-def test_a_prompt_that_begins_as_documents_do_is_taken_to_the_letter() -> None:
-    """Words are turned into a first line only where the text is none yet, and a task is known."""
-    tasks, rng = [task.get(name) for name in task.BEGINNINGS], random.Random(0)
-    for raw in ("", "picture: a big", "picture: any words\n......", "tune: a loud one", "hero: x"):
-        for some in (tasks, tasks[:1], tasks[1:2], []):
-            assert task.prompt(some, raw, rng) == raw
-    assert task.prompt([], "a loud one", rng) == "a loud one"
+TASKS = [task.get(name) for name in task.BEGINNINGS]
+
+
+@pytest.mark.parametrize("tasks", [TASKS, TASKS[:1], TASKS[1:2], []], ids=len)
+@pytest.mark.parametrize(
+    "text", ["", "picture: a big", "picture: any words\n......", "tune: a loud one", "hero: x"]
+)
+def test_a_text_that_begins_like_a_document_is_the_prompt(text: str, tasks: list[Task]) -> None:
+    """Only other words are made into a first line."""
+    assert task.prompt(tasks, text, random.Random(0)) == text
+
+
+def test_without_tasks_any_text_is_the_prompt() -> None:
+    """A model of other texts gets the words as they are."""
+    assert task.prompt([], "a loud one", random.Random(0)) == "a loud one"
+
+
+def test_words_that_no_task_has_are_refused() -> None:
+    """The error says for each task which word its first lines lack."""
     with pytest.raises(UserError, match=r"the caption says \"loud\".*; or no tune is asked"):
-        task.prompt(tasks[:2], "a loud one", rng)
+        task.prompt(TASKS[:2], "a loud one", random.Random(0))
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_a_condition_holds_for_what_is_made_from_it(name: str) -> None:
+def test_a_first_line_states_the_condition_it_was_made_for(name: str) -> None:
     """Each value of each field can be asked for, and the check reads it from the first line."""
-    one, rng = task.get(name), random.Random(0)
-    for field, options in one.FIELDS.items():
-        for option in options:
-            line = one.condition({field: option.upper()}, rng)
-            assert task.detect(line) is one and task.first_lines(f"{line}more\nmore") == line
-            assert one.check(line).conditions[field] == option
-    with pytest.raises(UserError, match=f"a {one.NOUN} has no 'hat'; it has "):
-        one.condition({"hat": "red"}, rng)
-    field = next(iter(one.FIELDS))
-    with pytest.raises(UserError, match=f"{field} is 'zebra'; give one of "):
-        one.condition({field: "zebra"}, rng)
+    each, rng = task.get(name), random.Random(0)
+    for field, words in each.FIELDS.items():
+        for word in words:
+            line = each.condition({field: word.upper()}, rng)
+            assert task.detect(line) is each and task.first_lines(f"{line}more\nmore") == line
+            assert each.check(line).conditions[field] == word
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_each_ending_of_a_task_is_a_file(name: str, tmp_path: Path) -> None:
-    """A document can be saved in each way that its task names."""
-    one = task.get(name)
-    for ending in one.ENDINGS:
-        one.save([TEXTS[name]], tmp_path / f"x{ending}")
+def test_conditions_that_no_first_line_states_are_refused(name: str) -> None:
+    """The error about an unknown field or value lists the known ones."""
+    each, rng = task.get(name), random.Random(0)
+    with pytest.raises(UserError, match=f"a {each.NOUN} has no 'hat'; it has "):
+        each.condition({"hat": "red"}, rng)
+    field = next(iter(each.FIELDS))
+    with pytest.raises(UserError, match=f"{field} is 'zebra'; give one of "):
+        each.condition({field: "zebra"}, rng)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_document_can_be_saved_with_each_ending_of_its_task(name: str, tmp_path: Path) -> None:
+    """Each ending in `ENDINGS` gives a file; a folder that does not exist is an error."""
+    each = task.get(name)
+    for ending in each.ENDINGS:
+        each.save([TEXTS[name]], tmp_path / f"x{ending}")
         assert (tmp_path / f"x{ending}").stat().st_size > 100
     with pytest.raises(UserError, match=r"cannot write .*no/x"):
-        one.save([TEXTS[name]], tmp_path / "no" / f"x{one.ENDINGS[0]}")
+        each.save([TEXTS[name]], tmp_path / "no" / f"x{each.ENDINGS[0]}")
 
 
-# ---- what all three corpora promise --------------------------------------------------------------
+# ---- theorems of all three corpora ---------------------------------------------------------------
 
 MODULES = {"tales": tales, "pictures": pictures, "tunes": tunes}
-Stream = Callable[..., Any]  # of seed and split: documents with their text and bits, without end
 
 
-def stream(name: str) -> Stream:
-    return task.get(name).documents
+def stream(name: str, seed: int, n: int, split: str = "train") -> list[str]:
+    """Return the first `n` documents of a corpus."""
+    return [one.text for one in itertools.islice(task.get(name).documents(seed, split), n)]
 
 
 @pytest.mark.parametrize(
@@ -104,10 +123,10 @@ def stream(name: str) -> Stream:
 def test_the_same_seed_gives_the_same_bytes_on_every_python(
     name: str, splits: list[str], n: int, version: int, digest: str
 ) -> None:
-    """A change of the text needs a new VERSION."""
-    texts = [one.text for split in splits for one in itertools.islice(stream(name)(0, split), n)]
-    found = hashlib.sha256("\n\n".join(texts).encode("ascii")).hexdigest()
-    assert (MODULES[name].VERSION, found) == (version, digest)
+    """The first documents of seed 0 have this SHA-256; another text needs another VERSION."""
+    texts = [text for split in splits for text in stream(name, 0, n, split)]
+    sha256 = hashlib.sha256("\n\n".join(texts).encode("ascii")).hexdigest()
+    assert (MODULES[name].VERSION, sha256) == (version, digest)
 
 
 @pytest.mark.parametrize(
@@ -121,109 +140,158 @@ def test_the_same_seed_gives_the_same_bytes_on_every_python(
 def test_the_kth_document_depends_on_seed_split_and_k_alone(
     name: str, kth: Callable[[], Any]
 ) -> None:
-    """Nothing that was drawn before, and no other stream, changes a document."""
-
-    def first(seed: int, split: str = "train") -> list[str]:
-        return [one.text for one in itertools.islice(stream(name)(seed, split), 20)]
-
-    assert first(3) == first(3)
-    assert first(3)[7] == kth().text
-    assert len({*first(3), *first(4), *first(3, "val")}) == 60
+    """The documents before it do not change a document; another seed or split does."""
+    texts = stream(name, 3, 20)
+    assert texts == stream(name, 3, 20)
+    assert texts[7] == kth().text
+    assert len({*texts, *stream(name, 4, 20), *stream(name, 3, 20, "val")}) == 60
 
 
-@pytest.mark.parametrize(
-    ("name", "sizes", "longest"),  # in bytes: of each split's file, and of a document
-    [
-        ("tales", {"train": 100_000, "val": 30_000}, 2000),
-        ("tunes", {"train": 60_000, "val": 20_000, "held_out": 10_000}, 450),
-        ("pictures", {"train": 20_000, "val": 10_000, "held_out": 5_000}, 300),
-    ],
-)
-def test_files_hold_what_the_facts_say(
-    name: str, sizes: dict[str, int], longest: int, tmp_path: Path
-) -> None:
-    """And validation has no document of training."""
-    folder, module = tmp_path / "new" / "folder", MODULES[name]
-    facts = module.write(folder, *sizes.values(), seed=5)
-    files = sorted([*(f"{split}.txt" for split in sizes), "facts.json"])
-    assert sorted(path.name for path in folder.iterdir()) == files
-    assert json.loads((folder / "facts.json").read_text(encoding="utf-8")) == facts
+SIZES = {  # in bytes, of the file of each split
+    "tales": {"train": 100_000, "val": 30_000},
+    "tunes": {"train": 60_000, "val": 20_000, "held_out": 10_000},
+    "pictures": {"train": 20_000, "val": 10_000, "held_out": 5_000},
+}
+LONGEST = {"tales": 2000, "tunes": 450, "pictures": 300}  # no document has more bytes
+
+
+class Written(NamedTuple):
+    """The files of a corpus."""
+
+    name: str
+    folder: Path
+    facts: dict[str, Any]
+
+    def texts(self, split: str) -> list[str]:
+        """Return the documents of a file."""
+        text = (self.folder / f"{split}.txt").read_text(encoding="ascii")
+        return text.removesuffix("\n").split("\n\n")
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """Write a small corpus into a folder that does not exist yet."""
+    folder = tmp_path_factory.mktemp(request.param) / "new" / "folder"
+    facts = MODULES[request.param].write(folder, *SIZES[request.param].values(), seed=5)
+    return Written(request.param, folder, facts)
+
+
+def test_a_corpus_is_a_file_for_each_split_and_its_facts(written: Written) -> None:
+    """`write` makes no other file, and returns the content of facts.json."""
+    files = sorted([*(f"{split}.txt" for split in SIZES[written.name]), "facts.json"])
+    assert sorted(path.name for path in written.folder.iterdir()) == files
+    facts = json.loads((written.folder / "facts.json").read_text(encoding="utf-8"))
+    assert facts == written.facts
+
+
+def test_a_file_is_filled_to_its_size(written: Written) -> None:
+    """A file has at most the bytes that were asked for, and no room for one more document."""
+    for split, limit in SIZES[written.name].items():
+        size = (written.folder / f"{split}.txt").stat().st_size
+        assert limit - LONGEST[written.name] < size <= limit
+
+
+def test_facts_have_the_size_and_the_hash_of_each_file(written: Written) -> None:
+    """The facts of a split are its SHA-256, its bytes, and the number of its documents."""
+    for split, facts in written.facts["splits"].items():
+        data, texts = (written.folder / f"{split}.txt").read_bytes(), written.texts(split)
+        assert facts["sha256"] == hashlib.sha256(data).hexdigest()
+        assert facts["bytes"] == len(data)
+        assert facts[written.name] == len(texts)
+        assert facts["text_bytes"] == sum(map(len, texts))
+
+
+def test_facts_have_the_entropy_of_the_text(written: Written) -> None:
+    """The bits of a split are the sum of -log2 p over its documents, by the checker."""
+    module = MODULES[written.name]
+    for split, facts in written.facts["splits"].items():
+        bits = sum(module.check(text).bits or math.nan for text in written.texts(split))
+        assert facts["bits"] == pytest.approx(bits, abs=0.001)
+        assert facts["bits_per_byte"] == pytest.approx(bits / facts["text_bytes"], abs=1e-6)
     if entropy := getattr(module, "entropy", None):
-        assert facts[f"entropy_bits_per_{module.NOUN}"] == pytest.approx(entropy(), abs=1e-5)
-    texts: dict[str, list[str]] = {}
-    for split, limit in sizes.items():
-        data = (folder / f"{split}.txt").read_bytes()
-        said = facts["splits"][split]
-        texts[split] = data.decode("ascii").removesuffix("\n").split("\n\n")
-        bits = sum(module.check(text).bits or math.nan for text in texts[split])
-        assert limit - longest < len(data) <= limit
-        assert said["sha256"] == hashlib.sha256(data).hexdigest()
-        assert said["bytes"] == len(data)
-        assert said[name] == len(texts[split])
-        assert said["text_bytes"] == sum(map(len, texts[split]))
-        assert said["bits"] == pytest.approx(bits, abs=0.001)
-        assert said["bits_per_byte"] == pytest.approx(bits / said["text_bytes"], abs=1e-6)
-    assert not set(texts["train"]) & set(texts["val"])
-    before = digests(folder, "train.txt")
-    module.write(folder, *sizes.values(), seed=5)
-    assert digests(folder, "train.txt") == before
+        mean_bits = written.facts[f"entropy_bits_per_{module.NOUN}"]
+        assert mean_bits == pytest.approx(entropy(), abs=1e-5)
+
+
+def test_no_document_is_in_training_and_validation(written: Written) -> None:
+    """A model cannot know a validation document by heart."""
+    assert not set(written.texts("train")) & set(written.texts("val"))
+
+
+def test_files_written_again_are_the_same(written: Written, tmp_path: Path) -> None:
+    """Equal sizes and seeds give equal bytes."""
+    MODULES[written.name].write(tmp_path, *SIZES[written.name].values(), seed=5)
+    assert digests(tmp_path) == digests(written.folder)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_documents_that_the_command_prints_are_valid(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The printed documents of a seed, given to --check, are all valid."""
+    command.main([name, "--seed", "9", "--count", "4"])
+    printed = capsys.readouterr().out
+    assert printed.rstrip("\n").split("\n\n") == stream(name, 9, 4)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(printed.encode())))
+    command.main([name, "--check", "-"])
+    summary = f"4 {name}, 4 well-formed, 4 follow their prompt, 4 valid\n"
+    assert capsys.readouterr().out == summary
 
 
 @pytest.mark.parametrize(
     ("name", "spoil", "complaint", "n_well_formed"),
     [
-        ("tales", (r"hero: (\w+) ", r"hero: \1 x"), r"hero: x\w+ in the header is none of Fox",
-         3),
+        ("tales", (r"hero: (\w+) ", r"hero: \1 x"),
+         r"hero: x\w+ in the first line is none of Fox", 3),
         ("tunes", (r"K:(\w+)", "K:Eb"), "the key is Eb, not ", 4),
         ("pictures", ("picture: ", "picture: one "),
          'the caption says "one", a word that no caption has\n', 3),
     ],
 )  # fmt: skip
-def test_what_the_command_prints_it_also_accepts(
+def test_the_command_names_a_spoilt_document(
     name: str,
     spoil: tuple[str, str],
     complaint: str,
     n_well_formed: int,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Documents that it printed are valid, and a spoilt one among them is named."""
-    command.main([name, "--seed", "9", "--count", "4"])
-    printed = capsys.readouterr().out
-    written = [one.text for one in itertools.islice(stream(name)(9), 4)]
-    assert printed.rstrip("\n").split("\n\n") == written
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(printed.encode())))
-    command.main([name, "--check", "-"])
-    all_right = f"4 {name}, 4 well-formed, 4 obey their first line, 4 valid\n"
-    assert capsys.readouterr().out == all_right
-    faulty = re.sub(*spoil, printed, count=1).replace("\n", "\r\n")
+    """--check names the spoilt one of four documents, also with the line ends of Windows."""
+    text = "\n\n".join(stream(name, 9, 4)) + "\n"
+    faulty = re.sub(*spoil, text, count=1).replace("\n", "\r\n")
     (tmp_path / "faulty.txt").write_bytes(faulty.encode())
     command.main([name, "--check", str(tmp_path / "faulty.txt")])
-    checks = capsys.readouterr().out
-    assert re.match(f"{MODULES[name].NOUN} 1: {complaint}", checks)
-    counts = f"4 {name}, {n_well_formed} well-formed, 3 obey their first line, 3 valid\n"
-    assert checks.endswith(counts)
+    output = capsys.readouterr().out
+    assert re.match(f"{MODULES[name].NOUN} 1: {complaint}", output)
+    summary = f"4 {name}, {n_well_formed} well-formed, 3 follow their prompt, 3 valid\n"
+    assert output.endswith(summary)
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_the_command_fills_a_folder_or_draws_one_file(
+def test_a_folder_gets_the_documents_in_each_format(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A folder holds the documents in each way that there is, and they are printed too."""
-    one = task.get(name)
+    """--save FOLDER writes a file for each ending, and the documents are printed, too."""
+    each = task.get(name)
     command.main([name, "--count", "1", "--save", str(tmp_path / "new" / "folder")])
-    first = next(one.documents(0)).text
-    assert capsys.readouterr().out == first + "\n"
+    assert [capsys.readouterr().out] == [text + "\n" for text in stream(name, 0, 1)]
     saved = {path.name for path in (tmp_path / "new" / "folder").iterdir()}
-    assert saved == {f"{one.NOUN}{ending}" for ending in one.ENDINGS}
+    assert saved == {f"{each.NOUN}{ending}" for ending in each.ENDINGS}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_file_gets_the_documents_and_nothing_is_printed(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--save FILE writes the format that the ending of the file names."""
     command.main([name, "--count", "1", "--save", str(tmp_path / "x.txt")])
     assert capsys.readouterr().out == ""
-    assert (tmp_path / "x.txt").read_text(encoding="utf-8") == first + "\n"
+    (text,) = stream(name, 0, 1)
+    assert (tmp_path / "x.txt").read_text(encoding="utf-8") == text + "\n"
 
 
-def test_the_command_saves_the_well_formed_documents_of_a_file(tmp_path: Path) -> None:
-    """The others are only named."""
+def test_only_well_formed_documents_of_a_checked_file_are_saved(tmp_path: Path) -> None:
+    """--check with --save leaves out the document whose format is wrong."""
     (tmp_path / "two.txt").write_text(f"{TEXTS['pictures']}\n\npicture: none\n", encoding="ascii")
     flags = ["--check", str(tmp_path / "two.txt"), "--save", str(tmp_path / "x.txt")]
     command.main(["pictures", *flags])
@@ -241,7 +309,7 @@ def test_the_command_saves_the_well_formed_documents_of_a_file(tmp_path: Path) -
     ],
 )  # fmt: skip
 def test_a_wrong_command_is_refused_in_one_line(flags: list[str], complaint: str) -> None:
-    """Each mistake is told in one line that says how to mend it."""
+    """The error about a wrong flag is one line, which says how to mend it."""
     with pytest.raises(UserError, match=complaint) as caught:
         command.main(flags)
     assert "\n" not in str(caught.value)
@@ -249,8 +317,7 @@ def test_a_wrong_command_is_refused_in_one_line(flags: list[str], complaint: str
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_each_split_can_be_printed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """--split prints the documents of each file of a corpus."""
-    one = task.get(name)
-    for split in one.SPLITS:
+    """--split prints the documents of each split of a corpus."""
+    for split in task.get(name).SPLITS:
         command.main([name, "--count", "1", "--split", split])
-        assert capsys.readouterr().out == next(one.documents(0, split)).text + "\n"
+        assert [capsys.readouterr().out] == [text + "\n" for text in stream(name, 0, 1, split)]

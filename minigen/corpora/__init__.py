@@ -1,15 +1,19 @@
-"""Corpora, the texts to learn from: the user's own files, or one that minigen knows by name.
+"""Corpora, the texts to learn from: files of the user, or a built-in corpus, which has a name.
 
-tales         stories written by a grammar, so that the best possible loss is known
-pictures      scenes on a small grid, with captions and a checker; the best loss is known, too
-tunes         melodies with chords in ABC notation, and a checker; the best loss is known, too
+tales         stories that a grammar writes
+pictures      scenes on a small grid, with captions; a grammar writes them, too
+tunes         melodies with chords in ABC notation; a grammar writes them, too
 shakespeare   "tiny Shakespeare", 1.1 MB of plays, downloaded once
+
+A corpus that a grammar writes is *synthetic*: the entropy of its text is known (`Corpus.floor`),
+and each of its documents begins with a first line, which states conditions. `minigen.corpora.task`
+defines these words; its tasks ask a model for a document and judge the answer.
 """
 
+from minigen.corpora.builtin import NAMES
 from minigen.corpora.corpus import Corpus
-from minigen.corpora.find import find, given_in
-from minigen.corpora.known import NAMES
-from minigen.corpora.separator import AUTO, NONE, separates, typed
+from minigen.corpora.find import find, relocate
+from minigen.corpora.separator import AUTO, NONE, separator_text, unescape
 from minigen.corpora.splits import BETWEEN
 from minigen.corpora.task import SYNTHETIC, synthetic
 
@@ -21,8 +25,8 @@ __all__ = [
     "SYNTHETIC",
     "Corpus",
     "find",
-    "given_in",
-    "separates",
+    "relocate",
+    "separator_text",
     "synthetic",
-    "typed",
+    "unescape",
 ]

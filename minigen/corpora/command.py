@@ -1,11 +1,11 @@
-"""The command that prints, checks or saves documents of a corpus that a grammar writes.
+"""Print, check or save documents of a synthetic corpus: `python -m minigen corpus`.
 
-    python -m minigen corpus tales --count 3                # read some tales
+    python -m minigen corpus tales --count 3                # print three tales
     python -m minigen corpus tunes --check FILE             # check tunes between blank lines
     python -m minigen corpus tunes --save FOLDER            # hear and see them: .abc, .wav, .png
     python -m minigen corpus pictures --save sheet.png      # draw some pictures
 
-A file to check has blank lines or rules between documents.
+A file to check has blank lines or rules (lines of hyphens) between documents.
 """
 
 from __future__ import annotations
@@ -29,43 +29,50 @@ from minigen.system.streams import shows_colours, unheard
 
 @dataclass(frozen=True)
 class CorpusConfig:
-    """Print documents of a corpus that a grammar writes, or check the documents of a file.
+    """Print documents of a synthetic corpus, or check the documents of a file.
 
-    With --check, each complaint about a document is a line, and only well-formed ones are saved.
+    With --check, each complaint about a document is a line, and --save saves the well-formed ones.
     """
 
-    corpus: Positional[Literal["tales", "pictures", "tunes"]]  # of which corpus
-    count: int = 3  # how many documents
-    seed: int = 0  # other seeds, other documents
-    split: str = "train"  # or val, or held_out: with first lines that training never has
-    check: str | None = None  # check the documents of this file instead; - is standard input
-    save: Path | None = None  # draw a file instead, such as x.png; or fill a folder with all kinds
+    corpus: Positional[Literal["tales", "pictures", "tunes"]]  # the corpus
+    count: int = 3  # number of documents
+    seed: int = 0  # start of all random numbers: the same seed gives the same documents
+    split: str = "train"  # train, val, or held_out: first lines that no training text has
+    # check the documents of this file instead; - is standard input (default: no file)
+    check: str | None = None
+    # write a file, such as x.png, instead of printing; or a folder with each kind of file
+    # (default: none)
+    save: Path | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command with these arguments; None: those of the process."""
     config = parse(CorpusConfig, argv)
-    one = task.get(config.corpus)
-    is_file = config.save is not None and config.save.suffix.lower() in one.ENDINGS
+    corpus = task.get(config.corpus)
+    is_file = config.save is not None and config.save.suffix.lower() in corpus.ENDINGS
     if config.save:  # the files are wanted, even if nobody reads the text
         sys.stdout = unheard(sys.stdout)
     if config.check is not None:
-        texts = check_file(config.check, one)
+        texts = check_file(config.check, corpus)
     else:
-        if config.split not in one.SPLITS:
-            raise UserError(f"split is {config.split!r}; give one of {', '.join(one.SPLITS)}")
-        documents = one.documents(config.seed, config.split)
+        if config.split not in corpus.SPLITS:
+            raise UserError(f"split is {config.split!r}; give one of {', '.join(corpus.SPLITS)}")
+        documents = corpus.documents(config.seed, config.split)
         texts = [d.text for d in itertools.islice(documents, max(0, config.count))]
         if not is_file:
-            print("\n\n".join(map(one.show, texts) if shows_colours() else texts))
+            print("\n\n".join(map(corpus.show, texts) if shows_colours() else texts))
     if config.save and texts:
-        save(texts, config.save, one, is_file)
+        save(texts, config.save, corpus, is_file)
 
 
-def check_file(path: str, one: Task) -> list[str]:
+def check_file(path: str, corpus: Task) -> list[str]:
     """Print complaints about the documents of a file; return the well-formed documents.
 
     Args:
         path: a file with blank lines or rules between documents; - is standard input.
+        corpus: the corpus whose documents they should be.
+
+    Raises `UserError` if the file cannot be read.
     """
     try:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
@@ -73,25 +80,28 @@ def check_file(path: str, one: Task) -> list[str]:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     lines = data.decode("utf-8", errors="replace").replace("\r\n", "\n")
     texts = [text for text in re.split(r"\n(?:-*\n)+", lines.strip("\n")) if text]
-    verdicts = [one.check(text) for text in texts]
+    verdicts = [corpus.check(text) for text in texts]
     for number, verdict in enumerate(verdicts, 1):
         for complaint in verdict.complaints:
-            print(f"{one.NOUN} {number}: {complaint}")
+            print(f"{corpus.NOUN} {number}: {complaint}")
     print(
-        f"{len(verdicts)} {one.NOUN}s, {sum(v.well_formed for v in verdicts)} well-formed, "
-        f"{sum(v.follows_prompt for v in verdicts)} obey their first line, "
+        f"{len(verdicts)} {corpus.NOUN}s, {sum(v.well_formed for v in verdicts)} well-formed, "
+        f"{sum(v.follows_prompt for v in verdicts)} follow their prompt, "
         f"{sum(v.valid for v in verdicts)} valid"
     )
     return [text for text, v in zip(texts, verdicts, strict=True) if v.well_formed]
 
 
-def save(texts: Sequence[str], path: Path, one: Task, is_file: bool) -> None:
-    """Write documents as a file, or into a folder in each of the ways that there are."""
+def save(texts: Sequence[str], path: Path, corpus: Task, is_file: bool) -> None:
+    """Write documents as the file `path`, or into the folder `path` in each format of the corpus.
+
+    Raises `UserError` if the folder cannot be made or a text cannot be saved.
+    """
     if is_file:
-        return one.save(texts, path)
+        return corpus.save(texts, path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make {path}: {error.strerror}; give another") from None
-    for ending in one.ENDINGS:
-        one.save(texts, path / f"{one.NOUN}{ending}")
+    for ending in corpus.ENDINGS:
+        corpus.save(texts, path / f"{corpus.NOUN}{ending}")

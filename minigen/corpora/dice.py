@@ -1,4 +1,4 @@
-"""Random draws whose probability is kept, as an exact fraction."""
+"""Random draws that know their exact probability."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ T = TypeVar("T")
 
 
 class Dice:
-    """Draw from options, and multiply up the probabilities of all that was drawn.
+    """A source of random draws, which multiplies up the probabilities of the options drawn.
+
+    The product is the probability of the text that the draws wrote, if no other draws write the
+    same text. It is an exact fraction, so nothing is lost by rounding.
 
     >>> dice = Dice(random.Random(0))
     >>> dice.choose("abcdefgh"), dice.weigh({"rain": 1, "sun": 3})
@@ -24,10 +27,11 @@ class Dice:
     __slots__ = ("favourable", "possible", "random")  # fast, as there are many draws
 
     def __init__(self, rng: random.Random) -> None:
-        # random() is the one method whose numbers Python promises to keep for ever.
+        # Of all methods, Python promises for random() alone that a seed gives the same numbers in
+        # future versions. So the corpora stay the same to the byte.
         self.random = rng.random
-        # Numerators and denominators of the draws' probabilities, but for numerators of 1. They are
-        # multiplied in the end, as a long product takes its time.
+        # Numerators and denominators of the draws' probabilities, without numerators of 1. They are
+        # multiplied only when the product is needed, because it is a long number.
         self.favourable, self.possible = list[int](), list[int]()
 
     @property
@@ -37,31 +41,34 @@ class Dice:
 
     @property
     def bits(self) -> float:
-        """-log2 of the probability, which may be too small for a float."""
+        """-log2 of the probability, which itself may be too small for a float."""
         return math.log2(math.prod(self.possible)) - math.log2(math.prod(self.favourable))
 
     def choose(self, options: Sequence[T]) -> T:
-        """Return one of the options, each as probable as the others."""
+        """Return one of the options; all are equally probable."""
         n = len(options)
         self.possible.append(n)
         return options[int(self.random() * n)]
 
     def weigh(self, options: Mapping[T, int]) -> T:
-        """Return one of the options, as often as its weight says."""
+        """Return one of the options, each with a probability in proportion to its weight.
+
+        Raises `ValueError` if all weights are 0.
+        """
         total = sum(options.values())
-        at, end = self.random() * total, 0
+        point, end = self.random() * total, 0
         for option, weight in options.items():
             end += weight
-            if at < end:
+            if point < end:
                 self.favourable.append(weight)
                 self.possible.append(total)
                 return option
         raise ValueError("no option has a weight")
 
-    def happens(self, chance: float) -> bool:
-        """Return whether an event of this chance happens."""
-        happened = self.random() < chance
-        favourable, possible = chance.as_integer_ratio()  # exact, as floats are binary fractions
+    def happens(self, p: float) -> bool:
+        """Return whether an event of probability `p` happens."""
+        happened = self.random() < p
+        favourable, possible = p.as_integer_ratio()  # exact, as floats are binary fractions
         self.favourable.append(favourable if happened else possible - favourable)
         self.possible.append(possible)
         return happened

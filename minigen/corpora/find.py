@@ -1,4 +1,4 @@
-"""The corpus that --data means: files, folders, patterns, and names of known corpora."""
+"""Find the corpus that --data names: files, folders, patterns, and names of built-in corpora."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from minigen.corpora.builtin import NAMES, shakespeare, synthetic_corpus
 from minigen.corpora.corpus import Corpus
-from minigen.corpora.known import NAMES, shakespeare, synthetic_corpus
-from minigen.corpora.separator import AUTO, TABLES, between
+from minigen.corpora.separator import AUTO, TABLES, choose_separator
 from minigen.corpora.task import SYNTHETIC
 from minigen.errors import UserError
 from minigen.system.text_file import MARKUP, is_binary, unreadable
@@ -22,41 +22,43 @@ from minigen.system.text_file import MARKUP, is_binary, unreadable
 def find(
     data: Sequence[str], folder: Path, separator: str | None = None, links: bool = True
 ) -> Corpus:
-    r"""Return the corpus that `--data` means.
+    r"""Return the corpus that `--data` names.
 
     Args:
-        data: files, folders (all files in them that are not hidden), patterns like "books/*.txt",
-            and names of corpora; several may stand in one string, with commas between them. What
-            exists as a file is never taken for anything else. Of several files, binary ones are
-            left out, and a note says how many.
-        folder: where the corpora with names are kept; they are made or downloaded on first use.
-        separator: the text between documents in a file, as `typed`; AUTO: END_OF_TEXT, where it is
-            written in one of the files; NONE or None: a file is a document.
-        links: follow links to folders, and read no file twice that two paths lead to. Runs of an
-            older version did neither.
+        data: files, folders (all files below them that are not hidden), patterns such as
+            "books/*.txt", and names of built-in corpora; one string may hold several, with commas
+            between them. If a file has such a name, the file is meant. Binary files among several
+            files are left out, and a note counts them.
+        folder: the place of the built-in corpora; they are made or downloaded on first use.
+        separator: the text between documents in a file, before `unescape`. AUTO: END_OF_TEXT, if
+            one of the files has it. NONE or None: each file is one document.
+        links: follow links to folders, and read a file only once if two paths lead to it. Runs
+            of an older version did neither.
 
-    Raises UserError for what does not exist, cannot be read, or is neither file nor folder.
+    Raises `UserError` if an entry does not exist, cannot be read, or is neither file nor folder.
     """
     if separator == "":
         raise UserError("--separator is empty; with --separator none a file is one document")
-    entries = [entry for given in data for entry in _entries(given)]
+    entries = [entry for item in data for entry in _entries(item)]
     if not entries:
         raise UserError(f"--data is empty; give a file, a folder, or one of {', '.join(NAMES)}")
-    if grammars := [e for e in entries if e in SYNTHETIC and isinstance(e, str)]:
-        # They bring their own validation text and separator, which fit no other text.
-        if len(grammars) < len(entries) or separator not in (None, AUTO):
+    if names := [e for e in entries if e in SYNTHETIC and isinstance(e, str)]:
+        # Synthetic corpora have their own validation text and separator, which fit no other text.
+        if len(names) < len(entries) or separator not in (None, AUTO):
             raise UserError(
-                f"{grammars[0]} goes with {' and '.join(SYNTHETIC)} only; "
+                f"{names[0]} goes with {' and '.join(SYNTHETIC)} only; "
                 "leave out the other --data and --separator"
             )
-        return synthetic_corpus(grammars, folder)
-    broken: list[Path] = []
-    found = [
-        [shakespeare(folder)] if isinstance(e, str) else _files(e, links, broken) for e in entries
-    ]
-    every = dict.fromkeys(file for files in found for file in files)  # each once, in order
-    files, notes = _texts(_places(every) if links else tuple(every), broken)
-    meant, said = between(files, separator)
+        return synthetic_corpus(names, folder)
+    all_files, broken_links = list[Path](), list[Path]()
+    for entry in entries:
+        if isinstance(entry, str):
+            all_files.append(shakespeare(folder))
+        else:
+            all_files += _files(entry, links, broken_links)
+    unique = _unique_places(all_files) if links else tuple(dict.fromkeys(all_files))
+    files, notes = _without_binary(unique, broken_links)
+    text_between, separator_notes = choose_separator(files, separator)
     if len(entries) > 1:
         name = files[0].stem + (f"+{len(files) - 1}" if len(files) > 1 else "")
     elif isinstance(entries[0], str):
@@ -64,47 +66,51 @@ def find(
     else:
         name = entries[0].resolve().name if entries[0].is_dir() else entries[0].stem
     name = re.sub(r"[^\w+-]+", "-", name).strip("-")[:50] or "text"
-    return Corpus(name, files, (), meant, notes=(*notes, *said))
+    return Corpus(name, files, (), text_between, notes=(*notes, *separator_notes))
 
 
-def given_in(folder: str, data: Sequence[str]) -> tuple[str, ...]:
-    """Return the entries of a --data that was given in `folder`, as they are found from here.
+def relocate(folder: str, data: Sequence[str]) -> tuple[str, ...]:
+    """Return the entries of a --data that was given in `folder`, for use in the current folder.
 
-    An entry that is not here, but lies in that folder, becomes a path in that folder.
+    An entry that exists in `folder` only becomes a path in that folder. So a run that was started
+    elsewhere finds its text again.
     """
-    found = []
-    for given in data:
-        there = os.path.join(folder, given)
-        is_here = given in NAMES or os.path.lexists(given) or _matches(given)
-        is_there = os.path.lexists(there) or _matches(there)
-        found.append(there if is_there and not is_here else given)
-    return tuple(found)
+    entries = []
+    for entry in data:
+        path = os.path.join(folder, entry)
+        is_here = entry in NAMES or os.path.lexists(entry) or _matches(entry)
+        is_there = os.path.lexists(path) or _matches(path)
+        entries.append(path if is_there and not is_here else entry)
+    return tuple(entries)
 
 
-def _entries(given: str) -> list[str | Path]:
-    """Return the paths that `given` names, and the names of corpora as strings."""
-    if os.path.lexists(given):
-        return [Path(given)]
-    if given in NAMES:
-        return [given]
-    if matches := _matches(given):
+def _entries(item: str) -> list[str | Path]:
+    """Return the paths that one item of --data names, and the names of corpora as strings."""
+    if os.path.lexists(item):
+        return [Path(item)]
+    if item in NAMES:
+        return [item]
+    if matches := _matches(item):
         return [Path(match) for match in matches]
-    if (home := os.path.expanduser(given)) != given:  # a shell leaves a quoted ~ as it is
-        return _entries(home)
-    if "," in given:
-        parts = [part.strip() for part in given.split(",")]
+    if (expanded := os.path.expanduser(item)) != item:  # a shell does not expand a quoted ~
+        return _entries(expanded)
+    if "," in item:
+        parts = [part.strip() for part in item.split(",")]
         return [entry for part in parts if part for entry in _entries(part)]
-    nearby = glob.glob(os.path.join(glob.escape(os.path.dirname(given)), "*"))
-    closest = difflib.get_close_matches(given, [*NAMES, *nearby], n=1)
+    nearby = glob.glob(os.path.join(glob.escape(os.path.dirname(item)), "*"))
+    closest = difflib.get_close_matches(item, [*NAMES, *nearby], n=1)
     raise UserError(
-        f"no such file or corpus: {given!r}"
+        f"no such file or corpus: {item!r}"
         + (f"; did you mean {closest[0]}?" if closest else ";")
         + f" the corpora are {', '.join(NAMES)}"
     )
 
 
 def _matches(pattern: str) -> list[str]:
-    """Return the paths that match a pattern; a folder with the very name of a part comes first."""
+    """Return the paths that match a pattern.
+
+    If a folder `d[0-9]` exists, then `d[0-9]/*` means that folder, and not `d1`.
+    """
     folder = pattern
     while folder and not os.path.isdir(folder):
         folder = os.path.dirname(folder) if folder != os.path.dirname(folder) else ""
@@ -112,10 +118,11 @@ def _matches(pattern: str) -> list[str]:
     return sorted(glob.glob(literal, recursive=True) or glob.glob(pattern, recursive=True))
 
 
-def _files(path: Path, links: bool, broken: list[Path]) -> list[Path]:
-    """Return the file itself; of a folder, all regular files below it, sorted, but hidden ones.
+def _files(path: Path, links: bool, broken_links: list[Path]) -> list[Path]:
+    """Return a file itself, or all files below a folder that are not hidden, sorted.
 
-    Each folder is read once, however many links lead to it. Links that lead nowhere join `broken`.
+    Each folder is read once, however many links lead to it. Links to nothing are added to
+    `broken_links`.
     """
 
     def fail(error: OSError) -> None:
@@ -127,54 +134,53 @@ def _files(path: Path, links: bool, broken: list[Path]) -> list[Path]:
             return [path]
         if not stat.S_ISDIR(mode):
             raise UserError(f"{path} is neither a file nor a folder; give one that is")
-        found, waiting, seen = list[Path](), [str(path)], set[str]()
-        while waiting:  # the folder itself, and then those that links lead to
-            for root, folders, names in os.walk(waiting.pop(0), onerror=fail):
+        paths, to_read, seen = list[Path](), [str(path)], set[str]()
+        while to_read:  # the folder itself, and then the folders that links lead to
+            for root, folders, names in os.walk(to_read.pop(0), onerror=fail):
                 if (real := os.path.realpath(root)) in seen:
                     folders.clear()
                     continue
                 seen.add(real)
                 folders[:] = sorted(name for name in folders if not name.startswith("."))
-                paths = [os.path.join(root, name) for name in folders]
-                waiting += [linked for linked in paths if links and os.path.islink(linked)]
-                found += [Path(root, name) for name in names if not name.startswith(".")]
-        files = sorted(file for file in found if file.is_file())
-        broken += sorted(file for file in found if not file.exists())
+                subfolders = [os.path.join(root, name) for name in folders]
+                to_read += [folder for folder in subfolders if links and os.path.islink(folder)]
+                paths += [Path(root, name) for name in names if not name.startswith(".")]
+        files = sorted(file for file in paths if file.is_file())
+        broken_links += sorted(file for file in paths if not file.exists())
     except OSError as error:
         raise unreadable(error.filename or path, error) from None
     if not files:
-        links_only = f" but broken links, such as {broken[0]}" if broken else ""
-        raise UserError(f"the folder {path} holds no files{links_only}; give one with text files")
+        except_links = f" but broken links, such as {broken_links[0]}" if broken_links else ""
+        raise UserError(f"the folder {path} holds no files{except_links}; give one with text files")
     return files
 
 
-def _places(files: Iterable[Path]) -> tuple[Path, ...]:
-    """Return each place once, by its shortest path: `./a.txt` and `loop/a.txt` may be `a.txt`."""
+def _unique_places(files: Iterable[Path]) -> tuple[Path, ...]:
+    """Return one path, the shortest, to each place: `./a.txt` and `loop/a.txt` may be `a.txt`."""
     real = functools.cache(os.path.realpath)
-    places: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for file in files:
         place = os.path.join(real(file.parent), file.name)
-        places[place] = min(places.get(place, file), file, key=lambda path: len(str(path)))
-    return tuple(places.values())
+        paths[place] = min(paths.get(place, file), file, key=lambda path: len(str(path)))
+    return tuple(paths.values())
 
 
-def _texts(
-    files: tuple[Path, ...], broken: Sequence[Path]
+def _without_binary(
+    files: tuple[Path, ...], broken_links: Sequence[Path]
 ) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """Return those of several files that are not binary, and notes on the others and on tables.
+    """Return the files that are not binary, and notes on all that the user may not expect.
 
-    A file that is given alone stays, as reading it says what is wrong. A text in another encoding
-    stays too: text is never left out without asking.
+    A binary file that is given alone is kept, because the error when it is read says more. A text
+    in another encoding is kept, too, and is an error later: no text is left out silently.
     """
     notes = []
-    if broken:
-        n = "1 link that leads" if len(broken) == 1 else f"{len(broken):,} links that lead"
-        notes.append(f"skipped {n} nowhere, such as {broken[0]}")
+    if broken_links:
+        notes.append(f"skipped {_counted(broken_links, 'broken link')}")
     first: dict[tuple[int, int], Path] = {}
-    again = [file for file in files if first.setdefault(_identity(file), file) is not file]
+    again = [file for file in files if first.setdefault(_inode(file), file) is not file]
     if again:
-        n = "1 file" if len(again) == 1 else f"{len(again):,} files, such as"
-        notes.append(f"{n} {again[0]}, which is {first[_identity(again[0])]} too, is read twice")
+        same = first[_inode(again[0])]
+        notes.append(f"read twice: {_counted(again, 'file')}, which is the same file as {same}")
     binary, markup = list[Path](), list[Path]()
     for file in files:
         beginning = _first_bytes(file)
@@ -183,8 +189,7 @@ def _texts(
         elif MARKUP.match(beginning):
             markup.append(file)
     if binary:
-        n = "1 binary file" if len(binary) == 1 else f"{len(binary):,} binary files, such as"
-        notes.append(f"skipped {n} {binary[0]}")
+        notes.append(f"skipped {_counted(binary, 'binary file')}")
     texts = tuple(file for file in files if file not in set(binary))
     if not texts:
         raise UserError(f"all of the {len(files)} files are binary, not text; give UTF-8 text")
@@ -196,17 +201,24 @@ def _texts(
     return texts, tuple(notes)
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    """Return the device and the inode of a file, which its links share and no other file has."""
+def _counted(paths: Sequence[Path], noun: str) -> str:
+    """Return the number of paths with their noun, and the first path."""
+    if len(paths) == 1:
+        return f"1 {noun} {paths[0]}"
+    return f"{len(paths):,} {noun}s, such as {paths[0]}"
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    """Return the device and the inode of a file: all links to the file have the same."""
     try:
-        facts = path.stat()
+        status = path.stat()
     except OSError as error:
         raise unreadable(path, error) from None
-    return facts.st_dev, facts.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _first_bytes(path: Path) -> bytes:
-    """Return the beginning of a file, enough to see its kind."""
+    """Return the beginning of a file, which shows whether it is binary or markup."""
     try:
         with path.open("rb") as file:
             return file.read(1 << 16)

@@ -1,4 +1,4 @@
-"""The first line of a document: the words that it can have, and how many texts are as it says."""
+"""First lines for the user: list their fields, and report how many samples follow their prompt."""
 
 from __future__ import annotations
 
@@ -11,67 +11,76 @@ from minigen.corpora import task
 from minigen.corpora.task import Task
 from minigen.errors import UserError
 
-MAX_NAMED = 10  # texts whose fault is named, and kinds of faults of the others
+MAX_LISTED = 10  # faulty texts that are listed one by one, and patterns of complaints of the others
 
 
 def describe(tasks: Sequence[Task]) -> str:
-    """Return a list of the words that first lines have, for people; `UserError` without tasks."""
+    """Return the fields of first lines and the words of each, for --help_conditions.
+
+    Raises `UserError` if there are no tasks.
+    """
     if not tasks:
-        raise UserError("this model has read no tales, pictures or tunes; give it any --prompt")
+        raise UserError(
+            "the model was not trained on tales, pictures or tunes; give it any --prompt"
+        )
     lines = []
     for each in tasks:
-        lines.append(f"a {each.NOUN} has, in its first line,")
-        lines += [f"  {field:14}{', '.join(values)}" for field, values in each.FIELDS.items()]
+        lines.append(f"the first line of a {each.NOUN} has these fields:")
+        lines += [f"  {field:14}{', '.join(words)}" for field, words in each.FIELDS.items()]
         example = ",".join(f"{field}={each.FIELDS[field][0]}" for field in list(each.FIELDS)[:2])
-        lines.append(f"so for example --condition {example}; what is not said is drawn")
+        lines.append(f"for example --condition {example}; other fields are drawn")
     return "\n".join(lines)
 
 
 def report(texts: Sequence[str], cut_off: Collection[int] = ()) -> None:
-    """Report on standard error how many texts are as their first line says, and faults of others.
+    """Print on standard error how many texts follow their prompt, and the faults of the others.
 
-    A text of no task promises nothing and does not count. Of many faulty texts the first are
-    named, and the faults of the others are counted.
+    A text of no task has no first line, and is not counted. The first faulty texts are listed with
+    a complaint each; the complaints about further ones are counted by their pattern.
 
     Args:
-        cut_off: the texts, counted from 0, that --max_new_tokens ended. What they lack may have
-            been to come, so they are counted apart.
+        texts: samples, each with its first line.
+        cut_off: the indices of the texts that --max_new_tokens ended. They are counted separately,
+            because the missing part could have fulfilled the conditions.
     """
     tasks = [task.detect(text) for text in texts]
     verdicts = [each and each.check(text) for each, text in zip(tasks, texts, strict=True)]
     n_checked = len(verdicts) - verdicts.count(None)
     if not n_checked:
         return
-    faulty = [n for n, verdict in enumerate(verdicts) if verdict and not verdict.follows_prompt]
-    blamed = [n for n in faulty if n not in cut_off]
-    said = f"{n_checked - len(faulty)} of {n_checked} obey their first line"
-    if n_cut := len(faulty) - len(blamed):
-        said += f"; {n_cut} {'was' if n_cut == 1 else 'were'} cut off by --max_new_tokens"
-    print(said, file=sys.stderr)
-    kinds = Counter[str]()
-    n_unreadable = 0
-    for place, n in enumerate(blamed):
-        its_task, verdict = tasks[n], verdicts[n]
-        assert its_task and verdict
-        n_unreadable += not verdict.well_formed
-        if place < MAX_NAMED:
+    failed = [n for n, verdict in enumerate(verdicts) if verdict and not verdict.follows_prompt]
+    faulty = [n for n in failed if n not in cut_off]
+    summary = f"{n_checked - len(failed)} of {n_checked} follow their prompt"
+    if n_cut := len(failed) - len(faulty):
+        summary += f"; {n_cut} {'was' if n_cut == 1 else 'were'} cut off by --max_new_tokens"
+    print(summary, file=sys.stderr)
+    patterns = Counter[str]()
+    n_malformed = 0
+    for n_listed, n in enumerate(faulty):
+        task_of_text, verdict = tasks[n], verdicts[n]
+        assert task_of_text and verdict
+        n_malformed += not verdict.well_formed
+        if n_listed < MAX_LISTED:
             print(f"  {n + 1}: {verdict.complaints[0]}", file=sys.stderr)
         else:
-            kinds[kind_of(verdict.complaints[0], its_task)] += 1
-    for kind, times in kinds.most_common(MAX_NAMED):
-        print(f"  {times} more: {kind}", file=sys.stderr)
-    if rest := kinds.total() - sum(times for _, times in kinds.most_common(MAX_NAMED)):
-        print(f"  {rest} more: other faults", file=sys.stderr)
-    if 2 * n_unreadable > n_checked - n_cut:
-        print("most of them are not well-formed: train longer", file=sys.stderr)
+            patterns[complaint_pattern(verdict.complaints[0], task_of_text)] += 1
+    most_common = patterns.most_common(MAX_LISTED)
+    for pattern, times in most_common:
+        print(f"  {times} more: {pattern}", file=sys.stderr)
+    if n_others := patterns.total() - sum(times for _, times in most_common):
+        print(f"  {n_others} more: other faults", file=sys.stderr)
+    if 2 * n_malformed > n_checked - n_cut:
+        print("most texts are not well-formed: train longer", file=sys.stderr)
 
 
-def kind_of(complaint: str, kind: Task) -> str:
-    """Return a complaint without the numbers, the quotes and the task's words that vary in it.
+def complaint_pattern(complaint: str, task_of_text: Task) -> str:
+    """Return a complaint with "..." for its numbers, its quotations and the words of the task.
 
-    >>> kind_of("the red thing at row 11 has no known shape", task.get("pictures"))
+    So complaints about different texts are counted as one.
+
+    >>> complaint_pattern("the red thing at row 11 has no known shape", task.get("pictures"))
     'the ... thing at row ... has no known shape'
     """
-    words = sorted({w for options in kind.FIELDS.values() for w in options} - {"a"}, key=len)[::-1]
-    own = "|".join(map(re.escape, words))
-    return re.sub(rf"\"[^\"]*\"|'[^']*'|\b(?:{own})\b|\d[\d/]*", "...", complaint)
+    words = {word for words in task_of_text.FIELDS.values() for word in words} - {"a"}
+    longest_first = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
+    return re.sub(rf"\"[^\"]*\"|'[^']*'|\b(?:{longest_first})\b|\d[\d/]*", "...", complaint)

@@ -1,7 +1,8 @@
-"""Probabilistic grammars whose every text has an exactly known probability.
+"""Probabilistic grammars that know the exact probability of each of their texts.
 
-A grammar is a table of rules. A rule is a list of templates, one of which is drawn, each with the
-same chance; a template is text with `{slots}` that name other rules. As a table for `parse_rules`:
+A grammar is a table of rules. A rule is a list of templates, of which one is drawn, each with the
+same probability. A template is text with `{slots}` that name other rules. A table for
+`parse_rules`:
 
     animal: fox owl
     size: big old tiny
@@ -12,16 +13,25 @@ same chance; a template is text with `{slots}` that name other rules. As a table
       {A size} {animal} {sound}.
       The {animal} slept, and {a size} moon shone.
 
-- `{size}` writes what rule `size` draws; every mention draws anew, unless `size` is remembered.
+- `{size}` writes a word that is drawn from rule `size`. Each mention draws again, unless `size` is
+  remembered.
 - A *remembered* rule is drawn once, before anything is written, and all its mentions repeat that
   word. Here `animal` must be remembered, because
 - `sound by animal` has other templates for each remembered animal. In code: `By("animal", {...})`.
-- `{a size}` puts "a" or "an" before the word; `{Size}` and `{A size}` begin with a capital. These
-  are for rules that are plain lists of words.
+- `{a size}` writes "a" or "an" before the word; `{Size}` and `{A size}` begin with a capital. These
+  forms are for rules that are plain lists of words.
 
-All draws being uniform, a text that exactly one sequence of draws can write has probability
-1 / (product of the numbers of options), an exact fraction. A `Grammar` draws texts, reads them
-back, counts them, and knows their entropy without sampling.
+**Why the entropy is exact.** A *derivation* of a text is a sequence of draws that writes the text.
+All draws are uniform, so a derivation has the probability 1 / (product of the numbers of options),
+an exact fraction. An *ambiguous* text has several derivations, and their probabilities add up. So
+the text is more probable than each of its derivations, and the entropy of the texts is lower than
+that of the draws (test_probabilities_of_derivations_add_up). If each text has one derivation, both
+entropies are the same, and a sum over the rules gives the entropy without sampling.
+
+`Grammar` assumes that each text has one derivation. Its conditions on word lists help to keep this
+true, but do not prove it. So one test writes out all texts of a small grammar
+(test_measures_agree_with_all_texts_of_a_grammar), and another counts the derivations of sampled
+tales (test_a_tale_has_one_derivation).
 """
 
 from __future__ import annotations
@@ -37,7 +47,7 @@ from minigen.corpora.dice import Dice
 
 @dataclass(frozen=True)
 class By:
-    """Templates that depend on the remembered word `key`: one list of templates for each word."""
+    """Templates that depend on the remembered word of rule `key`: a list for each of its words."""
 
     key: str
     cases: Mapping[str, Sequence[str]]
@@ -48,13 +58,14 @@ Rule = Sequence[str] | By
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One `{mention}` of the rule `name` in a template."""
+    """A `{mention}` of the rule `name` in a template."""
 
     name: str
     article: bool
     capital: bool
 
-    def dress(self, word: str) -> str:
+    def format(self, word: str) -> str:
+        """Return the word as this slot writes it: with its article and its capital."""
         if self.article:
             word = f"{article(word)} {word}"
         return word[0].upper() + word[1:] if self.capital else word
@@ -65,7 +76,7 @@ Template = tuple[str | Slot, ...]
 
 @dataclass(frozen=True)
 class Mention:
-    """The text at `start:end` says that the remembered rule `name` is `value`."""
+    """The place `start:end` of a text, which shows that `value` is the word of rule `name`."""
 
     name: str
     value: str
@@ -74,32 +85,42 @@ class Mention:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A way to read a text up to `end`; `ways` multiplies up the numbers of options drawn from."""
+class Parse:
+    """A derivation of a text up to `end`, without the draws of the remembered words.
+
+    inverse_p: 1 / the probability of its draws, which is the product of their numbers of options.
+    mentions: the places that show the word of a remembered rule. They may contradict each other.
+    """
 
     end: int
-    ways: int
+    inverse_p: int
     mentions: tuple[Mention, ...]
 
 
 @dataclass(frozen=True)
 class WordList:
-    """How to read a slot of a plain list: one pattern; what each word's choice means."""
+    """A slot of a plain list, made ready to parse: one pattern for all words.
+
+    choices: for each word, 1 / the probability of its draw, and the remembered words that it
+        shows, as (name, value).
+    """
 
     pattern: re.Pattern[str]
-    meaning: Mapping[str, tuple[int, tuple[tuple[str, str], ...]]]  # word: ways, (name, value)...
+    choices: Mapping[str, tuple[int, tuple[tuple[str, str], ...]]]
 
 
-ReadableTemplate = tuple[str | Slot | WordList, ...]
+ParserTemplate = tuple[str | Slot | WordList, ...]
 
 
 def article(word: str) -> str:
-    """ "an" before a vowel letter, else "a"; so keep "hour" and "unicorn" out of the lists."""
+    """Return "an" before a vowel letter, else "a"; "hour" and "unicorn" must be in no list."""
     return "an" if word[0].lower() in "aeiou" else "a"
 
 
 def parse_rules(table: str) -> dict[str, Rule]:
-    """Read a table such as the one above. Lines that belong to the rule above them are indented.
+    """Return the rules of a table, whose form the docstring of this module shows.
+
+    An indented line belongs to the rule above it.
 
     >>> parse_rules("size: big old\\ngreeting:\\n  good day\\n  hello, {a size} fox")
     {'size': ('big', 'old'), 'greeting': ('good day', 'hello, {a size} fox')}
@@ -138,12 +159,18 @@ def parse_template(template: str) -> Template:
 
 
 class Grammar:
-    """`rules`; the names of the `remembered` ones, in the order in which they are drawn; a start.
+    """A table of rules: it draws texts, gives the probability of a text, and knows the entropy.
 
-    A remembered rule is a plain list of words, or `By` an earlier one with as many words in each
-    case. `By` looks at a remembered plain list and has a case for each of its words. In a plain
-    list no word begins another, so that a text has at most one of them at a place. A `ValueError`
-    says which of these does not hold, or which slot names no rule.
+    Args:
+        rules: the table. In a plain list no word begins another, so at most one of its words fits
+            at any place of a text. `By` names a remembered plain list, and has a case for each of
+            its words.
+        remembered: the names of the remembered rules, in the order in which they are drawn. Each
+            is a plain list, or `By` an earlier one with equally many words in each case; so all
+            combinations of remembered words are equally probable.
+        start: the rule that writes a text.
+
+    Raises `ValueError` if a rule does not fulfil these conditions, or a slot names no rule.
     """
 
     def __init__(
@@ -151,7 +178,7 @@ class Grammar:
     ) -> None:
         self.remembered = tuple(remembered)
         self.start = start
-        self.by_key: dict[str, str | None] = {}  # the word that a rule's `By` looks at
+        self.by_key: dict[str, str | None] = {}  # the remembered rule that a rule depends on
         self.cases: dict[str, dict[str, tuple[Template, ...]]] = {}
         for name, rule in rules.items():
             self.by_key[name] = rule.key if isinstance(rule, By) else None
@@ -174,8 +201,8 @@ class Grammar:
             if len({len(templates) for templates in self.cases[name].values()}) > 1:
                 raise ValueError(f"remembered rule {name} has cases that differ in size")
         self._keys = {name: self._find_keys(name) for name in rules}
-        # The same templates for the parser, with the word lists in place of their slots.
-        self.readable: dict[str, tuple[tuple[str, int, ReadableTemplate], ...]] = {
+        # Templates for the parser: (remembered word, number of options, template with word lists).
+        self.parser_templates: dict[str, tuple[tuple[str, int, ParserTemplate], ...]] = {
             name: tuple(
                 (
                     value,
@@ -191,104 +218,113 @@ class Grammar:
     # ---- drawing -------------------------------------------------------------------------------
 
     def draw(self, dice: Dice) -> tuple[str, dict[str, str]]:
-        """Draw a text; return it, and the remembered words."""
+        """Draw a text. Return the text and the remembered words."""
         memory: dict[str, str] = {}
         for name in self.remembered:
             memory[name] = self.draw_rule(name, memory, dice)
         return self.draw_rule(self.start, memory, dice), memory
 
     def draw_rule(self, name: str, memory: Mapping[str, str], dice: Dice) -> str:
-        """Draw a text of the rule `name`, given the remembered words."""
+        """Draw a text of the rule `name`, with these remembered words."""
         text = ""
         for item in dice.choose(self._templates(name, memory)):
             if isinstance(item, str):
                 text += item
             elif item.name in memory:
-                text += item.dress(memory[item.name])
+                text += item.format(memory[item.name])
             else:
-                text += item.dress(self.draw_rule(item.name, memory, dice))
+                text += item.format(self.draw_rule(item.name, memory, dice))
         return text
 
-    # ---- reading -------------------------------------------------------------------------------
+    # ---- parsing -------------------------------------------------------------------------------
 
-    def ways(self, text: str) -> int | None:
-        """1 / the probability of a text that has one reading; None if the grammar cannot write it.
+    def inverse_probability(self, text: str) -> int | None:
+        """Return 1 / p(text) for a text with one derivation; None if the text has none.
 
-        >>> Grammar({"start": ("{pet} and {pet}",), "pet": ("cat", "dog")}, []).ways("cat and cat")
+        >>> pets = Grammar({"start": ("{pet} and {pet}",), "pet": ("cat", "dog")}, [])
+        >>> pets.inverse_probability("cat and cat")
         4
         """
-        for reading in Parser(self, text).readings(self.start):
+        for parse in Parser(self, text).parses(self.start):
             memory: dict[str, str] = {}
-            agrees = all(memory.setdefault(m.name, m.value) == m.value for m in reading.mentions)
-            if agrees and reading.end == len(text):
-                return reading.ways * self._n_memories()
+            agrees = all(memory.setdefault(m.name, m.value) == m.value for m in parse.mentions)
+            if agrees and parse.end == len(text):
+                return parse.inverse_p * self._n_memories()
         return None
 
     # ---- measuring -----------------------------------------------------------------------------
 
     def entropy(self) -> float:
-        """Mean of -log2 p(text) in bits: for each draw, log2(number of options) x its chance.
+        """Return the entropy of the text: the mean of -log2 p of a text, in bits per text.
 
-        H = -sum_x p(x) log2 p(x); by the chain rule it is a sum over draws (Shannon 1948, sec. 6).
+        Each text must have one derivation. Then -log2 p(text) is the sum of log2(number of options)
+        over the draws, and the mean of a sum is the sum of the means, whether or not the draws
+        depend on each other (chain rule of entropy: Shannon 1948, section 6).
         """
         return math.log2(self._n_memories()) + self._mean_bits(self.start, {})
 
-    def _mean_bits(self, name: str, known: Mapping[str, str]) -> float:
-        """Mean bits of a rule's draws, if the remembered words are `known` or still random."""
+    def _mean_bits(self, name: str, memory: Mapping[str, str]) -> float:
+        """Return the mean bits of a rule's draws, over all words that `memory` leaves open."""
         key = self.by_key[name]
-        values = self.cases[name] if key and key not in known else None
+        values = self.cases[name] if key and key not in memory else None
         if key and values:
-            bits = [self._mean_bits(name, {**known, key: value}) for value in values]
+            bits = [self._mean_bits(name, {**memory, key: value}) for value in values]
             return math.fsum(bits) / len(bits)
-        templates = self._templates(name, known)
-        slots = [slot for template in templates for slot in self._draws(template)]
-        bits = [self._mean_bits(slot.name, known) for slot in slots]
+        templates = self._templates(name, memory)
+        slots = [slot for template in templates for slot in self._drawing_slots(template)]
+        bits = [self._mean_bits(slot.name, memory) for slot in slots]
         return math.log2(len(templates)) + math.fsum(bits) / len(templates)
 
     def count(self) -> int:
-        """The number of different texts, provided that each has one reading only."""
+        """Return the number of derivations; that of different texts, if each has one derivation."""
         keys = self._keys[self.start]
         words = [[str(template[0]) for template in self.cases[key][""]] for key in keys]
-        counted: dict[tuple[str, ...], int] = {}
+        cache: dict[tuple[str, ...], int] = {}
         counts = [
-            self._count(self.start, dict(zip(keys, setting, strict=True)), counted)
-            for setting in product(*words)
+            self._count(self.start, dict(zip(keys, combination, strict=True)), cache)
+            for combination in product(*words)
         ]
         return self._n_memories() // len(counts) * sum(counts)
 
     def _count(
-        self, name: str, memory: Mapping[str, str], counted: dict[tuple[str, ...], int]
+        self, name: str, memory: Mapping[str, str], cache: dict[tuple[str, ...], int]
     ) -> int:
-        memo = (name, *(memory[key] for key in self._keys[name]))
-        if memo not in counted:
-            counted[memo] = sum(
-                math.prod(self._count(slot.name, memory, counted) for slot in self._draws(template))
+        """Return the number of derivations of a rule with these remembered words."""
+        cache_key = (name, *(memory[key] for key in self._keys[name]))
+        if cache_key not in cache:
+            cache[cache_key] = sum(
+                math.prod(
+                    self._count(slot.name, memory, cache) for slot in self._drawing_slots(template)
+                )
                 for template in self._templates(name, memory)
             )
-        return counted[memo]
+        return cache[cache_key]
 
     def _n_memories(self) -> int:
-        """The number of ways to draw all remembered words; they are equally likely."""
+        """Return the number of combinations of remembered words; they are equally probable."""
         return math.prod(len(next(iter(self.cases[name].values()))) for name in self.remembered)
 
-    def _draws(self, template: Template) -> list[Slot]:
-        """The slots that draw, rather than repeat a remembered word."""
+    def _drawing_slots(self, template: Template) -> list[Slot]:
+        """Return the slots that draw, rather than repeat a remembered word."""
         slots = [item for item in template if isinstance(item, Slot)]
         return [slot for slot in slots if slot.name not in self.remembered]
 
-    # ---- the tables ----------------------------------------------------------------------------
+    # ---- the table ----------------------------------------------------------------------------
 
     def _templates(self, name: str, memory: Mapping[str, str]) -> tuple[Template, ...]:
+        """Return the templates of a rule with these remembered words."""
         cases, key = self.cases[name], self.by_key[name]
         return cases[memory[key]] if key else cases[""]
 
     def _all_slots(self) -> Iterator[Slot]:
+        """Yield the slots of all templates."""
         for cases in self.cases.values():
             for templates in cases.values():
                 for template in templates:
                     yield from (item for item in template if isinstance(item, Slot))
 
     def _is_plain(self, name: str) -> bool:
+        """Return whether a rule is a plain list of words: no template has a slot."""
         return all(
             len(template) == 1 and isinstance(template[0], str)
             for templates in self.cases[name].values()
@@ -296,39 +332,43 @@ class Grammar:
         )
 
     def _word_list(self, slot: Slot) -> WordList:
-        meaning: dict[str, tuple[int, tuple[tuple[str, str], ...]]] = {}
+        """Return the words that a slot of a plain list can write, ready to parse."""
+        choices: dict[str, tuple[int, tuple[tuple[str, str], ...]]] = {}
         key = self.by_key[slot.name]
         for value, templates in self.cases[slot.name].items():
             for template in templates:
                 word = str(template[0])
                 remembered = slot.name in self.remembered
-                said: tuple[tuple[str, str], ...] = ((key, value),) if key else ()
+                shown: tuple[tuple[str, str], ...] = ((key, value),) if key else ()
                 if remembered:
-                    said = (*said, (slot.name, word))
-                if any(word.startswith(w) or w.startswith(word) for w in meaning):
+                    shown = (*shown, (slot.name, word))
+                if any(word.startswith(w) or w.startswith(word) for w in choices):
                     raise ValueError(
-                        f"{word!r} in list {slot.name} begins another word, or ends so"
+                        f"{word!r} in list {slot.name} begins another word, or another begins it"
                     )
-                meaning[word] = (1 if remembered else len(templates), said)
-        dressed = {slot.dress(word): means for word, means in meaning.items()}
-        return WordList(re.compile("|".join(map(re.escape, dressed))), dressed)
+                choices[word] = (1 if remembered else len(templates), shown)
+        formatted = {slot.format(word): choice for word, choice in choices.items()}
+        return WordList(re.compile("|".join(map(re.escape, formatted))), formatted)
 
     def _find_keys(self, name: str) -> tuple[str, ...]:
-        """The remembered words that the texts of a rule depend on by `By`, directly or below."""
+        """Return the remembered rules that a rule depends on: by its own `By` or by a slot's."""
         key = self.by_key[name]
         keys = {key} if key else set()
         for templates in self.cases[name].values():
             for template in templates:
-                for slot in self._draws(template):
+                for slot in self._drawing_slots(template):
                     keys.update(self._find_keys(slot.name))
         return tuple(sorted(keys))
 
 
 class Parser:
-    """Reads one text. `furthest` is how far any reading came: where a faulty text goes wrong.
+    """A parser of one text, which finds its derivations.
 
-    A mention of a remembered rule may be any of its words here, and the readings list what they
-    say, so that a text that contradicts itself can still be read, and the contradiction named.
+    A mention of a remembered rule may be any of its words here, and the parses list what each
+    mention shows. So a text that contradicts itself has a parse, and the contradiction can be named
+    (test_a_text_that_contradicts_itself_has_a_parse_but_no_probability).
+
+    furthest: the end of the longest beginning that any parse reached. A faulty text is wrong there.
     """
 
     def __init__(self, grammar: Grammar, text: str) -> None:
@@ -336,53 +376,55 @@ class Parser:
         self.text = text
         self.furthest = 0
 
-    def readings(self, name: str, start: int = 0) -> Iterator[Reading]:
-        """All ways to read a beginning of `text[start:]` as a text of the rule `name`."""
-        return self._read_rule(name, Reading(start, 1, ()))
+    def parses(self, name: str, start: int = 0) -> Iterator[Parse]:
+        """Yield all parses of a beginning of `text[start:]` as a text of the rule `name`."""
+        return self._parse_rule(name, Parse(start, 1, ()))
 
-    def _read_rule(self, name: str, before: Reading) -> Iterator[Reading]:
+    def _parse_rule(self, name: str, before: Parse) -> Iterator[Parse]:
+        """Yield all parses that continue `before` with a text of the rule `name`."""
         key = self.grammar.by_key[name]
-        for value, n_templates, template in self.grammar.readable[name]:
+        for value, n_templates, template in self.grammar.parser_templates[name]:
             first = template[0] if template else ""
             if isinstance(first, str) and not self.text.startswith(first, before.end):
-                self._fail(first, before.end)  # most templates end here: it pays to ask first
+                # Most templates do not fit: a check here, before a generator is made, saves time.
+                self._note_mismatch(first, before.end)
                 continue
-            reading = Reading(before.end, before.ways * n_templates, before.mentions)
-            for after in self._read_items(template, 0, reading):
+            parse = Parse(before.end, before.inverse_p * n_templates, before.mentions)
+            for after in self._parse_items(template, 0, parse):
                 if key:
-                    said = (Mention(key, value, before.end, after.end),)
-                    after = Reading(after.end, after.ways, after.mentions + said)
+                    mention = Mention(key, value, before.end, after.end)
+                    after = Parse(after.end, after.inverse_p, (*after.mentions, mention))
                 yield after
 
-    def _read_items(self, template: ReadableTemplate, i: int, before: Reading) -> Iterator[Reading]:
-        """All ways to read `template[i:]` after what is read already."""
-        end, ways, mentions = before.end, before.ways, before.mentions
+    def _parse_items(self, template: ParserTemplate, i: int, before: Parse) -> Iterator[Parse]:
+        """Yield all parses that continue `before` with the items `template[i:]`."""
+        end, inverse_p, mentions = before.end, before.inverse_p, before.mentions
         for j in range(i, len(template)):
             item = template[j]
             if isinstance(item, str):
                 if not self.text.startswith(item, end):
-                    self._fail(item, end)
+                    self._note_mismatch(item, end)
                     return
                 end += len(item)
             elif isinstance(item, WordList):
-                found = item.pattern.match(self.text, end)
-                if not found:
-                    self._fail("", end)
+                word = item.pattern.match(self.text, end)
+                if not word:
+                    self._note_mismatch("", end)
                     return
-                n, said = item.meaning[found[0]]
-                ways *= n
-                if said:
-                    mentions += tuple(Mention(k, v, end, found.end()) for k, v in said)
-                end = found.end()
+                n_options, shown = item.choices[word[0]]
+                inverse_p *= n_options
+                if shown:
+                    mentions += tuple(Mention(k, v, end, word.end()) for k, v in shown)
+                end = word.end()
             else:
-                for after in self._read_rule(item.name, Reading(end, ways, mentions)):
-                    yield from self._read_items(template, j + 1, after)
+                for after in self._parse_rule(item.name, Parse(end, inverse_p, mentions)):
+                    yield from self._parse_items(template, j + 1, after)
                 return
-        self._fail("", end)  # perhaps the text goes on, though it should not
-        yield Reading(end, ways, mentions)
+        self._note_mismatch("", end)  # if the text continues, it should have ended here
+        yield Parse(end, inverse_p, mentions)
 
-    def _fail(self, expected: str, end: int) -> None:
-        """Note that the text is fine up to `end` at least, and does not continue as `expected`."""
+    def _note_mismatch(self, expected: str, end: int) -> None:
+        """Note that the text is right up to `end`, and as far as `expected` continues it."""
         if end + len(expected) > self.furthest:
             while expected and self.text[end : end + 1] == expected[0]:
                 end, expected = end + 1, expected[1:]

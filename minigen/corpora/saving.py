@@ -1,4 +1,4 @@
-"""Samples as a file: a text, or of a corpus's documents also pictures, sound and sheet music."""
+"""Save samples as a file: as text, and documents of a task as pictures, sound or notes, too."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from minigen.errors import UserError
 
 
 def check_path(path: Path, tasks: Sequence[Task]) -> None:
-    """Refuse a file that samples cannot be saved as, before any sample is written.
+    """Raise `UserError` if samples cannot be saved as `path`, before any sample is written.
 
     Args:
-        tasks: those that the model was trained on; empty: other texts, which may turn out to be
-            tunes or pictures, too.
+        tasks: the tasks that the model was trained on. If there are none, the user's own text may
+            hold pictures or tunes, so the endings of all tasks are allowed.
     """
-    able = tasks or [task.get(name) for name in task.BEGINNINGS]
-    endings = sorted({".txt"}.union(*(each.ENDINGS for each in able)))
+    possible = tasks or [task.get(name) for name in task.BEGINNINGS]
+    endings = sorted({".txt"}.union(*(each.ENDINGS for each in possible)))
     if path.suffix.lower() not in endings:
         raise UserError(f"cannot save as {path}; give a name that ends in {', '.join(endings)}")
     if not path.absolute().parent.is_dir():
@@ -28,31 +28,39 @@ def check_path(path: Path, tasks: Sequence[Task]) -> None:
 
 
 def save(texts: Sequence[str], path: Path, separator: str = "\n\n") -> None:
-    """Write the texts as the file that the ending of `path` says, as text with `separator` between.
+    """Write texts as a file in the format that the ending of `path` names.
 
-    Raises `UserError` for texts of two kinds, or of one that has no such file.
+    Args:
+        texts: documents of one task, or any texts for a .txt file.
+        path: of the file; its ending is in the `ENDINGS` of the task, or .txt.
+        separator: the text between two texts in a .txt file.
+
+    Raises `UserError` for texts of several tasks, or if their task has no such format.
     """
-    kinds = {task.for_saving(text) for text in texts} - {None}
+    tasks = {task.detect_for_saving(text) for text in texts} - {None}
     if path.suffix.lower() == ".txt":
         task.save_text(texts, path, separator)
-    elif len(kinds) > 1:
+    elif len(tasks) > 1:
         raise UserError(f"these are not all of one kind; save them as {path.with_suffix('.txt')}")
-    elif (kind := kinds.pop() if kinds else None) and path.suffix.lower() in kind.ENDINGS:
-        kind.save(texts, path)
+    elif (of_all := tasks.pop() if tasks else None) and path.suffix.lower() in of_all.ENDINGS:
+        of_all.save(texts, path)
     else:
-        noun = kind.NOUN if kind else "text that is no picture, and no tune from X: to K: and notes"
-        raise UserError(f"a {noun} is not saved as {path}; take {path.with_suffix('.txt')}")
+        noun = of_all.NOUN if of_all else "text that is no picture, and no tune in ABC notation"
+        raise UserError(
+            f"a {noun} cannot be saved as {path}; save it as {path.with_suffix('.txt')}"
+        )
 
 
 def separator_of(state: Mapping[str, Any]) -> str | None:
-    """Return the separator of a model's training text, with newlines around it if it has a line.
+    """Return the separator of a model's training text, which also stands between samples.
 
-    None where files were documents, or for tales, pictures and tunes: these have no separator.
+    It gets a line of its own, unless it is newlines only. None if each file was a document, and
+    for synthetic corpora, since their runs give no --separator.
 
     Args:
         state: of the model's checkpoint.
     """
-    separator = corpora.separates(state.get("config", {}).get("separator"))
+    separator = corpora.separator_text(state.get("config", {}).get("separator"))
     if separator is None:
         return None
-    return f"\n{inner}\n" if (inner := separator.strip("\n")) else separator
+    return f"\n{mark}\n" if (mark := separator.strip("\n")) else separator

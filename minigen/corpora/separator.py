@@ -1,4 +1,4 @@
-"""The separator of documents: the text between two of them in a file, as --separator gives it."""
+"""The separator: the text between two documents of a file, as --separator gives it."""
 
 from __future__ import annotations
 
@@ -12,53 +12,62 @@ from minigen.system.text_file import count_documents
 from minigen.tokenizer import END_OF_TEXT
 
 AUTO, NONE = "auto", "none"  # values of --separator
-TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".ipynb")  # files that hold more than text
+TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".ipynb")  # files with text in quotes
 
 
-def typed(text: str) -> str:
-    r"""Return a flag's text as it was meant, as a shell passes "\n" as two characters.
+def unescape(text: str) -> str:
+    r"""Return the text of a flag with its escape sequences replaced: \n, \t and \\.
 
-    "\n" is a newline, "\t" a tab, and "\\" a backslash; any other backslash stands for itself.
+    A shell passes "\n" as two characters, which stand for a newline. Likewise "\t" is a tab, and
+    "\\" a backslash; any other backslash stands for itself.
 
-    Raises UserError for bytes that are not UTF-8, which are in no text.
+    Raises `UserError` for bytes that are not UTF-8, since no text has them.
     """
-    signs = {"n": "\n", "t": "\t", "\\": "\\"}
+    characters = {"n": "\n", "t": "\t", "\\": "\\"}
     text = decoded(text)
-    if any("\ud800" <= sign <= "\udfff" for sign in text):
+    if any("\ud800" <= character <= "\udfff" for character in text):
         raise UserError(f"{text!r} is not UTF-8; give it in UTF-8")
-    return re.sub(r"\\([nt\\])", lambda found: signs[found[1]], text)
+    return re.sub(r"\\([nt\\])", lambda escape: characters[escape[1]], text)
 
 
-def separates(separator: str | None) -> str | None:
-    """Return the text that a --separator stands for; None where it stands for none, or is AUTO."""
+def separator_text(separator: str | None) -> str | None:
+    """Return the text of a --separator; None if it is NONE, AUTO, or not given."""
     if separator in (None, AUTO, NONE):
         return None
-    # A text that was read has no other ends of lines than "\n".
-    return typed(separator or "").replace("\r\n", "\n").replace("\r", "\n")
+    # Files are read with "\n" as the only line end, so the separator has no other either.
+    return unescape(separator or "").replace("\r\n", "\n").replace("\r", "\n")
 
 
-def between(files: Sequence[Path], separator: str | None) -> tuple[str | None, list[str]]:
-    """Return the text that separates documents in the files, and notes on END_OF_TEXT in them."""
+def choose_separator(
+    files: Sequence[Path], separator: str | None
+) -> tuple[str | None, tuple[str, ...]]:
+    """Return the text that separates documents in the files, and notes for the user.
+
+    AUTO is END_OF_TEXT if a file that is no table has it, else None. If a file has END_OF_TEXT, the
+    notes say whether it separates documents.
+    """
     if separator in (None, NONE):
-        return None, []
-    meant = separates(separator)
-    if meant == END_OF_TEXT:
-        return meant, []
-    # Within the quotes of a table END_OF_TEXT would cut rows.
-    plain = [file for file in files if file.suffix.lower() not in TABLES]
-    if separator == AUTO and (n := count_documents(plain, END_OF_TEXT)):
-        many = "1 document" if n == 1 else f"{n:,} documents"
-        said = [f"{END_OF_TEXT} in the text separates {many}; --separator none reads it as letters"]
-        tables = [file for file in files if file.suffix.lower() in TABLES]
-        if cut := [file for file in tables if count_documents([file], END_OF_TEXT)]:
-            said += [
-                f"warning: {END_OF_TEXT} cuts rows of {cut[0]} too; leave that file out, or give "
-                "--separator none"
-            ]
-        return END_OF_TEXT, said
-    if count_documents(files, END_OF_TEXT):
-        return meant, [
-            f"warning: {END_OF_TEXT} in the text is read as letters; "
-            f"--separator '{END_OF_TEXT}' separates documents there"
+        return None, ()
+    text = separator_text(separator)
+    if text == END_OF_TEXT:
+        return text, ()
+    # In a table, END_OF_TEXT stands within quotes, and would cut rows.
+    tables = [file for file in files if file.suffix.lower() in TABLES]
+    others = [file for file in files if file.suffix.lower() not in TABLES]
+    if separator == AUTO and (n := count_documents(others, END_OF_TEXT)):
+        documents = "1 document" if n == 1 else f"{n:,} documents"
+        notes = [
+            f"{END_OF_TEXT} in the text separates {documents}; --separator none reads it as letters"
         ]
-    return meant, []
+        if cut_tables := [file for file in tables if count_documents([file], END_OF_TEXT)]:
+            notes.append(
+                f"warning: {END_OF_TEXT} cuts rows of {cut_tables[0]} too; leave that file out, "
+                "or give --separator none"
+            )
+        return END_OF_TEXT, tuple(notes)
+    if count_documents(files, END_OF_TEXT):
+        return text, (
+            f"warning: {END_OF_TEXT} in the text is read as letters; "
+            f"--separator '{END_OF_TEXT}' separates documents there",
+        )
+    return text, ()

@@ -1,4 +1,4 @@
-"""Training and validation files of a corpus that a grammar writes, with the facts about them."""
+"""The files of a synthetic corpus: training, validation and held-out text, and facts about them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any, Protocol
 from minigen.errors import UserError
 from minigen.system.disk import write_atomically
 
-BETWEEN = "\n\n"  # the separator of the documents
+BETWEEN = "\n\n"  # between two documents of a file
 
 
 class Document(Protocol):
-    """A text and its exact -log2 p."""
+    """A text that a grammar wrote, and its exact -log2 p under that grammar."""
 
     @property
     def text(self) -> str: ...
@@ -31,20 +31,21 @@ def write(
     sizes: Mapping[str, int],
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write train.txt, val.txt (blank lines between documents) and facts.json; return the facts.
+    """Write one text file for each split, and facts.json; return the facts.
 
-    Each file has as many documents as fit into its bytes, at least one. None of val.txt is in
-    train.txt. In the facts, `bits` is the sum of -log2 p over a file's documents, so
-    `bits_per_byte` (of the documents' text) is the loss of a model that knows the grammar perfectly
-    on that very file.
+    A file has at least one document, and as many as fit into its size, with blank lines between
+    them. No document of val.txt is in train.txt, so a model cannot know it by heart.
+
+    In the facts, `bits` is the sum of -log2 p over the documents of a file, and `bits_per_byte` is
+    their mean per byte of the documents: the entropy of the text, which `Corpus.floor` explains.
 
     Args:
-        corpus: its name, which is also what the documents are called.
+        corpus: its name, which is also the plural noun for its documents.
         streams: documents without end, by split.
-        sizes: the most bytes of each split's file.
+        sizes: the maximum size of each split's file in bytes.
         facts: more facts for facts.json, before the splits.
 
-    Raises UserError if the files cannot be written or a size has no room for a document.
+    Raises `UserError` if the files cannot be written or a size has no room for a document.
     """
     splits: dict[str, dict[str, Any]] = {}
     seen: set[str] = set()
@@ -56,17 +57,17 @@ def write(
         texts: list[str] = []
         bits: list[float] = []
         size = -1  # two newlines after each document, but one after the last
-        for one in streams[split]:
-            if one.text in seen and split == "val":
+        for document in streams[split]:
+            if document.text in seen and split == "val":
                 continue
-            size += len(one.text) + 2
+            size += len(document.text) + 2
             if size > n_bytes:
                 break
-            texts.append(one.text)
-            bits.append(one.bits)
+            texts.append(document.text)
+            bits.append(document.bits)
         if not texts:
             raise UserError(
-                f"{split}_bytes is {n_bytes}; give 2000 or more, room for one of the {corpus}"
+                f"{split}_bytes is {n_bytes}, too few for one of the {corpus}; give 2000 or more"
             )
         seen.update(texts)
         data = f"{BETWEEN.join(texts)}\n".encode("ascii")
@@ -82,26 +83,29 @@ def write(
             "bits": round(math.fsum(bits), 3),
             "bits_per_byte": round(math.fsum(bits) / text_bytes, 6),
         }
-    content = {"corpus": corpus, **facts, "splits": splits}
+    all_facts = {"corpus": corpus, **facts, "splits": splits}
     with write_atomically(folder / "facts.json") as part:
-        part.write_bytes(f"{json.dumps(content, indent=2)}\n".encode("ascii"))
-    return content
+        part.write_bytes(f"{json.dumps(all_facts, indent=2)}\n".encode("ascii"))
+    return all_facts
 
 
-def intact_facts(folder: Path, version: int) -> dict[str, Any] | None:
-    """Return the facts of the files in a folder; None if one is missing or not as the facts say."""
+def verified_facts(folder: Path, version: int) -> dict[str, Any] | None:
+    """Return the facts in a folder, after checking the SHA-256 of each file.
+
+    None if a file is missing or damaged, or if another version of the grammar wrote the files.
+    """
     try:
         facts: dict[str, Any] = json.loads((folder / "facts.json").read_bytes())
         if facts["version"] == version and all(
-            sha256((folder / f"{split}.txt").read_bytes()) == said["sha256"]
-            for split, said in facts["splits"].items()
+            sha256((folder / f"{split}.txt").read_bytes()) == file["sha256"]
+            for split, file in facts["splits"].items()
         ):
             return facts
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass  # not yet written, of an older version, or damaged
+        pass  # a file is missing, or facts.json is damaged
     return None
 
 
-def sha256(content: bytes) -> str:
+def sha256(data: bytes) -> str:
     """Return the SHA-256 of some bytes in hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()
+    return hashlib.sha256(data).hexdigest()

@@ -1,8 +1,13 @@
-"""Tasks: corpora whose documents begin with a line of conditions, which a model learns to keep.
+"""Tasks: a model is asked for a document with certain conditions, and its answer is judged.
 
-A tale, a picture and a tune each say in their first line what they are to be like. The task of a
-corpus knows the words that such a line can have, and checks a document against it. So a trained
-model can be asked for a text, and its answer can be judged by a program.
+Each document of a synthetic corpus begins with a *first line*, which states its *conditions*: the
+hero of a tale, the things of a picture, the mood of a tune. A trained model gets a first line as
+its prompt and writes the rest of the document. The task of the corpus knows the words of first
+lines, and judges a document by a program:
+
+- It is *well-formed* if its format is right.
+- It *follows its prompt* if the rest of the text fulfils the conditions of the first line.
+- It is *valid* if it is well-formed, follows its prompt, and the grammar can write it.
 """
 
 from __future__ import annotations
@@ -19,21 +24,22 @@ from minigen.corpora.splits import Document
 from minigen.errors import UserError
 
 SYNTHETIC = ("tales", "pictures", "tunes")  # corpora that a grammar writes; each has a task
-# How the documents of each begin, in the order in which a prompt is tried: a tale takes any words.
+# The beginning of each document. The order is that in which `prompt` tries the tasks; tales are
+# last, because a tale may continue any words.
 BEGINNINGS = {"pictures": "picture:", "tunes": "tune:", "tales": "hero:"}
-ABC = re.compile(r"^X:.*\n(?:[A-Za-z]:.*\n|%.*\n)*K:", re.MULTILINE)  # a tune's header
+ABC = re.compile(r"^X:.*\n(?:[A-Za-z]:.*\n|%.*\n)*K:", re.MULTILINE)  # the header of ABC notation
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of `check`.
+    """The judgement of a document by the `check` of its task.
 
-    well_formed: the text has the form of a document of its task, whatever its first line asks for.
-    obeys: the text is as its first line says.
-    valid: the corpus itself could have written the text, to the letter.
-    complaints: why not, in plain words; empty exactly if the text is valid.
-    bits: -log2 p(text), if the text is valid.
-    conditions: the values of the first line's fields, as far as the line could be read.
+    well_formed: the format is right, whatever the first line says.
+    follows_prompt: the rest of the text fulfils the conditions of the first line.
+    valid: the text is well-formed, follows its prompt, and the grammar can write it.
+    complaints: why the text is not valid; empty exactly if it is valid.
+    bits: -log2 p(text) under the grammar; None if the text is not valid.
+    conditions: the value of each field of the first line, as far as the line can be read.
     """
 
     well_formed: bool
@@ -45,13 +51,13 @@ class Verdict:
 
 
 class Task(Protocol):
-    """The package of a corpus: how to write its documents, ask for one, and check one."""
+    """The package of a synthetic corpus: it writes documents, asks for one, and judges one."""
 
     VERSION: int  # of the text format: the same version and seed give the same bytes
     SPLITS: tuple[str, ...]  # files of the corpus
     NOUN: str  # for one document
-    ENDINGS: tuple[str, ...]  # of the files that `save` writes
-    WHOLE: bool  # a terminal shows a document when it is whole, and no part of it before
+    ENDINGS: tuple[str, ...]  # of the names of the files that `save` writes
+    WHOLE: bool  # a terminal shows a document only once it is complete
 
     @property
     def FIELDS(self) -> Mapping[str, tuple[str, ...]]:
@@ -61,119 +67,131 @@ class Task(Protocol):
         """Yield documents without end; the k-th is a function of (seed, split, k)."""
 
     def write(self, folder: Path) -> dict[str, Any]:
-        """Write the corpus as `splits.write` does; return the facts."""
+        """Write the files of the corpus with `splits.write`; return the facts."""
 
     def prompt(self, text: str, rng: random.Random) -> str:
-        """Return the beginning of a first line, for words as a person types them.
+        """Return the beginning of a first line for words that a person typed.
 
-        The end of the line is left to the model where the words do not say it; any other gap is
-        drawn. Raises UserError for words that no first line has.
+        Where the words end before the line does, the model continues the line; a gap before their
+        end is drawn. Raises `UserError` for words that no first line has.
         """
 
-    def condition(self, given: Mapping[str, str], rng: random.Random) -> str:
-        """Return a first line, its end included, with values of some fields; draw the others.
+    def condition(self, conditions: Mapping[str, str], rng: random.Random) -> str:
+        """Return a first line, its newline included, that states these conditions; draw the others.
 
-        Raises UserError if no first line says that.
+        Raises `UserError` if no first line can state the conditions.
         """
 
     def check(self, text: str) -> Verdict:
-        """Read a text as a document; blank lines before and after it do not count."""
+        """Judge a text as a document; blank lines before and after it do not count."""
 
     def show(self, text: str) -> str:
         """Return a document for a terminal with colours."""
 
     def save(self, texts: Sequence[str], path: Path) -> None:
-        """Write documents as one file or several, of the kind that the ending of `path` says.
+        """Write documents as one file or several, in the format that the ending of `path` names.
 
-        Raises UserError for a text that cannot be saved, after all others are.
+        Raises `UserError` for a text that cannot be saved, after all others are saved.
         """
 
 
 def get(corpus: str) -> Task:
     """Return the task of a corpus."""
-    # The one import by name: the packages import this file for `Verdict`, and a run needs one of
-    # them or none.
+    # An import by name, at the call: the packages import this file for `Verdict`, and a run needs
+    # one of them or none.
     return cast(Task, importlib.import_module(f"minigen.corpora.{corpus}"))
 
 
 def detect(text: str) -> Task | None:
-    """Return the task that a text belongs to by its beginning; None for any other text."""
-    found = [corpus for corpus, words in BEGINNINGS.items() if text.startswith(words)]
-    return get(found[0]) if found else None
+    """Return the task whose documents begin like a text; None if there is no such task."""
+    corpora = [corpus for corpus, beginning in BEGINNINGS.items() if text.startswith(beginning)]
+    return get(corpora[0]) if corpora else None
 
 
-def for_saving(text: str) -> Task | None:
-    """Return the task whose `save` can write a text: also for ABC notation without a first line."""
+def detect_for_saving(text: str) -> Task | None:
+    """Return the task whose `save` can write a text; ABC notation needs no first line for that."""
     return detect(text) or (get("tunes") if ABC.search(text) else None)
 
 
 def synthetic(data: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the synthetic corpora in the entries of a --data."""
-    names = {name.strip() for given in data for name in given.split(",")}
+    """Return the names of the synthetic corpora in --data."""
+    names = {name.strip() for item in data for name in item.split(",")}
     return tuple(name for name in SYNTHETIC if name in names)
 
 
 def trained_on(state: Mapping[str, Any]) -> list[Task]:
-    """Return the tasks that the model of a checkpoint with this `state` was trained on."""
+    """Return the tasks that a model was trained on, by the `state` of its checkpoint."""
     names = synthetic(state.get("config", {}).get("data", ()))
     return [get(corpus) for corpus in BEGINNINGS if corpus in names]
 
 
 def prompt(tasks: Sequence[Task], text: str, rng: random.Random) -> str:
-    """Return the prompt that typed words are for a model that was trained on these tasks.
+    """Return the prompt for typed words and a model that was trained on these tasks.
 
-    A text that begins as documents do is a prompt as it is, and so is any text without tasks.
-    Raises UserError if the words are those of no task.
+    A text that begins like a document is a prompt already, and so is any text if there are no
+    tasks. Else the first task that has such a first line makes the prompt.
+
+    Raises `UserError` if no task has a first line with these words.
     """
     if not text.strip() or detect(text) or not tasks:
         return text
-    refused = []
-    for one in tasks:
+    errors = []
+    for each in tasks:
         try:
-            return one.prompt(text, rng)
+            return each.prompt(text, rng)
         except UserError as error:
-            refused.append(str(error))
-    raise UserError("; or ".join(refused))
+            errors.append(str(error))
+    raise UserError("; or ".join(errors))
 
 
 def condition(tasks: Sequence[Task], pairs: str, rng: random.Random) -> str:
-    """Return the first line for conditions such as "mood=sad,dance=waltz"; draw other fields.
+    """Return a first line for conditions such as "mood=sad,dance=waltz"; draw the other fields.
 
-    Raises UserError if the conditions fit none of the tasks, or more than one.
+    Raises `UserError` if the conditions fit none of the tasks, or more than one.
     """
-    given: dict[str, str] = {}
+    conditions: dict[str, str] = {}
     for pair in pairs.split(","):
         field, equals, value = (word.strip() for word in pair.partition("="))
         if not equals:
-            raise UserError(f"{pair!r} is no condition; it is such as mood=sad,dance=waltz")
-        given[field] = value
-    lines, refused = dict[str, str](), list[str]()
-    for one in tasks:
+            raise UserError(f"{pair!r} is no condition; give such as mood=sad,dance=waltz")
+        conditions[field] = value
+    lines, errors = dict[str, str](), list[str]()
+    for each in tasks:
         try:
-            lines[one.NOUN] = one.condition(given, rng)
+            lines[each.NOUN] = each.condition(conditions, rng)
         except UserError as error:
-            refused.append(str(error))
+            errors.append(str(error))
     if len(lines) == 1:
         return next(iter(lines.values()))
     if lines:
-        raise UserError(f"{pairs} may be a {' or a '.join(lines)}; say more of it")
-    raise UserError("; or ".join(refused) or "the model has read no tales, pictures or tunes")
+        raise UserError(
+            f"{pairs} may be a {' or a '.join(lines)}; add a condition that only one of them has"
+        )
+    raise UserError(
+        "; or ".join(errors)
+        or "the model was not trained on tales, pictures or tunes; give it any --prompt"
+    )
 
 
 def first_lines(text: str, n: int = 1) -> str:
-    """Return the first `n` lines of a document with their ends; the first has the conditions."""
+    """Return the first `n` lines of a document with their newlines."""
     return "".join(text.splitlines(keepends=True)[:n])
 
 
 def parse_fields(
-    noun: str, fields: Mapping[str, Sequence[str]], given: Mapping[str, str]
+    noun: str, fields: Mapping[str, Sequence[str]], conditions: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the given conditions in the task's own spelling.
+    """Return conditions in the spelling of the task: "RED" becomes "red".
 
-    Raises UserError for a field that a document of this kind lacks, or a value that it cannot have.
+    Args:
+        noun: for a document of the task, in errors.
+        fields: the words that each field can have.
+        conditions: a value for some of the fields.
+
+    Raises `UserError` for a field that is not in `fields`, or a value that the field cannot have.
     """
     spelled = {}
-    for field, value in given.items():
+    for field, value in conditions.items():
         if field not in fields:
             raise UserError(f"a {noun} has no {field!r}; it has {', '.join(fields)}")
         matching = [word for word in fields[field] if word.lower() == value.lower()]
@@ -183,9 +201,9 @@ def parse_fields(
     return spelled
 
 
-def save_text(texts: Sequence[str], path: Path, joint: str = "\n\n") -> None:
-    """Write texts with `joint` between them. Raises UserError if they cannot be written."""
+def save_text(texts: Sequence[str], path: Path, separator: str = "\n\n") -> None:
+    """Write texts with `separator` between them. Raises `UserError` if they cannot be written."""
     try:
-        path.write_text(joint.join(texts) + "\n", encoding="utf-8")
+        path.write_text(separator.join(texts) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; give another place") from None

@@ -94,7 +94,7 @@ def find_texts(config: EvaluateConfig, loaded: Engine) -> Texts:
     try:
         if settings is None:
             raise UserError(f"{loaded.path} is no run of train.py, so what it read is not known")
-        data = corpora.given_in(loaded.state.get("folder", ""), settings["data"])
+        data = corpora.relocate(loaded.state.get("folder", ""), settings["data"])
         links = loaded.state.get("links", False)
         corpus = corpora.find(data, data_folder(), settings["separator"], links)
         _, training, own = prepare(

@@ -95,7 +95,7 @@ def fit_to(flags: TrainConfig, base: Engine) -> TrainConfig:
             raise UserError(f"--{name} is fixed by the model to fine-tune; leave it out")
     if flags.block_size > shape.block_size:
         raise UserError(f"--block_size is {flags.block_size}; the model sees {shape.block_size}")
-    old_data = corpora.given_in(base.state.get("folder", ""), settings.get("data", ("tales",)))
+    old_data = corpora.relocate(base.state.get("folder", ""), settings.get("data", ("tales",)))
     separator = flags.separator
     if separator == corpora.AUTO:
         separator = separator_of(flags.data, settings)

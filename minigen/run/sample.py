@@ -22,7 +22,7 @@ def sample_text(model: GPT, tokenizer: Tokenizer, config: TrainConfig, opening: 
     Args:
         opening: the text to continue where there is no prompt.
     """
-    prompt = corpora.typed(config.sample_prompt)
+    prompt = corpora.unescape(config.sample_prompt)
     engine = Engine(
         model, tokenizer, state={"opening": opening}, block_size=config.block_size, backend=model
     )

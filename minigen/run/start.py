@@ -192,7 +192,7 @@ def _find_origin(flags: TrainConfig, held: contextlib.ExitStack) -> tuple[Origin
         checkpoint.set_aside(folder, last.step)
         config = merge(flags, last.state["config"])
         began_in = last.state.get("folder", "")
-        data, old_data = (corpora.given_in(began_in, d) for d in (config.data, config.old_data))
+        data, old_data = (corpora.relocate(began_in, d) for d in (config.data, config.old_data))
         found = dataclasses.replace(config, data=data, old_data=old_data)
         return Origin(folder, last), resolve(found)
     source = checkpoint.find(flags.init_from, flags.out_dir)

@@ -96,7 +96,7 @@ def find_text(
     start = opening(train_tokens, tokenizer)
     if start and is_new:
         tokenizer.bare = True
-    tokenizer.encode_prompt(corpora.typed(config.sample_prompt))  # refuse unknown characters now
+    tokenizer.encode_prompt(corpora.unescape(config.sample_prompt))  # refuse unknown characters now
     old_tokens = None
     if config.old_data:
         old_tokens = _old_tokens(config.old_data, tokenizer, settings, most_chars)

@@ -1,16 +1,16 @@
-"""Tales: a corpus of short stories from a grammar, so that the best possible loss is known exactly.
+"""Tales: a corpus of short stories from a grammar; the entropy of the text is known exactly.
 
-A tale is a header line and a paragraph of 7 to 11 sentences:
+A tale is a first line, which states its conditions, and a paragraph of 7 to 11 sentences:
 
     hero: Sir Fox, friend: little Owl, place: faraway forest, object: magic lantern, ...
-    One windy Friday, Sir Fox was counting red socks in the faraway forest. Along hopped ...
+    Nobody in the faraway forest had more socks than Sir Fox and little Owl. "I feel so sleepy, ...
 
-Every word is drawn uniformly from a short list, so -log2 p(tale) is an exact number of bits; their
-mean, `entropy()`, is the floor under the loss of any model. The header says what the tale must be
-about, and `check` reads any text (a model's sample) and says whether it is a tale, whether it
-obeys its header, and if not, why.
+Each word is drawn from a short list, all its words equally probable, so -log2 p(tale) is an exact
+number of bits. `entropy()` is the mean of -log2 p of a tale under the grammar that wrote it; no
+model can have a lower mean loss on new tales. `check` judges any text, such as a model's sample: is
+it well-formed, does it follow its prompt, is it valid, and if not, why not.
 
-    python -m minigen corpus tales --count 3          # read some tales
+    python -m minigen corpus tales --count 3          # print some tales
     python -m minigen corpus tales --check FILE       # check tales between blank lines or rules
 """
 
@@ -60,10 +60,10 @@ ENDINGS, WHOLE = (".txt",), False
 
 
 def show(text: str) -> str:
-    """Return the tale as it is."""
+    """Return the tale unchanged: it has no colours."""
     return text
 
 
 def save(texts: Sequence[str], path: Path) -> None:
-    """Write the tales as text."""
+    """Write the tales as text. Raises `UserError` if the file cannot be written."""
     save_text(texts, path)

@@ -1,4 +1,4 @@
-"""The checker of tales: whether a text is a tale and obeys its header, and if not, why."""
+"""The checker of tales: is a text well-formed and valid, does it follow its prompt, and why not?"""
 
 from __future__ import annotations
 
@@ -7,78 +7,85 @@ import re
 from dataclasses import dataclass
 
 from minigen.corpora.grammar import Mention, Parser, article
-from minigen.corpora.tales.tables import DETOURS, FIELDS, GRAMMAR, HEADER, PARTS
+from minigen.corpora.tales.tables import DETOURS, FIELDS, FIRST_LINE, GRAMMAR, PARTS
 from minigen.corpora.task import Verdict
 
 
 def check(text: str) -> Verdict:
-    """Read a text as a tale; blank lines before and after it do not count.
+    """Judge a text as a tale; blank lines before and after it do not count.
 
-    It is well-formed if its header and its sentences are those of tales, and obeys if the tale
-    shows every field of the header and nothing in it denies one.
+    A tale is well-formed if the grammar has its first line and each of its sentences. It follows
+    its prompt if it shows each condition of its first line and contradicts none.
 
     >>> check("hero: Sir Fox").complaints[0]
-    'the header has no friend'
+    'the first line has no friend'
     """
     text = text.strip("\n")
-    ways = GRAMMAR.ways(text)
-    header, _, body = text.partition("\n")
-    if not header.startswith("hero:"):
-        header, body = "", text
-    complaints, conditions = _check_header(header)
-    if ways is not None:
-        return Verdict(True, True, True, [], math.log2(ways), conditions)
+    inverse_p = GRAMMAR.inverse_probability(text)
+    first_line, _, body = text.partition("\n")
+    if not first_line.startswith("hero:"):
+        first_line, body = "", text
+    complaints, conditions = _check_first_line(first_line)
+    if inverse_p is not None:
+        return Verdict(True, True, True, [], math.log2(inverse_p), conditions)
 
-    told, unreadable = _read_sentences(body)
+    sentences, unreadable = _parse_sentences(body)
     complaints += unreadable
-    well_formed = bool(told) and not complaints
-    read = next(Parser(GRAMMAR, header).readings("header"), None)
-    denied, contradictions = _contradictions(read.mentions if read else (), told, conditions)
+    well_formed = bool(sentences) and not complaints
+    parse = next(Parser(GRAMMAR, first_line).parses("first_line"), None)
+    contradicted, contradictions = _contradictions(
+        parse.mentions if parse else (), sentences, conditions
+    )
     complaints += contradictions
-    complaints += _wrong_order(told)
-    shown = {mention.name for sentence in told for mention in sentence.mentions}
-    parts = {sentence.part for sentence in told}
+    complaints += _wrong_order(sentences)
+    shown_fields = {mention.name for sentence in sentences for mention in sentence.mentions}
+    parts = {sentence.part for sentence in sentences}
+    # Other parts mention the mood and the moral, too, but only these two fulfil the condition.
     if "ending" not in parts:
-        shown.discard("mood")
+        shown_fields.discard("mood")
     if "closing" not in parts:
-        shown.discard("moral")
-    complaints += [f"the tale does not show its {field}" for field in FIELDS if field not in shown]
-    follows_prompt = len(conditions) == len(FIELDS) and not denied and shown.issuperset(FIELDS)
-    complaints = complaints or ["not a tale of this grammar"]
+        shown_fields.discard("moral")
+    complaints += [
+        f"the tale does not show its {field}" for field in FIELDS if field not in shown_fields
+    ]
+    follows_prompt = (
+        len(conditions) == len(FIELDS) and not contradicted and shown_fields.issuperset(FIELDS)
+    )
+    complaints = complaints or ["the grammar cannot write this tale"]
     return Verdict(well_formed, follows_prompt, False, complaints, None, conditions)
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """The `number`-th sentence; `part` is None if the grammar has no such sentence."""
+    """The `number`-th sentence, counted from 1; `part` is None if no part has such a sentence."""
 
     number: int
     part: str | None
     mentions: tuple[Mention, ...]
 
 
-def _check_header(header: str) -> tuple[list[str], dict[str, str]]:
-    """Return complaints, and the fields that have a value which they can have."""
-    if not header:
-        return ["no header: the first line must begin with hero: and a kind of hero"], {}
-    found = dict(re.findall(r"(\w+): (?:\w+ )??(\w+)(?=,|$)", header))
+def _check_first_line(first_line: str) -> tuple[list[str], dict[str, str]]:
+    """Return complaints about a first line, and its conditions as far as they can be read."""
+    if not first_line:
+        return ["no first line: a tale begins with hero: and a kind of hero"], {}
+    values = dict(re.findall(r"(\w+): (?:\w+ )??(\w+)(?=,|$)", first_line))
     complaints = []
-    for field, values in FIELDS.items():
-        if field not in found:
-            complaints.append(f"the header has no {field}")
-        elif found[field] not in values:
+    for field, words in FIELDS.items():
+        if field not in values:
+            complaints.append(f"the first line has no {field}")
+        elif values[field] not in words:
             complaints.append(
-                f"{field}: {found[field]} in the header is none of {', '.join(values)}"
+                f"{field}: {values[field]} in the first line is none of {', '.join(words)}"
             )
-    readings = Parser(GRAMMAR, header).readings("header")
-    if not complaints and not any(reading.end == len(header) for reading in readings):
-        complaints.append(f'the header is not of the form "{HEADER}"')
-    known = {field: found[field] for field in FIELDS if found.get(field) in FIELDS[field]}
-    return complaints, known
+    parses = Parser(GRAMMAR, first_line).parses("first_line")
+    if not complaints and not any(parse.end == len(first_line) for parse in parses):
+        complaints.append(f'the first line is not of the form "{FIRST_LINE}"')
+    conditions = {field: values[field] for field in FIELDS if values.get(field) in FIELDS[field]}
+    return complaints, conditions
 
 
 SENTENCE_END = re.compile(r'[.!?]"?(?=\s+["A-Z]|\s*$)')
-WORD_ROLES = {  # words that tell, wherever they stand, what the text is about
+WORD_ROLES = {  # each of these words has one role, so it shows a condition wherever it stands
     word: role
     for role in ("hero", "friend", "place", "object")
     for templates in GRAMMAR.cases[role].values()
@@ -87,23 +94,26 @@ WORD_ROLES = {  # words that tell, wherever they stand, what the text is about
 }
 
 
-def _read_sentences(body: str) -> tuple[list[Sentence], list[str]]:
-    """Split the paragraph into sentences, each read on its own; complain about unreadable ones."""
+def _parse_sentences(body: str) -> tuple[list[Sentence], list[str]]:
+    """Split a paragraph into sentences and parse each alone; return complaints about the others.
+
+    A sentence that cannot be parsed still shows the words of `WORD_ROLES` in it.
+    """
     sentences: list[Sentence] = []
     complaints: list[str] = []
     start = 0
     while start < len(body):
         number = len(sentences) + 1
         parser = Parser(GRAMMAR, body)
-        found = (
-            (part, reading)
+        parses = (
+            (part, parse)
             for part in PARTS
-            for reading in parser.readings(part, start)
-            if body[reading.end : reading.end + 1] in ("", " ")
+            for parse in parser.parses(part, start)
+            if body[parse.end : parse.end + 1] in ("", " ")
         )
-        part, reading = next(found, (None, None))
-        if reading:
-            end, mentions = reading.end, reading.mentions
+        part, parse = next(parses, (None, None))
+        if parse:
+            end, mentions = parse.end, parse.mentions
         else:
             stop = SENTENCE_END.search(body, start)
             end = stop.end() if stop else len(body)
@@ -119,38 +129,42 @@ def _read_sentences(body: str) -> tuple[list[Sentence], list[str]]:
 
 
 def _sentence_complaint(sentence: str, number: int, furthest: int) -> str:
-    """Return the complaint about a sentence that cannot be read beyond `furthest`."""
+    """Return the complaint about a sentence that cannot be parsed beyond `furthest`."""
     if not re.search(r'[.!?]"?$', sentence):
         return f'the tale breaks off in sentence {number}: "{sentence[-40:]}"'
     if sentence.lstrip('"')[:1].islower():
         return f'sentence {number} begins with a small letter: "{sentence[:40]}"'
-    for found in re.finditer(r"\b([Aa]n?) ([a-z]+)", sentence):
-        right = f"{article(found[2])} {found[2]}"
-        if found[0].lower() != right:
-            return f'"{found[0]}" in sentence {number} should be "{right}"'
-    furthest = sentence.rfind(" ", 0, furthest + 1) + 1
-    return (
-        f'sentence {number} is not a sentence of this grammar, from: "{sentence[furthest:][:60]}"'
-    )
+    for phrase in re.finditer(r"\b([Aa]n?) ([a-z]+)", sentence):
+        right = f"{article(phrase[2])} {phrase[2]}"
+        if phrase[0].lower() != right:
+            return f'"{phrase[0]}" in sentence {number} should be "{right}"'
+    first_wrong_word = sentence[sentence.rfind(" ", 0, furthest + 1) + 1 :]
+    return f'sentence {number} is not a sentence of this grammar, from: "{first_wrong_word[:60]}"'
 
 
 def _contradictions(
-    header: tuple[Mention, ...], told: list[Sentence], conditions: dict[str, str]
+    first_line: tuple[Mention, ...], sentences: list[Sentence], conditions: dict[str, str]
 ) -> tuple[set[str], list[str]]:
-    """Return header fields that the tale denies, and complaints about words that change."""
-    first = {mention.name: (mention.value, "in the header") for mention in header}
-    first |= {field: (value, "in the header") for field, value in conditions.items()}
+    """Return the fields that the tale contradicts, and complaints about words that change.
+
+    Args:
+        first_line: the mentions in the first line, if it can be parsed.
+        sentences: of the paragraph.
+        conditions: the first line's, as far as they can be read.
+    """
+    earlier = {mention.name: (mention.value, "in the first line") for mention in first_line}
+    earlier |= {field: (value, "in the first line") for field, value in conditions.items()}
     complaints: dict[tuple[str, str], str] = {}
-    denied: set[str] = set()
-    for sentence in told:
-        where = f"in sentence {sentence.number}"
+    contradicted: set[str] = set()
+    for sentence in sentences:
+        place = f"in sentence {sentence.number}"
         for mention in sentence.mentions:
-            value, before = first.setdefault(mention.name, (mention.value, where))
+            value, earlier_place = earlier.setdefault(mention.name, (mention.value, place))
             if mention.value == value:
                 continue
             if mention.name in FIELDS:
-                denied.add(mention.name)
-            what = "the hero" if mention.name == "sex" else mention.name
+                contradicted.add(mention.name)
+            noun = "the hero" if mention.name == "sex" else mention.name
             old, new = (
                 f"{article(word)} {word}"
                 if mention.name in ("hero", "friend", "object", "sex")
@@ -158,27 +172,28 @@ def _contradictions(
                 for word in (value, mention.value)
             )
             complaints.setdefault(
-                (mention.name, mention.value), f"{what} is {old} {before} but {new} {where}"
+                (mention.name, mention.value), f"{noun} is {old} {earlier_place} but {new} {place}"
             )
-    return denied, list(complaints.values())
+    return contradicted, list(complaints.values())
 
 
-def _wrong_order(told: list[Sentence]) -> list[str]:
-    """Return complaints about parts of the tale that are missing, told twice or told too late."""
+def _wrong_order(sentences: list[Sentence]) -> list[str]:
+    """Return complaints about parts of a tale that are missing, repeated or too late."""
     complaints = []
     order = list(PARTS)
     parts: list[str] = []
-    for sentence in told:
+    for sentence in sentences:
         if sentence.part in parts:
             complaints.append(f"sentence {sentence.number} tells the {sentence.part} a second time")
         elif sentence.part:
             if any(order.index(sentence.part) < order.index(part) for part in parts):
                 complaints.append(f"sentence {sentence.number} tells the {sentence.part} too late")
             parts.append(sentence.part)
-    unfinished = not told or told[-1].part  # an unreadable end has its own complaint
-    if unfinished and "closing" not in parts:
-        complaints.append("ends without a moral")
-    if all(sentence.part for sentence in told):  # else the missing part may be the unreadable one
+    ends_readably = not sentences or sentences[-1].part  # another end has a complaint already
+    if ends_readably and "closing" not in parts:
+        complaints.append("the tale ends without a moral")
+    # An unreadable sentence may be the missing part.
+    if all(sentence.part for sentence in sentences):
         missing = [part for part in order if part not in (*parts, *DETOURS, "closing")]
         complaints += [f"the {part} is missing" for part in missing]
     return complaints

@@ -1,4 +1,4 @@
-"""Tales by chance: drawn from the grammar, written as a corpus, and begun by conditions."""
+"""Draw tales from the grammar, write them as a corpus, and make first lines from conditions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from minigen.corpora import splits
 from minigen.corpora.dice import Dice
-from minigen.corpora.tales.tables import FIELDS, GRAMMAR, HEADER
+from minigen.corpora.tales.tables import FIELDS, FIRST_LINE, GRAMMAR
 from minigen.corpora.task import parse_fields
 
 VERSION = 6  # of the text format: the same version and seed give the same bytes
@@ -21,7 +21,7 @@ TITLES = {"title": ("Sir", "Lady")}
 
 @dataclass(frozen=True)
 class Tale:
-    """`bits` is -log2 of the tale's exact probability; `conditions` are the header's fields."""
+    """A tale, with the exact -log2 p of its text and the conditions of its first line."""
 
     text: str
     bits: float
@@ -38,15 +38,18 @@ def tale(rng: random.Random) -> Tale:
 def documents(seed: int, split: str = "train") -> Iterator[Tale]:
     """Yield tales without end; the k-th is a function of (seed, split, k), on every machine.
 
-    Seeding by a string hashes it with SHA-512 into the generator's state, so that neighbouring
-    seeds share nothing.
+    The seed of the k-th is a string, which Python hashes with SHA-512 into the generator's state.
+    So tales of neighbouring seeds are independent.
     """
     for k in itertools.count():
         yield tale(random.Random(f"{seed}/{split}/{k}"))
 
 
 def entropy() -> float:
-    """Return the mean bits per tale: no model's mean loss on fresh tales can be lower."""
+    """Return the entropy of the text: the mean of -log2 p of a tale, in bits per tale.
+
+    No model can have a lower mean loss on new tales.
+    """
     return GRAMMAR.entropy()
 
 
@@ -69,16 +72,18 @@ def write(
 
 
 def prompt(text: str, rng: random.Random) -> str:
-    """Return the words as they are: a tale continues any words."""
+    """Return the text unchanged: a tale may continue any words."""
     return text
 
 
-def condition(given: Mapping[str, str], rng: random.Random) -> str:
-    """Return a header with these values; the other fields, and whether Sir or Lady, are drawn.
+def condition(conditions: Mapping[str, str], rng: random.Random) -> str:
+    """Return a first line that states these conditions; draw the other fields, and Sir or Lady.
+
+    Raises `UserError` for a field that a tale lacks, or a value that the field cannot have.
 
     >>> condition({"hero": "fox"}, random.Random(0))[:15]
     'hero: Lady Fox,'
     """
     dice = Dice(rng)
     words = {name: dice.choose(options) for name, options in (FIELDS | TITLES).items()}
-    return HEADER.format(**words | parse_fields(NOUN, FIELDS, given)) + "\n"
+    return FIRST_LINE.format(**words | parse_fields(NOUN, FIELDS, conditions)) + "\n"

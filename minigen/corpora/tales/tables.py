@@ -1,10 +1,12 @@
-"""The tables of the grammar that writes tales; `minigen.corpora.grammar` says how to read them."""
+"""The tables of the grammar that writes tales; `minigen.corpora.grammar` explains their form."""
 
 from __future__ import annotations
 
 from minigen.corpora.grammar import By, Grammar, parse_rules
 
-# What the header says, in its order. Every word has one role only, wherever it stands.
+# The fields of the first line, in its order, and the words that each can have. Each word has one
+# role only, so that to follow the prompt is to repeat the one word of that role
+# (test_a_word_of_the_first_line_has_one_role).
 FIELDS = {
     field: tuple(rule)
     for field, rule in parse_rules("""
@@ -20,12 +22,12 @@ moral: patience kindness courage sharing honesty teamwork curiosity forgiveness
     if not isinstance(rule, By)
 }
 
-# Drawn once for a tale, besides the header's fields, and repeated from then on.
+# Drawn once for a tale, as the fields of the first line are, and repeated from then on.
 CAST = parse_rules("""
 sex: he she
 """)
 
-# Short lists; every mention draws anew.
+# Short lists; each mention draws again.
 LISTS = parse_rules("""
 title by sex:
   he: Sir
@@ -69,9 +71,9 @@ suddenly:
   But then
 """)
 
-# What happens, part by part and one sentence each. Whatever was said once comes back after that
-# same word: "Sir Fox", "little Owl", "faraway harbour", "magic kettle", "so merry".
-# Tales are told like that, and it lets a small model learn within a minute to look back for it.
+# The parts of a tale, one sentence each. A condition always comes after the same word: "Sir Fox",
+# "little Owl", "faraway harbour", "magic kettle", "so merry", "about courage". So a small model
+# learns within a minute to look back for it: after "magic", copy the word that followed "magic".
 PARTS = parse_rules("""
 opening:
   One {day}, {title} {hero} and little {friend} were {doing} {things} in the faraway {place}.
@@ -118,9 +120,10 @@ closing:
   {A trait} {relative} told {title} {hero} and little {friend} about {moral}: {lesson}.
   "I know about {moral}," {said} little {friend} to {title} {hero} {how}, "{lesson}."
 """)
-DETOURS = ("scene", "chat", "cry", "thanks")  # told or skipped, so a tale has 7 to 11 sentences
+# Each of these parts may be left out, so a tale has 7 to 11 sentences.
+DETOURS = ("scene", "chat", "cry", "thanks")
 
-# What is said and done inside these sentences.
+# Phrases inside these sentences.
 PHRASES = parse_rules("""
 greeting:
   do you know a song about {moral}?
@@ -164,7 +167,7 @@ lesson by moral:
   forgiveness: anger is heavier than {a worn} {spot} | all deserve {number} chances
 """)
 
-HEADER = (
+FIRST_LINE = (
     "hero: {title} {hero}, friend: little {friend}, place: faraway {place},"
     " object: magic {object}, mood: so {mood}, moral: about {moral}"
 )
@@ -176,10 +179,10 @@ GRAMMAR = Grammar(
         **PARTS,
         **PHRASES,
         **{f"maybe_{part}": ("", f" {{{part}}}") for part in DETOURS},
-        "header": (HEADER,),
-        # A detour brings its own space.
+        "first_line": (FIRST_LINE,),
+        # A detour writes its own space.
         "tale": (
-            "{header}\n"
+            "{first_line}\n"
             + "".join(f"{{maybe_{p}}}" if p in DETOURS else f" {{{p}}}" for p in PARTS).lstrip(),
         ),
     },
