@@ -52,7 +52,7 @@ def trained(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trai
 def record(run: Path, *losses: float, train_loss: float = 3.0, bits_per_byte: float = 0.5) -> Path:
     """A run without a checkpoint: ten steps before each evaluation but the first."""
     run.mkdir(parents=True)
-    report = Report(run, 0, 10, n_vocab=50, bits_per_byte=bits_per_byte, floor=None)
+    report = Report(run, 0, 10, n_vocab=50, bits_per_byte=bits_per_byte, entropy=None)
     for n, loss in enumerate(losses):
         for step in range(10 * n - 9, 10 * n + 1) if n else ():
             report.step(step, train_loss, norm=1.0, rate=0.1, speed=100.0)

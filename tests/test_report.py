@@ -18,7 +18,7 @@ from minigen.run.log import Report, far_from_done, memorising, plot_loss, read_m
 
 
 def make(run: Path, step: int = 0) -> Report:
-    return Report(run, step, 10, n_vocab=50, bits_per_byte=0.5, floor=0.3)
+    return Report(run, step, 10, n_vocab=50, bits_per_byte=0.5, entropy=0.3)
 
 
 def test_a_resumed_run_takes_steps_again_and_lists_them_once(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_the_bar_counts_steps_per_second_however_few(
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     for max_steps in (0, 10):
-        bar = Report(tmp_path, 0, max_steps, n_vocab=50, bits_per_byte=0.5, floor=0.3).bar
+        bar = Report(tmp_path, 0, max_steps, n_vocab=50, bits_per_byte=0.5, entropy=0.3).bar
         facts = bar.format_dict | {"bar_format": bar.bar_format, "n": 4, "elapsed": 10.0}
         facts |= {"rate": 0.4, "total": bar.total, "ncols": 100, "prefix": "", "postfix": "loss 1"}
         shown = bar.format_meter(**facts)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minigen.evaluation.text import above_entropy
+from minigen.evaluation.text import relative_to_entropy
 from minigen.evaluation.verdict import Judgement, verdict
 from minigen.system.plot import pyplot
 
@@ -59,7 +59,7 @@ def table(judged: Judgement) -> str:
     lines = [
         f"{judged.model} on {text.n_tokens:,} tokens",
         f"loss                {text.loss:.4f} nats/token = {bits:.4f} bits/byte"
-        + (f" ({above_entropy(bits, judged.text_entropy)})" if judged.text_entropy else "")
+        + (f" ({relative_to_entropy(bits, judged.text_entropy)})" if judged.text_entropy else "")
         + f", perplexity {text.perplexity:.2f}",
     ]
     if judged.train_loss is not None:

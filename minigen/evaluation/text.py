@@ -175,10 +175,19 @@ def unigram_loss(text: TokenStream, training: TokenStream, n_vocab: int) -> floa
     return float(-(of_text * log_p).sum() / of_text.sum())
 
 
-def above_entropy(bits_per_byte: float, entropy: float) -> str:
-    """Say how far a loss is above the entropy of its text, which no model can beat on average.
+def relative_to_entropy(bits_per_byte: float, entropy: float) -> str:
+    """Return how far a loss is above the entropy of its text, both in bits/byte, in words.
 
-    >>> above_entropy(0.66, 0.55)
-    "20.0% above the text's entropy"
+    The entropy of a text is the mean of -log2 p of a document under the grammar that wrote it, in
+    bits per byte. No model can have a lower mean loss on new text of that grammar. A loss on a
+    part of a text can be lower by chance, where that part is easier than the rest.
+
+    >>> relative_to_entropy(0.66, 0.55)
+    "20.0% above the text's entropy of 0.5500"
+    >>> relative_to_entropy(0.54, 0.55)
+    "1.8% below the text's entropy of 0.5500, by chance"
     """
-    return f"{bits_per_byte / entropy - 1:.1%} above the text's entropy"
+    distance = f"{abs(bits_per_byte / entropy - 1):.1%}"
+    if bits_per_byte < entropy:
+        return f"{distance} below the text's entropy of {entropy:.4f}, by chance"
+    return f"{distance} above the text's entropy of {entropy:.4f}"
