@@ -163,10 +163,8 @@ class Report:
         """Append a line to metrics.jsonl."""
         if self.silent:
             return
-        with (
-            self.optional_output(),
-            open(self.run / "metrics.jsonl", "a", encoding="utf-8") as file,
-        ):
+        path = self.run / "metrics.jsonl"
+        with self.optional_output(), open(path, "a", encoding="utf-8") as file:
             file.write(to_json(values) + "\n")
 
     @contextlib.contextmanager
