@@ -91,12 +91,11 @@ def plot(judged: Judgement, path: Path) -> Any:
     """
     plt = pyplot()
     bars = share_bars(judged)
-    figure = plt.figure(figsize=(9, 4.5 + 0.35 * len(bars)), dpi=100, layout="constrained")
-    if bars:
-        top, bottom = figure.subfigures(2, 1, height_ratios=(4, 0.5 + 0.35 * len(bars)))
+    heights = (3.8, 1.2 + 0.32 * len(bars)) if bars else (3.8,)  # inches
+    figure = plt.figure(figsize=(9, sum(heights)), dpi=100, layout="constrained")
+    top, *rest = np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=heights))
+    for bottom in rest:
         _draw_bars(bottom.subplots(), bars)
-    else:
-        top = figure
     left, right = top.subplots(1, 2)
     _draw_calibration(left, judged.text)
     _draw_positions(right, judged.text)

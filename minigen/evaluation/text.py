@@ -102,7 +102,7 @@ def text_metrics(
     Raises `UserError` if a loss is not finite.
     """
     device, length = model.embedding.weight.device, min(block_size, tokens.n_tokens - 1)
-    # Logits get half of the memory, as probabilities need the other half. They are sorted on the CPU.
+    # Logits get half of the memory; probabilities, which are sorted on the CPU, need the other.
     rows = max(1, LOGITS_BYTES["cpu"] // 2 // (4 * n_vocab * length))
     total, n = 0.0, 0
     bins = torch.zeros(3, N_BINS, dtype=torch.float64)  # expected, observed, predictions
