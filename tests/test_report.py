@@ -82,6 +82,18 @@ def test_evaluations_are_points_that_no_line_joins(tmp_path: Path) -> None:
     assert lines["training"].get_linestyle() == "-"
 
 
+def test_the_plot_has_the_final_loss_beside_the_last_evaluation(tmp_path: Path) -> None:
+    """The final loss, on all validation text, is a point at the step of the best checkpoint."""
+    report = make(tmp_path)
+    for step, loss in ((10, 2.0), (20, 3.0)):
+        report.record(step=step, val_loss=loss)
+    report.final(10, 2.5, 100, 100)
+    points = [
+        line.get_xydata().tolist() for line in plot_loss(tmp_path, 9, 1.0, None).axes[0].lines
+    ]
+    assert points[:2] == [[[10, 2], [20, 3]], [[10, 2.5]]]
+
+
 def test_the_axis_is_the_distance_to_the_entropy_once_it_is_near(tmp_path: Path) -> None:
     """Below twice the entropy of the text, losses are drawn in percent above it."""
     report = make(tmp_path)

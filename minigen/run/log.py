@@ -112,6 +112,12 @@ class Report:
                     "the sample repeats itself in a loop. Unless the training text does, too, "
                     f"try a lower --learning_rate or more text. For details: {evaluate}",
                 )
+        self.draw()
+
+    def draw(self) -> None:
+        """Draw loss.png, or warn that it cannot be drawn."""
+        if self.silent:
+            return
         try:
             plot_loss(self.run, self.n_vocab, self.bits_per_byte, self.entropy)
         except Exception as error:  # matplotlib, its settings and its fonts can fail in any way
@@ -137,6 +143,7 @@ class Report:
             f"the best model (step {step}) on {part} of the validation text: "
             f"loss {self.in_both_units(loss)}"
         )
+        self.draw()
 
     def before_and_after(self, step: int, before: dict[str, Any], after: dict[str, Any]) -> None:
         """Log the effect of fine-tuning: samples of one prompt and seed, and losses on old text."""
@@ -316,7 +323,7 @@ def smoothed(points: Points) -> Points:
 
 
 def plot_loss(run: Path, n_vocab: int, bits_per_byte: float, entropy: float | None) -> Any:
-    """Draw `loss.png` from `metrics.jsonl`: a line for training, and a point for each evaluation.
+    """Draw `loss.png` from `metrics.jsonl`: a line for training, and points for evaluations.
 
     Most of the loss is gone after a few steps, so on a linear axis the rest of a run is a flat
     line. So the axis is logarithmic; and once the loss is below twice the entropy of the text,
@@ -335,7 +342,8 @@ def plot_loss(run: Path, n_vocab: int, bits_per_byte: float, entropy: float | No
     metrics = read_metrics(run)
     training = smoothed(finite_points(metrics, "train_loss"))
     validation = finite_points(metrics, "val_loss")
-    losses = [loss for _, loss in training + validation if loss > 0] or [1.0]
+    final = finite_points(metrics, "final_val_loss")
+    losses = [loss for _, loss in training + validation + final if loss > 0] or [1.0]
     low, high, know_nothing = min(losses), max(losses), math.log(n_vocab)
     lowest = (entropy or 0) / bits_per_byte  # nats/token
     by_distance = entropy is not None and low < 2 * lowest
@@ -344,10 +352,13 @@ def plot_loss(run: Path, n_vocab: int, bits_per_byte: float, entropy: float | No
         return 100 * (loss / lowest - 1) if by_distance else loss
 
     figure, axes = plt.subplots(figsize=(8, 4.5), dpi=120, layout="constrained")
-    for points, style, label in (
+    curves = [
         (training, "-", "training loss, mean of several steps"),
         (validation, "o", "validation loss"),
-    ):
+    ]
+    if final:
+        curves.append((final, "kD", "final validation loss, of the best model"))
+    for points, style, label in curves:
         steps, heights = [step for step, _ in points], [height(loss) for _, loss in points]
         axes.plot(steps, heights, style, linewidth=1, markersize=5, label=label)
     if high > 0.9 * know_nothing:  # a fine-tuned model knows something from the start
