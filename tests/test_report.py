@@ -88,10 +88,9 @@ def test_the_plot_has_the_final_loss_beside_the_last_evaluation(tmp_path: Path) 
     for step, loss in ((10, 2.0), (20, 3.0)):
         report.record(step=step, val_loss=loss)
     report.final(10, 2.5, 100, 100)
-    points = [
-        line.get_xydata().tolist() for line in plot_loss(tmp_path, 9, 1.0, None).axes[0].lines
-    ]
-    assert points[:2] == [[[10, 2], [20, 3]], [[10, 2.5]]]
+    lines = drawn(tmp_path, None)
+    assert lines["validation"].get_xydata().tolist() == [[10, 2], [20, 3]]
+    assert lines["final"].get_xydata().tolist() == [[10, 2.5]]
 
 
 def test_the_axis_is_the_distance_to_the_entropy_once_it_is_near(tmp_path: Path) -> None:
