@@ -99,6 +99,7 @@ def test_the_axis_is_the_distance_to_the_entropy_once_it_is_near(tmp_path: Path)
     report.record(step=0, val_loss=4.0)
     assert drawn(tmp_path)["validation"].get_ydata().tolist() == [4]
     report.record(step=10, val_loss=0.75)
+    assert drawn(tmp_path)["validation"].get_ydata().tolist() == pytest.approx([700, 50])
     report.record(step=20, val_loss=0.495)  # below it, by chance
     lines = drawn(tmp_path)
     assert lines["validation"].get_ydata().tolist() == pytest.approx([700, 50, -1])
