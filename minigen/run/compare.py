@@ -27,7 +27,7 @@ from minigen.files import checkpoint, huggingface
 from minigen.run.log import Points, finite_points, read_metrics, smoothed
 from minigen.system.plot import check_ending, pyplot
 
-STEEP_BEGINNING = 0.2  # share of the steps, whose losses do not count for the axis
+STEEP_BEGINNING = 0.2  # share of the steps; their losses are no part of the axis
 MARKERS = "osv^DPX"  # 7 of them and 10 colours: 70 runs look different
 PLACES = {"name", "out_dir"}  # settings that do not change the training
 HEADER = ("steps", "minutes", "parameters", "nats/token", "bits/byte", "best step")
@@ -191,7 +191,8 @@ def plot(runs: Sequence[Run], path: Path) -> Any:
         xlim=(0, 1.05 * max(1, *(run.steps for run in runs))),
         ylim=(low - margin, high + margin),
     )
-    axes.set_title("points: validation loss; lines: training loss, mean of several steps")
+    title = "points: validation loss; lines: training loss, mean of several steps"
+    axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.25)
     legend = figure.legend(handles, [" "] * len(runs), loc="outside right upper", fontsize=9)
     for text, label in zip(legend.get_texts(), labels, strict=True):
@@ -251,7 +252,7 @@ def flag_value(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text with "?" for each control character, which a terminal would obey."""
+    """Return a text with "?" for each control character, which could change the terminal."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
