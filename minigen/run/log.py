@@ -360,7 +360,8 @@ def plot_loss(run: Path, n_vocab: int, bits_per_byte: float, entropy: float | No
         curves.append((final, "kD", "final validation loss, of the best model"))
     for points, style, label in curves:
         steps, heights = [step for step, _ in points], [height(loss) for _, loss in points]
-        axes.plot(steps, heights, style, linewidth=1, markersize=5, label=label)
+        fill = "none" if points is final else "full"  # hollow, as it may cover another point
+        axes.plot(steps, heights, style, linewidth=1, markersize=5, fillstyle=fill, label=label)
     if high > 0.9 * know_nothing:  # a fine-tuned model knows something from the start
         label = f"a model that knows nothing: ln {n_vocab} = {know_nothing:.2f} nats/token"
         axes.axhline(height(know_nothing), color="grey", linestyle=":", label=label)
