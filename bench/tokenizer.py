@@ -1,9 +1,9 @@
-"""How fast text becomes tokens: learning the tokens, encoding, and files larger than memory.
+"""Measure how fast text becomes tokens: learning a vocabulary, encoding, and large files.
 
     python -m bench.tokenizer --text tinyshakespeare.txt
     python -m bench.tokenizer --text tinyshakespeare.txt --scale 1 10 100 1000
 
-All encoders have the same vocabulary, which minigen learnt, and must give the same ids.
+All encoders use one vocabulary, which minigen has learnt, and must give the same ids.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from minigen.files import tokenizer_files
 from minigen.tokenizer import PATTERN, train_tokenizer
 
 VOCABULARY = 4096
-PARTS = 64  # that `tokenizers` encodes on several cores
+PARTS = 64  # of the text, which `tokenizers` encodes on several cores
 
-# What a contender does with its text: encode it, and learn tokens from it if it can.
+# Two functions of a contender: encode the text, and learn tokens from it (None: it cannot).
 Abilities = tuple[Callable[[], Any], Callable[[], Any] | None]
 
 
@@ -45,40 +45,43 @@ Abilities = tuple[Callable[[], Any], Callable[[], Any] | None]
 
 
 def minigen(text: str, path: Path) -> Abilities:
-    ours = tokenizer_files.load(path)
+    """Return the functions of minigen's tokenizer."""
+    tokenizer = tokenizer_files.load(path)
     return (
-        lambda: ours.encode_array(text),
+        lambda: tokenizer.encode_array(text),
         lambda: train_tokenizer("bpe", [text], VOCABULARY),
     )
 
 
 def tokenizers(text: str, path: Path) -> Abilities:
+    """Return the functions of the library tokenizers, with the text in one piece."""
     library = peer("tokenizers")
-    theirs = library.Tokenizer.from_file(str(path))
+    tokenizer = library.Tokenizer.from_file(str(path))
     return (
-        lambda: theirs.encode(text, add_special_tokens=False).ids,
+        lambda: tokenizer.encode(text, add_special_tokens=False).ids,
         lambda: learn_with(library, text),
     )
 
 
 def tokenizers_in_parts(text: str, path: Path) -> Abilities:
-    """As it is meant to be used for much text: the parts go to several cores."""
-    theirs, parts = peer("tokenizers").Tokenizer.from_file(str(path)), split(text)
+    """Return the function of the library tokenizers that encodes parts of a text on all cores."""
+    tokenizer, parts = peer("tokenizers").Tokenizer.from_file(str(path)), split(text)
 
     def encode() -> list[int]:
-        found = theirs.encode_batch(parts, add_special_tokens=False)
-        return [id for part in found for id in part.ids]
+        encodings = tokenizer.encode_batch(parts, add_special_tokens=False)
+        return [id for encoding in encodings for id in encoding.ids]
 
     return encode, None
 
 
 def tiktoken(text: str, path: Path) -> Abilities:
+    """Return the function of the library tiktoken, which cannot learn."""
     saved = tokenizer_files.load(path)
     ranks = {saved.token_bytes(id): id for id in range(saved.n_vocab - 1)}
-    theirs = peer("tiktoken").Encoding(
-        "theirs", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={}
+    encoding = peer("tiktoken").Encoding(
+        "minigen", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={}
     )
-    return lambda: theirs.encode_ordinary(text), None
+    return lambda: encoding.encode_ordinary(text), None
 
 
 CONTENDERS = {
@@ -90,7 +93,7 @@ CONTENDERS = {
 
 
 def load(name: str, given: argparse.Namespace) -> Callable[[Any], Any]:
-    """A worker: it tells its ids, or the seconds that it takes to encode or to learn."""
+    """Return a contender's handler of requests: its ids, or its seconds to encode or to learn."""
     text = given.text.read_text(encoding="utf-8")
     encode, learn = CONTENDERS[name](text, given.cache / "tokenizer.json")
 
@@ -105,7 +108,7 @@ def load(name: str, given: argparse.Namespace) -> Callable[[Any], Any]:
 
 
 def learn_with(tokenizers: Any, text: str) -> None:
-    """The same byte-pair encoding: GPT-2's chunks, joins of bytes, as many tokens."""
+    """Learn a byte-pair encoding with GPT-2's chunks, and with VOCABULARY tokens."""
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = tokenizers.trainers.BpeTrainer(
@@ -116,7 +119,7 @@ def learn_with(tokenizers: Any, text: str) -> None:
 
 
 def split(text: str) -> list[str]:
-    """PARTS pieces that end before a space and a letter, where a chunk ends too."""
+    """Cut a text into PARTS pieces, each before a space and a letter, where a chunk ends, too."""
     parts, start = [], 0
     for i in range(1, PARTS):
         end = i * len(text) // PARTS
@@ -128,10 +131,11 @@ def split(text: str) -> list[str]:
 
 
 def compare(given: argparse.Namespace) -> Any:
+    """Measure the seconds to learn and the MB/s to encode of all contenders."""
     given.cache.mkdir(parents=True, exist_ok=True)
     text = given.text.read_text(encoding="utf-8")
-    learnt = tokenizer_files.to_json(train_tokenizer("bpe", [text], VOCABULARY))
-    (given.cache / "tokenizer.json").write_bytes(learnt)
+    saved = tokenizer_files.to_json(train_tokenizer("bpe", [text], VOCABULARY))
+    (given.cache / "tokenizer.json").write_bytes(saved)
     pythons = {n: sys.executable if n == "minigen" else given.peers_python for n in CONTENDERS}
     flags = ["--text", str(given.text.resolve()), "--cache", str(given.cache.resolve())]
     workers = start_workers(pythons, "bench.tokenizer", flags, given.threads)
@@ -141,14 +145,14 @@ def compare(given: argparse.Namespace) -> Any:
         for name, worker in workers.items()
         for what in ("learn", "encode")
     }
-    found = alternate(calls, given.rounds)
+    results = alternate(calls, given.rounds)
     for worker in workers.values():
         worker.close()
     megabytes = given.text.stat().st_size / 1e6
     figures, rows = {}, []
     for name in workers:
-        encode = megabytes / statistics.median(found[f"{name} encode"])
-        times = [t for t in found[f"{name} learn"] if t is not None]
+        encode = megabytes / statistics.median(results[f"{name} encode"])
+        times = [t for t in results[f"{name} learn"] if t is not None]
         learn = statistics.median(times) if times else None
         same = "yes" if ids[name] == ids["minigen"] else "NO"
         figures[name] = {"learn, s": learn, "encode, MB/s": encode, "same ids": same}
@@ -161,7 +165,7 @@ def compare(given: argparse.Namespace) -> Any:
 
 
 def scale(given: argparse.Namespace) -> Any:
-    """MB/s and peak memory of making token files of larger and larger texts."""
+    """Measure MB/s and peak memory of writing the token files of larger and larger texts."""
     figures, rows = [], []
     for megabytes in given.scale:
         with tempfile.TemporaryDirectory(dir=given.cache) as folder:
@@ -177,6 +181,7 @@ def scale(given: argparse.Namespace) -> Any:
 
 
 def repeat(source: Path, target: Path, n_bytes: int) -> None:
+    """Write a file of `n_bytes` that repeats the content of another."""
     content = source.read_bytes()
     with target.open("wb") as file:
         while (left := n_bytes - file.tell()) > 0:
@@ -184,7 +189,7 @@ def repeat(source: Path, target: Path, n_bytes: int) -> None:
 
 
 def prepare_file(path: Path) -> None:
-    """Learn 4,096 tokens and write both token files, as train.py does; seconds and peak memory."""
+    """Learn 4,096 tokens and write both token files, as train.py does; print time and memory."""
     import resource  # not on Windows
 
     corpus = corpora.find([str(path)], path.parent)
@@ -196,6 +201,7 @@ def prepare_file(path: Path) -> None:
 
 
 def main() -> None:
+    """Run the benchmark that the flags ask for, and record its figures."""
     parser = options(__doc__)
     parser.add_argument("--text", type=Path, help="a text of about a megabyte")
     parser.add_argument("--scale", type=float, nargs="+", help="megabytes of larger texts")
@@ -208,8 +214,8 @@ def main() -> None:
         return serve(lambda: load(given.worker, given))
     if given.text is None:
         parser.error("give --text")
-    what = scale if given.scale else compare
-    record("tokenizer --scale" if given.scale else "tokenizer", what(given), given)
+    benchmark = scale if given.scale else compare
+    record("tokenizer --scale" if given.scale else "tokenizer", benchmark(given), given)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How well a model does on text that it has not seen, after how many seconds: us and nanoGPT.
+"""Measure the loss on new text after some seconds of training, of minigen and of nanoGPT.
 
     python -m bench.train --text tinyshakespeare.txt --nanogpt ../nanoGPT --minutes 0.25 0.5
     python -m bench.train --text tinyshakespeare.txt --nanogpt ../nanoGPT --tokens
     python -m bench.train --nanogpt ../nanoGPT --device cuda
 
-Seconds are those of the whole process, from launch to end. Each loss is the mean over the last
-tenth of the text, all of it, with half a block of context or more for each character, in nats per
+Seconds are those of the whole process, from launch to end. Each loss is the mean over all of the
+last tenth of the text, where each character has half a block of context or more. It is in nats per
 character, which compare across tokenizers; so the text must be ASCII.
 """
 
@@ -35,7 +35,7 @@ from minigen.run.compile import compile_blocks
 from minigen.run.log import read_metrics
 from minigen.system.device import autocast
 
-# What nanoGPT's README gives for a CPU; its eval_interval, 250, is in the configuration file.
+# The flags of nanoGPT's README for a CPU; its configuration file has an eval_interval of 250.
 RECIPE = (
     "config/train_shakespeare_char.py --device=cpu --compile=False --eval_iters=20 "
     "--log_interval=1 --block_size=64 --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 "
@@ -48,7 +48,7 @@ PEAK = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "L4": 121e12}  # bfloat1
 
 
 def minigen(given: argparse.Namespace, flags: str) -> tuple[float, Path]:
-    """Train as a user does; the seconds, and the folder of the run."""
+    """Train as a user does; return the seconds, and the folder of the run."""
     out = given.cache / "minigen"
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "train.py", "--data", str(given.text.resolve())]
@@ -58,44 +58,48 @@ def minigen(given: argparse.Namespace, flags: str) -> tuple[float, Path]:
 
 
 def minigen_loss(given: argparse.Namespace, flags: str) -> tuple[float, float]:
-    """Seconds and loss; our own last line is the loss on all of the validation text."""
+    """Return minigen's seconds, and its loss on all of the validation text, its last metric."""
     seconds, folder = minigen(given, flags)
     return seconds, read_metrics(folder)[-1]["final_val_bits_per_byte"] * math.log(2)
 
 
 def nanogpt(given: argparse.Namespace, flags: str) -> tuple[float, str]:
-    """Train with nanoGPT's script; the seconds, and what it printed."""
+    """Train with nanoGPT's script; return the seconds, and its output."""
     command = [given.peers_python, "train.py", *flags.split()]
     return run(command, given.threads, cwd=given.cache / "nanoGPT")
 
 
 def nanogpt_loss(given: argparse.Namespace, flags: str) -> tuple[float, float]:
+    """Return nanoGPT's seconds and loss."""
     seconds, _ = nanogpt(given, flags)
     command = [given.peers_python, "-m", "bench.train", "--score", str(given.cache / "nanoGPT")]
     return seconds, float(run(command, given.threads)[1].split()[-1])
 
 
 def tuned(given: argparse.Namespace, minutes: float) -> tuple[float, float]:
-    """nanoGPT in our shape and with our batch, in as many steps as fit into the time."""
-    ours = checkpoint.load_newest(given.cache / "minigen" / "run").state["config"]
+    """Train nanoGPT with minigen's shape and batch, in the steps that fit into the time.
+
+    Returns its seconds and loss.
+    """
+    config = checkpoint.load_newest(given.cache / "minigen" / "run").state["config"]
     shape = ("n_layer", "n_head", "n_embd", "block_size", "batch_size")
     flags = "config/train_shakespeare_char.py --device=cpu --compile=False --dropout=0.0 "
-    flags += " ".join(f"--{name}={ours[name]}" for name in shape)
+    flags += " ".join(f"--{name}={config[name]}" for name in shape)
     flags += f" --warmup_iters=50 --log_interval=1 --eval_iters=10 {given.peer_flags}"
     trial, text = nanogpt(given, f"{flags} --max_iters=60 --eval_interval=60")
     step = statistics.median(step_seconds(text))
-    rest = trial - 60 * step  # what it takes besides: launch, two evaluations, saving
+    rest = trial - 60 * step  # seconds for the launch, two evaluations and saving
     n = max(100, int((60 * minutes - rest) / step))
     return nanogpt_loss(given, f"{flags} --max_iters={n} --lr_decay_iters={n} --eval_interval={n}")
 
 
 def step_seconds(printed: str) -> list[float]:
-    """What each step took, as nanoGPT prints it; the first ones are slower."""
+    """Return the seconds of each step, as nanoGPT prints them, without the first, slower ones."""
     return [float(ms) / 1e3 for ms in re.findall(r"iter \d+: .*time ([\d.]+)ms", printed)][10:]
 
 
 def prepare_nanogpt(given: argparse.Namespace) -> None:
-    """A copy of the checkout, with the text where its script looks before it downloads one."""
+    """Copy the checkout, with the text at the place where its script would download one to."""
     copy = given.cache / "nanoGPT"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(given.nanogpt, copy, ignore=shutil.ignore_patterns(".git"))
@@ -106,7 +110,7 @@ def prepare_nanogpt(given: argparse.Namespace) -> None:
 
 @torch.no_grad()
 def score(folder: Path) -> float:
-    """The loss of nanoGPT's checkpoint, by the same sliding window as ours (train.evaluate)."""
+    """Return the loss of nanoGPT's checkpoint, by the sliding window of minigen's `evaluate`."""
     sys.path.insert(0, str(folder))
     module = peer("model")
     saved = torch.load(folder / "out-shakespeare-char" / "ckpt.pt", map_location="cpu")
@@ -129,66 +133,67 @@ def score(folder: Path) -> float:
 
 
 def losses(given: argparse.Namespace) -> Any:
-    """Loss at a time, and the time to nanoGPT's loss."""
+    """Measure the loss after some times, and the time to nanoGPT's loss."""
     contenders: dict[str, Callable[[], tuple[float, float]]] = {}
     if given.nanogpt:
         contenders["nanoGPT, its recipe"] = functools.partial(nanogpt_loss, given, RECIPE)
-    for minutes in given.minutes:  # ours first: its shape is the tuned one's
+    for minutes in given.minutes:  # minigen first: `tuned` takes its shape
         call = functools.partial(minigen_loss, given, f"--minutes {minutes} {given.flags}")
         contenders[f"minigen, {60 * minutes:g} s"] = call
         if given.nanogpt:
             contenders[f"nanoGPT tuned, {60 * minutes:g} s"] = functools.partial(
                 tuned, given, minutes
             )
-    found = alternate(contenders, given.rounds)
+    results = alternate(contenders, given.rounds)
     figures = {
-        name: [statistics.median(column) for column in zip(*results, strict=True)]
-        for name, results in found.items()
+        name: [statistics.median(column) for column in zip(*rounds, strict=True)]
+        for name, rounds in results.items()
     }
     rows = [(name, f"{s:.1f}", f"{loss:.4f}") for name, (s, loss) in figures.items()]
     table(("run", "seconds", "nats/character"), rows)
     if given.nanogpt:
-        theirs, target = figures["nanoGPT, its recipe"]
+        nanogpt_seconds, target = figures["nanoGPT, its recipe"]
         reached = [s for n, (s, loss) in figures.items() if "minigen" in n and loss <= target]
         if reached:
-            print(f"to {target:.3f}: {min(reached):.0f} s, {theirs / min(reached):.1f} x as fast")
+            times = nanogpt_seconds / min(reached)
+            print(f"to {target:.3f}: {min(reached):.0f} s, {times:.1f} x as fast")
     return figures
 
 
 def tokens(given: argparse.Namespace) -> Any:
-    """Training tokens per second of GPT-2's shape, 4 layers x 128 wide, on characters."""
+    """Measure training tokens per second on characters: GPT-2's design, 4 layers, 128 wide."""
     figures = {}
     for batch, block in ((12, 64), (32, 128)):
         shape = f" --batch_size={batch} --block_size={block} --n_layer=4 --n_head=4 --n_embd=128"
 
-        def ours(flags: str, shape: str = shape) -> float:
+        def minigen_speed(flags: str, shape: str = shape) -> float:
             flags += f"{shape} --architecture gpt2 --tokenizer char --dropout 0 --max_steps 100"
             lines = read_metrics(minigen(given, flags + " --eval_interval 100")[1])
             speeds = [line["tokens_per_second"] for line in lines if "tokens_per_second" in line]
             return float(statistics.median(speeds[20:]))
 
-        def theirs(shape: str = shape, n: int = batch * block) -> float:
+        def nanogpt_speed(shape: str = shape, n: int = batch * block) -> float:
             flags = f"{RECIPE}{shape} --bias=True --max_iters=100 --eval_interval=100"
             return n / statistics.median(step_seconds(nanogpt(given, flags)[1]))
 
         plain = "--dtype float32 --compile no --optimizer adamw"
         contenders: dict[str, Callable[[], float]] = {
-            "nanoGPT float32, eager": theirs,
-            "minigen float32, eager, AdamW": functools.partial(ours, plain),
+            "nanoGPT float32, eager": nanogpt_speed,
+            "minigen float32, eager, AdamW": functools.partial(minigen_speed, plain),
             "minigen bfloat16, compiled, AdamW": functools.partial(
-                ours, "--dtype bfloat16 --compile yes --optimizer adamw"
+                minigen_speed, "--dtype bfloat16 --compile yes --optimizer adamw"
             ),
             "minigen bfloat16, eager, Muon": functools.partial(
-                ours, "--dtype bfloat16 --compile no"
+                minigen_speed, "--dtype bfloat16 --compile no"
             ),
             "minigen bfloat16, compiled, Muon": functools.partial(
-                ours, "--dtype bfloat16 --compile yes"
+                minigen_speed, "--dtype bfloat16 --compile yes"
             ),
         }
         if not given.nanogpt:
             del contenders["nanoGPT float32, eager"]
-        found = alternate(contenders, given.rounds)
-        speeds = {name: statistics.median(values) for name, values in found.items()}
+        results = alternate(contenders, given.rounds)
+        speeds = {name: statistics.median(values) for name, values in results.items()}
         base = next(iter(speeds.values()))
         rows = [(name, f"{speed:,.0f}", f"{speed / base:.2f}") for name, speed in speeds.items()]
         table((f"batch {batch} x {block}", "tokens/s", "ratio"), rows)
@@ -197,7 +202,7 @@ def tokens(given: argparse.Namespace) -> Any:
 
 
 def train_step(model: GPT, optimizer: Optimizer, x: Tensor, y: Tensor, dtype: str) -> None:
-    """One step as in train.py, on ids x and targets y (B, T); done when it returns."""
+    """Take a step as in train.py, on ids x and targets y (B, T), and wait for its end."""
     with autocast(str(x.device), dtype):
         loss = next_token_loss(model(x), y) / y.numel()
     loss.backward()  # type: ignore[no-untyped-call]
@@ -207,7 +212,10 @@ def train_step(model: GPT, optimizer: Optimizer, x: Tensor, y: Tensor, dtype: st
 
 
 def device_rate(given: argparse.Namespace) -> Any:
-    """Tokens per second and share of the device's peak: 124M, random tokens, bf16, compiled."""
+    """Measure tokens per second, and the share of the device's peak, of GPT-2's 124M parameters.
+
+    Tokens are random; the model is compiled, and computes in bfloat16.
+    """
     device, batch, block = given.device, given.batch, 1024
     torch.manual_seed(0)
     model = GPT(GPTConfig.gpt2(vocab_size=50304, block_size=block)).to(device).train()
@@ -218,7 +226,8 @@ def device_rate(given: argparse.Namespace) -> Any:
 
     step = functools.partial(train_step, model, optimizer, x, y, "bfloat16")
     speed = batch * block / median_seconds(step, times=20)
-    # 6 operations a weight and token (nanoGPT's count, of PaLM, arXiv:2204.02311), and attention.
+    # 6 operations for each weight and token, and attention (nanoGPT counts so, after PaLM,
+    # arXiv:2204.02311).
     flops = 6 * (model.n_parameters() - block * 768) + 12 * 12 * 768 * block
     name = torch.cuda.get_device_name() if device == "cuda" else device
     peak = next((rate for key, rate in PEAK.items() if key in name), math.nan)
@@ -228,20 +237,21 @@ def device_rate(given: argparse.Namespace) -> Any:
         command += [f"--batch_size={batch}", f"--block_size={block}"]
         _, printed = run(command, given.threads, cwd=given.nanogpt)
         (ms,) = re.findall(r"time per iteration: ([\d.]+)ms", printed)
-        theirs = batch * block / float(ms) * 1e3
-        figures["nanoGPT"] = {"tokens/s": theirs, "share": flops * theirs / peak}
+        speed = batch * block / float(ms) * 1e3
+        figures["nanoGPT"] = {"tokens/s": speed, "share": flops * speed / peak}
     rows = [(n, f"{f['tokens/s']:,.0f}", f"{f['share']:.1%}") for n, f in figures.items()]
     table((f"{name}, batch {batch} x {block}", "tokens/s", "of peak"), rows)
     return figures
 
 
 def main() -> None:
+    """Run the benchmark that the flags ask for, and record its figures."""
     parser = options(__doc__)
     parser.set_defaults(rounds=1)
     parser.add_argument("--text", type=Path, help="an ASCII text; tiny Shakespeare")
     parser.add_argument("--nanogpt", type=Path, help="a checkout of nanoGPT")
     parser.add_argument("--minutes", type=float, nargs="+", default=[0.25, 0.5, 1, 2])
-    parser.add_argument("--flags", default="", help="more of train.py's flags, for us")
+    parser.add_argument("--flags", default="", help="more flags for minigen's train.py")
     parser.add_argument(
         "--peer-flags", default="--learning_rate=0.004 --min_lr=0.0002", help="nanoGPT's, tuned"
     )
@@ -261,8 +271,8 @@ def main() -> None:
         prepare_nanogpt(given)
     else:
         print("nanoGPT: skipped (give --nanogpt, a checkout of it)")
-    what = tokens if given.tokens else losses
-    record("train --tokens" if given.tokens else "train", what(given), given)
+    benchmark = tokens if given.tokens else losses
+    record("train --tokens" if given.tokens else "train", benchmark(given), given)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Runs side by side: a table, a plot that shows how they end, and the page of what is measured."""
+"""Runs side by side: a table, a plot that shows how they end, and the page of their metrics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import train
 from minigen.errors import UserError
 from minigen.files import checkpoint
 from minigen.run import compare
-from minigen.run.compare import CompareConfig, find_runs, plot, smoothed, table
+from minigen.run.compare import CompareConfig, find_runs, plot, table
 from minigen.run.log import Report, read_metrics
 
 pytestmark = pytest.mark.usefixtures("signals")
@@ -50,9 +50,9 @@ def trained(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trai
 
 
 def record(run: Path, *losses: float, train_loss: float = 3.0, bits_per_byte: float = 0.5) -> Path:
-    """A run without a checkpoint: ten steps before each evaluation but the first."""
+    """Write a run without a checkpoint: ten steps before each evaluation but the first."""
     run.mkdir(parents=True)
-    report = Report(run, 0, 10, n_vocab=50, bits_per_byte=bits_per_byte, floor=None)
+    report = Report(run, 0, 10, n_vocab=50, bits_per_byte=bits_per_byte, entropy=None)
     for n, loss in enumerate(losses):
         for step in range(10 * n - 9, 10 * n + 1) if n else ():
             report.step(step, train_loss, norm=1.0, rate=0.1, speed=100.0)
@@ -60,19 +60,20 @@ def record(run: Path, *losses: float, train_loss: float = 3.0, bits_per_byte: fl
     return run
 
 
-def found(*runs: Path | str, out_dir: Path | str = "out") -> list[compare.Run]:
+def read(*runs: Path | str, out_dir: Path | str = "out") -> list[compare.Run]:
+    """Read runs by their names or folders."""
     return find_runs(CompareConfig(tuple(map(str, runs)), str(out_dir)))
 
 
 def plotted(tmp_path: Path, *runs: Path) -> Any:
-    """The axes that show the runs, and the names in the legend."""
-    figure = plot(found(*runs), tmp_path / "plot.png")
+    """Plot runs; return the axes, and the names in the legend."""
+    figure = plot(read(*runs), tmp_path / "plot.png")
     (legend,) = figure.legends
     return figure.axes[0], [text.get_text() for text in legend.get_texts()]
 
 
 def test_the_command_compares_two_runs(trained: Train, server: Server, tmp_path: Path) -> None:
-    """A PNG, a row for each run with its own figures, and only the settings that differ."""
+    """The command writes a PNG, and prints a row for each run and the settings that differ."""
     runs = trained("a"), trained("한_b", f"{SMALL} --learning_rate 1e-3")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
     (tmp_path / "compare.py").write_text(COMMAND, encoding="utf-8")
@@ -92,38 +93,38 @@ def test_the_command_compares_two_runs(trained: Train, server: Server, tmp_path:
     assert (tmp_path / "compare.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
-def test_the_page_names_each_key_that_a_run_writes(trained: Train) -> None:
-    """A run and one that fine-tunes its model write all keys of docs/metrics.md, and no other."""
+def test_the_page_lists_each_key_of_the_metrics(trained: Train) -> None:
+    """docs/metrics.md lists the keys that a run and a fine-tuned run log, and no others."""
     page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-    keys = re.findall(r"^\|[^|]*\| `(\w+)` \|", page, flags=re.M)
+    keys = re.findall(r"^\| `(\w+)` \|", page, flags=re.M)
     base = trained("base")
     tuned = trained("tuned", f"--init_from {base} --lora_rank 1")
-    written = {key for run in (base, tuned) for line in read_metrics(run) for key in line}
-    assert written == set(keys) and len(keys) == len(set(keys))
+    logged = {key for run in (base, tuned) for line in read_metrics(run) for key in line}
+    assert logged == set(keys) and len(keys) == len(set(keys))
 
     # LoRA's parameters are counted beside those of the model.
-    (run,) = found(tuned)
+    (run,) = read(tuned)
     assert run.n_parameters == checkpoint.load_best(tuned).model().n_parameters()
 
 
 def test_losses_of_different_tokens_are_drawn_in_bits_per_byte(tmp_path: Path) -> None:
-    """The axis and the table say so; where tokens are the same, losses are in nats/token."""
+    """Losses are in nats/token if tokens have the same length, else in bits/byte, as labelled."""
     a, b = record(tmp_path / "a", 4, 2, 1), record(tmp_path / "b", 4, 3, 2)
     c = record(tmp_path / "c", 9, 8, 6, bits_per_byte=0.25)
     axes, _ = plotted(tmp_path, a, b)
     assert axes.get_ylabel() == "loss in nats/token"
     assert axes.lines[1].get_xydata().tolist() == [[0, 4], [10, 2], [20, 1]]
-    assert "do not compare" not in table(found(a, b))
+    assert "do not compare" not in table(read(a, b))
     axes, _ = plotted(tmp_path, a, c)
     assert axes.get_ylabel() == "loss in bits/byte, as tokenizers or texts differ"
     assert axes.lines[1].get_xydata().tolist() == [[0, 2], [10, 1], [20, 0.5]]
     assert axes.lines[3].get_xydata().tolist() == [[0, 2.25], [10, 2], [20, 1.5]]
     assert axes.lines[0].get_ydata()[0] == 1.5 and axes.lines[2].get_ydata()[0] == 0.75
-    assert "nats/token do not compare; see bits/byte" in table(found(a, c))
+    assert "nats/token do not compare; see bits/byte" in table(read(a, c))
 
 
 def test_the_axis_shows_how_runs_end(tmp_path: Path) -> None:
-    """The steep beginning is cut off; what comes after the first fifth is within the axis."""
+    """The axis leaves out the steep beginning, and spans all losses after the first fifth."""
     a = record(tmp_path / "a", 7.3, 0.56, 0.53, 0.52, 0.51, 0.50, train_loss=0.505)
     b = record(tmp_path / "b", 7.3, 0.55, 0.53, 0.52, 0.52, 0.51, train_loss=0.48)
     axes, _ = plotted(tmp_path, a, b)
@@ -135,18 +136,18 @@ def test_the_axis_shows_how_runs_end(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_null_is_left_out(tmp_path: Path) -> None:
-    """What was infinite is null in metrics.jsonl; the others are drawn, and the table says so."""
+    """An infinite loss is null in metrics.jsonl, absent from the plot, and "nan" in the table."""
     run = record(tmp_path / "a", 3.0, math.inf, 2.0, math.nan)
     assert '"val_loss": null' in (run / "metrics.jsonl").read_text(encoding="utf-8")
     axes, _ = plotted(tmp_path, run)
     assert axes.lines[1].get_xdata().tolist() == [0, 20]
-    assert "nan" in compare.table(found(run))
+    assert "nan" in compare.table(read(run))
 
 
-def test_the_picture_is_drawn_before_the_reader_of_the_table_goes(
+def test_the_plot_is_drawn_before_the_table_is_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with `python -m minigen compare | head -1`."""
+    """A reader that ends early, as in `python -m minigen compare | head -1`, costs no plot."""
 
     def gone(_: object) -> str:
         raise BrokenPipeError
@@ -158,16 +159,8 @@ def test_the_picture_is_drawn_before_the_reader_of_the_table_goes(
     assert plot.is_file()
 
 
-def test_training_loss_is_smoothed_by_means() -> None:
-    """A short run is drawn as it is, and a long one in 50 points at most, with the same mean."""
-    points = [(float(n), float(n % 2)) for n in range(1, 1001)]
-    assert smoothed([]) == [] and smoothed(points[:50]) == points[:50]
-    assert len(smoothed(points)) == 50 and smoothed(points)[0] == (10.5, 0.5)
-    assert len(smoothed(points[:51])) == 26
-
-
 def test_any_name_is_drawn_as_it_is(tmp_path: Path) -> None:
-    """No formula, no name that is left out, and no warning of a character that no font has."""
+    """A name with "$", a first "_" or characters that no font has is in the legend unchanged."""
     names = ["_a", "$\\q$ costs", "한국어", "a\x1b[31mb\n"]
     runs = [record(tmp_path / name, 3, 2) for name in [*names, "long" * 60]]
     with warnings.catch_warnings():
@@ -175,67 +168,75 @@ def test_any_name_is_drawn_as_it_is(tmp_path: Path) -> None:
         _, labels = plotted(tmp_path, *runs)
     assert labels[:4] == [*names[:3], "a?[31mb?"]
     assert labels[4].replace("\n", "") == "long" * 60
-    assert len(table(found(*runs)).splitlines()) == 1 + 5 + 2
+    assert len(table(read(*runs)).splitlines()) == 1 + 5 + 2
 
 
-def test_runs_of_one_name_are_told_apart_and_none_is_drawn_twice(
+def test_runs_of_one_name_are_labelled_by_their_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their folders are their names then; and a name in --out_dir comes before a folder."""
+    """Each run is drawn once, however it is named; a name in --out_dir comes before a folder."""
     for folder in ("out/a", "old/a", "old/b", "b"):
         record(tmp_path / folder, 3, 2)
     monkeypatch.chdir(tmp_path)
-    runs = found("a", "out/a", str(tmp_path / "out" / "a"), "old/a", "b", out_dir="out")
+    runs = read("a", "out/a", str(tmp_path / "out" / "a"), "old/a", "b", out_dir="out")
     assert [run.label for run in runs] == [str(Path("out/a")), str(Path("old/a")), "b"]
-    assert [run.label for run in found("a", "b", out_dir="old")] == ["a", "b"]
+    assert [run.label for run in read("a", "b", out_dir="old")] == ["a", "b"]
 
 
-def test_what_is_not_there_is_one_line_and_the_others_are_drawn(
-    trained: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A run without measurements is left out; a line that is damaged ends what is read of it."""
+def test_a_run_that_does_not_exist_is_one_line(trained: Train, tmp_path: Path) -> None:
+    """The error says which runs there are, how to train one, or which file is missing."""
     out = trained("whole").parent
     with pytest.raises(UserError, match=r"^no run 'nowhere' in .*; runs there: whole$"):
-        found("whole", "nowhere", out_dir=out)
+        read("whole", "nowhere", out_dir=out)
     with pytest.raises(UserError, match=r"^no run in .* yet; train one: \S+ \S*train\.py$"):
-        found(out_dir=tmp_path / "none")
+        read(out_dir=tmp_path / "none")
     (out / "empty").mkdir()
     with pytest.raises(UserError, match=r"^cannot read .*empty.metrics.jsonl: No such file"):
-        found("empty", out_dir=out)
+        read("empty", out_dir=out)
+
+
+def test_runs_that_can_be_read_are_compared_without_the_others(
+    trained: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run without metrics is left out; a damaged line ends the metrics of its run."""
+    out = trained("whole").parent
+    (out / "empty").mkdir()
     path = record(out / "cut", 5, 4, 3) / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join([*lines[:15], "{", *lines[16:]]), encoding="utf-8")
     capsys.readouterr()
-    whole, cut = found("whole", "cut", "empty", out_dir=out)
+    whole, cut = read("whole", "cut", "empty", out_dir=out)
     damaged, left_out = capsys.readouterr().err.splitlines()
     assert damaged == f"warning: {path} is damaged from line 16 on, and read up to there"
     assert left_out.endswith("No such file or directory; the other runs are compared")
     assert whole.result[1] and cut.result == (4, False) and cut.steps == 13
     _, first, second, *_ = table([whole, cut]).splitlines()
     assert first.endswith("  whole") and second.endswith("  cut (has not ended)")
-    assert second.split()[:3] == ["13", "-", "-"]  # no checkpoint tells minutes and parameters
+    assert second.split()[:3] == ["13", "-", "-"]  # minutes and parameters need a checkpoint
 
 
-def test_a_checkpoint_that_cannot_be_read_costs_the_settings_only(
+def test_without_a_readable_checkpoint_only_the_settings_are_unknown(
     trained: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A run whose checkpoints are damaged is compared, with a warning, by its metrics."""
     run = trained("a")
     for path in checkpoint.steps(run):
         (path / "state.json").write_text("{", encoding="utf-8")
     capsys.readouterr()
-    (one,) = found(run)
+    (one,) = read(run)
     assert (one.n_parameters, one.minutes, one.settings) == (None, None, {}) and one.result[1]
     assert "settings are not known" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_without_names_all_runs_are_compared(trained: Train) -> None:
+    """All runs of --out_dir that have a checkpoint are compared if no run is named."""
     out = trained("b").parent
     record(out / "a_run_that_has_just_begun", 3)
-    assert [run.label for run in found(out_dir=out)] == ["b"]
+    assert [run.label for run in read(out_dir=out)] == ["b"]
 
 
-def test_where_the_picture_goes_is_checked(trained: Train, tmp_path: Path) -> None:
-    """The kind of picture before the work; a folder that is not there after the table."""
+def test_a_plot_that_cannot_be_written_is_one_line(trained: Train, tmp_path: Path) -> None:
+    """An unknown ending is an error before the work, and a missing folder after it."""
     run = str(trained("a"))
     with pytest.raises(UserError, match=r"^--plot x: give a name that ends in .png, .pdf or .svg$"):
         compare.main([run, "--plot", "x"])

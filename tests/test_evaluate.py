@@ -1,4 +1,4 @@
-"""Judging a model: each fault is told from the others, and its loss is that of training."""
+"""Judging a model: each fault has its own verdict, and the loss is the one that training logs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,13 @@ from minigen.errors import UserError
 from minigen.evaluation import command
 from minigen.evaluation.command import EvaluateConfig, judge
 from minigen.evaluation.report import as_json, plot, table
-from minigen.evaluation.verdict import verdict
+from minigen.evaluation.samples import (
+    CopyMetrics,
+    RepetitionMetrics,
+    SampleMetrics,
+    TaskMetrics,
+)
+from minigen.evaluation.verdict import Comparison, Judgement, verdict
 from minigen.inference.engine import Engine, load
 from minigen.run.log import read_metrics
 from minigen.tokenizer import train_tokenizer
@@ -29,25 +36,26 @@ ROOT = Path(command.__file__).parents[2]
 
 
 class Narrow(random.Random):
-    """Draws from the first quarter of each of the grammar's lists: tales that are soon learnt."""
+    """Random numbers that pick the first quarter of each list: a model soon learns such tales."""
 
     def random(self) -> float:
         return super().random() / 4
 
 
 def documents(n: int, rng: random.Random) -> list[str]:
+    """Return `n` tales."""
     return [tales.tale(rng).text for _ in range(n)]
 
 
 def looped(text: str) -> str:
-    """A tale that says its first sentence again and again."""
+    """Return a tale that repeats its first sentence again and again."""
     line = task.first_lines(text)
     sentence = text.removeprefix(line).split(". ")[0] + ". "
     return line + (6 * sentence)[:600]
 
 
 def shuffled(texts: list[str]) -> list[str]:
-    """Each tale with the first line of another."""
+    """Return the tales with their first lines exchanged."""
     lines = [task.first_lines(text) for text in texts]
     bodies = [text.removeprefix(line) for text, line in zip(texts, lines, strict=True)]
     random.Random(0).shuffle(lines)
@@ -56,16 +64,16 @@ def shuffled(texts: list[str]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def project(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project, where the real train.py has trained one model of each kind."""
+    """Return a copy of the project where train.py has trained one model of each kind."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(ROOT / "minigen", folder / "minigen")
     shutil.copy(ROOT / "train.py", folder)
-    told = documents(1500, Narrow(0))
+    narrow = documents(1500, Narrow(0))
     kinds = {
-        "healthy": (told, 280),
-        "collapsed": (list(map(looped, told)), 90),
+        "healthy": (narrow, 280),
+        "collapsed": (list(map(looped, narrow)), 90),
         "memorising": (documents(8, random.Random(0)) * 5, 140),
-        "ignoring": (shuffled(told[:800]), 110),
+        "ignoring": (shuffled(narrow[:800]), 110),
     }
     files = {name: texts for name, (texts, _) in kinds.items()}
     files |= {"new": documents(60, Narrow(1)), "any": documents(60, random.Random(1))}
@@ -89,7 +97,7 @@ Judge = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def judged(project: Path, monkeypatch: pytest.MonkeyPatch) -> Judge:
-    """Judge one of the four models by tales that none of them was trained on; evaluation.json."""
+    """Judge one of the four models by tales that are new to it; return evaluation.json."""
     monkeypatch.setenv("MINIGEN_DATA", str(project / "data"))
     monkeypatch.chdir(project)
 
@@ -105,38 +113,38 @@ def judged(project: Path, monkeypatch: pytest.MonkeyPatch) -> Judge:
 
 
 def test_a_healthy_model_is_healthy(judged: Judge) -> None:
-    """Its samples obey their prompts, as sure of themselves as of real text."""
+    """The samples of a healthy model follow their prompts, and its losses are alike."""
     found = judged("healthy", file=None)
     assert found["verdict"] == ["healthy"]
-    ours, real = found["samples"], found["real"]
-    assert (
-        ours["follows_prompt"] > 0.7
-        and real["follows_prompt"] == 1
-        and ours["follows_other_prompt"] < 0.1
-    )
-    assert abs(ours["entropy"] - real["entropy"]) < 0.1
+    samples, real = found["samples"], found["real"]
+    assert samples["follows_prompt"] > 0.7 and real["follows_prompt"] == 1
+    assert samples["follows_other_prompt"] < 0.1
+    assert abs(samples["entropy"] - real["entropy"]) < 0.1
     assert found["text"]["loss"] < 1.2 * found["train_loss"]
     assert found["text"]["calibration_error"] < 0.05
 
 
-def test_a_collapsed_model_is_told_by_its_loops(judged: Judge) -> None:
-    """Real text, cut the same way, has none."""
+def test_samples_of_a_collapsed_model_loop(judged: Judge) -> None:
+    """A model of tales that loop has loops where real tales, cut the same way, have none."""
     found = judged("collapsed")
     assert any(line.startswith("collapsed: ") for line in found["verdict"])
     assert found["samples"]["stuck"] > 0.3 and found["real"]["stuck"] == 0
     assert found["samples"]["self_repetition"] > 0.3 > 0.1 > found["real"]["self_repetition"]
 
 
-def test_a_memorising_model_is_told_by_what_it_copies(judged: Judge) -> None:
-    """Although its own held-out text, which is in its training text too, shows no fault."""
+def test_samples_of_a_memorising_model_are_copies(judged: Judge) -> None:
+    """A model of eight tales copies from them, although its own held-out text shows no fault.
+
+    That text has the same tales as the training text.
+    """
     found = judged("memorising", file="any.txt", count=20)
     assert any(line.startswith("memorising: ") for line in found["verdict"])
     assert found["samples"]["copied_run"] > 0.5 and found["real"]["copied_run"] <= 0.05
     assert found["samples"]["longest_run"] > 4 * found["real"]["longest_run"]
 
 
-def test_a_model_that_ignores_its_prompt_obeys_it_as_often_as_any_other(judged: Judge) -> None:
-    """Although its samples are as well-formed as a healthy model's."""
+def test_a_model_that_ignores_its_prompt_follows_it_only_by_chance(judged: Judge) -> None:
+    """A model of tales with exchanged first lines writes well-formed tales, but not as asked."""
     found = judged("ignoring")
     assert len(found["verdict"]) == 1 and found["verdict"][0].startswith("ignores its prompt: ")
     assert found["samples"]["well_formed"] > 0.7 and found["samples"]["follows_prompt"] < 0.15
@@ -159,7 +167,7 @@ OF_SAMPLES = [
 def test_the_command_writes_for_people_and_programs(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A table on stdout; a PNG, and JSON whose keys other programs know, in the run's folder."""
+    """The command prints a table, and writes a PNG and JSON with stable keys beside the run."""
     monkeypatch.setenv("MINIGEN_DATA", str(project / "data"))
     monkeypatch.chdir(project)
     command.main(["healthy", "--count", "4", "--seed", "1", "--device", "cpu"])
@@ -177,7 +185,7 @@ def test_the_command_writes_for_people_and_programs(
 def test_a_text_that_cannot_be_judged_on_is_one_line(
     judged: Judge, project: Path, tmp_path: Path
 ) -> None:
-    """A text of no run, of another split, or of two kinds at once; and a count below 0."""
+    """A missing text, a missing split, flags that contradict and a count below 0 are one line."""
     other = load(project / "out" / "healthy")
     with pytest.raises(UserError, match=r"no run of train.py.*--file FILE"):
         judge(EvaluateConfig(count=0), Engine(other.model, other.tokenizer, tmp_path))
@@ -189,13 +197,21 @@ def test_a_text_that_cannot_be_judged_on_is_one_line(
         command.main(["--count", "-1"])
 
 
-def test_a_run_that_moved_finds_its_text_or_says_why_not(
+def test_a_run_that_moved_finds_its_text(
     judged: Judge, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run knows where its text was; without the text it is judged on another, copies aside."""
+    """A run remembers the folder of its text."""
     shutil.copytree(project / "out", tmp_path / "out")
     monkeypatch.chdir(tmp_path)
     assert judged("healthy", file=None, eval_tokens=300, count=2)["train_loss"] is not None
+
+
+def test_a_text_that_is_missing_or_changed_is_one_line(
+    judged: Judge, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the run's text there is an error; with --file, only copies are not searched."""
+    shutil.copytree(project / "out", tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
     text = (project / "healthy.txt").rename(project / "away.txt")
     with pytest.raises(UserError, match=r"'healthy.txt'.*give a text to judge on: --file FILE"):
         judged("healthy", file=None)
@@ -207,29 +223,49 @@ def test_a_run_that_moved_finds_its_text_or_says_why_not(
     assert "copied_run" not in found["samples"] and found["verdict"] == ["healthy"]
 
 
-def test_a_picture_of_no_known_kind_is_refused_before_the_work(tmp_path: Path) -> None:
-    """Before a model is looked for."""
+def test_an_unknown_ending_of_the_plot_is_refused_before_the_work(tmp_path: Path) -> None:
+    """The ending is checked before a model is loaded."""
     with pytest.raises(UserError, match=r"x.doc: give a name that ends in .png, .pdf or .svg$"):
         command.main(["--out_dir", str(tmp_path / "none"), "--plot", "x.doc"])
 
 
-def test_very_little_text_gets_a_loss_and_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also where the perplexity is beyond all floats."""
+@pytest.fixture
+def of_one_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Judgement:
+    """Judge a model that knows nothing on a text of one byte."""
     monkeypatch.setenv("MINIGEN_DATA", str(tmp_path))
     (tmp_path / "little.txt").write_text("a", encoding="utf-8")
     model, _ = ignorant(tmp_path, "ab")
     loaded = Engine(model, train_tokenizer("byte", []), tmp_path, device="cpu")
-    config = EvaluateConfig(file=str(tmp_path / "little.txt"), device="cpu")
-    found = judge(config, loaded)
+    return judge(EvaluateConfig(file=str(tmp_path / "little.txt"), device="cpu"), loaded)
+
+
+def test_very_little_text_gets_no_verdict(of_one_byte: Judgement) -> None:
+    """A text of one byte has a loss, but no verdict, and "n/a" for metrics without a count."""
     few = ["no verdict: 1 tokens are too few; --file FILE judges on more text"]
-    assert verdict(found) == as_json(found)["verdict"] == few
-    assert "n/a" in table(found) and " 0.0%" not in table(found)
-    plot(found, tmp_path / "x.png")
-    assert (tmp_path / "x.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    surprised = replace(found, text=replace(found.text, loss=1000.0))
+    assert verdict(of_one_byte) == as_json(of_one_byte)["verdict"] == few
+    assert "n/a" in table(of_one_byte) and " 0.0%" not in table(of_one_byte)
+
+
+def test_a_perplexity_beyond_all_floats_is_inf(of_one_byte: Judgement) -> None:
+    """A loss of 1000 nats/token, whose perplexity no float can hold, is in the table."""
+    surprised = replace(of_one_byte, text=replace(of_one_byte.text, loss=1000.0))
     assert "perplexity inf" in table(surprised)
+
+
+def test_labels_of_the_plot_do_not_overlap(of_one_byte: Judgement, tmp_path: Path) -> None:
+    """No label of evaluation.png covers a label of another panel, or leaves the picture."""
+    metrics = SampleMetrics(
+        TaskMetrics(1.0, 1.0, 1.0, 0.0),
+        RepetitionMetrics(0.0, 0.0, 0.0, 0.1, 0.2, 0.3, 0.4),
+        CopyMetrics(0.0, 0.0, 100),
+        1.0,
+    )
+    compared = Comparison(metrics, metrics, 100, False, 120)
+    figure = plot(replace(of_one_byte, comparison=compared), tmp_path / "x.png")
+    boxes = [axes.get_tightbbox() for axes in figure.get_axes()]
+    assert len(boxes) == 3 and not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)
+    assert (tmp_path / "x.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
 # ---- one validation loss ----
@@ -243,7 +279,7 @@ BRIEF = "--max_steps 20 --eval_interval 20 --device cpu --compile no"
 def test_evaluate_and_train_give_one_validation_loss(
     dtype: str, tolerance: float, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a run, and of a fine-tuned one whose context is shorter than its model's."""
+    """Both commands give a run the same loss, also if it is fine-tuned with a shorter context."""
     monkeypatch.setenv("MINIGEN_DATA", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
     if dtype == "bfloat16":  # whether products in it are fast here or not

@@ -400,7 +400,7 @@ def test_a_typed_newline_stops_a_text_and_begins_a_sample(
     r"""The two characters `\n` in a flag stop a text, and begin a sample, as a newline does."""
     write_text(tmp_path, 60)
     run("--data", "text.txt", "--sample_prompt", r"x\ny")
-    assert r"It writes: 'x\ny" in capsys.readouterr().err
+    assert r"Sample: 'x\ny" in capsys.readouterr().err
     flags = ["--run", "run", "--max_new_tokens", "40", "--ignore_end_of_text", "--temperature", "9"]
     written = []
     for stop in ("\n", r"\n"):

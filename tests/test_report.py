@@ -1,8 +1,9 @@
-"""What a run tells: metrics that survive a resume, a plot, and a warning in time."""
+"""The log of a run: metrics that survive a resume, a plot, and warnings."""
 
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import math
 import os
@@ -14,15 +15,25 @@ from typing import Any
 
 import pytest
 
-from minigen.run.log import Report, far_from_done, memorising, plot_loss, read_metrics
+from minigen.run.log import (
+    Report,
+    far_from_done,
+    memorising,
+    plot_loss,
+    read_metrics,
+    smoothed,
+)
+
+PNG = b"\x89PNG\r\n\x1a\n"  # how such a file begins
 
 
 def make(run: Path, step: int = 0) -> Report:
-    return Report(run, step, 10, n_vocab=50, bits_per_byte=0.5, floor=0.3)
+    """Return the log of a run of ten steps."""
+    return Report(run, step, 10, n_vocab=50, bits_per_byte=0.5, entropy=0.3)
 
 
-def test_a_resumed_run_takes_steps_again_and_lists_them_once(tmp_path: Path) -> None:
-    """Lines of steps after the checkpoint are dropped, and a line cut short is no obstacle."""
+def test_a_resumed_run_lists_each_step_once(tmp_path: Path) -> None:
+    """A resumed run drops the lines of steps that it takes again, and a line that was cut short."""
     report = make(tmp_path)
     for step in range(1, 8):
         report.step(step, loss=4.0 - step / 10, norm=1.0, rate=0.1, speed=100.0)
@@ -34,11 +45,20 @@ def test_a_resumed_run_takes_steps_again_and_lists_them_once(tmp_path: Path) -> 
     assert read_metrics(tmp_path)[-1]["train_loss"] == 1.0
 
 
-def test_a_new_run_starts_a_new_list(tmp_path: Path) -> None:
-    """Metrics that an earlier run left without a checkpoint are not mixed with the new ones."""
+def test_a_new_run_drops_earlier_metrics(tmp_path: Path) -> None:
+    """A new run does not keep the metrics of an earlier run in its folder."""
     make(tmp_path).step(1, 1.0, 1.0, 1.0, 1.0)
     make(tmp_path)
     assert read_metrics(tmp_path) == []
+
+
+# ---- loss.png ----
+
+
+def drawn(run: Path, entropy: float | None = 0.5, n_vocab: int = 50) -> dict[str, Any]:
+    """Draw a run's losses, with 1 bit/byte for 1 nat/token; return the lines by their labels."""
+    axes = plot_loss(run, n_vocab, 1.0, entropy).axes[0]
+    return {line.get_label().split(" ")[0]: line for line in axes.lines}
 
 
 def test_the_plot_is_a_picture(tmp_path: Path) -> None:
@@ -47,19 +67,76 @@ def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     plot_loss(tmp_path, 50, 0.5, None)
     report.step(1, 3.0, 1.0, 0.1, 100.0)
     report.evaluation(1, 2.9, "once")
-    assert (tmp_path / "loss.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert (tmp_path / "loss.png").read_bytes()[:8] == PNG
+
+
+def test_evaluations_are_points_that_no_line_joins(tmp_path: Path) -> None:
+    """The plot shows no validation loss between two evaluations, because none was measured."""
+    report = make(tmp_path)
+    for step in (1, 2, 3):
+        report.step(step, 3.0, 1.0, 0.1, 100.0)
+        report.record(step=step, val_loss=3.0 - step / 10)
+    lines = drawn(tmp_path, entropy=None)
+    assert lines["validation"].get_xydata().tolist() == [[1, 2.9], [2, 2.8], [3, 2.7]]
+    assert lines["validation"].get_linestyle() == "None" != lines["validation"].get_marker()
+    assert lines["training"].get_linestyle() == "-"
+
+
+def test_the_plot_has_the_final_loss_beside_the_last_evaluation(tmp_path: Path) -> None:
+    """The final loss, on all validation text, is a point at the step of the best checkpoint."""
+    report = make(tmp_path)
+    for step, loss in ((10, 2.0), (20, 3.0)):
+        report.record(step=step, val_loss=loss)
+    report.final(10, 2.5, 100, 100)
+    lines = drawn(tmp_path, None)
+    assert lines["validation"].get_xydata().tolist() == [[10, 2], [20, 3]]
+    assert lines["final"].get_xydata().tolist() == [[10, 2.5]]
+
+
+def test_the_axis_is_the_distance_to_the_entropy_once_it_is_near(tmp_path: Path) -> None:
+    """Below twice the entropy of the text, losses are drawn in percent above it."""
+    report = make(tmp_path)
+    report.record(step=0, val_loss=4.0)
+    assert drawn(tmp_path)["validation"].get_ydata().tolist() == [4]
+    report.record(step=10, val_loss=0.75)
+    assert drawn(tmp_path)["validation"].get_ydata().tolist() == pytest.approx([700, 50])
+    report.record(step=20, val_loss=0.495)  # below it, by chance
+    lines = drawn(tmp_path)
+    assert lines["validation"].get_ydata().tolist() == pytest.approx([700, 50, -1])
+    assert lines["entropy"].get_ydata()[0] == 0
+    bottom, top = lines["entropy"].axes.get_ylim()
+    assert bottom < -1 and top > 700
+
+
+def test_the_plot_marks_a_model_that_knows_nothing(tmp_path: Path) -> None:
+    """A line is at ln V, unless the model knew something from the start, as to fine-tune it."""
+    report = make(tmp_path)
+    report.record(step=0, val_loss=4.0)
+    assert drawn(tmp_path, None)["a"].get_ydata()[0] == math.log(50)
+    assert "a" not in drawn(tmp_path, None, n_vocab=1000)
+
+
+def test_training_loss_is_smoothed_by_means() -> None:
+    """The first 40 steps are drawn as they are, and a mean has at most 1/50 of all steps."""
+    assert smoothed([]) == []
+    points = [(float(n), 5.0 - n) for n in range(1, 2001)]
+    means = smoothed(points)
+    assert means[:40] == points[:40] and smoothed(points[:40]) == points[:40]
+    assert all(value == pytest.approx(5 - step) for step, value in means)
+    gaps = [later - step for (step, _), (later, _) in itertools.pairwise(means)]
+    assert max(gaps) == 40 and len(means) < 200
 
 
 @pytest.mark.parametrize("name", ["$\\q$ costs", "_한국어", "long" * 60])
 def test_any_name_of_a_run_can_be_a_title(name: str, tmp_path: Path) -> None:
-    """A formula that is none, and characters that no font has, neither end a run nor warn."""
+    """A name with "$", or with characters that no font has, is drawn without a warning."""
     (tmp_path / name).mkdir()
     report = make(tmp_path / name)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         report.step(1, loss=3.0, norm=1.0, rate=0.1, speed=1.0)
         plot_loss(tmp_path / name, 50, 0.5, 0.3)
-    assert (tmp_path / name / "loss.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert (tmp_path / name / "loss.png").read_bytes()[:8] == PNG
 
 
 @pytest.mark.parametrize(
@@ -79,7 +156,7 @@ def test_metrics_end_before_a_damaged_line(line: str, tmp_path: Path) -> None:
 def test_a_plot_that_fails_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever matplotlib raises, once, and the run records its losses as before."""
+    """An error of matplotlib is one warning, and the run logs its losses as before."""
 
     def fail(*_: object) -> None:
         raise ImportError("numpy.core.multiarray failed to import\nand a second line")
@@ -92,8 +169,8 @@ def test_a_plot_that_fails_is_a_warning(
     assert [line["val_loss"] for line in read_metrics(tmp_path)] == [3.0, 3.0]
 
 
-def test_settings_for_other_pictures_do_not_count(tmp_path: Path) -> None:
-    """A notebook's MPLBACKEND, and a matplotlibrc that is damaged or asks for LaTeX."""
+def test_matplotlib_settings_of_the_user_are_ignored(tmp_path: Path) -> None:
+    """A notebook's MPLBACKEND and a damaged matplotlibrc that asks for LaTeX change nothing."""
     (tmp_path / "matplotlibrc").write_text("backend: nosuch\nfont.size: many\ntext.usetex: True\n")
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "val_loss": 1.0}\n')
     code = "import sys; from pathlib import Path; from minigen.run.log import plot_loss; "
@@ -104,11 +181,14 @@ def test_settings_for_other_pictures_do_not_count(tmp_path: Path) -> None:
         env={**os.environ, "MPLBACKEND": backend, "MATPLOTLIBRC": str(tmp_path / "matplotlibrc")},
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "loss.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert (tmp_path / "loss.png").read_bytes()[:8] == PNG
 
 
-def test_a_number_that_is_none_is_null_and_read_as_nan(tmp_path: Path) -> None:
-    """metrics.jsonl is JSON for every reader, and a resumed run and a plot take such a line."""
+# ---- metrics.jsonl ----
+
+
+def test_a_loss_that_is_not_finite_is_null_and_read_as_nan(tmp_path: Path) -> None:
+    """metrics.jsonl is strict JSON, and a resumed run and a plot take null for NaN."""
 
     def refuse(word: str) -> None:
         raise AssertionError(f"{word} is no JSON")
@@ -118,82 +198,87 @@ def test_a_number_that_is_none_is_null_and_read_as_nan(tmp_path: Path) -> None:
     report.evaluation(1, math.inf, "once")
     make(tmp_path, step=1).step(2, loss=1.0, norm=1.0, rate=0.1, speed=1.0)
     lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    first, look, last = (json.loads(line, parse_constant=refuse) for line in lines)
-    assert first["train_loss"] is None and first["grad_norm"] is None and look["val_loss"] is None
-    assert math.isnan(read_metrics(tmp_path)[0]["train_loss"]) and last["train_loss"] == 1.0
+    first, evaluation, last = (json.loads(line, parse_constant=refuse) for line in lines)
+    assert first["train_loss"] is None and first["grad_norm"] is None
+    assert evaluation["val_loss"] is None and last["train_loss"] == 1.0
+    assert math.isnan(read_metrics(tmp_path)[0]["train_loss"])
     assert memorising(read_metrics(tmp_path)) is None
     plot_loss(tmp_path, 50, 0.5, 0.3)
 
 
-def history(*looks: tuple[float, float]) -> list[dict[str, Any]]:
-    """Metrics with ten training steps of the first loss before each evaluation with the second."""
+# ---- warnings and advice ----
+
+
+def history(*evaluations: tuple[float, float]) -> list[dict[str, Any]]:
+    """Return metrics: for each (training, validation) loss, ten steps and an evaluation."""
     lines: list[dict[str, Any]] = []
-    for i, (train, val) in enumerate(looks):
+    for i, (train, val) in enumerate(evaluations):
         lines += [{"step": 10 * i + k + 1, "train_loss": train} for k in range(10)]
         lines.append({"step": 10 * i + 10, "val_loss": val})
     return lines
 
 
-def test_memorising_is_said_when_validation_rises_while_training_falls() -> None:
-    """Only then: not while both fall, not when both rise, not with too little to judge by."""
+def test_memorising_is_a_validation_loss_that_rises_while_the_training_loss_falls() -> None:
+    """There is no warning while both losses fall, when both rise, or with too few evaluations."""
     assert memorising([]) is None
     assert memorising(history((3.0, 3.0))) is None
     assert memorising(history((3.0, 3.0), (2.0, 2.5))) is None
     assert memorising(history((3.0, 3.0), (4.0, 3.5))) is None
-    advice = memorising(history((3.0, 3.0), (2.0, 2.5), (1.0, 2.9), (0.5, 3.4)))
-    assert advice is not None
-    meaning, text = advice
-    assert meaning == "memorising since step 20" and "2.500 to 3.400" in text
+    warning = memorising(history((3.0, 3.0), (2.0, 2.5), (1.0, 2.9), (0.5, 3.4)))
+    assert warning is not None
+    key, text = warning
+    assert key == "memorising since step 20" and "2.500 to 3.400" in text
 
 
-def test_memorising_is_said_when_the_losses_fall_apart() -> None:
-    """At 1.5 times the training loss, also after the first evaluation."""
+def test_memorising_is_a_validation_loss_far_above_the_training_loss() -> None:
+    """At 1.5 times the training loss there is a warning, even after the first evaluation."""
     assert memorising(history((2.0, 2.9))) is None
-    advice = memorising(history((2.0, 3.0)))
-    assert advice is not None and "3.000, but 2.000 in training" in advice[1]
+    warning = memorising(history((2.0, 3.0)))
+    assert warning is not None
+    assert "the validation loss is 3.000, but the training loss 2.000" in warning[1]
 
 
-def test_a_loop_is_said_late_in_training_only(
+def test_a_sample_that_loops_is_a_warning_in_the_second_half_only(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In the second half of a run: before, the samples of every model loop."""
+    """In the first half of a run, the samples of any model loop."""
     report = make(tmp_path)
     report.evaluation(2, 3.0, "and so " * 20)
     report.evaluation(8, 2.9, "and so on, as ever, to the end.")
     assert "loop" not in capsys.readouterr().err
     report.evaluation(10, 2.8, "and so " * 20)
-    assert "warning: what it writes goes round in a loop" in capsys.readouterr().err
+    assert "warning: the sample repeats itself in a loop" in capsys.readouterr().err
 
 
-def test_a_warning_is_said_once_until_it_means_something_else(
+def test_a_warning_is_printed_once_until_it_means_something_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Other figures are no news; another best checkpoint is, and so is another fault."""
+    """Other numbers are no new warning; a later best checkpoint is, and so is another fault."""
     report = make(tmp_path)
     train = iter(range(1, 1000))
 
-    def evaluation(val_loss: float, sample: str = "once") -> int:
+    def n_warnings(val_loss: float, sample: str = "once") -> int:
         for _ in range(20):
             step = next(train)
             report.step(step, loss=5 - step / 200, norm=1.0, rate=0.1, speed=1.0)
         report.evaluation(step, val_loss, sample)
         return capsys.readouterr().err.count("warning: ")
 
-    assert evaluation(5.0) == 0
-    assert [evaluation(5.1 + n / 10) for n in range(3)] == [1, 0, 0]
-    assert evaluation(4.6) == 0  # a better one
-    assert [evaluation(4.7), evaluation(4.8)] == [1, 0]
-    assert [evaluation(4.8, "round and " * 30), evaluation(4.8, "round and " * 30)] == [1, 0]
+    assert n_warnings(5.0) == 0
+    assert [n_warnings(5.1 + n / 10) for n in range(3)] == [1, 0, 0]
+    assert n_warnings(4.6) == 0  # the new best checkpoint
+    assert [n_warnings(4.7), n_warnings(4.8)] == [1, 0]
+    assert [n_warnings(4.8, "round and " * 30), n_warnings(4.8, "round and " * 30)] == [1, 0]
 
 
 def test_the_bar_counts_steps_per_second_however_few(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Never seconds per step, with the number of steps known and unknown."""
+    """The bar has steps per second, never seconds per step, if the run's length is known or not."""
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     for max_steps in (0, 10):
-        bar = Report(tmp_path, 0, max_steps, n_vocab=50, bits_per_byte=0.5, floor=0.3).bar
+        bar = Report(tmp_path, 0, max_steps, n_vocab=50, bits_per_byte=0.5, entropy=0.3).bar
         facts = bar.format_dict | {"bar_format": bar.bar_format, "n": 4, "elapsed": 10.0}
         facts |= {"rate": 0.4, "total": bar.total, "ncols": 100, "prefix": "", "postfix": "loss 1"}
         shown = bar.format_meter(**facts)
@@ -201,10 +286,10 @@ def test_the_bar_counts_steps_per_second_however_few(
         assert ("4/10" in shown) == (max_steps > 0)
 
 
-def test_what_more_time_would_give_is_said_where_a_run_was_far_from_done() -> None:
-    """Too few steps, or a text that was not read once; in ten times the time at most."""
+def test_a_run_with_few_steps_or_little_text_read_is_far_from_done() -> None:
+    """It is advised the time that 300 steps and one epoch take, at most ten times its own."""
     assert far_from_done(400, 3.0, 2, busy=True) is None
-    busy = "only 47 steps were possible, as other programs had the processors"
+    busy = "only 47 steps were possible, because other programs kept the processors busy"
     assert far_from_done(47, 0.1, 2, busy=True) == (busy, 19)
     assert far_from_done(100, 9.0, 2, busy=False) == ("only 100 steps were possible", 6)
     read = "the model has read 2% of the text in 5,000 steps"

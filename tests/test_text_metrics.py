@@ -13,15 +13,18 @@ from ignorant import ignorant
 
 from minigen.evaluation.text import (
     N_BINS,
-    above_entropy,
     calibration_sums,
+    relative_to_entropy,
     text_metrics,
     unigram_loss,
 )
 
 
-def test_calibration_compares_what_was_said_with_what_came() -> None:
-    """Two predictions of 0.72, 0.28 and 0.0; the first token came once and the last once."""
+def test_calibration_compares_probabilities_with_the_tokens_that_came() -> None:
+    """The sums of two predictions of 0.72, 0.28 and 0 are those worked out by hand.
+
+    The first token came after one of them, and the last token after the other.
+    """
     p = torch.tensor([[0.72, 0.28, 0.0]] * 2)
     expected, observed, number = calibration_sums(p, torch.tensor([0, 2])).tolist()
     assert expected[14] == pytest.approx(1.44) and expected[5] == pytest.approx(0.56)
@@ -31,7 +34,7 @@ def test_calibration_compares_what_was_said_with_what_came() -> None:
 
 @given(st.integers(2, 60), st.integers(0, 2**32))
 def test_no_probability_is_lost_between_the_bins(n_vocab: int, seed: int) -> None:
-    """The same sums as when each probability is put into its bin by itself."""
+    """The sums equal those of a loop that puts each probability into its bin by itself."""
     g = torch.Generator().manual_seed(seed)
     p = (4 * torch.randn(5, n_vocab, generator=g).double()).softmax(dim=-1)
     targets = torch.randint(n_vocab, (5,), generator=g)
@@ -46,19 +49,26 @@ def test_no_probability_is_lost_between_the_bins(n_vocab: int, seed: int) -> Non
 
 
 def test_a_model_that_knows_nothing_has_the_loss_ln_v_everywhere(tmp_path: Path) -> None:
-    """It is calibrated all the same, and the text's own frequencies are as they are counted."""
+    """A uniform model has the loss ln V at each position, and is perfectly calibrated."""
     model, tokens = ignorant(tmp_path, "ab" * 100)
     n_vocab = model.config.vocab_size
-    found = text_metrics(model, tokens, n_vocab, 32)
-    assert found.n_tokens == 200 and found.loss == pytest.approx(math.log(n_vocab))
-    assert [loss for _, loss in found.by_position] == pytest.approx([math.log(n_vocab)] * 16)
-    assert [place for place, _ in found.by_position] == list(range(2, 33, 2))
-    assert unigram_loss(tokens, tokens, n_vocab) > math.log(2)  # END_OF_TEXT, too
-    assert found.calibration_error == pytest.approx(0, abs=1e-9)
-    assert found.calibration == [(pytest.approx(1 / n_vocab), 1 / n_vocab, 200 * n_vocab)]
+    metrics = text_metrics(model, tokens, n_vocab, 32)
+    assert metrics.n_tokens == 200 and metrics.loss == pytest.approx(math.log(n_vocab))
+    assert [loss for _, loss in metrics.by_position] == pytest.approx([math.log(n_vocab)] * 16)
+    assert [last for last, _ in metrics.by_position] == list(range(2, 33, 2))
+    assert metrics.calibration_error == pytest.approx(0, abs=1e-9)
+    assert metrics.calibration == [(pytest.approx(1 / n_vocab), 1 / n_vocab, 200 * n_vocab)]
 
 
-def test_a_loss_is_above_the_entropy_in_percent_of_the_entropy() -> None:
-    """A loss on little text can be below the entropy, by chance."""
-    assert above_entropy(0.75, 0.5) == "50.0% above the text's entropy"
-    assert above_entropy(0.45, 0.5) == "-10.0% above the text's entropy"
+def test_the_unigram_loss_is_the_entropy_of_token_frequencies(tmp_path: Path) -> None:
+    """With many tokens, it is -sum p ln p over the frequencies p of the text's tokens."""
+    model, tokens = ignorant(tmp_path, "ab" * 10000)  # and END_OF_TEXT once
+    loss = unigram_loss(tokens, tokens, model.config.vocab_size)
+    assert loss == pytest.approx(math.log(2), abs=0.02)
+
+
+def test_a_loss_is_above_or_below_the_entropy_in_percent_of_the_entropy() -> None:
+    """A loss on little text can be below the entropy of the text, by chance."""
+    assert relative_to_entropy(0.75, 0.5) == "50.0% above the text's entropy of 0.5000"
+    assert relative_to_entropy(0.5, 0.5) == "0.0% above the text's entropy of 0.5000"
+    assert relative_to_entropy(0.45, 0.5) == "10.0% below the text's entropy of 0.5000, by chance"

@@ -1,8 +1,8 @@
 """Judge a generative model: `python -m minigen evaluate tales`
 
-Two questions: how well a model predicts text that it never saw, and how its own texts compare with
-real ones. A metric of samples means little by itself. So each stands beside the same metric of real
-held-out text, cut the same way: where the two differ, something is wrong.
+The command answers two questions: how well a model predicts text that it never saw, and how its own
+texts compare with real ones. A metric of samples means little by itself, so the same metric of real
+held-out text, cut the same way, stands beside it. Where the two differ, something is wrong.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from minigen.system.plot import check_ending
 from minigen.system.strict_json import to_json
 
 SAME = "same"  # --separator: as in the run's text
-NEW_TOKENS = 200  # of a sample that has no end of its own
-MAX_OF_ONE_PROMPT = 100  # samples of the first prompt
-DRAWN_FROM = 4 << 20  # bytes of the training text whose short documents are counted
-MIN_TRAINING_READ = 10_000  # tokens of the training text
+NEW_TOKENS = 200  # length of a sample where documents are too long to be written to their end
+MAX_OF_ONE_PROMPT = 100  # samples of the first prompt, to see how much they differ
+MAX_LISTED = 4 << 20  # bytes of the training text whose short documents are counted
+MIN_TRAINING_TOKENS = 10_000  # to score, where the held-out text is shorter
 
 
 @dataclass(frozen=True)
@@ -79,28 +79,28 @@ class Texts(NamedTuple):
     held_out: TokenStream
     training: TokenStream | None  # None: not known
     entropy: float | None  # of `held_out`, in bits/byte; None: not known
-    separator_bytes: int  # of text that END_OF_TEXT stands for
-    is_own: bool  # `held_out` is of the same text as `training`
+    separator_bytes: int  # bytes of text that END_OF_TEXT stands for
+    is_same_corpus: bool  # `held_out` and `training` are parts of one corpus
 
 
 def find_texts(config: EvaluateConfig, loaded: Engine) -> Texts:
-    """Find the held-out text and the training text of a run, or the text that --file names.
+    """Return the held-out text of a run, or the text that --file names, and the training text.
 
-    Without --file, raises `UserError` if the run's text is not known, not there or has changed.
+    Without --file, raises `UserError` if the run's text is unknown or missing, or has changed.
     """
     settings, tokenizer = loaded.state.get("config"), loaded.tokenizer
     cache = data_folder() / "cache"
     corpus, training = None, None
     try:
         if settings is None:
-            raise UserError(f"{loaded.path} is no run of train.py, so what it read is not known")
+            raise UserError(f"{loaded.path} is no run of train.py, so its text is not known")
         data = corpora.relocate(loaded.state.get("folder", ""), settings["data"])
         links = loaded.state.get("links", False)
         corpus = corpora.find(data, data_folder(), settings["separator"], links)
-        _, training, own = prepare(
+        _, training, validation = prepare(
             corpus, tokenizer, "", 0, cache, max_chars=loaded.state.get("most_chars", 0)
         )
-        if loaded.state["content"] != [training.path.stem, own.path.stem]:
+        if loaded.state["content"] != [training.path.stem, validation.path.stem]:
             training = None
             raise UserError(f"{corpus.name} is no longer the text that it was trained on")
     except UserError as error:
@@ -111,8 +111,8 @@ def find_texts(config: EvaluateConfig, loaded: Engine) -> Texts:
         if config.split != "val":
             raise UserError("--file and --split exclude each other; give one")
         given = corpora.find([config.file], data_folder(), separator_for(config, settings))
-        known = {file.resolve() for file in corpus.train} if corpus and training else set()
-        seen = [file for file in given.val or given.train if file.resolve() in known]
+        trained_on = {file.resolve() for file in corpus.train} if corpus and training else set()
+        seen = [file for file in given.val or given.train if file.resolve() in trained_on]
         notes = [*given.notes, *(notes_on_text(given) if config.separator != SAME else [])]
         notes += [f"warning: the model was trained on {seen[0]}"] if seen else []
         for note in notes:
@@ -122,7 +122,7 @@ def find_texts(config: EvaluateConfig, loaded: Engine) -> Texts:
         return Texts(tokens, training, given.floor, given.separator_bytes, False)
     assert corpus is not None
     if config.split == "val":
-        return Texts(own, training, corpus.floor, corpus.separator_bytes, True)
+        return Texts(validation, training, corpus.floor, corpus.separator_bytes, True)
     files = [path.with_name("held_out.txt") for path in corpus.val]
     if not files or not all(file.is_file() for file in files):
         raise UserError(f"{corpus.name} has no held_out.txt; leave out --split, or give a --file")
@@ -132,7 +132,7 @@ def find_texts(config: EvaluateConfig, loaded: Engine) -> Texts:
 
 
 def separator_for(config: EvaluateConfig, settings: Mapping[str, Any] | None) -> str | None:
-    """Return the separator for --file: the one that is given, or that of the run's text."""
+    """Return --separator for --file, or the separator of the run's text if it is "same"."""
     if config.separator != SAME:
         return config.separator
     if config.file in corpora.NAMES and not Path(config.file).exists():
@@ -143,19 +143,19 @@ def separator_for(config: EvaluateConfig, settings: Mapping[str, Any] | None) ->
 
 
 def judge(config: EvaluateConfig, loaded: Engine) -> Judgement:
-    """Measure a model's losses and samples."""
+    """Return the metrics of a model's losses and samples."""
     texts, tokenizer = find_texts(config, loaded), loaded.tokenizer
     device = choose_device(config.device)
     model = loaded.model.float().to(device)
     n_vocab = min(tokenizer.n_vocab, model.config.vocab_size)
-    block_size, dtype = own_block_size(loaded), own_dtype(config, loaded, device)
+    block_size, dtype = validation_block_size(loaded), validation_dtype(config, loaded, device)
     limit = config.eval_tokens or None
     text = text_metrics(model, texts.held_out, n_vocab, block_size, dtype, limit)
-    train_loss = of_unigrams = None
-    if texts.training is not None and texts.is_own:
-        limit = max(text.n_tokens, MIN_TRAINING_READ)
+    train_loss = loss_of_unigrams = None
+    if texts.training is not None and texts.is_same_corpus:
+        limit = max(text.n_tokens, MIN_TRAINING_TOKENS)
         train_loss = text_metrics(model, texts.training, n_vocab, block_size, dtype, limit).loss
-        of_unigrams = unigram_loss(texts.held_out, texts.training, n_vocab)
+        loss_of_unigrams = unigram_loss(texts.held_out, texts.training, n_vocab)
     flags = asdict(config)
     flags |= flags.pop("sampling")
     return Judgement(
@@ -166,49 +166,49 @@ def judge(config: EvaluateConfig, loaded: Engine) -> Judgement:
         bits_per_byte=text.loss * texts.held_out.bits_per_byte(texts.separator_bytes),
         text_entropy=texts.entropy,
         train_loss=train_loss,
-        unigram_loss=of_unigrams,
+        unigram_loss=loss_of_unigrams,
         comparison=compare_samples(config, loaded, texts) if config.count else None,
     )
 
 
-def own_block_size(loaded: Engine) -> int:
-    """Return the context of a run's validation, which may be shorter than the model's."""
+def validation_block_size(loaded: Engine) -> int:
+    """Return the context length of a run's validation, which may be shorter than the model's."""
     longest = loaded.model.config.block_size
     trained_on = loaded.state.get("config", {}).get("block_size")
     return min(trained_on, longest) if type(trained_on) is int and trained_on > 0 else longest
 
 
-def own_dtype(config: EvaluateConfig, loaded: Engine, device: torch.device) -> str:
-    """Return --dtype; or that of the run's validation, unless it is slow on this device."""
+def validation_dtype(config: EvaluateConfig, loaded: Engine, device: torch.device) -> str:
+    """Return --dtype; "auto": that of the run's validation, unless it is slow on this device."""
     if config.dtype != "auto":
         return config.dtype
     trained_in = loaded.state.get("config", {}).get("dtype")
     return "bfloat16" if trained_in == choose_dtype("auto", device) == "bfloat16" else "float32"
 
 
-def compare_samples(config: EvaluateConfig, loaded: Engine, texts: Texts) -> Comparison:
-    """Let a model continue prompts of the held-out text; measure both continuations."""
+def compare_samples(config: EvaluateConfig, loaded: Engine, sources: Texts) -> Comparison:
+    """Let a model continue prompts from the held-out text; measure samples and real text."""
     model, tokenizer = loaded.model, loaded.tokenizer
     n_vocab, block_size = min(tokenizer.n_vocab, model.config.vocab_size), model.config.block_size
     n_new = config.max_new_tokens or NEW_TOKENS
-    real = real_continuations(texts.held_out, tokenizer, block_size, n_new, config.prompt_lines)
+    real = real_continuations(sources.held_out, tokenizer, block_size, n_new, config.prompt_lines)
     real = evenly_spaced(real, config.count)
     # Documents end by themselves: twice the longest is room for one that does not.
-    ending = all(one.ids[-1] == tokenizer.end_of_text for one in real)
-    limit = config.max_new_tokens or max(len(one.ids) for one in real) * (2 if ending else 1)
-    real = [truncated(one, limit, tokenizer) for one in real]  # no longer than a sample may be
+    all_end = all(one.ids[-1] == tokenizer.end_of_text for one in real)
+    limit = config.max_new_tokens or max(len(one.ids) for one in real) * (2 if all_end else 1)
+    real = [truncated(one, limit, tokenizer) for one in real]  # like the samples
     prompts = [*real, *[real[0]] * min(MAX_OF_ONE_PROMPT, config.count)]
     generated = generated_continuations(loaded, prompts, config.sampling, limit, config.seed)
     samples, of_one_prompt = generated[: len(real)], generated[len(real) :]
     whole_documents = all(one.is_document for one in real)
     training, length = None, 0
-    if texts.training is not None:
+    if sources.training is not None:
         print("looking for copies", file=sys.stderr)
-        training = TrainingText.decoded(texts.training, tokenizer)
+        training = TrainingText.decoded(sources.training, tokenizer)
         length = copy_length(training, real)
     of_samples, of_real = (
-        sample_metrics(some, mean_entropy(model, some, n_vocab), training, length)
-        for some in (samples, real)
+        sample_metrics(texts, mean_entropy(model, texts, n_vocab), training, length)
+        for texts in (samples, real)
     )
     if training is not None and whole_documents:
         of_real = with_expected_duplicates(of_real, training, len(samples))
@@ -222,11 +222,12 @@ def compare_samples(config: EvaluateConfig, loaded: Engine, texts: Texts) -> Com
 def with_expected_duplicates(
     real: SampleMetrics, training: TrainingText, n_samples: int
 ) -> SampleMetrics:
-    """Return the metrics with at least the duplicates of draws from the training documents.
+    """Return the metrics with at least the duplicates of random draws from the training documents.
 
-    A list may have each document once; but whoever draws from the list draws some again.
+    A list of names may have each name once, but random draws from it repeat some. So a model that
+    draws names as it should repeats some, too.
     """
-    documents = Counter(training.documents(DRAWN_FROM))
+    documents = Counter(training.documents(MAX_LISTED))
     expected = expected_duplicates([*documents.values()], n_samples)
     repetition = replace(
         real.repetition,
@@ -240,7 +241,7 @@ def write_files(judged: Judgement, config: EvaluateConfig, run: Path | None) -> 
     """Write evaluation.json and evaluation.png into a run's folder, or where the flags say.
 
     Args:
-        run: the run's folder; None: a model of others, whose folder is left as it is.
+        run: the run's folder; None: the model is no run of train.py, so nothing is written there.
     """
     json_path = config.json or (run and run / "evaluation.json")
     plot_path = config.plot or (run and run / "evaluation.png")
@@ -252,7 +253,7 @@ def write_files(judged: Judgement, config: EvaluateConfig, run: Path | None) -> 
         plot(judged, plot_path)
     except OSError:
         raise
-    except Exception as error:  # whatever matplotlib can do wrong
+    except Exception as error:  # matplotlib can fail in any way
         if config.plot is not None:
             raise
         print(f"warning: cannot draw {plot_path}: {error}", file=sys.stderr)
@@ -270,7 +271,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_ending(config.plot)
     loaded = load(config.run, out_dir=config.out_dir, device=config.device)
     judged = judge(config, loaded)
-    try:  # first, as the reader of the table may be gone after its first line
+    try:  # before the table: a reader such as `head -1` ends the process after its first line
         write_files(judged, config, loaded.path.parent if loaded.state else None)
     except OSError as error:
         raise UserError(f"cannot write {error.filename}: {error.strerror}") from None

@@ -14,22 +14,22 @@ from minigen.sampling import ROWS, Sampling
 from minigen.system.streams import progress_bar
 from minigen.tokenizer import Tokenizer
 
-PROMPT_TOKENS = 16  # of a document whose first line does not say what the text is to be
-MAX_READ = 1 << 22  # tokens of a text that prompts are taken from
+PROMPT_TOKENS = 16  # prompt of a document whose first line states no conditions
+MAX_READ = 1 << 22  # tokens of a text; prompts are taken from these
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """A prompt from a real text, and what comes after it: in that text, or from a model."""
+    """A prompt from a real text, and its continuation: the real one, or a model's."""
 
     prompt: list[int]  # token ids
-    ids: list[int]  # of the continuation, with END_OF_TEXT if the document ends there
-    first_lines: str  # the prompt's text where a corpus can check it; "" for other documents
-    text: str  # of `ids`, without END_OF_TEXT
+    ids: list[int]  # token ids of the continuation, with END_OF_TEXT if the document ends there
+    first_lines: str  # the prompt's text if a corpus can check the document; "" if none can
+    text: str  # the text of `ids`, without END_OF_TEXT
 
     @property
     def is_document(self) -> bool:
-        """Whether the text is a whole short document, whose prompt is END_OF_TEXT alone."""
+        """True if the text is a whole short document, whose prompt is END_OF_TEXT alone."""
         return len(self.prompt) == 1 and self.prompt == self.ids[-1:]
 
 
@@ -40,17 +40,20 @@ def real_continuations(
     max_new_tokens: int,
     n_lines: int = 1,
 ) -> list[Continuation]:
-    """Cut documents after their first lines or tokens.
+    """Cut documents into prompts and continuations.
 
-    Where most documents are tales, pictures or tunes, only those are taken, as the split may have
-    cut another one. A short document, of less than 32 tokens, has no prompt but END_OF_TEXT: half
-    a name would say little about a model that writes names. Any other document that outgrows the
-    context is taken in pieces.
+    The prompt of a tale, picture or tune is its first lines. If these are at least half of the
+    documents, the others are left out: they may be rests of a document that the split has cut.
+
+    The prompt of another document is its first 16 tokens. A document that is longer than the
+    context gives several pieces, each with a prompt. A document of less than 32 tokens, such as a
+    name, has no prompt but END_OF_TEXT: half a name would say little about a model that writes
+    names.
 
     Args:
         block_size: the longest piece, in tokens, with its prompt.
-        max_new_tokens: of a piece, after its prompt.
-        n_lines: of a tale, picture or tune, that are its prompt.
+        max_new_tokens: the longest continuation of a piece, in tokens.
+        n_lines: lines of a tale, picture or tune that are its prompt.
     """
     ids = tokens.read(0, min(tokens.n_tokens, MAX_READ))
     of_tasks: list[Continuation] = []
@@ -79,7 +82,7 @@ def real_continuations(
 
 
 def decode_continuation(ids: Sequence[int], tokenizer: Tokenizer) -> str:
-    """Return the text of ids, without the tokens that end a text."""
+    """Return the text of token ids, without the tokens that end a text."""
     hidden = tokenizer.stop_ids & tokenizer.controls.keys()
     return tokenizer.decode([id for id in ids if id not in hidden])
 
@@ -91,7 +94,7 @@ def truncated(continuation: Continuation, n_tokens: int, tokenizer: Tokenizer) -
 
 
 def evenly_spaced(continuations: Sequence[Continuation], n: int) -> list[Continuation]:
-    """Return `n` continuations from all over the sequence, or all if there are fewer."""
+    """Return `n` continuations at even distances in the sequence, or all if there are fewer."""
     n = min(n, len(continuations))
     return [continuations[i * len(continuations) // n] for i in range(n)]
 
@@ -101,9 +104,9 @@ def generated_continuations(
 ) -> list[Continuation]:
     """Let a model continue the same prompts, each with at most `limit` tokens.
 
-    The n-th continuation draws the random numbers of sample n, as in sample.py.
+    The n-th continuation uses the random numbers of the n-th sample of sample.py.
     """
-    written = list[Continuation]()
+    samples = list[Continuation]()
     with progress_bar(total=len(prompts), desc="samples", leave=False) as bar:
         for first in range(0, len(prompts), ROWS):
             batch = prompts[first : first + ROWS]
@@ -116,8 +119,8 @@ def generated_continuations(
             )
             for one, tokens in zip(batch, zip(*steps, strict=True), strict=True):
                 ids = [token.id for token in tokens if token]
-                written.append(
+                samples.append(
                     replace(one, ids=ids, text=decode_continuation(ids, engine.tokenizer))
                 )
             bar.update(len(batch))
-    return written
+    return samples

@@ -1,4 +1,4 @@
-"""Repetition: a text may repeat itself, another text, or the text that a model was trained on."""
+"""Repetition in generated texts: of themselves, of each other, and of the training text."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from minigen.tokenizer import Tokenizer
 
 Hashes = npt.NDArray[np.uint64]  # one for each window of a text
 
-MIN_LOOP_TIMES = 4  # that a piece comes in a loop; a tune may well play a phrase three times
-MIN_LOOP_LENGTH = 48  # characters: `<<<<<< <<<<<<<`, a row of clear sky, is no loop
+MIN_LOOP_TIMES = 4  # copies of a piece that make a loop; a good tune may have three
+MIN_LOOP_LENGTH = 48  # characters; `<<<<<< <<<<<<<`, a row of clear sky in a picture, is no loop
 
 # Characters of scripts that put no blanks between words: Thai, Lao, Tibetan, Burmese and Khmer,
 # Japanese syllables, Chinese characters.
@@ -25,7 +25,7 @@ WORD = re.compile(f"[{UNSPACED}]|[^\\s{UNSPACED}]+")
 
 
 def ends_in_loop(text: str) -> bool:
-    """Whether a text ends in 48 characters or more that are one piece four times or more.
+    """Return True if a text ends in a loop: one piece, 4 times or more, 48 characters or more.
 
     The smallest period of each tail comes from the failure function of Knuth, Morris and Pratt
     (1977) of the text read backwards.
@@ -51,7 +51,7 @@ def ends_in_loop(text: str) -> bool:
 
 
 def duplicates(texts: Sequence[str]) -> list[bool]:
-    """Whether each text is the same as another one of them.
+    """Return a flag for each text: True if another text is the same.
 
     >>> duplicates(["Ann", "Bob", "Ann"])
     [True, False, True]
@@ -66,20 +66,21 @@ def expected_duplicates(counts: Sequence[int], n: int) -> float:
     A draw takes any entry of the list with the same probability, and leaves it there.
 
     Args:
-        counts: of each different text in the list, how often it is there.
+        counts: how often the list has each different text.
 
     >>> expected_duplicates([1, 1], 2)
     0.5
     """
     total = sum(counts)
-    times = Counter(counts)  # texts that come equally often have the same chance
+    times = Counter(counts)  # texts of the same count have the same chance: add them up at once
     return sum(m * c / total * (1 - (1 - c / total) ** (n - 1)) for c, m in times.items())
 
 
 def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
     """Return all runs of n words.
 
-    A word is a text between white space; in scripts without blanks, such as Chinese, a character.
+    Words are separated by white space. In scripts without blanks, such as Chinese, each character
+    is a word.
 
     >>> ngrams("a b a b", 2)
     [('a', 'b'), ('b', 'a'), ('a', 'b')]
@@ -91,47 +92,48 @@ def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
 
 
 def distinct(texts: Sequence[str], n: int) -> float | None:
-    """Return different n-grams over all n-grams of the texts (Li et al. 2016, arXiv:1510.03055).
+    """Return the share of distinct n-grams among all n-grams (Li et al. 2016, arXiv:1510.03055).
 
-    Longer texts have a lower share, so compare texts of the same length only. None without
-    n-grams.
+    More text has a lower share, so compare texts of the same length only. Returns None if there
+    are no n-grams.
 
     >>> distinct(["a b a b"], 2)
     0.6666666666666666
     """
-    every = [gram for text in texts for gram in ngrams(text, n)]
-    return len(set(every)) / len(every) if every else None
+    grams = [gram for text in texts for gram in ngrams(text, n)]
+    return len(set(grams)) / len(grams) if grams else None
 
 
 def self_repetition(texts: Sequence[str], n: int = 4) -> float | None:
-    """Return the share of n-grams that came before in the same text; None without n-grams.
+    """Return the share of n-grams that the same text had before; None if there are no n-grams.
 
     >>> self_repetition(["a b a b a", "a b c"], 2)
     0.3333333333333333
     """
-    every = [ngrams(text, n) for text in texts]
-    again = sum(len(grams) - len(set(grams)) for grams in every)
-    n_grams = sum(map(len, every))
-    return again / n_grams if n_grams else None
+    by_text = [ngrams(text, n) for text in texts]
+    n_repeated = sum(len(grams) - len(set(grams)) for grams in by_text)
+    n_grams = sum(map(len, by_text))
+    return n_repeated / n_grams if n_grams else None
 
 
 # ---- runs in common with the training text ----
 
 MAX_SEARCHED = 64 << 20  # bytes of a training text
-BORDER = b"\xff"  # around each document of it; no UTF-8 has this byte
+BORDER = b"\xff"  # byte before and after each document; UTF-8 never has it
 
-# Of the hashes. Any numbers would do, if BASE is odd and so has an inverse modulo 2^64.
+# Constants of the hash function. Any numbers would do, if BASE is odd, so that it has an inverse
+# modulo 2^64.
 TABLE = np.random.PCG64(0).random_raw(256)
 BASE = 0x9E3779B97F4A7C15
-BLOCK = 1 << 18  # windows at once: their hashes stay in the processor's cache
-BITS = 22  # of a hash, compared at first
+BLOCK = 1 << 18  # windows hashed at once, so that the hashes stay in the processor's cache
+BITS = 22  # first bits of a hash, which a table of 4 MB sorts out quickly
 
 
 class TrainingText:
-    """A long text that is searched for runs of bytes of other texts; lengths are in bytes.
+    """A training text, in which runs of bytes of other texts are searched; lengths are in bytes.
 
-    Each window of L bytes b has a hash, the sum of TABLE[b[j]] * BASE^(L - 1 - j) modulo 2^64 (Karp
-    and Rabin 1987). Bytes are compared where hashes are equal, so results are exact.
+    Each window of L bytes b has a hash: the sum of TABLE[b[j]] * BASE^(L - 1 - j) modulo 2^64 (Karp
+    and Rabin 1987). Where hashes are equal, the bytes are compared, so results are exact.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -151,7 +153,7 @@ class TrainingText:
         return cls(bytes(content[:MAX_SEARCHED]))
 
     def has_document(self, content: bytes) -> bool:
-        """Whether a document is `content` from its beginning to its end."""
+        """Return True if a document of the text is exactly `content`."""
         return BORDER + content + BORDER in self.content
 
     def documents(self, n_bytes: int) -> list[bytes]:
@@ -159,18 +161,18 @@ class TrainingText:
         return self.content[:n_bytes].split(BORDER)[1:-1]
 
     def shares_run(self, length: int, texts: Sequence[bytes]) -> list[bool]:
-        """Whether each text has `length` >= 1 bytes in a row in common with this text."""
-        theirs = [window_hashes(text, length) for text in texts]
-        wanted = np.unique(np.concatenate([*theirs, np.empty(0, np.uint64)]))
-        likely = np.zeros(1 << BITS, dtype=bool)
+        """Return a flag for each text: True if it shares a run of `length` >= 1 bytes with this."""
+        hashes_of_texts = [window_hashes(text, length) for text in texts]
+        wanted = np.unique(np.concatenate([*hashes_of_texts, np.empty(0, np.uint64)]))
+        likely = np.zeros(1 << BITS, dtype=bool)  # by the first bits of a hash
         likely[wanted >> np.uint64(64 - BITS)] = True
-        places: dict[int, int] = {}  # hash -> where this text has a window of that hash
+        places: dict[int, int] = {}  # hash -> start of a window of this text with that hash
         for first in range(0, len(self.content) - length + 1, BLOCK):
             hashes = window_hashes(self.content[first : first + BLOCK + length - 1], length)
             at = np.flatnonzero(likely[hashes >> np.uint64(64 - BITS)])
             at = at[np.isin(hashes[at], wanted)]
-            found, which = np.unique(hashes[at], return_index=True)
-            places.update(zip(found.tolist(), (first + at[which]).tolist(), strict=True))
+            distinct_hashes, which = np.unique(hashes[at], return_index=True)
+            places.update(zip(distinct_hashes.tolist(), (first + at[which]).tolist(), strict=True))
 
         def shares(text: bytes, hashes: Hashes) -> bool:
             return any(
@@ -179,10 +181,10 @@ class TrainingText:
                 if hash in places
             )
 
-        return [shares(text, hashes) for text, hashes in zip(texts, theirs, strict=True)]
+        return [shares(text, hashes) for text, hashes in zip(texts, hashes_of_texts, strict=True)]
 
     def longest_run(self, texts: Sequence[bytes]) -> int:
-        """Return the length of the longest run that any text has in common; by bisection."""
+        """Return the length of the longest run that any text shares with this one, by bisection."""
         length, too_long = 0, max(map(len, texts), default=0) + 1
         while too_long - length > 1:
             middle = (length + too_long) // 2
@@ -197,15 +199,15 @@ class TrainingText:
 def window_hashes(text: bytes, length: int) -> Hashes:
     """Return the hash of each window of `length` bytes, in order: (len(text) - length + 1,).
 
-    Equal windows have equal hashes, wherever they lie:
+    Equal windows have equal hashes, at any place:
 
     >>> hashes = window_hashes(b"abcab", 2).tolist()  # of ab, bc, ca, ab
     >>> hashes[0] == hashes[3], len(set(hashes))
     (True, 3)
     """
     powers, inverses = _powers(max(len(text), 2 * BLOCK))
-    # sums[i]: the sum of TABLE[b[j]] / BASE^j for j <= i. So a window that begins at i has the hash
-    # (sums[i + length - 1] - sums[i - 1]) * BASE^(i + length - 1).
+    # sums[i] is the sum of TABLE[b[j]] / BASE^j for j <= i. So the window that begins at i has the
+    # hash (sums[i + length - 1] - sums[i - 1]) * BASE^(i + length - 1).
     sums = np.cumsum(TABLE[np.frombuffer(text, np.uint8)] * inverses[: len(text)])
     windows = sums[length - 1 :].copy()
     windows[1:] -= sums[: max(0, len(windows) - 1)]

@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minigen.evaluation.text import above_entropy
+from minigen.evaluation.text import TextMetrics, relative_to_entropy
 from minigen.evaluation.verdict import Judgement, verdict
 from minigen.system.plot import pyplot
 
 # The metrics of samples by their names in evaluation.json: a label, and the format of a value.
 LABELS = {
     "well_formed": ("well-formed", "{:.1%}"),
-    "follows_prompt": ("obey their first line", "{:.1%}"),
-    "follows_other_prompt": ("obey that of another document", "{:.1%}"),
-    "valid": ("valid to the letter", "{:.1%}"),
-    "identical": ("the same as another one", "{:.1%}"),
+    "follows_prompt": ("follow their prompt", "{:.1%}"),
+    "follows_other_prompt": ("follow the prompt of another text", "{:.1%}"),
+    "valid": ("valid", "{:.1%}"),
+    "identical": ("duplicates of another one", "{:.1%}"),
     "loops": ("end in a loop", "{:.1%}"),
-    "different": ("different ones of one prompt", "{:.1%}"),
-    "self_repetition": ("4-grams that the text had before", "{:.1%}"),
-    "distinct_1": ("different words of all", "{:.1%}"),
-    "distinct_2": ("different pairs of words", "{:.1%}"),
-    "distinct_3": ("different triples of words", "{:.1%}"),
+    "different": ("distinct samples of one prompt", "{:.1%}"),
+    "self_repetition": ("4-grams that repeat in a text", "{:.1%}"),
+    "distinct_1": ("distinct words", "{:.1%}"),
+    "distinct_2": ("distinct pairs of words", "{:.1%}"),
+    "distinct_3": ("distinct triples of words", "{:.1%}"),
     "entropy": ("entropy of predictions, nats", "{:.3f}"),
-    "copied_run": ("share {} bytes with the training text", "{:.1%}"),
-    "copied_whole": ("are in the training text as a whole", "{:.1%}"),
-    "longest_run": ("longest run in common, bytes", "{:,.0f}"),
+    "copied_run": ("share {} bytes with training text", "{:.1%}"),
+    "copied_whole": ("copied whole from training text", "{:.1%}"),
+    "longest_run": ("longest run shared with it, bytes", "{:,.0f}"),
 }
 
 
 def as_json(judged: Judgement) -> dict[str, Any]:
-    """Return the content of evaluation.json, whose keys other programs know."""
+    """Return the content of evaluation.json; other programs rely on its keys."""
     compared = judged.comparison
     return {
         "model": judged.model,
@@ -59,7 +60,7 @@ def table(judged: Judgement) -> str:
     lines = [
         f"{judged.model} on {text.n_tokens:,} tokens",
         f"loss                {text.loss:.4f} nats/token = {bits:.4f} bits/byte"
-        + (f" ({above_entropy(bits, judged.text_entropy)})" if judged.text_entropy else "")
+        + (f" ({relative_to_entropy(bits, judged.text_entropy)})" if judged.text_entropy else "")
         + f", perplexity {text.perplexity:.2f}",
     ]
     if judged.train_loss is not None:
@@ -83,44 +84,87 @@ def cell(value: float | None, form: str) -> str:
     return "n/a" if value is None else form.format(value)
 
 
-def plot(judged: Judgement, path: Path) -> None:
-    """Draw calibration, loss by position, and shares of samples beside those of real text."""
+def plot(judged: Judgement, path: Path) -> Any:
+    """Draw calibration, loss by position, and the metrics of samples beside those of real text.
+
+    Returns matplotlib's figure.
+    """
     plt = pyplot()
-    figure, (one, two, three) = plt.subplots(
-        1, 3, figsize=(15, 4.5), dpi=100, width_ratios=(1, 1, 1.2), layout="constrained"
-    )
-    bins = judged.text.calibration
-    one.plot((0, 1), (0, 1), color="grey", linestyle=":", label="as it should be")
-    one.plot(
-        [bin.expected for bin in bins], [bin.observed for bin in bins], "o-", markersize=3,
-        label="this model",
-    )  # fmt: skip
-    one.set(xlabel="probability that the model gave", ylabel="share of such tokens that came",
-            title="calibration")  # fmt: skip
-    one.legend()
-    two.plot(*zip(*judged.text.by_position, strict=True), "o-", markersize=3)
-    two.set(xlabel="tokens that the model saw before", ylabel="loss in nats/token", ylim=(0, None),
-            title="loss by position in the context")  # fmt: skip
     bars = share_bars(judged)
-    heights = np.arange(len(bars), 0, -1)
-    three.barh(heights + 0.2, [bar[1] for bar in bars], 0.4, label="samples")
-    three.barh(heights - 0.2, [bar[2] for bar in bars], 0.4, label="real text", color="grey")
-    three.set_yticks(heights, [bar[0] for bar in bars])
-    three.set(xlim=(0, 1), title="share of samples, and of real text")
-    if bars:
-        three.legend()
+    heights = (3.8, 1.2 + 0.32 * len(bars)) if bars else (3.8,)  # inches
+    figure = plt.figure(figsize=(9, sum(heights)), dpi=100, layout="constrained")
+    top, *rest = np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=heights))
+    for bottom in rest:
+        _draw_bars(bottom.subplots(), bars)
+    left, right = top.subplots(1, 2)
+    _draw_calibration(left, judged.text)
+    _draw_positions(right, judged.text)
     figure.savefig(path)
     plt.close(figure)
+    return figure
+
+
+def _draw_calibration(axes: Any, text: TextMetrics) -> None:
+    """Draw how often tokens came against how probable the model thought them.
+
+    The vertical lines are two standard deviations of chance, for this number of predictions.
+    """
+    expected, observed, n = map(np.array, zip(*text.calibration, strict=True))
+    axes.plot((0, 100), (0, 100), color="grey", linestyle=":", label="perfectly calibrated")
+    chance = 2 * np.sqrt(expected * (1 - expected).clip(0) / n)
+    axes.errorbar(
+        100 * expected, 100 * observed, 100 * chance, fmt="o", markersize=4, linewidth=1,
+        label="this model, and chance",
+    )  # fmt: skip
+    axes.set(
+        title="calibration",
+        ylim=(-4, 104),
+        xlabel="probability that the model gave to tokens, in %",
+        ylabel="tokens that came, in %",
+    )
+    axes.legend(loc="upper left")
+
+
+def _draw_positions(axes: Any, text: TextMetrics) -> None:
+    """Draw the loss in each stretch of the context."""
+    ends = [0, *(stretch.last for stretch in text.by_position)]
+    axes.stairs([stretch.loss for stretch in text.by_position], ends, baseline=None)
+    axes.set(
+        title="loss by position",
+        xlabel="position in the context, in tokens",
+        ylabel="loss in nats/token",
+    )
+
+
+def _draw_bars(axes: Any, bars: Sequence[tuple[str, float, float]]) -> None:
+    """Draw the shares of samples and of real text, each with its value."""
+    labels, samples, real = zip(*bars, strict=True)
+    heights = np.arange(len(bars), 0, -1)
+    for shares, offset, colour, label in (
+        (samples, 0.2, "C0", "samples"),
+        (real, -0.2, "grey", "real text"),
+    ):
+        drawn = axes.barh(
+            heights + offset, np.multiply(100, shares), 0.4, color=colour, label=label
+        )
+        texts = [f"{100 * share:.1f}" for share in shares]
+        axes.bar_label(drawn, texts, padding=3, fontsize=8)
+    axes.set_yticks(heights, labels)
+    axes.set(xlim=(0, 108), xlabel="share, in %")
+    axes.set_title("samples beside real text", loc="left")
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)  # above the bars
 
 
 def share_bars(judged: Judgement) -> list[tuple[str, float, float]]:
-    """Return label, samples' share and real text's share of each metric that is known of both."""
+    """Return a label, the samples' share and real text's, of each share that both have."""
     if judged.comparison is None:
         return []
-    samples, real = judged.comparison.samples.by_name(), judged.comparison.real.by_name()
+    of_samples = judged.comparison.samples.by_name()
+    of_real = judged.comparison.real.by_name()
     bars = []
     for name, (label, form) in LABELS.items():
-        ours, theirs = samples.get(name), real.get(name)
-        if "%" in form and ours is not None and theirs is not None:
-            bars.append((label.format(judged.comparison.copy_length), ours, theirs))
+        sample_share, real_share = of_samples.get(name), of_real.get(name)
+        if "%" in form and sample_share is not None and real_share is not None:
+            label = label.format(judged.comparison.copy_length)
+            bars.append((label, sample_share, real_share))
     return bars

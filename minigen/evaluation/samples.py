@@ -1,6 +1,7 @@
-"""The metrics of generated texts; each is also taken of real text, beside which it means something.
+"""The metrics of generated texts. The same metrics of real texts give them a meaning.
 
-A metric is a share from 0 to 1 unless its comment gives a unit. None: there is nothing to count.
+A metric is the share of texts, from 0 to 1, unless its comment says something else. None: there is
+nothing to count.
 """
 
 from __future__ import annotations
@@ -24,40 +25,40 @@ from minigen.evaluation.repetition import (
 )
 from minigen.model import GPT
 
-FIRST_COPY_LENGTH = 60  # bytes; doubled until real text seldom shares a run of this length
-MAX_REAL_COPIES = 0.05  # the share of real texts that may have a run of the length in common
+FIRST_COPY_LENGTH = 60  # bytes; doubled until few real texts share a run of this length
+MAX_REAL_COPIES = 0.05  # share of real texts that may share a run of this length
 
 
 @dataclass(frozen=True)
 class TaskMetrics:
-    """The verdicts of a corpus's own checker on texts that begin with a line of conditions."""
+    """The verdicts of a corpus's own checker on texts whose first line states conditions."""
 
-    well_formed: float
-    follows_prompt: float  # its own first line
-    valid: float
-    follows_other_prompt: float | None  # the first line of another text
+    well_formed: float  # have the form of a document of the corpus
+    follows_prompt: float  # fulfil the conditions of their first line
+    valid: float  # the corpus itself could have written them
+    follows_other_prompt: float | None  # would fulfil the conditions of another text's first line
 
 
 @dataclass(frozen=True)
 class RepetitionMetrics:
-    """The texts that repeat themselves or each other."""
+    """How far texts repeat themselves or each other."""
 
-    identical: float | None  # to another one of the texts
-    loops: float | None  # at its end
-    stuck: float  # either of these
-    self_repetition: float | None  # of 4-grams
-    distinct_1: float | None  # of words
-    distinct_2: float | None
-    distinct_3: float | None
+    identical: float | None  # are the same as another one
+    loops: float | None  # end in a loop
+    stuck: float  # one or both of these
+    self_repetition: float | None  # share of 4-grams that the text had before
+    distinct_1: float | None  # share of distinct words among all words
+    distinct_2: float | None  # of distinct pairs of words
+    distinct_3: float | None  # of distinct triples of words
 
 
 @dataclass(frozen=True)
 class CopyMetrics:
-    """The texts that repeat the training text."""
+    """How far texts repeat the training text."""
 
-    copied_run: float | None  # a run of `Comparison.copy_length` bytes or more
-    copied_whole: float
-    longest_run: int  # bytes
+    copied_run: float | None  # share `Comparison.copy_length` bytes in a row with it, or more
+    copied_whole: float  # are in it from beginning to end
+    longest_run: int  # that any text shares with it, in bytes
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,11 @@ class SampleMetrics:
     task: TaskMetrics | None  # None: no checker knows texts of this kind
     repetition: RepetitionMetrics
     copies: CopyMetrics | None  # None: the training text is not known
-    entropy: float | None  # nats; of the model's predictions of the texts
-    different: float | None = None  # of the continuations of one prompt; None: not generated
+    entropy: float | None  # mean entropy of the model's predictions of the texts, in nats
+    different: float | None = None  # distinct ones among samples of one prompt; None: no samples
 
     def by_name(self) -> dict[str, float | None]:
-        """Return the metrics that apply to the texts by their names in evaluation.json."""
+        """Return the metrics that apply to these texts, by their names in evaluation.json."""
         return {
             **(asdict(self.task) if self.task else {}),
             **asdict(self.repetition),
@@ -87,11 +88,12 @@ def sample_metrics(
     training: TrainingText | None,
     copy_length: int,
 ) -> SampleMetrics:
-    """Measure texts by themselves, against each other and, if it is known, the training text.
+    """Return the metrics of texts.
 
     Args:
-        entropy: of the model's predictions of the texts; see `mean_entropy`.
-        copy_length: bytes in a row in common with the training text that make a copy.
+        entropy: as `mean_entropy` returns it.
+        training: the training text; None: not known.
+        copy_length: length in bytes of a run shared with the training text that makes a copy.
     """
     return SampleMetrics(
         task_metrics(texts) if all(one.first_lines for one in texts) else None,
@@ -104,7 +106,7 @@ def sample_metrics(
 def task_metrics(texts: Sequence[Continuation]) -> TaskMetrics:
     """Check each text under its own first line, and under the first line of another text.
 
-    The second is how often a model would obey that does not read its prompt.
+    The second share is the one of a model that does not read its prompt: chance.
     """
     verdicts, by_chance = [], []
     for i, one in enumerate(texts):
@@ -123,19 +125,19 @@ def task_metrics(texts: Sequence[Continuation]) -> TaskMetrics:
 
 
 def _task(continuation: Continuation) -> task.Task:
-    found = task.detect(continuation.first_lines)
-    assert found is not None
-    return found
+    detected = task.detect(continuation.first_lines)
+    assert detected is not None
+    return detected
 
 
 def repetition_metrics(texts: Sequence[str]) -> RepetitionMetrics:
     """Measure how far texts repeat themselves and each other."""
-    looping, identical = [ends_in_loop(text) for text in texts], duplicates(texts)
+    loops, identical = [ends_in_loop(text) for text in texts], duplicates(texts)
     long_enough = max(map(len, texts), default=0) >= MIN_LOOP_LENGTH
     return RepetitionMetrics(
         identical=fraction(identical) if len(texts) > 1 else None,
-        loops=fraction(looping) if long_enough else None,
-        stuck=fraction(a or b for a, b in zip(looping, identical, strict=True)),
+        loops=fraction(loops) if long_enough else None,
+        stuck=fraction(a or b for a, b in zip(loops, identical, strict=True)),
         self_repetition=self_repetition(texts),
         distinct_1=distinct(texts, 1),
         distinct_2=distinct(texts, 2),
@@ -148,8 +150,8 @@ def copy_metrics(
 ) -> CopyMetrics:
     """Measure how much of the texts is in the training text.
 
-    A short document is copied as a whole if it is a document there, and another text if it is
-    anywhere in it and has `copy_length` bytes.
+    A short document is copied as a whole if it is a document of the training text. Another text is
+    copied as a whole if it has at least `copy_length` bytes and is anywhere in the training text.
     """
     contents = [one.text.encode() for one in texts]
     copied = training.shares_run(copy_length, contents)
@@ -168,9 +170,10 @@ def copy_metrics(
 
 
 def copy_length(training: TrainingText, real: Sequence[Continuation]) -> int:
-    """Return the first of 60, 120, 240, ... bytes that few real texts share with training.
+    """Return the first of 60, 120, 240, ... bytes such that few real texts share a run as long.
 
-    Few are at most 5 %.
+    Few means at most 5 %. Texts of one corpus share phrases without any copying, in some corpora
+    long ones; the length is above these.
     """
     length, contents = FIRST_COPY_LENGTH, [one.text.encode() for one in real]
     while fraction(training.shares_run(length, contents)) > MAX_REAL_COPIES:
@@ -182,20 +185,20 @@ def copy_length(training: TrainingText, real: Sequence[Continuation]) -> int:
 def mean_entropy(model: GPT, texts: Sequence[Continuation], n_vocab: int) -> float | None:
     """Return the mean entropy, in nats, of the model's predictions of the texts' tokens.
 
-    None where the prompts fill the context, as any does that holds one token.
+    Returns None if the context has no room for a token after any prompt.
     """
-    found: list[float] = []
+    entropies: list[float] = []
     for one in texts:
         ids = [*one.prompt, *one.ids][: model.config.block_size]
         if len(ids) < 2:
             continue
         logits = model(torch.tensor([ids[:-1]]).to(model.embedding.weight.device))  # (1, T, V)
-        found += entropy(logits[0, len(one.prompt) - 1 :, :n_vocab]).tolist()
-    return sum(found) / len(found) if found else None
+        entropies += entropy(logits[0, len(one.prompt) - 1 :, :n_vocab]).tolist()
+    return sum(entropies) / len(entropies) if entropies else None
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Return the entropy, in nats, of each prediction (..., V), of shape (...).
+    """Return the entropy, in nats, of each prediction: logits (..., V) give entropies (...).
 
     >>> entropy(torch.zeros(4)).exp().item()
     4.0
@@ -210,5 +213,5 @@ def fraction(flags: Iterable[bool]) -> float:
     >>> fraction([True, False, False, False])
     0.25
     """
-    every = list(flags)
-    return sum(every) / max(1, len(every))
+    values = list(flags)
+    return sum(values) / max(1, len(values))

@@ -1,4 +1,4 @@
-"""How well a model predicts a text that it never saw: its loss, and whether its odds are right."""
+"""How well a model predicts a text that it never saw: its loss, and its calibration."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from minigen.system.threads import threads
 N_BINS = 20  # of probabilities, each 0.05 wide
 N_POSITIONS = 16  # stretches of the context, each with a loss of its own
 MAX_COUNTED = 1 << 22  # tokens of a text whose frequencies are counted
-MAX_LOSS = 700  # nats/token whose perplexity is still a float
+MAX_LOSS = 700  # nats/token; the perplexity of a higher loss may be no float
 
 
 class CalibrationBin(NamedTuple):
     """The predictions whose probability is in one twentieth of 0 to 1."""
 
-    expected: float  # their mean probability
-    observed: float  # the share of them whose token came
+    expected: float  # mean probability of the predictions
+    observed: float  # share of the predictions whose token came next
     n_predictions: int
 
 
@@ -43,7 +43,7 @@ class PositionLoss(NamedTuple):
 class TextMetrics:
     """How well a model predicts a text."""
 
-    n_tokens: int  # that were predicted
+    n_tokens: int  # number of predicted tokens
     loss: float  # nats/token
     calibration_error: float  # from 0 to 1
     calibration: list[CalibrationBin]  # without empty bins
@@ -51,19 +51,19 @@ class TextMetrics:
 
     @property
     def perplexity(self) -> float:
-        """e to the loss; infinite where no float holds it."""
+        """e to the power of the loss; infinite if that is too large for a float."""
         return math.exp(self.loss) if self.loss < MAX_LOSS else math.inf
 
 
 def validation_windows(
     tokens: TokenStream, block_size: int, n_rows: int, limit: int | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield x and y, (B, T) each, of `TokenStream.sliding`, and show on the terminal how far it is.
+    """Yield x and y, (B, T) each, of `TokenStream.sliding`, with a progress bar.
 
-    Between batches the number of threads follows the load of the machine.
+    Before each batch, the number of threads is adapted to the load of the machine.
 
     Args:
-        n_rows: the windows in a batch, B.
+        n_rows: B, the number of windows in a batch.
         limit: score only about this number of tokens, from all over the text.
     """
     length = min(tokens.n_tokens, limit or tokens.n_tokens)
@@ -85,10 +85,11 @@ def text_metrics(
 ) -> TextMetrics:
     """Predict each token of a text, or about `limit` of them, from the tokens before it.
 
-    The loss is train.py's validation loss: the same windows, loss and number format.
+    The loss is train.py's validation loss: the same windows, loss and number format
+    (test_evaluate_and_train_give_one_validation_loss).
 
     The calibration error is half the sum over bins of |expected - observed| tokens, divided by the
-    number of tokens: the share of the probability that lies in a wrong bin. So it is the expected
+    number of tokens: the share of the probability that is in a wrong bin. It is the expected
     calibration error of Guo et al. 2017 (arXiv:1706.04599), but of all probabilities, as in Nixon
     et al. 2019 (arXiv:1904.01685), and not only of the highest.
 
@@ -96,12 +97,12 @@ def text_metrics(
         model: in evaluation mode, with float32 weights.
         n_vocab: the number of tokens that the tokenizer knows; higher ids count as impossible.
         block_size: the longest context, in tokens.
-        dtype: of matrix products, "float32" or "bfloat16".
+        dtype: data type of matrix products, "float32" or "bfloat16".
 
     Raises `UserError` if a loss is not finite.
     """
     device, length = model.embedding.weight.device, min(block_size, tokens.n_tokens - 1)
-    # Probabilities take as much memory again as logits, and are sorted on the CPU.
+    # Logits get half of the memory; probabilities, which are sorted on the CPU, need the other.
     rows = max(1, LOGITS_BYTES["cpu"] // 2 // (4 * n_vocab * length))
     total, n = 0.0, 0
     bins = torch.zeros(3, N_BINS, dtype=torch.float64)  # expected, observed, predictions
@@ -109,7 +110,8 @@ def text_metrics(
     for x, y in validation_windows(tokens, length, rows, limit):  # (B, T) each
         with autocast(device.type, dtype):
             logits = model(x.to(device))[..., :n_vocab].float()  # (B, T, V)
-        # By position, a window's every target counts, also one that an earlier window scored.
+        # The loss by position uses all targets of a window, also those that an earlier window
+        # scored: otherwise few losses would be left for the first half of the context.
         targets = torch.cat((x[:, 1:], y[:, -1:]), dim=1)
         losses = token_losses(logits, targets.to(device)).cpu().double()  # (B, T)
         positions += torch.stack((losses.sum(dim=0), (targets >= 0).sum(dim=0)))
@@ -119,7 +121,7 @@ def text_metrics(
         probabilities = logits[scored.to(device)].softmax(dim=-1)  # (N, V)
         bins += calibration_sums(probabilities.cpu(), y[scored])
     if not math.isfinite(total):
-        raise UserError("the model predicts NaN: its weights are broken; judge an earlier one")
+        raise UserError("the loss is not finite: the weights are broken; use another checkpoint")
     expected, observed, _ = bins
     stretches = torch.arange(length).tensor_split(min(N_POSITIONS, length))
     sums = [(int(part[-1]) + 1, *positions[:, part].sum(dim=1).tolist()) for part in stretches]
@@ -135,20 +137,20 @@ def text_metrics(
 
 
 def calibration_sums(probabilities: Tensor, targets: Tensor) -> Tensor:
-    """Sum up predictions by bins of equal width of their probability.
+    """Sort predictions into bins of their probability, and add them up.
 
-    Each of the N places gives V predictions, one for each token.
+    Each of N positions has V predictions, one for each token.
 
     Args:
         probabilities: (N, V), on the CPU.
-        targets: (N,), the tokens that came.
+        targets: (N,), the tokens that came next.
 
     Returns (3, N_BINS), float64: in each bin the sum of the probabilities, the number of
-    predictions whose token came, and the number of predictions. All probabilities below 1 / N_BINS
-    are in the first bin.
+    predictions whose token came next, and the number of predictions.
     """
     n, n_vocab = probabilities.shape
-    # At most N_BINS probabilities of a place can be above the first bin.
+    # Probabilities add up to 1, so at a position at most N_BINS of them are 1 / N_BINS or more. All
+    # others belong into the first bin, whose sums follow from the totals.
     p, ids = probabilities.double().topk(min(N_BINS, n_vocab))
     bin = (p * N_BINS).long().clamp(max=N_BINS - 1).flatten()
     came = (ids == targets[:, None]).double().flatten()
@@ -162,8 +164,8 @@ def calibration_sums(probabilities: Tensor, targets: Tensor) -> Tensor:
 def unigram_loss(text: TokenStream, training: TokenStream, n_vocab: int) -> float:
     """Return the loss on a text, in nats/token, of a model that knows only token frequencies.
 
-    The frequencies are those of the training text, where each token counts once more than it
-    occurs, so that none is impossible. Of both texts, the first 4 million tokens are counted.
+    The frequencies are counted in the training text. Each count is increased by 1, so that no token
+    has probability 0. Of both texts, only the first 4 million tokens are counted.
     """
     of_text, of_training = (
         torch.from_numpy(tokens.read(0, min(MAX_COUNTED, tokens.n_tokens))).bincount(
@@ -175,10 +177,19 @@ def unigram_loss(text: TokenStream, training: TokenStream, n_vocab: int) -> floa
     return float(-(of_text * log_p).sum() / of_text.sum())
 
 
-def above_entropy(bits_per_byte: float, entropy: float) -> str:
-    """Say how far a loss is above the entropy of its text, which no model can beat on average.
+def relative_to_entropy(bits_per_byte: float, entropy: float) -> str:
+    """Return how far a loss is above the entropy of its text, both in bits/byte, in words.
 
-    >>> above_entropy(0.66, 0.55)
-    "20.0% above the text's entropy"
+    The entropy of a text is the mean of -log2 p of a document under the grammar that wrote it, in
+    bits per byte. No model can have a lower mean loss on new text of that grammar. A loss on a
+    part of a text can be lower by chance, where that part is easier than the rest.
+
+    >>> relative_to_entropy(0.66, 0.55)
+    "20.0% above the text's entropy of 0.5500"
+    >>> relative_to_entropy(0.54, 0.55)
+    "1.8% below the text's entropy of 0.5500, by chance"
     """
-    return f"{bits_per_byte / entropy - 1:.1%} above the text's entropy"
+    distance = f"{abs(bits_per_byte / entropy - 1):.1%}"
+    if bits_per_byte < entropy:
+        return f"{distance} below the text's entropy of {entropy:.4f}, by chance"
+    return f"{distance} above the text's entropy of {entropy:.4f}"

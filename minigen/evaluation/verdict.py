@@ -1,24 +1,24 @@
 """The verdict on a model: one line for each fault that its losses and its samples show.
 
-S is a share of the samples, R the same share of real texts. L is the loss on held-out text, T that
-on training text, and U the loss of a model that knows only how frequent each token is.
+S is a share of the samples, and R the same share of real texts. L is the loss on held-out text, T
+the loss on training text, and U the loss of a model that only knows how frequent each token is.
 
     verdict             condition
-    collapsed           S >= R + 0.10 of texts that end in a loop or are the same as another one
-    memorising          S >= R + 0.15 of texts that have a long run of the training text
-                        S >= R + 0.15 of short texts that are whole documents of the training text,
-                            and L >= 1.1 T if T is known
-                        L >= 1.5 T, or L >= 1.2 T if L > 0.9 U
-    ignores its prompt  S < 0.25 R, both being the share of texts that obey their own first line
-                            less the share that obey another text's
-    undertrained        S < 0.5 R of well-formed texts
+    collapsed           S >= R + 0.10, for texts that end in a loop or are duplicates
+    memorising          S >= R + 0.15, for texts that share a long run with the training text
+                        S >= R + 0.15, for short texts that are documents of the training text;
+                            and L >= 1.1 T, if T is known
+                        L >= 1.5 T; or L >= 1.2 T, if L > 0.9 U
+    ignores its prompt  S < 0.25 R, for the share that follows its own prompt minus the share that
+                            follows another text's prompt
+    undertrained        S < 0.5 R, for well-formed texts
                         L > 0.9 U
     healthy             none of these
 
-A model that memorises is never called undertrained: more training would make it worse. Nor is a
-model that has collapsed for its malformed samples; and malformed samples say nothing of prompts.
-On fewer than 100 tokens a loss is chance, as is a share of fewer than 10 samples: then neither is
-judged.
+A model that memorises is never called undertrained, because more training would make it worse. If
+a model has collapsed or memorises, its malformed samples are no fault of their own. If fewer than
+half as many samples as real texts are well-formed, prompts are not judged. A loss on fewer than 100
+tokens and a share of fewer than 10 samples are left to chance, so they give no verdict.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ from typing import Any
 from minigen.evaluation.samples import SampleMetrics, TaskMetrics
 from minigen.evaluation.text import TextMetrics
 
-COLLAPSED_EXCESS = 0.1  # of the share of samples over real text's
-MEMORISING_EXCESS = 0.15  # of the share of samples over real text's
-MEMORISING_LOSS_RATIO = 1.5  # of the loss on new text to that on training text
+# The thresholds: S - R, then L / T, then S / R, then L / U, in the letters above.
+COLLAPSED_EXCESS = 0.1
+MEMORISING_EXCESS = 0.15
+MEMORISING_LOSS_RATIO = 1.5
 MEMORISING_LOSS_RATIO_IF_UNDERTRAINED = 1.2
 MEMORISING_LOSS_RATIO_OF_DOCUMENTS = 1.1  # where whole short documents are copied
-MIN_PROMPT_EFFECT = 0.25  # of real text's
-MIN_WELL_FORMED = 0.5  # of real text's share
-MAX_UNIGRAM_RATIO = 0.9  # of the loss to that of a model that knows only token frequencies
+MIN_PROMPT_EFFECT = 0.25
+MIN_WELL_FORMED = 0.5
+MAX_UNIGRAM_RATIO = 0.9
 MIN_TOKENS = 100
 MIN_SAMPLES = 10
 
@@ -50,26 +51,26 @@ class Comparison:
     real: SampleMetrics
     n_samples: int
     whole_documents: bool  # each text is a short document without a prompt
-    copy_length: int | None  # bytes in common with training that make a copy; None: not known
+    copy_length: int | None  # shared bytes in a row that make a copy; None: no training text
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """All that is measured of a model. Losses are in nats/token."""
+    """All metrics of a model. Losses are in nats/token."""
 
     model: str  # its folder
-    step: int | None  # of the checkpoint; None: no run of train.py
+    step: int | None  # of the checkpoint; None: the model is no run of train.py
     flags: Mapping[str, Any]  # of `evaluate`
     text: TextMetrics  # on the held-out text
-    bits_per_byte: float  # its loss in another unit
-    text_entropy: float | None  # bits/byte, a bound of the loss; None: not known
-    train_loss: float | None  # None: unknown, or the held-out text is not of the same corpus
-    unigram_loss: float | None  # of a model that knows only token frequencies; None: as above
+    bits_per_byte: float  # the loss on the held-out text in bits/byte
+    text_entropy: float | None  # of the held-out text, in bits/byte; None: not known
+    train_loss: float | None  # None: unknown, or the held-out text is of another corpus
+    unigram_loss: float | None  # of a model that only knows token frequencies; None: unknown
     comparison: Comparison | None  # None: without samples
 
     @property
     def has_enough_text(self) -> bool:
-        """Whether the loss on the held-out text is more than chance."""
+        """True if the held-out text has enough tokens to judge the loss."""
         return self.text.n_tokens >= MIN_TOKENS
 
 
@@ -80,22 +81,22 @@ def verdict(judged: Judgement) -> list[str]:
         compared = None
     collapsed = find_collapse(compared) if compared else []
     memorising = (find_copies(compared, judged) if compared else []) + find_loss_gap(judged)
-    found = collapsed + memorising
-    if compared and not found:
-        found += find_malformed(compared)
+    faults = collapsed + memorising
+    if compared and not faults:
+        faults += find_malformed(compared)
     if compared:
-        found += find_ignored_prompts(compared)
+        faults += find_ignored_prompts(compared)
     if not memorising:
-        found += find_little_learnt(judged)
-    if found:
-        return found
+        faults += find_high_loss(judged)
+    if faults:
+        return faults
     if (n_tokens := judged.text.n_tokens) < MIN_TOKENS:
         return [f"no verdict: {n_tokens} tokens are too few; --file FILE judges on more text"]
     if judged.comparison is None:
-        return ["no fault in its losses; --count 0 made no samples"]
+        return ["no fault in the losses; there are no samples, because of --count 0"]
     if compared is None:
         n_samples = judged.comparison.n_samples
-        return [f"no fault in its losses; {n_samples} samples are too few to judge"]
+        return [f"no fault in the losses; {n_samples} samples are too few to judge"]
     return ["healthy"]
 
 
@@ -103,14 +104,14 @@ def verdict(judged: Judgement) -> list[str]:
 
 
 def memorises(new_loss: float, train_loss: float, ratio: float = MEMORISING_LOSS_RATIO) -> bool:
-    """Whether the loss on new text is so far above that on training text as to mean memorising."""
+    """Return True if the loss on new text is at least `ratio` times the loss on training text."""
     return new_loss >= ratio * train_loss
 
 
 def find_loss_gap(judged: Judgement) -> list[str]:
     """Find a loss on new text that is far above the loss on training text."""
-    little = find_little_learnt(judged)
-    ratio = MEMORISING_LOSS_RATIO_IF_UNDERTRAINED if little else MEMORISING_LOSS_RATIO
+    is_high = find_high_loss(judged)
+    ratio = MEMORISING_LOSS_RATIO_IF_UNDERTRAINED if is_high else MEMORISING_LOSS_RATIO
     loss, train_loss = judged.text.loss, judged.train_loss
     if train_loss is None or not judged.has_enough_text or not memorises(loss, train_loss, ratio):
         return []
@@ -119,16 +120,16 @@ def find_loss_gap(judged: Judgement) -> list[str]:
     ]
 
 
-def find_little_learnt(judged: Judgement) -> list[str]:
-    """Find a loss that is hardly below that of a model that knows only token frequencies."""
+def find_high_loss(judged: Judgement) -> list[str]:
+    """Find a loss that is hardly below the loss of a model that only knows token frequencies."""
     loss, unigram_loss = judged.text.loss, judged.unigram_loss
     if unigram_loss is None or not judged.has_enough_text:
         return []
     if loss <= MAX_UNIGRAM_RATIO * unigram_loss:
         return []
     return [
-        f"undertrained: a loss of {loss:.3f}; knowing only how frequent each token is "
-        f"gives {unigram_loss:.3f}"
+        f"undertrained: the loss is {loss:.3f}; a model that only knows how frequent each token is "
+        f"has {unigram_loss:.3f}"
     ]
 
 
@@ -137,10 +138,13 @@ def find_little_learnt(judged: Judgement) -> list[str]:
 
 def find_collapse(compared: Comparison) -> list[str]:
     """Find samples that repeat themselves or each other more than real texts do."""
-    stuck, usual = compared.samples.repetition.stuck, compared.real.repetition.stuck
-    if stuck < usual + COLLAPSED_EXCESS:
+    stuck, of_real = compared.samples.repetition.stuck, compared.real.repetition.stuck
+    if stuck < of_real + COLLAPSED_EXCESS:
         return []
-    return [f"collapsed: {stuck:.0%} of samples loop or are the same; real text: {usual:.0%}"]
+    return [
+        f"collapsed: {stuck:.0%} of samples end in a loop or are duplicates; "
+        f"real text: {of_real:.0%}"
+    ]
 
 
 def find_copies(compared: Comparison, judged: Judgement) -> list[str]:
@@ -148,32 +152,32 @@ def find_copies(compared: Comparison, judged: Judgement) -> list[str]:
     samples, real = compared.samples.copies, compared.real.copies
     if samples is None or real is None:
         return []
-    found = []
-    # Many short documents are probable, in the training text or not: that a model writes those
-    # of the training text is a fault only if it finds them more probable than new ones.
+    faults = []
+    # A model of names writes many of the training list, because these are probable names. That is a
+    # fault only if the model finds them more probable than new names.
     loss, train_loss = judged.text.loss, judged.train_loss
     prefers = train_loss is None or (
         judged.has_enough_text and memorises(loss, train_loss, MEMORISING_LOSS_RATIO_OF_DOCUMENTS)
     )
-    copied, usual = samples.copied_whole, real.copied_whole
-    if compared.whole_documents and copied >= usual + MEMORISING_EXCESS and prefers:
-        found.append(
+    copied, of_real = samples.copied_whole, real.copied_whole
+    if compared.whole_documents and copied >= of_real + MEMORISING_EXCESS and prefers:
+        faults.append(
             f"memorising: {copied:.0%} of samples are documents of the training text; "
-            f"real text: {usual:.0%}"
+            f"real text: {of_real:.0%}"
         )
-    copied, usual = samples.copied_run or 0.0, real.copied_run or 0.0
-    if copied >= usual + MEMORISING_EXCESS:
-        found.append(
+    copied, of_real = samples.copied_run or 0.0, real.copied_run or 0.0
+    if copied >= of_real + MEMORISING_EXCESS:
+        faults.append(
             f"memorising: {copied:.0%} of samples share {compared.copy_length} or more "
-            f"bytes with the training text; real text: {usual:.0%}"
+            f"bytes with the training text; real text: {of_real:.0%}"
         )
-    return found
+    return faults
 
 
 def find_malformed(compared: Comparison) -> list[str]:
-    """Find samples that seldom have the form of a document of their corpus."""
+    """Find samples of which too few are well-formed."""
     samples, real = compared.samples.task, compared.real.task
-    if samples is None or real is None or is_formed(samples, real):
+    if samples is None or real is None or are_well_formed(samples, real):
         return []
     return [
         f"undertrained: {samples.well_formed:.0%} of samples are well-formed; "
@@ -182,24 +186,22 @@ def find_malformed(compared: Comparison) -> list[str]:
 
 
 def find_ignored_prompts(compared: Comparison) -> list[str]:
-    """Find well-formed samples that obey their own prompt hardly more often than another one."""
+    """Find well-formed samples that follow their own prompt hardly more often than another one."""
     samples, real = compared.samples.task, compared.real.task
     if samples is None or real is None or samples.follows_other_prompt is None:
         return []
     real_by_chance = real.follows_other_prompt or 0.0
-    effect, usual = (
-        samples.follows_prompt - samples.follows_other_prompt,
-        real.follows_prompt - real_by_chance,
-    )
-    if effect >= MIN_PROMPT_EFFECT * usual or not is_formed(samples, real):
+    effect = samples.follows_prompt - samples.follows_other_prompt
+    real_effect = real.follows_prompt - real_by_chance
+    if effect >= MIN_PROMPT_EFFECT * real_effect or not are_well_formed(samples, real):
         return []
     return [
-        f"ignores its prompt: {samples.follows_prompt:.0%} obey it, "
-        f"{samples.follows_other_prompt:.0%} another "
-        f"one's; real text: {real.follows_prompt:.0%} and {real_by_chance:.0%}"
+        f"ignores its prompt: {samples.follows_prompt:.0%} of samples follow their prompt, "
+        f"{samples.follows_other_prompt:.0%} the prompt of another text; "
+        f"real text: {real.follows_prompt:.0%} and {real_by_chance:.0%}"
     ]
 
 
-def is_formed(samples: TaskMetrics, real: TaskMetrics) -> bool:
-    """Whether at least half as many samples as real texts are well-formed."""
+def are_well_formed(samples: TaskMetrics, real: TaskMetrics) -> bool:
+    """Return True if at least half as many samples as real texts are well-formed."""
     return samples.well_formed >= MIN_WELL_FORMED * real.well_formed

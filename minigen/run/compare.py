@@ -1,9 +1,8 @@
 """Compare runs on one plot, and list where they differ: `python -m minigen compare tales tales-2`
 
-Points are the validation losses of a run, and a thin line is its training loss, which scatters from
-batch to batch, so that the line joins means of several steps. The axis holds the losses after the
-first fifth of each run: on an axis from the first loss, ln V, to 0, the ends of two runs are one
-line.
+Points are the validation losses of a run. A thin line is its training loss, in means of
+neighbouring steps, as the loss scatters from batch to batch. The axis spans the losses after the
+first fifth of each run: on an axis from 0 to the first loss, ln V, the ends of two runs look alike.
 
 A loss in nats/token depends on the length of the tokens. Where bytes per token differ between the
 runs, losses are drawn in bits/byte.
@@ -20,22 +19,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tyro.conf import Positional
 
 from minigen.cli import parse
 from minigen.errors import UserError
 from minigen.files import checkpoint, huggingface
-from minigen.run.log import read_metrics
+from minigen.run.log import Points, finite_points, read_metrics, smoothed
 from minigen.system.plot import check_ending, pyplot
 
-MAX_POINTS = 50  # of a run's training loss, each the mean of several steps
-LEFT_OUT = 0.2  # of the steps, at the beginning: their losses do not count for the axis
-MARKERS = "osv^DPX"  # with the ten colours, 70 runs look different
-PLACES = {"name", "out_dir"}  # settings that say where a run is, which changes nothing in it
+STEEP_BEGINNING = 0.2  # share of the steps; their losses are no part of the axis
+MARKERS = "osv^DPX"  # 7 of them and 10 colours: 70 runs look different
+PLACES = {"name", "out_dir"}  # settings that do not change the training
 HEADER = ("steps", "minutes", "parameters", "nats/token", "bits/byte", "best step")
-
-Points = list[tuple[float, float]]  # steps and values
 
 
 @dataclass(frozen=True)
@@ -49,7 +44,7 @@ class CompareConfig:
 
 @dataclass(frozen=True)
 class Run:
-    """The measurements and the settings of a run."""
+    """The metrics and the settings of a run."""
 
     label: str
     metrics: Sequence[Mapping[str, Any]]
@@ -58,8 +53,7 @@ class Run:
 
     def points(self, key: str) -> Points:
         """Return the steps and the values of a key of metrics.jsonl, where the value is finite."""
-        found = [(line["step"], line[key]) for line in self.metrics if key in line]
-        return [(step, value) for step, value in found if math.isfinite(value)]
+        return finite_points(self.metrics, key)
 
     @property
     def bits_per_byte(self) -> float:
@@ -74,7 +68,7 @@ class Run:
 
     @property
     def minutes(self) -> float | None:
-        """The minutes that the steps took, without evaluations; None without settings."""
+        """The minutes that the steps took, without evaluations; None if settings are missing."""
         rows, length = (self.settings.get(key) for key in ("batch_size", "block_size"))
         if not (isinstance(rows, int) and isinstance(length, int)):
             return None
@@ -83,7 +77,7 @@ class Run:
 
     @property
     def result(self) -> tuple[float, bool]:
-        """The validation loss, and whether the run has ended: then the loss is of all the text."""
+        """The last validation loss, and True if it is the final one, on all the text."""
         losses = [
             (line[key], key == "final_val_loss")
             for line in self.metrics
@@ -94,12 +88,12 @@ class Run:
 
 
 def has_both_units(line: Mapping[str, Any]) -> bool:
-    """Whether a line of metrics.jsonl has a validation loss, not 0, in nats/token and bits/byte."""
+    """Return True if a line of metrics.jsonl has a validation loss above 0 in both units."""
     return 0 < line.get("val_loss", 0) < math.inf and "val_bits_per_byte" in line
 
 
 def read_run(folder: Path, label: str) -> Run:
-    """Read a run and its settings. Raises `UserError` if no validation loss of the run is known."""
+    """Read a run and its settings. Raises `UserError` if the run has no validation loss."""
     path = folder / "metrics.jsonl"
     try:
         n_lines = len(path.read_bytes().splitlines())
@@ -114,13 +108,13 @@ def read_run(folder: Path, label: str) -> Run:
     if not checkpoint.steps(folder):  # the run has just begun
         return Run(label, metrics, {}, None)
     try:
-        found = checkpoint.load_best(folder)
+        best = checkpoint.load_best(folder)
     except UserError as error:
         print(f"warning: {error}, so its settings are not known", file=sys.stderr)
         return Run(label, metrics, {}, None)
-    n_parameters = huggingface.empty_model(found.config).n_parameters()
-    n_parameters += sum(t.numel() for name, t in found.weights.items() if ".lora_" in name)
-    return Run(label, metrics, found.state.get("config", {}), n_parameters)
+    n_parameters = huggingface.empty_model(best.config).n_parameters()
+    n_parameters += sum(t.numel() for name, t in best.weights.items() if ".lora_" in name)
+    return Run(label, metrics, best.state.get("config", {}), n_parameters)
 
 
 def find_folder(name: str, out_dir: Path) -> Path:
@@ -135,42 +129,35 @@ def find_folder(name: str, out_dir: Path) -> Path:
 
 
 def find_runs(config: CompareConfig) -> list[Run]:
-    """Read the runs to compare, each once; report a run that cannot be drawn, and leave it out."""
+    """Read the runs to compare, each once; warn of a run that cannot be read, and leave it out."""
     out_dir = Path(config.out_dir)
-    there = [str(path.relative_to(out_dir)) for path in checkpoint.runs(out_dir)]
-    if not config.runs and not there:
-        checkpoint.find_run(out_dir)  # which raises
-    named: dict[Path, Path] = {}
-    for name in config.runs or there:
+    available = [str(path.relative_to(out_dir)) for path in checkpoint.runs(out_dir)]
+    if not config.runs and not available:
+        checkpoint.find_run(out_dir)  # raises the error for a folder without runs
+    folders: dict[Path, Path] = {}  # absolute path -> path as it was given
+    for name in config.runs or available:
         folder = find_folder(name, out_dir)
-        named.setdefault(folder.resolve(), folder)
-    names = [whole.name for whole in named]
+        folders.setdefault(folder.resolve(), folder)
+    names = [path.name for path in folders]
     runs: list[Run] = []
-    complaints: list[str] = []
-    for whole, folder in named.items():
-        label = whole.name if names.count(whole.name) == 1 else str(folder)
+    errors: list[str] = []
+    for path, folder in folders.items():
+        label = path.name if names.count(path.name) == 1 else str(folder)
         try:
             runs.append(read_run(folder, printable(label)))
         except UserError as error:
-            complaints.append(str(error))
+            errors.append(str(error))
     if not runs:
-        raise UserError("; ".join(complaints))
-    for complaint in complaints:
-        print(f"warning: {complaint}; the other runs are compared", file=sys.stderr)
+        raise UserError("; ".join(errors))
+    for message in errors:
+        print(f"warning: {message}; the other runs are compared", file=sys.stderr)
     return runs
 
 
 def same_tokens(runs: Sequence[Run]) -> bool:
-    """Whether a token is the same number of bytes in all runs, so that nats/token compare."""
+    """Return True if bytes per token are the same in all runs, so that nats/token compare."""
     first, *others = (run.bits_per_byte for run in runs)
     return all(math.isclose(first, other, rel_tol=1e-9) for other in others)
-
-
-def smoothed(points: Points) -> Points:
-    """Return the same curve in at most 50 points, each the mean of neighbours."""
-    size = math.ceil(len(points) / MAX_POINTS)
-    parts = [points[i : i + size] for i in range(0, len(points), size or 1)]
-    return [tuple(np.mean(part, axis=0).tolist()) for part in parts]
 
 
 def columns(points: Points) -> tuple[list[float], list[float]]:
@@ -184,7 +171,7 @@ def plot(runs: Sequence[Run], path: Path) -> Any:
     labels = [textwrap.fill(run.label, 28) for run in runs]
     height = max(4.5, 0.2 * sum(1 + label.count("\n") for label in labels))
     figure, axes = plt.subplots(figsize=(9, height), dpi=120, layout="constrained")
-    handles, late, validated = [], [], []
+    handles, late_losses, late_validation = [], [], []
     for n, run in enumerate(runs):
         unit = 1 if same else run.bits_per_byte
         training = [(step, unit * loss) for step, loss in smoothed(run.points("train_loss"))]
@@ -193,10 +180,10 @@ def plot(runs: Sequence[Run], path: Path) -> Any:
         (line,) = axes.plot(*columns(training), color=colour, linewidth=0.8)
         (dots,) = axes.plot(*columns(validation), marker, color=colour, markersize=5)
         handles.append((line, dots))
-        begin = min(LEFT_OUT * run.steps, validation[-1][0])
-        validated += [loss for step, loss in validation if step >= begin]
-        late += [loss for step, loss in training + validation if step >= begin]
-    low, high = min(late), max(validated)
+        begin = min(STEEP_BEGINNING * run.steps, validation[-1][0])
+        late_validation += [loss for step, loss in validation if step >= begin]
+        late_losses += [loss for step, loss in training + validation if step >= begin]
+    low, high = min(late_losses), max(late_validation)
     margin = 0.06 * (high - low) or 0.01
     axes.set(
         xlabel="step",
@@ -204,11 +191,12 @@ def plot(runs: Sequence[Run], path: Path) -> Any:
         xlim=(0, 1.05 * max(1, *(run.steps for run in runs))),
         ylim=(low - margin, high + margin),
     )
-    axes.set_title("points: validation loss; lines: training loss, smoothed", fontsize=10)
+    title = "points: validation loss; lines: training loss, mean of several steps"
+    axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.25)
     legend = figure.legend(handles, [" "] * len(runs), loc="outside right upper", fontsize=9)
     for text, label in zip(legend.get_texts(), labels, strict=True):
-        text.set_text(label)  # an older matplotlib would leave out a label with "_" first
+        text.set_text(label)  # an older matplotlib leaves out a label that begins with "_"
     figure.savefig(path)
     plt.close(figure)
     return figure
@@ -230,7 +218,7 @@ def table(runs: Sequence[Run]) -> str:
             f"{best:,}",
             run.label if ended else f"{run.label} (has not ended)",
         ))  # fmt: skip
-    # The names stand last, as the width of a Korean letter depends on the terminal.
+    # The names come last: the width of a Korean letter depends on the terminal.
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
     lines = [
         "  ".join([*(cell.rjust(n) for cell, n in zip(row, widths, strict=False)), row[-1]])
@@ -243,28 +231,28 @@ def table(runs: Sequence[Run]) -> str:
 
 
 def differences(runs: Sequence[Run]) -> list[str]:
-    """Return a line for each setting that is not the same in all runs: values, and their runs."""
-    known = [run for run in runs if run.settings]
+    """Return a line for each setting in which runs differ: the values, and the runs of each."""
+    with_settings = [run for run in runs if run.settings]
     lines = []
-    for field in dict.fromkeys(field for run in known for field in run.settings):
-        whose: dict[str, list[str]] = {}
-        for run in known:
-            whose.setdefault(flag_value(run.settings.get(field)), []).append(run.label)
-        if len(whose) > 1 and field not in PLACES:
-            values = "; ".join(f"{value} ({', '.join(who)})" for value, who in whose.items())
+    for field in dict.fromkeys(field for run in with_settings for field in run.settings):
+        labels: dict[str, list[str]] = {}  # of the runs, by the value of the setting
+        for run in with_settings:
+            labels.setdefault(flag_value(run.settings.get(field)), []).append(run.label)
+        if len(labels) > 1 and field not in PLACES:
+            values = "; ".join(f"{value} ({', '.join(names)})" for value, names in labels.items())
             lines.append(f"{printable(field)}: {values}")
     return lines
 
 
 def flag_value(value: Any) -> str:
-    """Return a setting as it is written on a command line."""
+    """Return a setting as a command line has it."""
     if isinstance(value, list):
         return " ".join(map(flag_value, value)) or "none"
     return "none" if value is None else printable(str(value)) or '""'
 
 
 def printable(text: str) -> str:
-    """Return a name on one line, without control characters for the terminal."""
+    """Return a text with "?" for each control character, which could change the terminal."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
@@ -273,7 +261,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = parse(CompareConfig, argv)
     check_ending(config.plot)
     runs = find_runs(config)
-    try:  # first, as the reader of the table may be gone after its first line
+    try:  # before the table: a reader such as `head -1` ends the process after its first line
         plot(runs, config.plot)
     except OSError as error:
         raise UserError(f"cannot write {config.plot}: {error.strerror}") from None

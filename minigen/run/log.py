@@ -1,4 +1,4 @@
-"""What a run tells while it goes: a progress bar, `metrics.jsonl`, and `loss.png`."""
+"""The log of a run: a progress bar, a few lines of text, `metrics.jsonl`, and `loss.png`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from minigen.evaluation.repetition import ends_in_loop
-from minigen.evaluation.text import above_entropy
+from minigen.evaluation.text import relative_to_entropy
 from minigen.evaluation.verdict import memorises
 from minigen.system.plot import pyplot
 from minigen.system.shell import command
@@ -19,24 +19,29 @@ from minigen.system.streams import progress_bar
 from minigen.system.strict_json import to_json
 from minigen.system.threads import Threads
 
-RISEN = 1.005  # times the lowest validation loss: more than chance makes it rise
-N_MEAN = 20  # steps whose training losses are averaged
-FEW_STEPS = 300  # with fewer, a model is far from what it can learn
-ONE_EPOCH = 0.95  # of the text; the last windows are left over
-MAX_TIMES = 10  # the time that is advised is at most so many times the time that was given
+MIN_RISE = 1.005  # ratio of the validation loss to its lowest; a smaller rise may be chance
+N_AVERAGED = 20  # latest steps, whose mean is "the training loss"; a single batch scatters
+MIN_STEPS = 300  # a model with fewer steps is far from the loss that it can reach
+MIN_EPOCHS = 0.95  # passes over the text; a whole pass leaves the last windows over
+MAX_TIMES = 10  # longest time that a run is advised to take, in times of the time that it had
+MAX_MEANS = 50  # points of the training curve after its steep beginning
+GROWTH = 0.05  # share of the steps before a point of the training curve that the point averages
+ADVICE = "More text, --dropout 0.2 or fewer steps would help"  # against memorising
+
+Points = list[tuple[float, float]]  # steps and values
 
 
 class Report:
-    """The bar on the terminal, a line in `metrics.jsonl` for each step, and `loss.png`.
+    """The log of a run: the terminal's progress bar and lines, `metrics.jsonl`, and `loss.png`.
 
     Args:
         run: the run's folder. A resumed run drops the lines of steps that it takes again.
         step: the step that the run starts from.
-        max_steps: 0 while it is not known yet; `plan` tells it later.
-        n_vocab: number of different tokens.
-        bits_per_byte: what a loss of 1 nat/token is in bits/byte, for this text and tokenizer.
-        floor: the entropy of the validation text in bits/byte, if it is known.
-        silent: tell and write nothing, as another process does.
+        max_steps: 0 if the number of steps is not known yet; see `plan`.
+        n_vocab: the number of different tokens.
+        bits_per_byte: a loss of 1 nat/token in bits/byte, for this text and tokenizer.
+        entropy: the entropy of the validation text in bits/byte; None: not known.
+        silent: log nothing, because another rank does.
     """
 
     def __init__(
@@ -46,10 +51,11 @@ class Report:
         max_steps: int,
         n_vocab: int,
         bits_per_byte: float,
-        floor: float | None,
+        entropy: float | None,
         silent: bool = False,
     ) -> None:
-        self.run, self.n_vocab, self.bits_per_byte, self.floor = run, n_vocab, bits_per_byte, floor
+        self.run, self.n_vocab = run, n_vocab
+        self.bits_per_byte, self.entropy = bits_per_byte, entropy
         self.silent, self.warned, self.busy = silent, set[str](), False
         self.bar = progress_bar(
             initial=step, total=max_steps or None, unit=" steps",
@@ -58,15 +64,15 @@ class Report:
         self.plan(max_steps)
         if silent:
             return
-        with self.optional():
+        with self.optional_output():
             kept = [line for line in read_metrics(run) if line["step"] <= step] if step else []
             text = "".join(to_json(line) + "\n" for line in kept)
             (run / "metrics.jsonl").write_text(text, encoding="utf-8")
 
     def plan(self, max_steps: int) -> None:
-        """The number of steps is known now, so the bar can tell how long it will take."""
+        """Set the number of steps, from which the bar estimates the time that is left."""
         self.bar.total = max_steps or None
-        # As tqdm's own, but for the rate: steps/s also where that is less than one.
+        # tqdm's own format, except for the rate: steps/s also where it is less than one.
         self.bar.bar_format = (
             "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
             if max_steps
@@ -74,7 +80,15 @@ class Report:
         )
 
     def step(self, step: int, loss: float, norm: float, rate: float, speed: float) -> None:
-        """A step was done with the training loss `loss`, at `speed` tokens per second."""
+        """Log a step.
+
+        Args:
+            step: the number of steps so far.
+            loss: mean training loss of the batch, in nats/token.
+            norm: length of the gradient before it was clipped.
+            rate: the learning rate.
+            speed: in tokens per second.
+        """
         self.record(
             step=step, train_loss=loss, grad_norm=norm, learning_rate=rate, tokens_per_second=speed
         )
@@ -82,28 +96,35 @@ class Report:
         self.bar.update()
 
     def evaluation(self, step: int, loss: float, sample: str) -> None:
-        """The model was evaluated, and wrote `sample`."""
+        """Log the validation loss, in nats/token, and a sample; warn of faults; draw loss.png."""
         if self.silent:
             return
         self.record(step=step, val_loss=loss, val_bits_per_byte=loss * self.bits_per_byte)
-        self.say(f"step {step}: validation loss {self.in_words(loss)}. It writes: {sample!r}")
-        with self.optional():
-            if found := memorising(read_metrics(self.run)):
-                self.warn(*found)
-            if 2 * step >= (self.bar.total or math.inf) and ends_in_loop(sample):  # earlier, all do
-                judge = command("evaluate", self.run)
+        self.say(f"step {step}: validation loss {self.in_both_units(loss)}. Sample: {sample!r}")
+        with self.optional_output():
+            if warning := memorising(read_metrics(self.run)):
+                self.warn(*warning)
+            # In the first half of a run, the samples of any model loop.
+            if 2 * step >= (self.bar.total or math.inf) and ends_in_loop(sample):
+                evaluate = command("evaluate", self.run)
                 self.warn(
                     "loops",
-                    "what it writes goes round in a loop. If the text does not, a lower "
-                    f"--learning_rate or more text would help. To learn more: {judge}",
+                    "the sample repeats itself in a loop. Unless the training text does, too, "
+                    f"try a lower --learning_rate or more text. For details: {evaluate}",
                 )
+        self.draw()
+
+    def draw(self) -> None:
+        """Draw loss.png, or warn that it cannot be drawn."""
+        if self.silent:
+            return
         try:
-            plot_loss(self.run, self.n_vocab, self.bits_per_byte, self.floor)
-        except Exception as error:  # whatever matplotlib, its settings or its fonts can do wrong
-            self.warn("plot", f"cannot draw {self.run / 'loss.png'}: {in_brief(error)}")
+            plot_loss(self.run, self.n_vocab, self.bits_per_byte, self.entropy)
+        except Exception as error:  # matplotlib, its settings and its fonts can fail in any way
+            self.warn("plot", f"cannot draw {self.run / 'loss.png'}: {first_line(error)}")
 
     def threads(self, step: int, number: int, threads: Threads) -> None:
-        """Log that from `step` on so many threads compute, and the first time say why."""
+        """Log the number of threads that compute from `step` on; print the reason, once."""
         self.record(step=step, threads=number)
         if number < threads.most and threads.taken > 0.25 and not self.busy:
             self.busy = True
@@ -113,56 +134,63 @@ class Report:
             )
 
     def final(self, step: int, loss: float, n_tokens: int, n_all: int) -> None:
-        """Log the loss of the model of `step` on `n_tokens` of the `n_all` validation tokens."""
+        """Log the loss of the best checkpoint on `n_tokens` of the `n_all` validation tokens."""
         self.record(
             step=step, final_val_loss=loss, final_val_bits_per_byte=loss * self.bits_per_byte
         )
         part = f"{n_tokens:,} of the {n_all:,} tokens" if n_tokens < n_all else "all"
-        self.say(f"step {step} on {part} of the validation text: {self.in_words(loss)}")
+        self.say(
+            f"the best model (step {step}) on {part} of the validation text: "
+            f"loss {self.in_both_units(loss)}"
+        )
+        self.draw()
 
     def before_and_after(self, step: int, before: dict[str, Any], after: dict[str, Any]) -> None:
-        """What fine-tuning did: a sample of the same prompt and seed, and the loss on old text."""
+        """Log the effect of fine-tuning: samples of one prompt and seed, and losses on old text."""
         self.say(f"before: {before['sample']!r}\nafter:  {after['sample']!r}")
-        was, now = before["old_loss"], after["old_loss"]
-        was = math.nan if was is None else was  # read back after a resume
-        self.record(step=step, old_loss_before=was, old_loss_after=now)
-        more = "more" if now > was else "less"
+        loss_before, loss_after = before["old_loss"], after["old_loss"]
+        if loss_before is None:  # JSON's null, which a resumed run has read: a loss was not finite
+            loss_before = math.nan
+        self.record(step=step, old_loss_before=loss_before, old_loss_after=loss_after)
+        more = "more" if loss_after > loss_before else "less"
         self.say(
-            f"on the old text: {was:.4f} nats/token before, {now:.4f} after: {more} surprised by it"
+            f"loss on the old text: {loss_before:.4f} nats/token before, {loss_after:.4f} after: "
+            f"the model is {more} surprised by this text"
         )
 
-    def in_words(self, loss: float) -> str:
-        """A loss in both units, beside the two that bound it."""
+    def in_both_units(self, loss: float) -> str:
+        """Return a loss in nats/token and bits/byte, beside the entropy of the text if known."""
         bits = loss * self.bits_per_byte
-        words = f"{loss:.4f} nats/token = {bits:.4f} bits/byte"
-        if self.floor is not None:
-            words += f" ({above_entropy(bits, self.floor)}, {self.floor:.4f})"
-        return words
+        text = f"{loss:.4f} nats/token = {bits:.4f} bits/byte"
+        if self.entropy is not None:
+            text += f" ({relative_to_entropy(bits, self.entropy)})"
+        return text
 
     def record(self, **values: float) -> None:
         """Append a line to metrics.jsonl."""
         if self.silent:
             return
-        with self.optional(), open(self.run / "metrics.jsonl", "a", encoding="utf-8") as file:
+        path = self.run / "metrics.jsonl"
+        with self.optional_output(), open(path, "a", encoding="utf-8") as file:
             file.write(to_json(values) + "\n")
 
     @contextlib.contextmanager
-    def optional(self) -> Iterator[None]:
-        """Something to write that training can do without: where the disk is full, warn once."""
+    def optional_output(self) -> Iterator[None]:
+        """Turn an `OSError` into a warning, once: training can do without its log."""
         try:
             yield
         except OSError as error:
             place = error.filename or self.run
             self.warn("disk", f"cannot write {place}: {error.strerror}")
 
-    def warn(self, meaning: str, text: str) -> None:
-        """Print a warning, once for each `meaning` however its figures change."""
-        if meaning not in self.warned:
-            self.warned.add(meaning)
+    def warn(self, key: str, text: str) -> None:
+        """Print a warning, once for each `key`, even if the numbers in the text change."""
+        if key not in self.warned:
+            self.warned.add(key)
             self.say(f"warning: {text}")
 
     def say(self, text: str) -> None:
-        """Print a line above the bar; where that is a file on a full disk, nobody can be told."""
+        """Print a line above the bar; ignore a full disk, which no line could report."""
         if self.silent:
             return
         with contextlib.suppress(OSError):
@@ -175,35 +203,42 @@ class Report:
         self.bar.close()
 
 
+# ---- advice ----
+
+
 def far_from_done(
     n_steps: int, epochs: float, minutes: float, busy: bool
 ) -> tuple[str, int] | None:
-    """Return why a run by the clock is far from done, and the minutes that would help; or None.
+    """Return why a run with a time limit is far from done, and the minutes it needs; or None.
 
     Args:
-        n_steps: the steps that the time was enough for.
-        epochs: how many times these steps have read the text.
-        minutes: the time that the run had.
-        busy: whether other programs had a part of the processors.
+        n_steps: the steps that the run has taken.
+        epochs: the passes over the training text; below 1: the share of the text that was read.
+        minutes: the time limit of the run.
+        busy: whether other programs kept processors busy.
     """
-    if n_steps >= FEW_STEPS and epochs >= ONE_EPOCH:
+    if n_steps >= MIN_STEPS and epochs >= MIN_EPOCHS:
         return None
-    enough = minutes * min(MAX_TIMES, max(FEW_STEPS / max(1, n_steps), ONE_EPOCH / epochs))
-    found = f"the model has read {epochs:.0%} of the text in {n_steps:,} steps"
-    if n_steps < FEW_STEPS:
-        reason = ", as other programs had the processors" if busy else ""
-        found = f"only {n_steps:,} steps were possible{reason}"
-    return found, math.ceil(enough)
+    times = max(MIN_STEPS / max(1, n_steps), MIN_EPOCHS / epochs)
+    reason = f"the model has read {epochs:.0%} of the text in {n_steps:,} steps"
+    if n_steps < MIN_STEPS:
+        why = ", because other programs kept the processors busy" if busy else ""
+        reason = f"only {n_steps:,} steps were possible{why}"
+    return reason, math.ceil(minutes * min(MAX_TIMES, times))
 
 
 def memorising(metrics: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
-    """Find a validation loss that rises while the training loss falls, or is far above it.
+    """Return a warning if the losses show that the model memorises (overfits), or None.
+
+    A model that learns the language of its text gets better on new text, too: both losses fall
+    together. A model that learns the training text by heart gets better on that text alone. Its
+    training loss falls further, while its validation loss stops, far above, and then rises.
 
     Args:
         metrics: the lines of metrics.jsonl.
 
-    Returns a key, which stays the same while only the figures of the advice change, and the advice;
-    or None.
+    Returns the key of the warning, which stays the same while only its numbers change, and its
+    text.
     """
     evaluations = [line for line in metrics if math.isfinite(line.get("val_loss", math.nan))]
     training = [line for line in metrics if math.isfinite(line.get("train_loss", math.nan))]
@@ -213,38 +248,41 @@ def memorising(metrics: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
     val_loss, lowest = evaluations[-1]["val_loss"], best["val_loss"]
     train_loss = mean_train_loss(training)
     until_best = mean_train_loss([line for line in training if line["step"] <= best["step"]])
-    if val_loss >= RISEN * lowest and train_loss < until_best:
+    if val_loss >= MIN_RISE * lowest and train_loss < until_best:
         return (
             f"memorising since step {best['step']}",
-            f"since step {best['step']} the loss on new text has risen from {lowest:.3f} to "
-            f"{val_loss:.3f}, while it falls in training: the model is memorising. The checkpoint "
-            "of that step is kept. More text, --dropout 0.2 or fewer steps would help",
+            f"since step {best['step']} the validation loss has risen from {lowest:.3f} to "
+            f"{val_loss:.3f}, while the training loss falls: the model is memorising its text "
+            f"(overfitting). The checkpoint of step {best['step']} is kept. {ADVICE}",
         )
     if memorises(val_loss, train_loss):
         return (
             "memorising",
-            f"the loss on new text is {val_loss:.3f}, but {train_loss:.3f} in training: the model "
-            "is memorising. More text, --dropout 0.2 or fewer steps would help",
+            f"the validation loss is {val_loss:.3f}, but the training loss {train_loss:.3f}: the "
+            f"model is memorising its text (overfitting). {ADVICE}",
         )
     return None
 
 
 def mean_train_loss(metrics: Sequence[Mapping[str, Any]]) -> float:
     """Return the mean training loss of the last 20 lines; 0 without lines."""
-    losses = [float(line["train_loss"]) for line in metrics[-N_MEAN:]]
+    losses = [float(line["train_loss"]) for line in metrics[-N_AVERAGED:]]
     return sum(losses) / max(1, len(losses))
 
 
-def in_brief(error: Exception) -> str:
-    """Return what an error says, on one line."""
-    said = error.strerror if isinstance(error, OSError) else str(error)
-    return (f"{said}".splitlines() or [""])[0][:200] or type(error).__name__
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, cut to 200 characters."""
+    message = error.strerror if isinstance(error, OSError) else str(error)
+    return (f"{message}".splitlines() or [""])[0][:200] or type(error).__name__
+
+
+# ---- metrics.jsonl and loss.png ----
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The measurements of a run, up to a line that was cut short or damaged.
+    """Read the lines of a run's metrics.jsonl, up to the first that is cut short or damaged.
 
-    What was not finite, which JSON has as null, is NaN.
+    A value that was not finite, which is null in JSON, is NaN.
     """
     path = run / "metrics.jsonl"
     lines = path.read_bytes().splitlines() if path.exists() else []
@@ -263,42 +301,107 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     return metrics
 
 
-def plot_loss(run: Path, n_vocab: int, bits_per_byte: float, floor: float | None) -> None:
-    """Draw `loss.png` from `metrics.jsonl`: both losses, between the two lines that bound them.
+def finite_points(metrics: Sequence[Mapping[str, Any]], key: str) -> Points:
+    """Return the steps and the values of a key of metrics.jsonl, where the value is finite."""
+    return [(line["step"], line[key]) for line in metrics if math.isfinite(line.get(key, math.nan))]
 
-    The upper line is ln V: the loss of a model that knows nothing and finds each of the V tokens
-    equally likely. The lower line is the entropy of the text, which no model can beat on average.
+
+def smoothed(points: Points) -> Points:
+    """Return means of neighbouring points, as the loss scatters from batch to batch.
+
+    Each of the first points stands alone, because the loss falls fast there. Later, a mean has 5 %
+    of the number of points before it, and at most 1/50 of all.
+    """
+    means, start, longest = [], 0, math.ceil(len(points) / MAX_MEANS)
+    while start < len(points):
+        size = min(max(1, int(GROWTH * start)), longest)
+        group = points[start : start + size]
+        step, value = (math.fsum(column) / len(group) for column in zip(*group, strict=True))
+        means.append((step, value))
+        start += size
+    return means
+
+
+def plot_loss(run: Path, n_vocab: int, bits_per_byte: float, entropy: float | None) -> Any:
+    """Draw `loss.png` from `metrics.jsonl`: a line for training, and points for evaluations.
+
+    Most of the loss is gone after a few steps, so on a linear axis the rest of a run is a flat
+    line. So the axis is logarithmic; and once the loss is below twice the entropy of the text,
+    which no model can beat, it is the distance to the entropy, in percent of the entropy.
 
     Args:
         run: the run's folder.
-        n_vocab: V, the number of different tokens.
+        n_vocab: V, the number of different tokens. A model that knows nothing finds each of them
+            equally likely: its loss is ln V.
         bits_per_byte: a loss of 1 nat/token in bits/byte, for this text and tokenizer.
-        floor: the entropy of the validation text in bits/byte; None: not known.
+        entropy: the entropy of the validation text in bits/byte; None: not known.
+
+    Returns matplotlib's figure.
     """
     plt = pyplot()
     metrics = read_metrics(run)
-    figure, axes = plt.subplots(figsize=(8, 4.5), dpi=120)
-    for key, label, style in (("train_loss", "training", "-"), ("val_loss", "validation", "o-")):
-        points = [(line["step"], line[key]) for line in metrics if key in line]
-        if points:
-            axes.plot(*zip(*points, strict=True), style, label=label, linewidth=1, markersize=3)
-    axes.axhline(
-        math.log(n_vocab),
-        color="grey",
-        linestyle=":",
-        label=f"knowing nothing: ln {n_vocab} = {math.log(n_vocab):.2f}",
-    )
-    if floor is not None:
-        axes.axhline(
-            floor / bits_per_byte,
-            color="black",
-            linestyle="--",
-            label=f"the text's own entropy: {floor:.3f} bits/byte",
-        )
-    axes.set(xlabel="step", ylabel="loss in nats/token", ylim=(0, None), title=run.name)
-    other = axes.twinx()  # the same heights, in the other unit
-    other.set(ylabel="bits/byte", ylim=(0, axes.get_ylim()[1] * bits_per_byte))
-    axes.legend()
-    figure.tight_layout()
+    training = smoothed(finite_points(metrics, "train_loss"))
+    validation = finite_points(metrics, "val_loss")
+    final = finite_points(metrics, "final_val_loss")
+    losses = [loss for _, loss in training + validation + final if loss > 0] or [1.0]
+    low, high, know_nothing = min(losses), max(losses), math.log(n_vocab)
+    lowest = (entropy or 0) / bits_per_byte  # nats/token
+    by_distance = entropy is not None and low < 2 * lowest
+
+    def height(loss: float) -> float:
+        return 100 * (loss / lowest - 1) if by_distance else loss
+
+    figure, axes = plt.subplots(figsize=(8, 4.5), dpi=120, layout="constrained")
+    curves = [
+        (training, "-", "training loss, mean of several steps"),
+        (validation, "o", "validation loss"),
+    ]
+    if final:
+        curves.append((final, "kD", "final validation loss, of the best model"))
+    for points, style, label in curves:
+        steps, heights = [step for step, _ in points], [height(loss) for _, loss in points]
+        fill = "none" if points is final else "full"  # hollow, as it may cover another point
+        axes.plot(steps, heights, style, linewidth=1, markersize=5, fillstyle=fill, label=label)
+    if high > 0.9 * know_nothing:  # a fine-tuned model knows something from the start
+        label = f"a model that knows nothing: ln {n_vocab} = {know_nothing:.2f} nats/token"
+        axes.axhline(height(know_nothing), color="grey", linestyle=":", label=label)
+    right = axes.twinx()  # the same heights in another unit
+    if by_distance:
+        label = f"entropy of the text: {entropy:.4f} bits/byte"
+        axes.axhline(0, color="black", linestyle="--", linewidth=1, label=label)
+        _scale_by_distance(axes, right, lowest, 2 * height(low), 1.5 * height(high))
+    else:
+        _scale_by_loss(axes, right, bits_per_byte, low / 1.1, 1.1 * high)
+    axes.set(xlabel="step", title=run.name)
+    axes.grid(alpha=0.25)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=9, frameon=False)
     figure.savefig(run / "loss.png")
     plt.close(figure)
+    return figure
+
+
+def _scale_by_distance(axes: Any, right: Any, lowest: float, bottom: float, top: float) -> None:
+    """Scale axes of percent above `lowest`, the entropy of the text in nats/token.
+
+    Between -1 % and 1 % the scale is linear: by chance, a loss may be below the entropy.
+    """
+    bottom, top = min(bottom, -0.5), max(top, 1.5)
+    ticks = [tick for tick in (-100, -10, -1, 0, 1, 10, 100, 1000, 10000) if bottom < tick < top]
+    axes.set(yscale="symlog", ylim=(bottom, top), ylabel="loss above the entropy of the text")
+    right.set(yscale="symlog", ylim=(bottom, top), ylabel="loss in nats/token")
+    axes.set_yticks(ticks, [f"{tick} %" for tick in ticks])
+    right.set_yticks(ticks, [f"{lowest * (1 + tick / 100):.3g}" for tick in ticks])
+
+
+def _scale_by_loss(axes: Any, right: Any, bits_per_byte: float, bottom: float, top: float) -> None:
+    """Scale axes of the loss: nats/token on the left, and bits/byte on the right."""
+    from matplotlib import ticker  # which takes long to import
+
+    axes.set(yscale="log", ylim=(bottom, top), ylabel="loss in nats/token")
+    limits = bits_per_byte * bottom, bits_per_byte * top
+    right.set(yscale="log", ylim=limits, ylabel="loss in bits/byte")
+    for axis in (axes.yaxis, right.yaxis):  # round numbers, also where powers of ten are far apart
+        few = top < 10 * bottom
+        axis.set_major_locator(ticker.AutoLocator() if few else ticker.LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("")
