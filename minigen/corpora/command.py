@@ -34,12 +34,15 @@ class CorpusConfig:
     With --check, each complaint about a document is a line, and only well-formed ones are saved.
     """
 
-    corpus: Positional[Literal["tales", "pictures", "tunes"]]  # of which corpus
-    count: int = 3  # how many documents
-    seed: int = 0  # other seeds, other documents
-    split: str = "train"  # or val, or held_out: with first lines that training never has
-    check: str | None = None  # check the documents of this file instead; - is standard input
-    save: Path | None = None  # draw a file instead, such as x.png; or fill a folder with all kinds
+    corpus: Positional[Literal["tales", "pictures", "tunes"]]  # the corpus
+    count: int = 3  # number of documents
+    seed: int = 0  # start of all random numbers: the same seed gives the same documents
+    split: str = "train"  # train, val, or held_out: first lines that no training text has
+    # check the documents of this file instead; - is standard input (default: no file)
+    check: str | None = None
+    # write a file, such as x.png, instead of printing; or a folder with each kind of file
+    # (default: none)
+    save: Path | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
