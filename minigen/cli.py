@@ -197,7 +197,7 @@ def _comments(config_class: type[Any]) -> dict[str, tuple[str, str]]:
     The comment stands after the field on its line, or in the lines above.
     """
     comments, heading, above = dict[str, tuple[str, str]](), "flags", list[str]()
-    for line in inspect.getsource(config_class).splitlines():
+    for line in textwrap.dedent(inspect.getsource(config_class)).splitlines():
         if rule := re.fullmatch(r"    # --- (.*) ---", line):
             heading, above = rule[1], []
         elif comment := re.fullmatch(r"    # (.*)", line):

@@ -193,8 +193,11 @@ def test_a_run_of_an_earlier_version_resumes_bit_for_bit(run: Run) -> None:
     state["config"] |= {name: 0 for name in SAVED_AS_0 if state["config"][name] is None}
     path.write_text(json.dumps(state))
     assert trained(run("--init_from resume", "half", small="")) == trained(whole)
-    config = checkpoint.load_newest(half).state["config"]
-    assert config == checkpoint.load_newest(whole).state["config"] | {"name": "half"}
+    resumed = checkpoint.load_newest(half).state["config"]
+    assert resumed == state["config"] | {
+        "init_from": "resume", "max_steps": 20,
+        "lora_rank": None, "eval_interval": None, "threads": None,
+    }  # fmt: skip
 
 
 def test_evaluations_do_not_change_training(run: Run) -> None:
@@ -223,7 +226,13 @@ def ticks(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "time", time)
 
 
-@pytest.mark.usefixtures("ticks")
+@pytest.fixture
+def one_plan(ticks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a run keep its first plan, as on a machine whose steps all take the same time."""
+    monkeypatch.setattr(clock_module, "TOLERANCE", math.inf)
+
+
+@pytest.mark.usefixtures("one_plan")
 def test_minutes_become_a_number_of_steps(run: Run) -> None:
     """A run with --minutes is the run with --max_steps of the number of steps that it took."""
     timed = run("--minutes 0.06", "timed")
@@ -650,7 +659,7 @@ def test_ctrl_c_saves_and_prints_the_command_to_resume(
     assert (out_dir / "text" / "loss.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
-@pytest.mark.usefixtures("ticks")
+@pytest.mark.usefixtures("one_plan")
 @pytest.mark.parametrize("further", ["--max_steps 70", "--minutes 0.08"])
 def test_a_run_that_has_ended_can_be_trained_further(
     run: Run, further: str, capsys: pytest.CaptureFixture[str]
@@ -702,7 +711,7 @@ def test_minutes_end_a_run_that_was_planned_longer(run: Run) -> None:
         folder = run("--max_steps 1000000 --warmup_steps 4", code=130)
     run("--init_from resume --minutes 0.08", small="")
     rates = [line["learning_rate"] for line in read_metrics(folder) if "learning_rate" in line]
-    assert 12 < len(rates) < 10_000 and rates[-1] < 0.3 * max(rates)
+    assert 12 < len(rates) < 10_000 and rates[-1] < 0.5 * max(rates)
 
 
 @pytest.mark.usefixtures("ticks")
