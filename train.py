@@ -84,13 +84,13 @@ class TrainConfig:
     optimizer: Literal["auto", "muon", "adamw"] = "auto"  # auto: muon; adamw to fine-tune
     # to fine-tune: train only a LoRA adapter of this rank (default: train all weights)
     lora_rank: int | None = None
-    # its peak, after warm-up (default: from --size; to fine-tune 0.08 / n_embd, for LoRA 0.8 /
-    # n_embd)
+    # peak of the learning rate, after warm-up (default: from --size; to fine-tune 0.08 / n_embd,
+    # for LoRA 0.8 / n_embd)
     learning_rate: float = UNSET
     warmup_steps: int = 20  # the first steps, in which the learning rate rises to its peak
-    cooldown: float = 0.7  # fraction of the steps, the last ones, in which it falls to zero
+    cooldown: float = 0.7  # fraction of the steps, at the end, in which the rate falls to 0
     weight_decay: float = 0.1  # how strongly weights are pulled towards zero
-    grad_clip: float = 1.0  # longest gradient: a longer one is scaled down; 0: no clipping
+    grad_clip: float = 1.0  # a gradient of a larger norm is scaled down to this norm; 0: never
     # if the loss or the gradient is not finite: stop the run, or skip the step, at most 20 times
     on_nan: Literal["stop", "skip"] = "stop"
     # --- the run ---
