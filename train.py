@@ -1,10 +1,11 @@
 """Train a transformer on a text: `python train.py`, or `python train.py --data my.txt`.
 
 In reading order: the flags, of which a first reading needs none; `naive_train`, which is all of
-training in a few lines; then the same in parts, for any machine: the gradient of a batch, the loss
-on text that the model never trains on, the loop. Everything that keeps a run alive, and is no part
-of how a model learns, is in minigen/run/: how a run begins and resumes, signals, memory, disks, the
-clock. The methods of `run` that the loop calls are in minigen/run/run.py, in that order.
+training in a few lines; then the three parts of the real loop, which trains on any machine: the
+gradient of a batch, the loss on text that the model never trains on, the loop itself. Everything
+that keeps a run alive, and is no part of how a model learns, is in minigen/run/: how a run starts
+and resumes, signals, memory, disks, the clock. The methods of `run` that the loop calls are in
+minigen/run/run.py, in the order of the calls. Tests named in parentheses: tests/test_train.py.
 """
 
 from __future__ import annotations
@@ -126,23 +127,25 @@ def naive_train(
 ) -> None:
     """Train a model: the idea of this file, for one process and a batch that fits into memory.
 
-    `train` takes the same steps. In addition it lets the learning rate rise and fall, scales down
-    gradients that are too long, makes dropout repeatable, evaluates and saves.
+    `train` takes the same steps (test_the_loop_takes_the_steps_of_naive_train). In addition it lets
+    the learning rate rise and fall, scales down gradients that are too long, makes dropout
+    repeatable, evaluates and saves.
 
     Args:
-        config: with a number in place of each UNSET.
+        config: the settings, with a number in place of each UNSET, as `start` completes them.
     """
     for step in range(n_steps):
+        # A batch: windows of text at random places. y is x moved by one, the next token of each.
         numbers = range(step * config.batch_size, (step + 1) * config.batch_size)
         x, y = tokens.windows(config.seed, numbers, config.block_size)  # (B, T) each
-        # How surprising is each next token, in the mean?
+        # How surprising is the next token, in the mean over the batch?
         loss = next_token_loss(model(x), y) / y.numel()
-        # Which way does each weight make that worse? Move it the other way.
+        # Which way would each weight make the loss larger? Move the weight the other way.
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step(config.learning_rate)  # and clear the gradients
 
 
-# ---- the same for any machine ----
+# ---- the real loop, for any machine ----
 
 
 def accumulate_gradients(
@@ -150,10 +153,10 @@ def accumulate_gradients(
 ) -> Tensor:
     """Add the gradient of a batch's mean loss to the parameters; return that loss, a scalar.
 
-    The batch is computed in micro-batches whose gradients add up, so memory does not bound its
-    size. With torchrun, several processes (ranks) each compute some of the micro-batches. All
-    randomness follows from the seed, the step and the micro-batch: the windows of text and, through
-    `manual_seed`, dropout.
+    The batch is computed in micro-batches, whose gradients add up. So a batch may be larger than
+    memory is, and the result is the same (test_micro_batches_add_up_to_the_batch). With torchrun,
+    several processes (ranks) each compute some of the micro-batches. All randomness follows from
+    the seed, the step and the micro-batch: the windows of text and, through `manual_seed`, dropout.
     """
     numbers = np.arange(step * config.batch_size, (step + 1) * config.batch_size)  # of windows
     micro_batches = list(enumerate(np.array_split(numbers, n_micro_batches)))
@@ -168,7 +171,7 @@ def accumulate_gradients(
         # to the batch's mean, and the gradients to its gradient.
         n_targets = config.batch_size * config.block_size
         loss = next_token_loss(logits, y.to(config.device)) / n_targets
-        # PyTorch averages gradients over the ranks; times their number, the mean is the sum.
+        # PyTorch averages gradients over the ranks; times the number of ranks, that is their sum.
         (loss * distributed.size()).backward()  # type: ignore[no-untyped-call]
         batch_loss += loss.detach()
     return distributed.all_reduce_sum(batch_loss)
@@ -184,12 +187,17 @@ def evaluate(
 ) -> float:
     """Return the mean loss in nats/token on a whole text, or on about `limit` tokens from all over.
 
-    A window slides over the text by half its length, so that each token has half a block of
-    context, or all of its document so far. A batch has as many windows as a micro-batch.
+    The training loss can fall because the model memorises its text. Only text that it never trains
+    on shows whether it learns what holds for other text, too: where that loss rises while the
+    training loss falls, the model overfits, and needs more text, dropout, or fewer weights.
+
+    A window slides over the text by half its length, so that each scored token has at least half a
+    block of context, or all of its document so far. Windows are read n at a time, the number of
+    windows in a micro-batch.
     """
     model.eval()
     total, count = 0.0, 0
-    block_size = min(config.block_size, tokens.n_tokens - 1)  # a text may be shorter than a block
+    block_size = min(config.block_size, tokens.n_tokens - 1)  # the text may be shorter than a block
     n_rows = max(1, config.batch_size // n_micro_batches)
     batches = validation_windows(tokens, block_size, n_rows, limit)
     for x, y in distributed.split_over_ranks(batches):  # (B, T) each
@@ -203,24 +211,26 @@ def evaluate(
 
 
 def train(run: Run) -> None:
-    """Take steps downhill; now and then evaluate the model and save it."""
+    """Take steps that lower the loss; now and then evaluate the model and save it."""
     config, model, tokens = run.config, run.model, run.text.train_tokens
 
     for step in run.steps():  # all of --max_steps, or as many as fit into --minutes, or to Ctrl-C
         # How wrong is the model on this batch, and which way does each weight have to move?
-        # `within_memory` adds the number of micro-batches; ddp_model is the model, over all ranks.
+        # `within_memory` adds the argument n_micro_batches; ddp_model is the model on all ranks.
         loss = run.within_memory(accumulate_gradients, run.ddp_model, tokens, config, step)
 
-        # A gradient far longer than usual is scaled down: one odd batch must not undo the rest.
+        # Clip: scale down a gradient that is far longer than usual. The slope at one odd batch
+        # holds for a short step only; a long one along it could undo what was learnt.
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf)
 
-        # A step: short at first (warm-up), then long, then shorter and shorter (cooldown).
+        # A step: short at first (warm-up), then long, then shorter and shorter (cooldown);
+        # minigen/optim.py says why.
         learning_rate = config.learning_rate * run.schedule.factor(step)
-        if run.accepts(loss, grad_norm):  # else they are not finite: skip this step, or stop
+        if run.accepts(loss, grad_norm):  # if one is not finite, skip this step, or stop
             run.optimizer.step(learning_rate)  # and clear the gradients
         run.end_step(loss, grad_norm, learning_rate)  # run.step += 1; log; is an evaluation due?
 
-        # Now and then: how wrong is the model on text that it never trains on? Keep its weights.
+        # Now and then: how wrong is the model on text that it never trains on? Save the weights.
         if run.is_evaluation_due:
             run.save(val_loss=run.validate(evaluate))
 
@@ -234,14 +244,14 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
     """
     note = f"Corpora and caches are kept in {data_folder()}; MINIGEN_DATA names another folder."
     flags = parse(TrainConfig, argv, words="data", note=note)
-    with start(flags, started) as run:  # run.config: the flags, with all that was left open settled
+    with start(flags, started) as run:  # run.config: the flags, completed by what they depend on
         run.begin(evaluate)
         train(run)
-        run.finish(evaluate)  # unless Ctrl-C, or a loss that is not finite, has ended `train`
+        run.finish(evaluate)  # not if Ctrl-C, or a loss that is not finite, has ended `train`
     return run.exit_code
 
 
 if __name__ == "__main__":
     with one_line_errors(), distributed.rank0_only():
         code = main(started=STARTED)
-    sys.exit(code)  # after all ranks have come to the end
+    sys.exit(code)  # after all ranks have reached the end

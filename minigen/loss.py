@@ -1,18 +1,27 @@
-"""How wrong a prediction is: the surprise -ln p(target) of the token that came, in nats."""
+"""How wrong a prediction is: the surprise -ln p(target) of the token that came, in nats.
+
+A token to which the model gave the probability 1 is no surprise, 0 nats; the less probable it was,
+the larger the surprise. One nat is the surprise of p = 1/e, one bit that of p = 1/2; a nat is
+1 / ln 2 = 1.44 bits. The mean over a text is the cross-entropy, the loss that training lowers. A
+model that knows nothing gives each of V tokens p = 1/V, so its loss is ln V.
+
+Losses per token compare only where the tokenizer is the same: longer tokens are fewer and harder
+guesses. Divided by the bytes of the text instead, losses of all tokenizers compare: bits per byte.
+"""
 
 from __future__ import annotations
 
 from torch import Tensor
 from torch.nn import functional as F
 
-NOT_SCORED = -1  # instead of a target: a token that is not to be scored
+NOT_SCORED = -1  # in place of a target: this token is not scored
 
 
 def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the sum, not the mean, of -ln p(target) over all scored tokens: a scalar, in nats.
 
-    A sum, because the parts of a batch or a text then simply add up; the caller divides by the
-    number of targets.
+    A sum, because the losses of micro-batches, or of the windows of a text, then add up; the caller
+    divides by the number of all targets.
 
     Args:
         logits: (B, T, V).

@@ -1,13 +1,15 @@
 """The transformer: token ids in, logits of the next token out.
 
-One skeleton with six switches (norm, position, mlp, bias, qk_norm, tie_embeddings) spans the way
-from GPT-2 (2019) to Qwen3 (2025): `GPTConfig.gpt2()` and `GPTConfig.modern()` name the two ends.
-The model is plain PyTorch and knows nothing of text, files, optimisers or losses.
+One skeleton spans the way from GPT-2 (2019) to Qwen3 (2025). Six switches choose the arithmetic:
+norm, position, mlp, bias, qk_norm and tie_embeddings. `GPTConfig.gpt2()` and `GPTConfig.modern()`
+set them, and the widths, as the two ends have them. The model is plain PyTorch and knows nothing of
+text, files, optimisers or losses.
 
 The file is in reading order: the configuration, the parts of a block (norm, rotary positions,
-attention, MLP), the block, the model. The key-value cache at the end only makes writing faster. A
-first reading may skip it, and the arguments `mask`, `cache`, `at` and `kv_len` before it: training
-leaves all four out.
+attention, MLP), the block, the model. The key-value cache at the end only makes generation faster.
+A first reading may skip the cache, and the arguments `mask`, `cache`, `at` and `kv_len`, which
+training leaves out. A name such as (test_no_token_sees_the_future) is the test in
+tests/test_model.py that proves the sentence before it.
 
 Shapes, everywhere in this file:
     B  sequences in the batch        V  vocab_size            H   n_head     (query heads)
@@ -41,8 +43,8 @@ class GPTConfig:
     vocab_size: int  # different tokens
     block_size: int  # the longest sequence that the model can see, in tokens
     n_layer: int  # blocks, one after another
-    n_head: int  # heads of each attention: each looks back in its own way
-    n_kv_head: int  # fewer than n_head: several query heads share one key/value head
+    n_head: int  # attention heads in a block: each looks back with queries of its own
+    n_kv_head: int  # fewer than n_head: several query heads share one key and value head
     n_embd: int  # numbers in the vector of a token, between the blocks
     head_dim: int  # numbers in a query, a key or a value of one head
     n_ffn: int  # numbers in the vector of a token inside the MLP
@@ -50,11 +52,11 @@ class GPTConfig:
     position: Literal["learned", "rotary"]  # a vector added to each token, or an angle of q and k
     mlp: Literal["gelu", "swiglu"]
     bias: bool  # a matrix product or LayerNorm also adds a vector
-    qk_norm: bool  # normalise queries and keys: keeps attention scores tame at high learning rates
-    tie_embeddings: bool = True  # the output matrix is the embedding matrix, as in GPT-2
+    qk_norm: bool  # normalise queries and keys: no score explodes at a high learning rate
+    tie_embeddings: bool = True  # the output matrix is the embedding matrix; see `GPT`
     norm_eps: float = 1e-6  # added to a variance, so that no norm divides by zero
     rope_theta: float = 10_000.0  # the fastest pair turns about this times the slowest's angle
-    dropout: float = 0.0  # the share of numbers set to zero at random, in training only
+    dropout: float = 0.0  # the share of numbers set to zero at random in training; see `Block`
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_kv_head", "n_embd",
@@ -79,7 +81,7 @@ class GPTConfig:
         n_embd: int = 768,
         **switches: Any,
     ) -> GPTConfig:
-        """Return GPT-2's configuration; the defaults are those of its model of 124M parameters."""
+        """Return GPT-2's configuration; the defaults are of the model with 124M parameters."""
         base: dict[str, Any] = {
             "n_kv_head": n_head, "head_dim": _head_dim(n_embd, n_head), "n_ffn": 4 * n_embd,
             "norm": "layernorm", "position": "learned", "mlp": "gelu", "bias": True,
@@ -99,10 +101,11 @@ class GPTConfig:
     ) -> GPTConfig:
         """Return Qwen3's arithmetic: RMSNorm, rotary positions, QK-norm, SwiGLU, no biases.
 
-        With `qk_norm=False` it is Llama's. The default `tie_embeddings=True` is that of Qwen3's
-        small models; train.py gives False, with which a small model learns faster.
+        `qk_norm=False` gives Llama's. The default `tie_embeddings=True` is that of Qwen3's small
+        models; train.py gives False, with which a small model learns faster.
 
-        Heads are 64 wide even in a narrow model: with 16, it learns far later to look back.
+        Heads are 64 wide even in a narrow model: with heads of 16, training takes far longer until
+        the model looks back.
         """
         base: dict[str, Any] = {
             "n_kv_head": n_head, "head_dim": max(64, _head_dim(n_embd, n_head)),
@@ -123,7 +126,13 @@ def _head_dim(n_embd: int, n_head: int) -> int:
 
 
 class RMSNorm(nn.Module):
-    """Compute x / rms(x) * gain over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467)."""
+    """Compute x / rms(x) * gain over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467).
+
+    The rms (root mean square) is the typical size of the vector's numbers. Every block adds to the
+    vectors, so they grow from block to block; a norm gives each layer an input of one size, without
+    which a deep model is hard to train. The gain, one learnt number per channel, lets the model
+    scale the channels. LayerNorm, the older form, also subtracts the mean and can add a bias.
+    """
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -144,6 +153,10 @@ def make_norm(config: GPTConfig) -> nn.Module:
 
 
 # ---- rotary positions ----
+
+# Attention by itself sees a set of tokens and no order (test_attention_by_itself_sees_a_set). GPT-2
+# adds a learnt vector for its position to each token. Rotary positions turn queries and keys
+# instead, so that a score depends on how far apart two tokens are.
 
 
 def rope_frequencies(config: GPTConfig, device: torch.device) -> Tensor:
@@ -170,9 +183,10 @@ def rope_cos_sin(positions: Tensor, config: GPTConfig) -> tuple[Tensor, Tensor]:
 def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each pair (x[i], x[i + D/2]) of x (B, H, T, D) by its angle.
 
-    A query turned by the angle of its position m and a key turned by that of its position n have an
-    angle of m - n more between them. So of the positions only their distance counts in the dot
-    product.
+    A dot product depends on the lengths of two vectors and on the angle between them. Turning a
+    query by m steps and a key by n steps leaves their lengths alone and changes the angle between
+    them by m - n steps. So only the distance of two positions counts, and a pattern learnt at one
+    place of a text works at every other (test_rotary_scores_depend_on_distance_only).
     """
     left, right = x.chunk(2, dim=-1)
     return (x * cos + torch.cat((-right, left), dim=-1) * sin).to(x.dtype)
@@ -186,45 +200,51 @@ def naive_attention(
 ) -> Tensor:
     """Compute softmax(q k^T / sqrt(D)) v step by step (Vaswani et al. 2017, arXiv:1706.03762).
 
-    q k is a sum of D products, so of entries of size 1 it is of size sqrt(D). Divided by that,
-    scores are of size 1 for any D; without it, softmax would be almost certain of one token from
-    the start, and would pass hardly any gradient.
+    Softmax, exp(score) / sum of all exp(scores), makes the scores of a query positive and their sum
+    1. So the result is a weighted mean of the values, and a gradient flows to every score.
+
+    Why sqrt(D): q k is a sum of D products. If the numbers of q and k are of size 1, the sum is of
+    size sqrt(D). Divided by sqrt(D), scores are of size 1 for any D (test_scores_keep_their_size).
+    Without the division, softmax would give nearly all weight to one token from the start, and
+    would pass hardly any gradient.
 
     Args:
         q: (B, H, T, D).
         k, v: (B, H, S, D).
-        mask: (..., T, S), True where a query may look; None: causal, each of the T = S tokens looks
-            at itself and at the tokens before it.
+        mask: (..., T, S), True where a query may see a key; None: causal, each of the T = S tokens
+            sees itself and the tokens before it.
 
     Returns (B, H, T, D).
     """
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, H, T, S)
     if mask is None:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
-    # scores.masked_fill(~mask, -inf) says the same, but its backward pass is one more over all
-    # scores. That of an addition is free, so add a mask of 0 (look) and -inf (do not).
+    # A score of -inf has the weight exp(-inf) = 0. Add 0 or -inf instead of calling masked_fill on
+    # the scores: the backward pass of masked_fill reads all scores again, that of a sum is free.
     additive_mask = torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, -math.inf)
     weights = (scores + additive_mask).softmax(dim=-1)
     return F.dropout(weights, dropout) @ v
 
 
-# The longest sequences, in tokens, for which the formula trains faster on a CPU. There the backward
-# pass of PyTorch's kernel is slow, in bfloat16 most of all: up to three times. The formula stores
-# the (T, S) weights, for which longer sequences have no memory.
+# Up to this number of tokens the formula trains faster on a CPU than PyTorch's kernel, whose
+# backward pass is slow there, in bfloat16 up to three times. For longer sequences the (T, S)
+# weights, which the formula stores, take too much memory.
 NAIVE_UP_TO = 256
 
 
 def attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0
 ) -> Tensor:
-    """Compute `naive_attention` in the faster of two ways: the formula, or PyTorch's one kernel.
+    """Compute `naive_attention` in the faster of two ways: the formula, or PyTorch's kernel.
 
-    The kernel never stores the (T, S) weights. Keys and values (B, Hk, S, D) may have fewer heads
-    than queries (B, H, T, D): each key head then serves H / Hk neighbouring query heads.
+    Both give the same numbers (test_naive_attention_is_the_kernel). The kernel never stores the
+    (T, S) weights. Keys and values (B, Hk, S, D) may have fewer heads than queries (B, H, T, D):
+    each key head then serves H / Hk neighbouring query heads, and the cache is that much smaller.
     """
     on_cpu, trains = q.device.type == "cpu", torch.is_grad_enabled()
     n_served = q.shape[1] // k.shape[1]
-    # On a GPU the kernels that share a key's head take no mask, and the formula shares none.
+    # Copy the key heads, except for the kernel on a CPU without gradients: the formula needs a key
+    # head per query head, and on a GPU the kernels that need none take no mask.
     if n_served > 1 and (trains or not on_cpu):
         k, v = (x.repeat_interleave(n_served, dim=1) for x in (k, v))
     if on_cpu and trains and q.shape[2] <= NAIVE_UP_TO:
@@ -243,8 +263,13 @@ def heads(x: Tensor, head_dim: int) -> Tensor:
 class Attention(nn.Module):
     """Let each token gather information from itself and the tokens before it.
 
-    Each token has a query, a key and a value per head. How well its query matches the key of
-    another token decides how much of that token's value it takes.
+    Each token has a query ("which information do I need?"), a key ("which do I have?") and a value
+    (the information) per head. The better its query matches the key of another token, the more of
+    that token's value it takes; no token sees a later one (test_no_token_sees_the_future).
+
+    One head computes one weighted mean, which blurs all that it takes. Several heads, each with D
+    numbers of its own, look at several things at once: one at the name in the first line, another
+    at the last word. `output` mixes their results.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -268,7 +293,7 @@ class Attention(nn.Module):
 
         Args:
             cos_sin: the result of `rope_cos_sin`; None: positions are not rotary.
-            mask: (B, 1, T, S), True where a query may look; None: causal.
+            mask: (B, 1, T, S), True where a query may see a key; None: causal.
             cache: the keys and values of earlier tokens, to which those of x are added.
         """
         D = self.config.head_dim
@@ -288,10 +313,12 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Work on the vector of each token alone: widen it, bend it, narrow it again.
+    """Transform the vector of each token by itself: widen it, bend it, narrow it again.
 
-    SwiGLU (Shazeer 2020, arXiv:2002.05202) bends by a gate: a second widened vector, which decides
-    how much of each number passes.
+    Without the bend, a non-linear function of each number, two matrices would be no more than one.
+    GPT-2 bends with GELU, which keeps positive numbers and turns negative ones to nearly 0. SwiGLU
+    (Shazeer 2020, arXiv:2002.05202) bends with a gate: a second widened vector, silu(gate), by
+    which the first one is multiplied. A gate near 0 stops a number, a larger one lets it pass.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -311,8 +338,14 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Attend, then apply the MLP; both add their result to the residual stream x.
 
-    Attention moves information between tokens, and the MLP works on it. A norm before each keeps
-    its input the same size, however much the blocks before have added to the stream.
+    Attention moves information between tokens, and the MLP works on it. They add to x and replace
+    nothing: so each block has only to find what is missing, information from the beginning stays,
+    and the gradient reaches the first block through the sums, unweakened, however deep the model.
+    A norm before each keeps its input the same size, whatever the blocks before have added.
+
+    Dropout sets a share of the numbers to 0 at random, and scales up the others, in training only
+    (test_dropout_acts_in_training_only). So no number can rely on one other alone, and a model that
+    reads a short text many times memorises less of it.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -337,7 +370,12 @@ class GPT(nn.Module):
     """Predict each next token: ids (B, T) -> logits (B, T, V).
 
     The logits [b, t] score every token of the vocabulary as token t + 1 of sequence b, given its
-    tokens 0 ... t. Their softmax is the probability of each.
+    tokens 0 ... t. They may be any numbers; their softmax is the probability of each token.
+
+    The embedding has a vector for each token as input, and the head a vector for each token as
+    output. Tied, as in GPT-2, one matrix is both, which saves 31 % of the 124M parameters. Untied
+    (`tie_embeddings=False`, train.py's default), each can do its own work, and the embedding can
+    start larger, as `initialise` says; with few tokens the second matrix costs little.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -359,16 +397,17 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Draw small random weights, and zeros where a block adds to the stream.
+        """Draw small random weights, and set the matrices that add to the stream to zero.
 
-        So at first a block adds nothing, and every token is about equally likely (first loss =
-        ln V). Gradients reach the embedding and `output` and `down` of all layers in the first
-        step, and the other matrices of the blocks from the second step on. The draw follows
+        So a block adds nothing at first, and all tokens are about equally likely: the first loss is
+        ln V (test_a_fresh_model_finds_all_tokens_equally_likely). In the first step the zeros hold
+        back the gradient of a block, but for `output` and `down` themselves; from the second step
+        on everything learns (test_zeros_hold_back_gradients_for_one_step). The draw follows
         `torch.manual_seed`.
 
         A tied embedding is the output matrix too, so it must start small. An untied one starts
-        ten times larger: the token itself is then the loudest thing in the stream, which is what
-        attention needs to find out early that it can look back and copy.
+        ten times larger: then each token's own vector is the largest part of the stream, and
+        attention finds out early that it can look back and copy.
         """
         for name, p in self.named_parameters():
             if name.endswith(("output.weight", "down.weight", "bias")):
@@ -393,7 +432,7 @@ class GPT(nn.Module):
             cache: keys and values of earlier tokens, which `ids` continue; see `KVCache`.
             at: (B,), compute the logits of sequence b at index at[b] only; they are then (B, 1, V).
             kv_len: S, the number of cached positions to attend over, at least the length of the
-                longest sequence after these T tokens; None: exactly that, checked against
+                longest sequence after these T tokens; None: exactly that length, checked against
                 block_size. A larger S changes no logit.
 
         Raises `ValueError` if a sequence does not fit into block_size.
@@ -409,7 +448,8 @@ class GPT(nn.Module):
             positions = cache.positions(T)  # (B, T)
             mask = cache.mask(positions, kv_len)  # (B, 1, T, S)
 
-        # Tokens become vectors, which know their place: by a vector added, or by an angle to turn.
+        # Tokens become vectors. Each gets a position: a vector is added here (learned), or every
+        # block turns its queries and keys by an angle (rotary).
         x = self.embedding(ids)  # (B, T, C)
         if self.position is not None:  # learned positions
             x = x + self.position(positions)
@@ -451,16 +491,22 @@ class GPT(nn.Module):
 class KVCache:
     """Keep the keys and values of the tokens so far, so that `GPT.forward` reads new tokens only.
 
+    No token sees a later one, so the keys and values of a token never change while the text grows:
+    a pass with the cache gives the logits of a pass over everything (test_cached_is_uncached). An
+    entry is right only while all tokens before its own are the same. If the beginning of a text is
+    cut off, all positions change, and the deeper layers had mixed in the tokens that are gone; then
+    the cache has to be computed again (`sampling.context_length`).
+
     The cache of sequence b holds `lengths[b]` tokens. `GPT.forward` writes the keys and values of T
-    new tokens at positions lengths[b] ... lengths[b] + T - 1, and lets each new token look at the
-    positions up to its own. Then the caller adds to lengths[b] how many of the T were real: shorter
-    sequences are padded on the right with any id. Keys and values of padding lie after the end of
-    the sequence: no token looks at them, and the next tokens overwrite them.
+    new tokens at positions lengths[b] ... lengths[b] + T - 1, and lets each new token see the
+    positions up to its own. Then the caller adds the number of real tokens among the T to
+    lengths[b]: shorter sequences are padded on the right with any id. Keys and values of padding
+    lie after the end of the sequence: no token sees them, and the next tokens overwrite them.
 
     Args:
         batch: B, the number of sequences.
         capacity: the most tokens of a sequence.
-        dtype: of the keys and values.
+        dtype: the number format of the keys and values.
     """
 
     def __init__(
@@ -487,7 +533,7 @@ class KVCache:
         return self.lengths[:, None] + torch.arange(T, device=self.lengths.device)
 
     def mask(self, positions: Tensor, kv_len: int) -> Tensor:
-        """Return the mask (B, 1, T, S) of queries at `positions` (B, T): each looks back only."""
+        """Return the mask (B, 1, T, S) of queries at `positions` (B, T): none sees the future."""
         return torch.arange(kv_len, device=positions.device) <= positions[:, None, :, None]
 
 

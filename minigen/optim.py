@@ -1,4 +1,7 @@
-"""How gradients become new weights: the learning-rate schedule, AdamW, and Muon for matrices."""
+"""How gradients become new weights: the learning-rate schedule, AdamW, and Muon for matrices.
+
+Tests named in parentheses are in tests/test_optim.py.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,21 @@ from minigen.errors import UserError
 
 
 def lr_factor(step: int, max_steps: int, warmup_steps: int, cooldown: float) -> float:
-    """Return the factor, 0 to 1, by which the highest learning rate is multiplied at `step`.
+    """Return the factor, above 0 and at most 1, of the highest learning rate at `step`.
 
-    The factor rises over `warmup_steps`, because the optimiser's first averages are of few, noisy
-    gradients. It falls over the last `cooldown` (a share, 0 to 1) of the steps, because at a
-    constant learning rate the weights end up circling around the best ones, and smaller steps let
-    them settle. Between the two it is 1.
+    Warm-up: the factor rises over `warmup_steps`, because the optimiser's first averages are of
+    few, noisy gradients, and full steps along them can spoil the weights for good.
 
-    Steps count from 0. The first step already trains, and the last one is not wasted at zero:
+    Cooldown: the factor falls over the last share `cooldown` (0 to 1) of the steps. At a constant
+    learning rate the weights end up circling around the best ones, as each batch pulls them another
+    way; smaller and smaller steps let them settle. Between the two the factor is 1.
+
+    Steps count from 0. The factor is never 0, so that no step is wasted (test_lr_is_a_trapezoid):
 
     >>> [round(lr_factor(s, max_steps=8, warmup_steps=2, cooldown=0.5), 2) for s in range(8)]
     [0.5, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25]
 
-    While the number of steps is not known yet (max_steps = 0), the factor does not fall.
+    While the number of steps is not known yet, max_steps is 0 and the factor does not fall.
     """
     up = (step + 1) / max(warmup_steps, 1)
     down = (max_steps - step) / max(cooldown * max_steps, 1) if max_steps else 1.0
@@ -34,11 +39,15 @@ def lr_factor(step: int, max_steps: int, warmup_steps: int, cooldown: float) -> 
 def newton_schulz(m: Tensor, steps: int = 5) -> Tensor:
     """Set the singular values of matrices (n, rows, columns) to about 1; keep their directions.
 
-    Muon needs this: `Optimizer` below says why, and may be read first.
+    A matrix stretches space along a few perpendicular directions; its singular values are the
+    factors. Muon needs all of them to be about 1: `Optimizer` says why, and may be read first.
 
-    A Newton-Schulz iteration pushes every singular value s through a s + b s^3 + c s^5 until it
-    lies in about [0.7, 1.2]; the three numbers trade exactness for speed (Jordan et al. 2024,
-    https://kellerjordan.github.io/posts/muon).
+    Finding them exactly (SVD) is slow. A Newton-Schulz iteration needs matrix products only: each
+    round replaces every singular value s by a s + b s^3 + c s^5. Divided by the matrix's norm they
+    start between 0 and 1; after five rounds those that began above 0.003 lie in 0.68 to 1.21, and
+    smaller ones, which are mostly noise, below (test_newton_schulz_makes_singular_values_about_1).
+    The three numbers are chosen to grow small values fast, not to end exactly at 1 (Jordan et al.
+    2024, https://kellerjordan.github.io/posts/muon).
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     wide = m.shape[-2] <= m.shape[-1]
@@ -55,21 +64,35 @@ def newton_schulz(m: Tensor, steps: int = 5) -> Tensor:
 class Optimizer:
     """Step with Muon for the matrices inside the blocks, and with AdamW for all other parameters.
 
-    AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101) scales each weight's step by how noisy its
-    own gradient is. With running averages of the gradient (mean) and of its square, both corrected
-    for their beginning at zero:
+    The gradient of one batch is noisy: another batch would give another one. Both methods therefore
+    keep running averages, which point down the slope of the text and not of one batch.
 
-        weight -= learning_rate * mean / (sqrt(square) + 1e-8)
+    AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101) averages the gradient of each weight
+    (exp_avg) and its square (exp_avg_sq), both corrected for their start at zero:
 
-    Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) looks at a matrix as a
-    whole. It moves along the momentum, a running average of the gradient and once more the gradient
-    (Nesterov), with all singular values
-    set to about 1, so that rare directions learn as fast as common ones:
+        weight -= learning_rate * exp_avg / (sqrt(exp_avg_sq) + 1e-8)
+
+    A weight whose gradients agree moves by about learning_rate, however small they are; one whose
+    gradients change sign moves less.
+
+    Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) treats a matrix as a whole.
+    The update of a matrix has a few large singular values, for directions that every batch asks
+    for, and many small ones. Muon sets all of them to about 1, so that rare directions learn as
+    fast as common ones. The momentum is a running average of the gradient, with the newest gradient
+    added once more (Nesterov):
 
         matrix -= learning_rate * 0.2 * sqrt(longer side) * newton_schulz(momentum)
 
     The factor makes the step as large as AdamW's (Liu et al. 2025, arXiv:2502.16982), so that one
-    learning rate serves both. Before either step, matrices are pulled towards zero:
+    learning rate serves both (test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest).
+
+    The embedding and the head stay with AdamW: they are tables with a row for each token. A token
+    picks its row of the embedding and learns that row alone, so there are no directions to balance;
+    that AdamW is the better choice for the head, too, is experience (Jordan et al. 2024).
+
+    Weight decay pulls matrices towards zero before either step, so that only weights which the text
+    keeps asking for stay large. Gains and biases do not decay: a gain of zero would switch its
+    channel off.
 
         matrix -= learning_rate * weight_decay * matrix
 
@@ -77,7 +100,7 @@ class Optimizer:
         parameters: (name, parameter) pairs, as `model.named_parameters()` gives them.
         muon: False trains everything with AdamW.
         weight_decay: the pull of matrices towards zero.
-        betas: the shares of AdamW's old mean and old square that each step keeps.
+        betas: the shares of the old exp_avg and the old exp_avg_sq that each step keeps.
         momentum: the share of Muon's old momentum that each step keeps.
         orthogonalise: replaces `newton_schulz`, for example to share the work among processes.
     """
@@ -95,7 +118,7 @@ class Optimizer:
         self.orthogonalise = orthogonalise
         self.step_count = 0
         self.adamw: dict[str, nn.Parameter] = {}
-        # By shape, so that matrices of one shape are one batched product.
+        # By shape: matrices of one shape are multiplied as one batch, which is faster.
         self.muon: dict[tuple[int, int], dict[str, nn.Parameter]] = defaultdict(dict)
         # The names are those in optimizer.safetensors, and PyTorch's.
         self.state: dict[str, Tensor] = {}
@@ -111,7 +134,9 @@ class Optimizer:
     def load(self, state: Mapping[str, Tensor], step_count: int) -> None:
         """Continue from the `state` that the same parameters had after `step_count` steps.
 
-        Raises `UserError` if `state` has other names or shapes.
+        The steps that follow are those of a run that never stopped, bit for bit
+        (test_state_moves_to_another_optimiser). Raises `UserError` if `state` has other names or
+        shapes.
         """
         shapes = {name: t.shape for name, t in self.state.items()}
         if shapes != {name: t.shape for name, t in state.items()}:
@@ -142,9 +167,9 @@ class Optimizer:
         exp_avg, exp_avg_sq = self.state[f"{name}.exp_avg"], self.state[f"{name}.exp_avg_sq"]
         exp_avg.lerp_(gradient, 1 - beta1)
         exp_avg_sq.lerp_(gradient.square(), 1 - beta2)
-        # Both averages start at zero; dividing by 1 - beta^t undoes that.
+        # Both averages start at zero, so they are too small at first, by the factor 1 - beta^t.
         rms = (exp_avg_sq / (1 - beta2**self.step_count)).sqrt_().add_(1e-8)  # root mean square
-        if p.ndim == 2:  # a gain that is pulled towards zero would switch its channel off
+        if p.ndim == 2:  # a matrix, not a gain or a bias
             p.mul_(1 - learning_rate * self.weight_decay)
         p.addcdiv_(exp_avg, rms, value=-learning_rate / (1 - beta1**self.step_count))
 
@@ -154,9 +179,10 @@ class Optimizer:
             assert p.grad is not None
             momentum = self.state[f"{name}.momentum"]
             momentum.lerp_(p.grad, 1 - self.momentum)
-            directions.append(p.grad.lerp(momentum, self.momentum))  # Nesterov: look one step ahead
+            directions.append(p.grad.lerp(momentum, self.momentum))  # Nesterov
         orthogonal = self.orthogonalise(torch.stack(directions))  # (n, rows, columns)
-        # Such a matrix has entries of about 1 / sqrt(longer side); AdamW's steps are about 0.2.
+        # With singular values of 1 its entries are of size 1 / sqrt(longer side). AdamW moves a
+        # weight by about 0.2 learning rates, in the root mean square over a matrix.
         scale = 0.2 * max(orthogonal.shape[-2:]) ** 0.5
         for p, direction in zip(group.values(), orthogonal, strict=True):
             p.mul_(1 - learning_rate * self.weight_decay)

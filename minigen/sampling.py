@@ -1,12 +1,13 @@
-"""Text out of a model: predict, filter, draw one token, append it, again.
+"""Text out of a model: predict, filter, draw one token, append it, and again.
 
     texts --model--> logits --filters--> probabilities --random number--> one more token each
 
-`naive_generate` is the definition, and `generate` computes the same faster. The model is any
-callable that maps ids to logits: this file knows no transformer.
+`naive_generate` is the definition, and `generate` computes the same tokens faster. The model is any
+callable that maps ids to logits: this file knows no transformer. Tests named in parentheses are in
+tests/test_sampling.py.
 
 Shapes, everywhere in this file:
-    B  texts that are being written      T  tokens fed at once      V  the model's vocabulary
+    B  texts that grow      T  tokens that the model reads at once      V  the model's vocabulary
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from torch import Tensor, nn
 from minigen.errors import UserError
 
 Texts = Sequence[Sequence[int]]  # the ids so far of each of B texts
-ROWS = 64  # texts written at once, where many are: a text is the same alone or among others
+ROWS = 64  # texts that grow at once, where many are asked for
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Say how logits become the probabilities to draw from: the flags of all commands that write.
+    """Say how logits become the probabilities to draw from: the flags of all commands that sample.
 
     `PLAIN` leaves the model's probabilities as they are. Raises `UserError` for a value outside its
     range.
@@ -55,15 +56,15 @@ class Sampling:
 
 PLAIN = Sampling(temperature=1.0, min_p=0.0)  # draws from the probabilities that the model predicts
 
-# The filters, each with the name of its setting, take logits (B, V) and put -inf where a token is
-# cut.
+# Each filter has the name of its setting. It takes logits (B, V) and returns logits (B, V), with
+# -inf for a token that it cuts: the softmax gives that token the probability 0.
 
 
 def repetition_penalty(logits: Tensor, texts: Texts, penalty: float) -> Tensor:
     """Make the tokens of each row's text less probable (Keskar et al. 2019, arXiv:1909.05858).
 
-    Positive logits are divided by `penalty` and negative ones multiplied, so that both become lower
-    if it is above 1.
+    Positive logits are divided by `penalty` and negative ones multiplied, so that a penalty above 1
+    lowers both.
     """
     seen = torch.zeros_like(logits, dtype=torch.bool)
     for row, text in zip(seen, texts, strict=True):
@@ -74,8 +75,12 @@ def repetition_penalty(logits: Tensor, texts: Texts, penalty: float) -> Tensor:
 def temperature(logits: Tensor, value: float) -> Tensor:
     """Divide the logits by `value`; at 0, leave only the first of the most probable tokens.
 
-    Subtracting the largest logit first leaves the probabilities as they are, and lets even the
-    smallest temperature overflow to -inf only.
+    Each probability p becomes p^(1 / value), and all are scaled to the sum 1 again. A temperature
+    of 0.5 squares them, so that probable tokens win; 2 takes the root, so that rare ones get a
+    chance (test_temperature_raises_probabilities_to_a_power).
+
+    Subtracting the largest logit first leaves the probabilities as they are. Then even the smallest
+    temperature can overflow to -inf only, which is the probability 0.
     """
     if value == 0:
         best = logits.argmax(dim=-1, keepdim=True)
@@ -108,8 +113,10 @@ def min_p(logits: Tensor, p: float) -> Tensor:
 def filter_steps(logits: Tensor, texts: Texts, s: Sampling) -> Iterator[tuple[str, Tensor]]:
     """Apply each filter that is switched on; yield its name and the logits (B, V) after it.
 
-    The order is that of transformers, and it matters: top_p and min_p look at probabilities, which
-    temperature has changed.
+    The order matters: top_p and min_p compare probabilities, which the temperature before them has
+    changed, so a higher temperature lets more tokens through; and top_p adds up the probabilities
+    of the tokens that top_k has left. The order is that of transformers
+    (test_all_filters_together_are_transformers_in_its_order).
     """
     if s.repetition_penalty != 1:
         logits = repetition_penalty(logits, texts, s.repetition_penalty)
@@ -136,8 +143,9 @@ def filtered(logits: Tensor, texts: Texts, s: Sampling) -> Tensor:
 def uniform(seed: int, sample: int, n: int) -> float:
     """Return the random number in [0, 1) for token n of a sample.
 
-    It is a function of its arguments alone, with no generator whose state must be kept. So a sample
-    is the same text alone or among others.
+    The number is a function of its arguments alone: there is no generator whose state has to be
+    kept, and no other sample can use up a number
+    (test_a_random_number_depends_on_all_its_arguments_and_never_changes).
     """
     return _uniforms(seed, sample, n // 64)[n % 64]
 
@@ -154,10 +162,13 @@ def _uniforms(seed: int, sample: int, block: int) -> list[float]:
 
 
 def inverse_cdf(probabilities: Tensor, u: float) -> int:
-    """Return the token in whose stretch of the line from 0 to 1 the number u falls.
+    """Return the token in whose part of the line from 0 to 1 the number u falls.
 
-    The tokens lie side by side in the order of their ids, each as wide as its probability. A token
-    of probability 0 has no width, so it is never picked.
+    The tokens lie side by side in the order of their ids, each as wide as its probability. So a
+    random u meets each token as often as it is probable
+    (test_tokens_are_drawn_as_often_as_they_are_probable), and a token of probability 0, which has
+    no width, never. The ends of the tokens are the cumulative distribution function (CDF), and the
+    token at u is its inverse: this is inverse-CDF sampling.
 
     Args:
         probabilities: (V,).
@@ -171,11 +182,12 @@ def inverse_cdf(probabilities: Tensor, u: float) -> int:
 
 
 def context_length(n_tokens: int, block_size: int) -> int:
-    """Return the number of latest tokens that the model sees of a text: all, as long as they fit.
+    """Return the number of latest tokens of a text that the model sees: all, as long as they fit.
 
-    A text that outgrows block_size is cut to its latest half block and grows again, so that the
-    cache is rebuilt once in half a block instead of at every token. The cuts depend on the text's
-    length only: a long prompt is cut as if it had been written token by token.
+    A text that outgrows block_size is cut to its latest half block and grows again. A cut makes all
+    entries of the cache wrong, so cutting at every token would mean a pass over the whole context
+    for every token; like this it happens once in half a block. The cuts depend on the text's length
+    only: a long prompt is cut as if it had been generated token by token.
 
     >>> [context_length(n, block_size=8) for n in range(7, 16)]
     [7, 8, 4, 5, 6, 7, 8, 4, 5]
@@ -197,16 +209,16 @@ def naive_generate(
     seed: int = 0,
     sample: int = 0,
 ) -> list[int]:
-    """Continue a prompt and return the new ids: the definition of the text that `generate` writes.
+    """Continue a prompt and return the new ids: the definition of the tokens of `generate`.
 
-    For each new token the model reads anew all tokens that it can see, and all its predictions but
-    the last are thrown away.
+    For each new token the model reads all tokens of the context once more, and all its predictions
+    but the last are thrown away.
 
     Args:
         model: ids (1, T) -> logits (1, T, V); a `GPT` in evaluation mode.
         n_vocab: ids from here on only pad the model's vocabulary and are never drawn.
         block_size: the number of tokens that the model can see.
-        sample: the number of this text; with `seed` it decides all random numbers.
+        sample: the number of this text; seed and sample decide all random numbers.
     """
     ids = list(prompt)
     for n in range(max_new_tokens):
@@ -219,13 +231,13 @@ def naive_generate(
     return ids[len(prompt) :]
 
 
-# Everything below computes the same, faster: a cache keeps the keys and values of tokens that the
-# model has read, several texts are read at once, and temperature 0 needs no filters.
+# Everything below computes the same tokens faster: a cache keeps the keys and values of tokens that
+# the model has read, several texts grow at once, and temperature 0 needs no filters.
 
 
 def draw(logits: Tensor, texts: Texts, s: Sampling, numbers: Sequence[float]) -> list[int]:
     """Filter logits (B, V), and return a token for each of the B random numbers."""
-    if s.temperature == 0:  # only the most probable token is left: it is enough to find that one
+    if s.temperature == 0:  # only the most probable token is left: find it without the filters
         if s.repetition_penalty != 1:
             logits = repetition_penalty(logits, texts, s.repetition_penalty)
         return [*logits.argmax(dim=-1).tolist()]
@@ -235,14 +247,14 @@ def draw(logits: Tensor, texts: Texts, s: Sampling, numbers: Sequence[float]) ->
 
 @dataclass(frozen=True, eq=False)
 class Token:
-    """Hold a token that was drawn, and the numbers that led to it."""
+    """A token that was drawn, and the numbers that led to it."""
 
     id: int
     u: float  # the random number
     logits: Tensor  # the model's prediction, (n_vocab,), float64, on the CPU
     ids: Sequence[int]  # the text that the token belongs to; later tokens are appended to this list
     at: int  # the token's index in the text
-    n_truncated: int  # the number of tokens at the text's beginning that the model no longer sees
+    n_truncated: int  # tokens at the text's beginning that the model no longer sees
 
     @property
     def text(self) -> Sequence[int]:
@@ -251,7 +263,7 @@ class Token:
 
 
 class Cache(Protocol):
-    """Name the parts of a key-value cache that are used here; see `minigen.model.KVCache`."""
+    """The parts of a key-value cache that this file uses; see `minigen.model.KVCache`."""
 
     kv: Tensor  # (n_layer, B, 2 Hk, capacity, D)
     lengths: Tensor  # (B,)
@@ -264,7 +276,7 @@ AnyCache = TypeVar("AnyCache", bound=Cache)
 
 
 class CachedPredictor(Generic[AnyCache]):
-    """Predict the next token of several growing texts, and read only the new tokens of each."""
+    """Predict the next token of several growing texts, reading only the new tokens of each."""
 
     def __init__(
         self,
@@ -283,9 +295,9 @@ class CachedPredictor(Generic[AnyCache]):
         """Return the logits (B, V), float64 on the CPU, of the token after each text.
 
         Args:
-            texts: {the text's number: its ids}. If each has grown by one token since the last call,
-                one token of each is read; otherwise the caches are rebuilt. Texts of the last call
-                may be left out.
+            texts: {number of the text: its ids}. If each text has grown by one token since the last
+                call, one token of each is read; otherwise the caches are computed again, as after a
+                cut (`context_length`). Texts of the last call may be left out.
         """
         _select(self.cache, [self.rows.index(row) for row in texts if row in self.rows])
         self.rows = list(texts)
@@ -295,9 +307,9 @@ class CachedPredictor(Generic[AnyCache]):
         return self._prefill([text[-n:] for n, text in zip(visible, texts.values(), strict=True)])
 
     def _prefill(self, contexts: Sequence[Sequence[int]]) -> Tensor:
-        """Read whole contexts into a new cache; return the logits (B, V) after each."""
+        """Read whole contexts into a new cache; return the logits (B, V) after each context."""
         keys = [tuple(context) for context in contexts]
-        distinct = list(dict.fromkeys(keys))  # n samples of a prompt: read it once, then copy
+        distinct = list(dict.fromkeys(keys))  # read a prompt of n samples once, then copy it
         self.cache = self.new_cache(len(distinct))
         logits = self._read(distinct)
         copies = [distinct.index(key) for key in keys]
@@ -315,7 +327,7 @@ class CachedPredictor(Generic[AnyCache]):
 
 
 def _select(cache: Cache, rows: list[int]) -> None:
-    """Keep these rows of the cache, in this order; a row that is named twice is copied."""
+    """Reduce the cache to these rows, in this order; a row that is named twice is copied."""
     if rows != list(range(len(cache.lengths))):
         cache.kv, cache.lengths = cache.kv[:, rows], cache.lengths[rows]
 
@@ -333,9 +345,14 @@ def generate(
     samples: Sequence[int] | None = None,
     finished: set[int] | None = None,
 ) -> Iterator[list[Token | None]]:
-    """Continue each prompt: at each step, yield one new token per row; None for a row that ended.
+    """Continue each prompt: each step yields one new token per row, None for a row that has ended.
 
-    The tokens of row b are those of `naive_generate` for prompts[b] and sample samples[b].
+    The tokens of row b are the tokens of `naive_generate` for prompts[b] and samples[b], alone or
+    among other rows (test_generate_is_naive_generate, test_a_sample_is_the_same_in_any_batch). One
+    condition: a model may add up in another order for another number of rows, and its logits then
+    differ by rounding. A random number that falls that close to the border between two tokens can
+    draw the other token. On a CPU minigen/inference/cpu.c adds up in one order, so there the texts
+    are the same in every case.
 
     Args:
         model: (ids (B, T), cache, at (B,)) -> logits (B, 1, V) of the token after index at[b];

@@ -1,20 +1,30 @@
 """Text to token ids and back: characters, bytes, byte-pair encoding trained here, and GPT-2's own.
 
-    kind   its tokens, in the order of the ids                              the text that it takes
-    char   the characters of the training text, sorted                      these characters
-    byte   the 256 bytes                                                    any
-    bpe    the 256 bytes, then joins of two tokens, as training found them  any
-    gpt2   the 50,256 tokens that OpenAI published with GPT-2               any
+    kind   its tokens, in the order of the ids                     the text that it encodes
+    char   the characters of the training text, sorted             text of these characters
+    byte   the 256 bytes                                           any
+    bpe    the 256 bytes, then merges of two tokens, as learnt     any
+    gpt2   the 50,256 tokens that OpenAI published with GPT-2      any
 
-A tokenizer is three facts: its kind; the bytes of each token, in the order of the ids; and how a
-model reads a text: with END_OF_TEXT before it, as in training, or bare, as other people's GPT-2
-does, and a model of one book, which has hardly ever seen END_OF_TEXT. The last id is always
-END_OF_TEXT, which separates documents. No training text encodes to it, but a prompt may.
+A model reads and predicts numbers, so a text is cut into tokens, pieces of a fixed list, and each
+token has a number. Why not characters? A text has several times more of them: a token of the tales
+holds 4.1 bytes. So a window of T tokens shows the model four times more text than one of T bytes,
+for the same work. Why not words? The list would be long, most of its words too rare to learn, and a
+new text always has words that are not in it: 1 of 22 in the last tenth of tiny Shakespeare. Tokens
+are between the two. A frequent word is one token, and a rare word is several.
+
+A tokenizer has three properties: its kind; the bytes of each token, in the order of the ids; and
+whether a model reads END_OF_TEXT before a text, as in training here. A `bare` tokenizer puts none
+there: GPT-2 of Hugging Face reads a text bare, and so does a model of a single book, which has
+hardly ever seen END_OF_TEXT. The last id is END_OF_TEXT. It stands before each document, so a model
+learns where a text ends, and that the text before it says nothing about the text after it. No
+training text encodes to it (test_end_of_text_is_the_last_id_and_no_text_encodes_to_it), but a
+prompt may.
 
 The file begins with byte-pair encoding step by step: `naive_bpe` learns tokens, and `naive_encode`
 spells a text with them. `train_bpe` learns the same tokens faster, and `Tokenizer.encode` gives the
-same ids faster. The tokenizer.json that other programs read, and the tokenizers of other people's
-models, are in `minigen/files/`.
+same ids faster. The tokenizer.json that other programs read, and the tokenizers of models from
+Hugging Face, are in `minigen/files/`.
 
 >>> tokenizer = train_tokenizer("bpe", ["low lower lowest"], vocab_size=260)
 >>> tokenizer.encode("lower")
@@ -22,7 +32,7 @@ models, are in `minigen/files/`.
 >>> tokenizer.decode([257, 101, 114])
 'lower'
 
-See byte-pair encoding join the pieces of a word: `python -m minigen merges unbelievable`.
+Watch byte-pair encoding merge the pieces of a word: `python -m minigen merges unbelievable`.
 """
 
 from __future__ import annotations
@@ -53,9 +63,10 @@ END_OF_TEXT = "<|endoftext|>"
 KINDS = ("char", "byte", "bpe", "gpt2")
 BYTES = tuple(bytes([byte]) for byte in range(256))
 
-# GPT-2's cut of a text into chunks; tokens are joined within a chunk only. It is an English
-# contraction; or letters, digits or other signs, with one space before them; or white space, less
-# its last sign if a word follows. The bound is ours: a million blanks overflow tiktoken's stack.
+# GPT-2's split of a text into words, within which bytes are merged. A word is an English
+# contraction ('s, 'll); or letters, or digits, or other signs, with at most one space before them;
+# or white space, without its last character if a word follows. The bound of 100,000 is ours: a
+# million blanks in a row overflow tiktoken's stack (test_a_million_blanks_before_a_word_encode).
 PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s{1,100000}(?!\S)|\s"
 
 
@@ -66,9 +77,16 @@ def naive_bpe(words: Mapping[bytes, int], n_tokens: int) -> list[bytes]:
     """Learn up to `n_tokens` tokens from `words`, each with the number of times that it occurs.
 
     Byte-pair encoding (Sennrich et al. 2016, arXiv:1508.07909) spells every word in single bytes,
-    which are the first 256 tokens. Then it joins, again and again, the two neighbours that are most
-    frequent; of several pairs, the one with the smallest ids. Each join is the next token. It stops
-    when there are enough tokens, or no pair occurs twice.
+    which are the first 256 tokens. Then it merges, again and again, the two neighbours that are
+    most frequent; of several pairs, the one with the smallest ids. Each merge is the next token. It
+    stops when there are enough tokens, or no pair occurs twice.
+
+    Why bytes at first? Every text is bytes in UTF-8, so nothing is unknown
+    (test_decode_inverts_encode_for_any_text). Why the most frequent pair? A merge makes the text
+    one token shorter wherever the pair occurs, so this merge makes it shortest
+    (test_the_first_merge_is_the_one_that_shortens_the_text_most). Why words? A pair is counted only
+    within a word. Else the tokens would go to frequent phrases, "of the", and to each word once
+    more for every sign after it: "dog.", "dog!", "dog?" (test_no_token_crosses_two_words).
 
     >>> naive_bpe({b"low": 2, b"lower": 1}, n_tokens=300)[256:]
     [b'lo', b'low']
@@ -84,7 +102,7 @@ def naive_bpe(words: Mapping[bytes, int], n_tokens: int) -> list[bytes]:
         if best is None or counts[best] < 2:
             break
         for spelling in spellings.values():
-            for i in range(len(spelling)):
+            for i in range(len(spelling)):  # a spelling becomes shorter; past its end, no pair fits
                 if tuple(spelling[i : i + 2]) == best:
                     spelling[i : i + 2] = [len(tokens)]
         tokens.append(tokens[best[0]] + tokens[best[1]])
@@ -92,34 +110,38 @@ def naive_bpe(words: Mapping[bytes, int], n_tokens: int) -> list[bytes]:
 
 
 def naive_encode(text: str, tokens: Sequence[bytes]) -> list[int]:
-    """Return the ids of `text`: cut it into chunks, spell each in bytes, and join neighbours.
+    """Return the ids of `text`: split it into words, spell each in bytes, and merge neighbours.
+
+    The merges are made in the order in which training learnt them. So a word gets the spelling that
+    it had at the end of training, and a model meets the tokens that it was trained on
+    (test_a_word_is_spelled_by_the_merges_of_training_in_their_order).
 
     >>> naive_encode("lower", [*BYTES, b"lo", b"low"])
     [257, 101, 114]
     """
     id_of = {token: id for id, token in enumerate(tokens)}
     ids = []
-    for chunk in regex.findall(PATTERN, text):
-        pieces = spell(chunk)
-        while (i := next_join(pieces, id_of)) is not None:
+    for word in regex.findall(PATTERN, text):
+        pieces = single_bytes(word)
+        while (i := next_merge(pieces, id_of)) is not None:
             pieces[i : i + 2] = [pieces[i] + pieces[i + 1]]
         ids += [id_of[piece] for piece in pieces]
     return ids
 
 
-def spell(chunk: str) -> list[bytes]:
-    """Return the single bytes of a chunk of text."""
-    return [bytes([byte]) for byte in chunk.encode("utf-8")]
+def single_bytes(word: str) -> list[bytes]:
+    """Return the bytes of a word in UTF-8, one by one."""
+    return [bytes([byte]) for byte in word.encode("utf-8")]
 
 
-def next_join(pieces: Sequence[bytes], id_of: Mapping[bytes, int]) -> int | None:
-    """Return the index of the piece to join with its right neighbour; None if no two can be joined.
+def next_merge(pieces: Sequence[bytes], id_of: Mapping[bytes, int]) -> int | None:
+    """Return the index of the piece to merge with its right neighbour; None if no pair is a token.
 
-    Joins are made in the order in which training found them: of all neighbours that together are a
-    token, join the two that make the token of smallest id, and of several such pairs the first.
+    Of all pairs of neighbours that together are a token, it is the pair whose token was learnt
+    first, which has the smallest id; and of several such pairs the leftmost.
     """
-    joins = [(id_of[a + b], i) for i, (a, b) in enumerate(pairwise(pieces)) if a + b in id_of]
-    return min(joins)[1] if joins else None
+    merges = [(id_of[a + b], i) for i, (a, b) in enumerate(pairwise(pieces)) if a + b in id_of]
+    return min(merges)[1] if merges else None
 
 
 # ---- the same tokens, learnt faster ----
@@ -128,17 +150,17 @@ def next_join(pieces: Sequence[bytes], id_of: Mapping[bytes, int]) -> int | None
 def train_bpe(words: Mapping[bytes, int], n_tokens: int) -> list[bytes]:
     """Learn the tokens of `naive_bpe` without counting all words again for each token.
 
-    Two facts make that possible.
+    Two observations make that possible (test_incremental_training_is_naive_training).
 
-    A join leaves everything else in its place. So the words lie in one list, in which each byte
-    holds the id of its token. A join writes the new id over its bytes, between its neighbours:
+    A merge leaves everything else in its place. So all words lie in one list, with an entry for
+    each byte: the id of the byte's token. A merge writes the new id over the entries of its bytes:
 
         l o w e r     108 111 119 101 114
         lo is 256     256 256 119 101 114
         low is 257    257 257 257 101 114
 
-    Each pair that a join makes has the new token in it, so an older pair can only become rarer. A
-    pair is counted when it is found, and again when it comes to the top of a heap. If it has become
+    Every pair that a merge makes contains the new token, so an older pair can only become rarer. A
+    pair is counted when it appears, and again when it comes to the top of a heap. If it has become
     rarer, it goes back with its new count; if not, no other pair occurs more often.
     """
     tokens = list(BYTES)
@@ -150,17 +172,17 @@ def train_bpe(words: Mapping[bytes, int], n_tokens: int) -> list[bytes]:
 
     heap: list[tuple[int, tuple[int, int], list[int]]] = []  # (-count, pair, where it starts)
 
-    def push(found: Mapping[tuple[int, int], list[int]]) -> None:
-        for pair, starts in found.items():
+    def push(starts_of: Mapping[tuple[int, int], list[int]]) -> None:
+        for pair, starts in starts_of.items():
             count = sum([times[start] for start in starts])
             if count > 1:
                 heapq.heappush(heap, (-count, pair, starts))
 
-    found = defaultdict(list)
+    starts_of = defaultdict(list)
     for start, pair in enumerate(pairwise(ids)):
         if gap not in pair:
-            found[pair].append(start)
-    push(found)
+            starts_of[pair].append(start)
+    push(starts_of)
 
     while heap and len(tokens) < n_tokens:
         _, pair, starts = heapq.heappop(heap)
@@ -173,17 +195,17 @@ def train_bpe(words: Mapping[bytes, int], n_tokens: int) -> list[bytes]:
         id = len(tokens)
         tokens.append(tokens[left] + tokens[right])
         length = len(tokens[id])
-        found = defaultdict(list)
+        starts_of = defaultdict(list)
         for start in starts:
-            if ids[start] == left:  # in "aaa" the first join takes the start of the second
+            if ids[start] == left:  # in "aaa" the first merge takes the start of the second
                 end = start + length
                 ids[start:end] = [id] * length
                 before, after = ids[start - 1], ids[end]
                 if before != gap:
-                    found[before, id].append(start - len(tokens[before]))
+                    starts_of[before, id].append(start - len(tokens[before]))
                 if after != gap:
-                    found[id, after].append(start)
-        push(found)
+                    starts_of[id, after].append(start)
+        push(starts_of)
     return tokens
 
 
@@ -194,18 +216,20 @@ class Tokenizer:
     """Encode text as ids 0..n_vocab-1, and decode them: `decode(encode(text)) == text`.
 
     Args:
-        kind: one of KINDS; or "hub", another model's, which only a subclass can encode.
-        tokens: the bytes of each id's token, END_OF_TEXT's last. Smaller ids are joined earlier.
+        kind: one of KINDS; or "hub", the tokenizer of a model from Hugging Face, which only a
+            subclass can encode.
+        tokens: the bytes of each token, in the order of the ids; END_OF_TEXT is the last. A token
+            with a smaller id is merged earlier.
         bare: a model reads a text without END_OF_TEXT before it.
-        controls: the control tokens, which no training text encodes to: {id: how a prompt spells
-            it}; None: END_OF_TEXT is the only one.
-        end_of_text: the id, one of `controls`, that separates documents; None: the last.
+        controls: the control tokens, which no training text encodes to, each with its spelling in a
+            prompt: {id: spelling}; None: END_OF_TEXT is the only one.
+        end_of_text: the id, one of `controls`, that separates documents; None: the last id.
 
-    Attributes, besides these:
-        ends: the ids that end a text that the model writes: `end_of_text`, unless another model's
-            files name others.
+    Attributes, besides these arguments:
+        ends: the ids that end a text which the model writes: `end_of_text`, unless the files of a
+            model from Hugging Face name others.
 
-    Raises ValueError if these cannot be the tokens of that kind.
+    Raises ValueError if `tokens` cannot be the tokens of that kind.
     """
 
     def __init__(
@@ -230,7 +254,7 @@ class Tokenizer:
 
     @functools.cached_property
     def _encoding(self) -> tiktoken.Encoding:
-        """Return byte-pair encoding in Rust, for the kinds whose tokens are made of bytes."""
+        """Byte-pair encoding in Rust, for the kinds whose tokens are made of bytes."""
         return tiktoken.Encoding(
             self.kind,
             pat_str=PATTERN,
@@ -239,21 +263,23 @@ class Tokenizer:
         )
 
     @property
-    def stops(self) -> frozenset[int]:
-        """Return the ids that end a text: `ends`, and the one that ends documents in training."""
+    def stop_ids(self) -> frozenset[int]:
+        """The ids at which writing stops: `ends`, and the id that separates training documents."""
         return self.ends | {self.end_of_text}
 
     def encode(self, text: str | bytes, special: bool = False) -> list[int]:
         """Return the ids of `text`.
 
-        In `bytes`, each part that is UTF-8 encodes as that text, and any other byte as itself.
+        In `bytes`, each part that is UTF-8 is encoded as text. Any other byte is its own token
+        (test_a_byte_that_is_not_utf8_is_its_own_token).
 
         Args:
-            special: False for training text: `<|endoftext|>` stays letters. True for a prompt, as
-                in transformers: a control token that a `str` spells becomes that token.
+            special: False for training text: a written `<|endoftext|>` is encoded as letters, so no
+                text can end a document. True for a prompt, as in transformers: a control token that
+                a `str` spells becomes that token.
 
-        Raises UserError for a character that has no id: with char, an unknown one; with any kind, a
-        lone surrogate.
+        Raises UserError for a character that has no id: an unknown character if the kind is char; a
+        lone surrogate with any kind.
         """
         ids: list[int] = []
         if isinstance(text, str):
@@ -280,7 +306,7 @@ class Tokenizer:
         """Return the ids, at least one, that a model reads to continue `text`.
 
         Args:
-            opening: the text that the model reads instead of an empty one.
+            opening: the text that the model reads if `text` is empty.
             special: a control token that the text spells becomes that token, as in transformers.
         """
         if opening and not text:
@@ -291,7 +317,7 @@ class Tokenizer:
     def encode_array(self, text: str) -> npt.NDArray[np.uint32]:
         """Return the ids of `text` as an array (T,), fast enough for corpora of many MB.
 
-        END_OF_TEXT written in the text is letters. Raises UserError as `encode` does.
+        A written END_OF_TEXT is encoded as letters. Raises UserError for a character without an id.
         """
         import numpy as np
 
@@ -313,21 +339,21 @@ class Tokenizer:
         return ids
 
     def encode_documents(self, documents: Sequence[str]) -> npt.NDArray[np.uint32]:
-        """Return the ids of one or more documents, END_OF_TEXT before each, as an array (T,)."""
+        """Return the ids of at least one document, END_OF_TEXT before each, as an array (T,)."""
         import numpy as np
 
         if self.kind in ("char", "hub") or any(END_OF_TEXT in text for text in documents):
             end_of_text = np.array([self.end_of_text], np.uint32)
             parts = ((end_of_text, self.encode_array(text)) for text in documents)
             return np.concatenate([ids for part in parts for ids in part])
-        # All documents as one text, in which END_OF_TEXT becomes its token: if they are short, that
-        # takes half of the time.
+        # All documents as one text, in which END_OF_TEXT becomes its token. That takes half of the
+        # time if documents are short.
         text = "".join(END_OF_TEXT + text for text in documents)
         return self._encoding.encode_to_numpy(text, allowed_special={END_OF_TEXT})
 
     @functools.cached_property
     def _id_of_code_point(self) -> npt.NDArray[np.uint32]:
-        """Return the id of each code point for a char tokenizer, (0x110000,); n_vocab: no id."""
+        """The id of each code point for a char tokenizer, (0x110000,); n_vocab: it has no id."""
         import numpy as np
 
         ids = np.full(0x110000, self.n_vocab, dtype=np.uint32)
@@ -336,15 +362,15 @@ class Tokenizer:
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of `ids`, with U+FFFD for bytes that are not UTF-8."""
+        """Return the text of `ids`, with U+FFFD in the place of bytes that are not UTF-8."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Return the bytes of `ids`: exactly those that were encoded."""
+        """Return the bytes of `ids`, which are exactly the bytes that were encoded."""
         return b"".join(map(self.token_bytes, ids))
 
     def token_bytes(self, id: int) -> bytes:
-        """Return the bytes of one token. Raises UserError if there is no such id."""
+        """Return the bytes of one token. Raises UserError if the id is not in the vocabulary."""
         if not 0 <= id < self.n_vocab:
             raise UserError(
                 f"token id {id} is not in this tokenizer's 0..{self.n_vocab - 1}; "
@@ -353,11 +379,11 @@ class Tokenizer:
         return self.tokens[id]
 
     def stream(self) -> StreamDecoder:
-        """Return a decoder for ids that come one by one."""
+        """Return a decoder that takes ids one by one."""
         return StreamDecoder(self)
 
     def merges(self, word: str) -> list[list[bytes]]:
-        """Return how `word` becomes tokens: its single bytes, and its pieces after each join.
+        """Return the steps from `word` to its tokens: its bytes, and its pieces after each merge.
 
         >>> train_tokenizer("bpe", ["low lower lowest"], vocab_size=260).merges("low")
         [[b'l', b'o', b'w'], [b'lo', b'w'], [b'low']]
@@ -365,75 +391,79 @@ class Tokenizer:
         ids = self.encode(word)
         if self.kind in ("char", "hub"):
             return [[self.token_bytes(id) for id in ids]]
-        chunks = [spell(chunk) for chunk in regex.findall(PATTERN, word)]
-        steps = [[piece for pieces in chunks for piece in pieces]]
-        for pieces in chunks:
-            while (i := next_join(pieces, self._ids)) is not None:
+        spellings = [single_bytes(part) for part in regex.findall(PATTERN, word)]
+        steps = [[piece for pieces in spellings for piece in pieces]]
+        for pieces in spellings:
+            while (i := next_merge(pieces, self._ids)) is not None:
                 pieces[i : i + 2] = [pieces[i] + pieces[i + 1]]
-                steps.append([piece for pieces in chunks for piece in pieces])
+                steps.append([piece for pieces in spellings for piece in pieces])
         return steps
 
     @property
     def fingerprint(self) -> str:
-        """Return the SHA-256, in hex, of everything that decides which ids a text gets."""
+        """The SHA-256, in hex, of everything on which the ids of a text depend."""
         digest = hashlib.sha256(f"{self.kind} {PATTERN}".encode())
         for token in self.tokens:
             digest.update(len(token).to_bytes(4, "little") + token)
         return digest.hexdigest()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a file for `load`. Other programs read the one of `files.tokenizer_files`."""
+        """Write a file for `load`. `files.tokenizer_files` writes the file for other programs."""
         spelled = [token.decode("latin-1") for token in self.tokens]  # a character for each byte
-        facts = {"kind": self.kind, "tokens": spelled, "bare": self.bare}
-        content = json.dumps({**facts, "fingerprint": self.fingerprint})
-        Path(path).write_text(content, encoding="utf-8")
+        saved = {"kind": self.kind, "tokens": spelled, "bare": self.bare}
+        saved_json = json.dumps({**saved, "fingerprint": self.fingerprint})
+        Path(path).write_text(saved_json, encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
-        """Read a file that `save` wrote. Raises UserError if the file is anything else."""
+        """Read a file that `save` wrote. Raises UserError if it is missing, damaged or another."""
         try:
             saved = json.loads(Path(path).read_text(encoding="utf-8"))
             tokens = [token.encode("latin-1") for token in saved["tokens"]]
             tokenizer = Tokenizer(saved["kind"], tokens, saved["bare"])
             if saved["kind"] in KINDS and tokenizer.fingerprint == saved["fingerprint"]:
                 return tokenizer
-            what = "damaged"
+            reason = "damaged"
         except OSError as error:
-            what = str(error.strerror)
+            reason = str(error.strerror)
         except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
-            what = "damaged"
-        raise UserError(f"cannot read {path} as a tokenizer: {what}; save it again")
+            reason = "damaged"
+        raise UserError(f"cannot read {path} as a tokenizer: {reason}; save it again")
 
-    # Encoding a corpus in parts (minigen/data/shards.py) needs these four. They are methods because
-    # other people's tokenizers (minigen/files/hub_tokenizer.py) answer the first three otherwise.
+    # minigen/data/shards.py encodes a corpus in chunks, with these four methods. The tokenizers of
+    # Hugging Face models (minigen/files/hub_tokenizer.py) have the first three of their own.
 
     def copy(self) -> Tokenizer:
         """Return a copy for another thread.
 
-        Two threads that share tiktoken's regular expression slow each other down.
+        Each thread has its own, as two threads slow each other down at tiktoken's regular
+        expression.
         """
         return Tokenizer(self.kind, self.tokens, self.bare)
 
     def can_cut(self, text: str, at: int) -> bool:
-        """Return whether cutting `text` before text[at] leaves its tokens as they are.
+        """Return whether the parts text[:at] and text[at:] have the same tokens as `text`.
 
-        It always does here, where text[at] is white space after another character.
+        Args:
+            at: text[at] is white space and text[at - 1] is not. With GPT-2's words, no token then
+                crosses the cut (test_tokens_of_chunks_are_tokens_of_the_whole).
         """
         return True
 
     def count_changed(self, documents: Iterable[str], ids: npt.NDArray[np.uint32]) -> int:
-        """Return 1 if decoding `ids` does not give `documents`. Always 0 here."""
+        """Return 1 if `ids` do not decode to `documents`, else 0: here always 0."""
         return 0
 
     def count_controls(self, documents: Iterable[str]) -> int:
-        """Return how often documents spell a control token, which `encode` reads as letters."""
+        """Return how often documents spell a control token, which `encode` takes for letters."""
         return sum(text.count(name) for text in documents for name in self.controls.values())
 
 
 class StreamDecoder:
-    """Decode ids that come one by one, and never show half a character.
+    """A decoder of ids that come one by one, which never shows half a character.
 
-    All that `push` and `finish` return, joined, is `Tokenizer.decode` of all the ids.
+    The results of `push` and `finish` add up to `Tokenizer.decode` of all the ids
+    (test_a_stream_adds_up_to_decode).
 
     >>> stream = train_tokenizer("byte", []).stream()
     >>> [stream.push(id) for id in "né".encode()], stream.finish()
@@ -445,25 +475,25 @@ class StreamDecoder:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, id: int) -> str:
-        """Return the characters that this id completes; "" while a character is incomplete."""
+        """Return the characters that `id` completes; "" while a character is incomplete."""
         return self._decoder.decode(self._tokenizer.token_bytes(id))
 
     def finish(self) -> str:
-        """Return U+FFFD if the last character was never completed, else ""."""
+        """Return U+FFFD if the last character is still incomplete, else ""."""
         return self._decoder.decode(b"", final=True)
 
 
 def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int = 1024) -> Tokenizer:
-    """Make a tokenizer of `kind` from a corpus that comes in pieces.
+    """Train a tokenizer of `kind` on a corpus that comes in parts.
 
     Args:
         kind: one of KINDS; byte and gpt2 need no training and ignore the other arguments.
-        texts: the pieces. No token is learned across two pieces.
-        vocab_size: for bpe, the number of ids: 256 bytes, END_OF_TEXT, and joins. There are fewer
+        texts: the parts. No token is learnt across two parts.
+        vocab_size: for bpe, the number of ids: 256 bytes, merges, and END_OF_TEXT. There are fewer
             ids if the text runs out of pairs that occur twice.
 
-    Raises UserError if there is no such kind, if `vocab_size` has no room for all bytes, if a text
-    holds a lone surrogate, or if GPT-2's vocabulary cannot be downloaded.
+    Raises UserError if the kind is unknown, if `vocab_size` has no room for all bytes, if a text
+    contains a lone surrogate, or if GPT-2's vocabulary cannot be downloaded.
     """
     if kind not in KINDS:
         raise UserError(f"there is no tokenizer {kind!r}; choose one of {', '.join(KINDS)}")
@@ -484,7 +514,7 @@ def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int = 1024) -> 
 
 
 def _check_tokens(kind: str, tokens: Sequence[bytes]) -> None:
-    """Raise ValueError if these cannot be the tokens of that kind."""
+    """Raise ValueError if `tokens` cannot be the tokens of `kind`."""
     *others, last = tokens
     if kind not in KINDS or last != END_OF_TEXT.encode() or len(set(tokens)) < len(tokens):
         raise ValueError(f"no {kind} tokenizer: tokens repeat or the last is not {END_OF_TEXT}")
@@ -492,11 +522,14 @@ def _check_tokens(kind: str, tokens: Sequence[bytes]) -> None:
         if any(len(token.decode("utf-8")) != 1 for token in others):
             raise ValueError("no char tokenizer: a token is not one character")
     elif not set(others) >= set(BYTES) or (kind == "byte" and len(others) > len(BYTES)):
-        raise ValueError(f"no {kind} tokenizer: a byte is missing, or byte has more than those")
+        raise ValueError(f"no {kind} tokenizer: a byte is missing, or byte has a 257th token")
 
 
 def _gpt2_tokens() -> list[bytes]:
-    """Return GPT-2's tokens but END_OF_TEXT, in the order of the ids. Raises UserError offline."""
+    """Return GPT-2's tokens without END_OF_TEXT, in the order of the ids.
+
+    Raises UserError if tiktoken has them neither on disk nor from the network.
+    """
     try:
         encoding = tiktoken.get_encoding("gpt2")
     except (OSError, ValueError) as error:
@@ -508,6 +541,7 @@ def _gpt2_tokens() -> list[bytes]:
 
 
 def _lone_surrogate(error: UnicodeEncodeError) -> UserError:
+    """Return the error for a text that contains half of a surrogate pair."""
     return UserError(
         f"the text holds {error.object[error.start]!r}, half of a surrogate pair and no character; "
         "remove it, or read the text as UTF-8"

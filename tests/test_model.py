@@ -39,7 +39,7 @@ CONFIGS = {
 
 
 def lively(config: GPTConfig, seed: int = 0) -> GPT:
-    """A model whose every weight matters: the zeros of a fresh one would hide mistakes."""
+    """Return a model whose every weight matters: the zeros of a fresh one would hide mistakes."""
     torch.manual_seed(seed)
     model = GPT(config)
     for p in model.parameters():
@@ -57,7 +57,7 @@ def config(request: pytest.FixtureRequest) -> GPTConfig:
 
 
 def test_gpt2_has_the_parameters_of_gpt2() -> None:
-    """The four published sizes, to the parameter."""
+    """Each of the four published sizes of GPT-2 has its number of parameters, exactly."""
     sizes = {(12, 12, 768): 124_439_808, (24, 16, 1024): 354_823_168,
              (36, 20, 1280): 774_030_080, (48, 25, 1600): 1_557_611_200}  # fmt: skip
     for (n_layer, n_head, n_embd), n_parameters in sizes.items():
@@ -85,9 +85,32 @@ def test_every_parameter_matters(config: GPTConfig) -> None:
         assert p.grad is not None and p.grad.abs().max() > 0, name
 
 
+def test_attention_by_itself_sees_a_set() -> None:
+    """Without a mask and positions, attention does not change if keys and values change places."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, n, 16) for n in (5, 9, 9))
+    all_seen, order = torch.ones(5, 9, dtype=torch.bool), torch.randperm(9)
+    shuffled = naive_attention(q, k[:, :, order], v[:, :, order], all_seen)
+    torch.testing.assert_close(shuffled, naive_attention(q, k, v, all_seen))
+
+
+@pytest.mark.parametrize("D", [4, 64, 1024])
+def test_scores_keep_their_size(D: int) -> None:
+    """For q and k of size 1, the weights are as spread out with 1,024 numbers a head as with 4.
+
+    Each of the 400 values is a unit vector of its own, so the result of attention is its weights.
+    """
+    torch.manual_seed(0)
+    q, k = torch.randn(1, 1, 400, D), torch.randn(1, 1, 400, D)
+    weights = naive_attention(q, k, torch.eye(400)[None, None], torch.ones(400, 400).bool())
+    scores = weights.log() - weights.log().mean(dim=-1, keepdim=True)
+    assert 0.9 < scores.std() < 1.1
+    assert weights.amax(dim=-1).mean() < 0.1
+
+
 @pytest.mark.parametrize("T, S", [(1, 1), (7, 7), (64, 64), (1, 20), (5, 20)])
 def test_naive_attention_is_the_kernel(T: int, S: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The formula and `attention` without it agree, forwards and backwards, masked or causal."""
+    """The formula and PyTorch's kernel agree, forwards and backwards, masked or causal."""
     monkeypatch.setattr(model_module, "NAIVE_UP_TO", 0)
     torch.manual_seed(0)
     q, k, v = (torch.randn(2, 3, n, 16, requires_grad=True) for n in (T, S, S))
@@ -105,7 +128,7 @@ def test_naive_attention_is_the_kernel(T: int, S: int, monkeypatch: pytest.Monke
 def test_a_key_serves_neighbouring_query_heads(
     longest_naive: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With fewer key heads, each head of the result is that of its query head and its key head."""
+    """With fewer key heads, head h is the attention of query head h and key head h // 3."""
     monkeypatch.setattr(model_module, "NAIVE_UP_TO", longest_naive)
     torch.manual_seed(0)
     q, k, v = (torch.randn(2, n, 9, 16, requires_grad=True) for n in (6, 2, 2))
@@ -120,7 +143,7 @@ def test_a_key_serves_neighbouring_query_heads(
 def test_model_is_the_same_with_either_attention(
     config: GPTConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Which attention was chosen cannot be told from the logits."""
+    """The logits are the same, whether `attention` takes the formula or the kernel."""
     model, ids = lively(config), some_ids()
     naive = model(ids)
     monkeypatch.setattr(model_module, "NAIVE_UP_TO", 0)
@@ -128,7 +151,7 @@ def test_model_is_the_same_with_either_attention(
 
 
 def test_cached_is_uncached(config: GPTConfig) -> None:
-    """Rows of unequal length, then token by token, give the logits of one whole pass."""
+    """Prompts of unequal length, and then one token after another, give one pass's logits."""
     model, ids, lengths = lively(config).eval(), some_ids(), torch.tensor([5, 9, 12])
     rows = torch.arange(3)
     with torch.no_grad():
@@ -152,8 +175,27 @@ def test_a_fresh_model_finds_all_tokens_equally_likely(config: GPTConfig) -> Non
     assert abs(loss.item() / math.log(97) - 1) < 0.02
 
 
+def test_zeros_hold_back_gradients_for_one_step(config: GPTConfig) -> None:
+    """In a block, only what adds to the stream has a gradient in step 1; in step 2 all have one."""
+    torch.manual_seed(0)
+    model, ids = GPT(config), some_ids()
+
+    def without_gradient() -> set[str]:
+        model.zero_grad()
+        F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).backward()
+        return {name for name, p in model.named_parameters() if not p.grad.any()}  # type: ignore
+
+    first = {name for name, _ in model.named_parameters() if name.startswith("blocks.")}
+    first -= {name for name in first if ".output." in name or ".down." in name}
+    assert without_gradient() == first
+    with torch.no_grad():
+        for p in model.parameters():
+            p -= 0.1 * p.grad  # type: ignore[operator]
+    assert without_gradient() == set()
+
+
 def test_rotary_scores_depend_on_distance_only() -> None:
-    """q.k after turning is the same for all pairs of positions that are equally far apart."""
+    """The score of a query and a key is the same wherever they are equally far apart."""
     config = GPTConfig.modern(**SHAPE, head_dim=8)
     torch.manual_seed(0)
     q, k = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
@@ -167,7 +209,7 @@ def test_rotary_scores_depend_on_distance_only() -> None:
 
 
 def test_rms_norm_is_torch_s() -> None:
-    """Our RMSNorm is PyTorch's."""
+    """RMSNorm gives the numbers of torch.nn.RMSNorm."""
     ours, theirs, x = RMSNorm(24, 1e-6), torch.nn.RMSNorm(24, 1e-6), torch.randn(5, 24)
     torch.nn.init.normal_(ours.weight)
     theirs.weight = ours.weight
@@ -182,14 +224,14 @@ def test_dropout_acts_in_training_only() -> None:
     torch.testing.assert_close(model.eval()(ids), plain.eval()(ids))
 
 
-def test_one_position_only(config: GPTConfig) -> None:
-    """`at` picks a position of each row."""
+def test_at_selects_one_position_of_each_row(config: GPTConfig) -> None:
+    """`at` gives the logits of one position per row, equal to those of a pass over all."""
     model, ids, at = lively(config), some_ids(), torch.tensor([0, 19, 7])
     torch.testing.assert_close(model(ids, at=at)[:, 0], model(ids)[torch.arange(3), at])
 
 
 def test_too_long_a_sequence_is_refused(config: GPTConfig) -> None:
-    """block_size tokens fit, one more does not; with a cache, what is in it counts too."""
+    """A sequence of block_size tokens fits, one more does not; tokens in the cache count too."""
     model = GPT(config)
     model(some_ids(1, 32))
     with pytest.raises(ValueError, match="33 tokens do not fit into 32"):
@@ -213,7 +255,7 @@ def test_too_long_a_sequence_is_refused(config: GPTConfig) -> None:
     ],
 )
 def test_numbers_that_do_not_fit_are_named(change: dict[str, Any], complaint: str) -> None:
-    """A config that makes no model is refused in one line."""
+    """A config that makes no model is refused in one line, which names the number."""
     with pytest.raises(UserError, match=complaint) as caught:
         GPTConfig.modern(**{**SHAPE, **change})
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""A user's own text is read as the user means it, or a line says how it is read instead."""
+"""A user's own text is read as the user means it, or a note says how it is read instead."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import codecs
 import json
 import math
 import os
+import re
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -50,7 +51,7 @@ Run = Callable[..., Path]
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: None) -> Run:
-    """run(flags..., name=...) is train.py in an empty folder, and the folder of its run."""
+    """Return a function that runs train.py in an empty folder, and returns the run's folder."""
     monkeypatch.setenv("MINIGEN_DATA", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
 
@@ -61,18 +62,21 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: None) -> Run:
     return call
 
 
-def find(*given: str | Path, separator: str | None = AUTO) -> corpora.Corpus:
-    return corpora.find([str(one) for one in given], Path("no such folder"), separator)
+def find(*data: str | Path, separator: str | None = AUTO) -> corpora.Corpus:
+    """Return the corpus of files, folders and patterns."""
+    return corpora.find([str(one) for one in data], Path("no such folder"), separator)
 
 
 def put(path: Path, content: str | bytes) -> Path:
+    """Write a file, and the folders above it; return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
 
 
-def documents(file: data.TokenStream, tokenizer: Tokenizer = BYTE) -> list[str]:
-    text = tokenizer.decode(file.read(0, file.n_tokens).tolist())
+def documents(tokens: data.TokenStream, tokenizer: Tokenizer = BYTE) -> list[str]:
+    """Return the texts between the END_OF_TEXT of a stream."""
+    text = tokenizer.decode(tokens.read(0, tokens.n_tokens).tolist())
     return text.split(END_OF_TEXT)[1:]
 
 
@@ -93,20 +97,18 @@ def documents(file: data.TokenStream, tokenizer: Tokenizer = BYTE) -> list[str]:
 def test_documents_are_counted_as_they_are_read(
     tmp_path: Path, parts: list[str], size: int, bom: bool
 ) -> None:
-    """Wherever a read ends, also within the mark; two files are two documents at least."""
+    """`count_documents` counts those that are read, or 0 where no END_OF_TEXT is written."""
     files = [put(tmp_path / "a", codecs.BOM_UTF8 * bom + "".join(parts).encode())]
     files.append(put(tmp_path / "b", "b"))
+    # READ is small, so a chunk often ends within END_OF_TEXT.
     with mock.patch.object(text_file, "READ", size + 3), mock.patch.object(reading, "READ", size):
-        pieces = [p for file in files for p in split_documents(read_text(file), END_OF_TEXT)]
-        n_documents = sum(piece.begins for piece in pieces) if END_OF_TEXT in parts else 0
-        joined = "".join(parts)
-        if END_OF_TEXT in joined and END_OF_TEXT not in parts:  # of two halves
-            n_documents = sum(piece.begins for piece in pieces)
-        assert text_file.count_documents(files, END_OF_TEXT) == n_documents
+        read = [part for file in files for part in split_documents(read_text(file), END_OF_TEXT)]
+        n_read = sum(part.is_first for part in read) if END_OF_TEXT in "".join(parts) else 0
+        assert text_file.count_documents(files, END_OF_TEXT) == n_read
 
 
 def test_end_of_text_in_a_file_separates_documents(tmp_path: Path) -> None:
-    """With the newlines around it dropped; in a file of a folder, too; and a line says so."""
+    """END_OF_TEXT and the newlines around it separate documents, and a note counts them."""
     put(tmp_path / "in" / "a.txt", f"one\n{END_OF_TEXT}\ntwo{END_OF_TEXT}{END_OF_TEXT}\n\nthree\n")
     put(tmp_path / "in" / "b.txt", "\nfour\n")
     found = find(tmp_path / "in")
@@ -117,71 +119,107 @@ def test_end_of_text_in_a_file_separates_documents(tmp_path: Path) -> None:
     assert documents(tokens) == ["one", "two", "three", "four"]
 
 
-def test_end_of_text_is_letters_where_that_is_said_or_in_a_table(tmp_path: Path) -> None:
-    """Each time in one line, except where the user said so."""
+WARNING = f"warning: {END_OF_TEXT} in the text is read as letters"
+
+
+def test_the_separator_none_reads_end_of_text_as_letters(tmp_path: Path) -> None:
+    """With --separator none, or in a run that began before that flag, a file is one document."""
     text = put(tmp_path / "a.txt", f"one{END_OF_TEXT}two")
-    rows = put(tmp_path / "a.jsonl", f'{{"text": "one{END_OF_TEXT}two"}}\n')
-    warning = f"warning: {END_OF_TEXT} in the text is read as letters"
     assert (find(text, separator=NONE).separator, find(text, separator=NONE).notes) == (None, ())
-    assert find(text, separator=None) == corpora.Corpus("a", (text,))  # as runs of before did
+    assert find(text, separator=None) == corpora.Corpus("a", (text,))
+
+
+def test_another_separator_reads_end_of_text_as_letters_with_a_warning(tmp_path: Path) -> None:
+    """END_OF_TEXT in a text with another separator is letters; as the separator, it has no note."""
+    text = put(tmp_path / "a.txt", f"one{END_OF_TEXT}two")
     assert find(text, separator="--").separator == "--"
-    assert find(text, separator="--").notes[0].startswith(warning)
-    assert find(rows).separator is None
-    assert find(rows).notes[-1].startswith(warning)
-    assert find(text, rows).separator == END_OF_TEXT
-    assert find(text, rows).notes[-1].startswith(f"warning: {END_OF_TEXT} cuts rows of {rows} too")
-    plain = put(tmp_path / "b.txt", "one")
-    assert len(find(text, put(tmp_path / "b.jsonl", "{}\n")).notes) == 1
-    assert (find(plain).separator, find(plain).notes) == (None, ())
+    assert find(text, separator="--").notes[0].startswith(WARNING)
     assert find(text, separator=END_OF_TEXT).separator == END_OF_TEXT
 
 
-def test_a_run_keeps_the_rule_that_it_began_with(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Resumed, judged, sampled and fine-tuned; a run of before resumes with the same tokens."""
+def test_a_table_reads_end_of_text_as_letters_with_a_warning(tmp_path: Path) -> None:
+    """END_OF_TEXT in rows is letters; beside a text that it separates, it cuts rows too."""
+    rows = put(tmp_path / "a.jsonl", f'{{"text": "one{END_OF_TEXT}two"}}\n')
+    assert find(rows).separator is None and find(rows).notes[-1].startswith(WARNING)
+    found = find(put(tmp_path / "a.txt", f"one{END_OF_TEXT}two"), rows)
+    assert found.separator == END_OF_TEXT
+    assert found.notes[-1].startswith(f"warning: {END_OF_TEXT} cuts rows of {rows} too")
+
+
+def test_a_text_without_end_of_text_has_no_note_on_it(tmp_path: Path) -> None:
+    """A text without END_OF_TEXT has no separator; a table without it has no warning."""
+    plain = put(tmp_path / "b.txt", "one")
+    assert (find(plain).separator, find(plain).notes) == (None, ())
+    text = put(tmp_path / "a.txt", f"one{END_OF_TEXT}two")
+    assert len(find(text, put(tmp_path / "b.jsonl", "{}\n")).notes) == 1
+
+
+@pytest.fixture
+def separated(run: Run, tmp_path: Path) -> Path:
+    """Return the folder of a run on a text in which END_OF_TEXT separates 60 documents."""
     put(tmp_path / "t.txt", TALES)
-    made = run("--data", "t.txt")
-    assert "separates 60 documents" in capsys.readouterr().err
-    state = checkpoint.load_newest(made).state
+    return run("--data", "t.txt")
+
+
+def test_a_run_keeps_its_separator_when_it_resumes(run: Run, separated: Path) -> None:
+    """A checkpoint knows that END_OF_TEXT is the separator, and so does the run that resumes."""
+    run("--init_from", "resume", "--max_steps", "3", small=[])
+    state = checkpoint.load_newest(separated).state
     assert state["config"]["separator"] == END_OF_TEXT
     assert saving.separator_of(state) == f"\n{END_OF_TEXT}\n"
-    run("--init_from", "resume", "--max_steps", "3", small=[])
-    loaded = load(made)
+
+
+def test_a_run_is_evaluated_with_its_separator(separated: Path, tmp_path: Path) -> None:
+    """The training text, and files, folders and patterns to evaluate, have the run's documents."""
+    loaded = load(separated)
     texts = evaluate.find_texts(EvaluateConfig(), loaded)
     assert texts.training is not None and texts.separator_bytes == 0
     assert documents(texts.training)[:2] == ["item 0, of cork.", "item 1, of cork."]
     put(tmp_path / "more" / "u.txt", TALES)
     for name in ("more", "more/*.txt", "more/u.txt"):
-        judged = evaluate.find_texts(EvaluateConfig(file=name), loaded).held_out
-        assert judged.n_documents == 60
-    tuned = run("--init_from", "run", "--data", "more/u.txt", name="tuned", small=TINY[8:])
+        held_out = evaluate.find_texts(EvaluateConfig(file=name), loaded).held_out
+        assert held_out.n_documents == 60
+
+
+def test_a_run_is_fine_tuned_with_its_separator(run: Run, separated: Path, tmp_path: Path) -> None:
+    """A fine-tuned run keeps the separator of its base model."""
+    put(tmp_path / "u.txt", TALES)
+    tuned = run("--init_from", "run", "--data", "u.txt", name="tuned", small=TINY[8:])
     assert checkpoint.load_newest(tuned).state["tuned"]["config"]["separator"] == END_OF_TEXT
+
+
+def test_fine_tuning_on_a_text_without_the_separator_warns(
+    run: Run, separated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A text in which the separator of the base model does not occur costs a warning."""
     put(tmp_path / "book.txt", "It was a dark night. " * 50)
     run("--init_from", "run", "--data", "book.txt", name="book", small=TINY[8:])
-    said = capsys.readouterr().err
-    assert f"warning: the separator '{END_OF_TEXT}' occurs nowhere in the text, so each" in said
+    warning = f"warning: the separator '{END_OF_TEXT}' occurs nowhere in the text, so each"
+    assert warning in capsys.readouterr().err
 
+
+def test_a_run_from_before_separators_resumes_with_its_tokens(run: Run, tmp_path: Path) -> None:
+    """A run that was saved without a separator continues to read END_OF_TEXT as letters."""
+    put(tmp_path / "t.txt", TALES)
     letters = checkpoint.load_newest(run("--data", "t.txt", "--separator", "none", name="letters"))
-    assert letters.state["content"] != state["content"]
-    config = {**letters.state["config"], "separator": None}  # a run of before has it so
-    before = {k: v for k, v in letters.state.items() if k != "links"} | {"config": config}
+    state = {key: value for key, value in letters.state.items() if key != "links"}
+    state["config"] = {**letters.state["config"], "separator": None}
     old = Path("out/old")
-    checkpoint.save(old, letters.model(), letters.tokenizer, letters.optimizer, before)
+    checkpoint.save(old, letters.model(), letters.tokenizer, letters.optimizer, state)
     run("--init_from", "resume", "--max_steps", "3", name="old", small=[])
     assert checkpoint.load_newest(old).state["content"] == letters.state["content"]
 
 
-def test_a_rule_is_told_from_a_text() -> None:
-    """What --separator stands for, in the text and between samples."""
+def test_auto_and_none_are_no_separators() -> None:
+    """AUTO and NONE stand for no text between documents; other values are typed as flags are."""
     for rule in (None, AUTO, NONE):
         assert corpora.separates(rule) is None
         assert saving.separator_of({"config": {"separator": rule}}) is None
     assert corpora.separates(r"\n--\n") == corpora.separates("\r\n--\r\n") == "\n--\n"
 
 
-def test_a_separator_that_is_nowhere_is_told_from_one_that_is(tmp_path: Path) -> None:
-    """However few documents there are, at the text's end or between two chunks."""
+def test_a_separator_that_does_not_occur_is_noted(tmp_path: Path) -> None:
+    """A separator that is in no file has a note; one at the end of a file has none."""
     a, b, c = (put(tmp_path / name, name) for name in ("a", "b", "c"))
     end = put(tmp_path / "end", "text@@@")
     for size in (2, 3, 5, 1 << 20):
@@ -190,10 +228,10 @@ def test_a_separator_that_is_nowhere_is_told_from_one_that_is(tmp_path: Path) ->
             assert data.notes_on_text(find(a, b, c, end, separator="@@@")) == []
 
 
-def test_a_text_is_said_to_be_read_in_part_only_where_it_is(
+def test_a_text_that_is_read_in_part_has_a_note(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What stands between short documents, more than half of a file, is no part that is missing."""
+    """A note says that a long text is read in part; separators, which are not read, have none."""
     put(tmp_path / "names.txt", END_OF_TEXT.join(f"Ada {n}" for n in range(2000)))
     steps = TINY.index("--max_steps")
     timed = (*TINY[:steps], *TINY[steps + 2 :], "--block_size", "8", "--minutes", "0.005")
@@ -209,7 +247,7 @@ def test_a_text_is_said_to_be_read_in_part_only_where_it_is(
 
 
 def test_a_linked_folder_is_read_once(tmp_path: Path) -> None:
-    """Also one of links only, with two links to it, loops, and by a pattern."""
+    """A folder to which several links lead is read once, and loops of links end."""
     put(tmp_path / "real" / "a.txt", "text")
     put(tmp_path / "real" / "deep" / "b.txt", "more")
     (tmp_path / "data").mkdir()
@@ -222,17 +260,30 @@ def test_a_linked_folder_is_read_once(tmp_path: Path) -> None:
     real = {file.resolve() for file in find(tmp_path / "data" / "*").train}
     assert len(find(tmp_path / "data" / "*").train) == len(real) == 2
     assert len(find(tmp_path / "data" / "*" / "a.txt").train) == 1
-    with pytest.raises(UserError, match="holds no files"):  # as runs of before read it
+
+
+def test_a_folder_of_links_alone_is_empty_without_them(tmp_path: Path) -> None:
+    """Without `links`, as in runs of older versions, links to folders are not followed."""
+    put(tmp_path / "real" / "a.txt", "text")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "more").symlink_to("../real")
+    assert len(find(tmp_path / "data").train) == 1
+    with pytest.raises(UserError, match="holds no files"):
         corpora.find([str(tmp_path / "data")], tmp_path, None, links=False)
+
+
+def test_a_folder_of_broken_links_is_refused(tmp_path: Path) -> None:
+    """The error about a folder in which no link leads to a file names one of them."""
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "x").symlink_to("nothing")
     with pytest.raises(UserError, match=r"no files but broken links, such as .*only/x"):
         find(tmp_path / "only")
 
 
-def test_a_file_that_two_paths_name_is_read_once_or_said_to_be_read_twice(
+def test_a_file_that_two_paths_name_is_read_once_or_noted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Several spellings of a path are one file; a hard link is read twice, with a note."""
     monkeypatch.chdir(tmp_path)
     put(tmp_path / "a.txt", "text")
     assert find("a.txt", "./a.txt", tmp_path / "a.txt").train == (Path("a.txt"),)
@@ -242,10 +293,8 @@ def test_a_file_that_two_paths_name_is_read_once_or_said_to_be_read_twice(
     assert found.notes == ("1 file b.txt, which is a.txt too, is read twice",)
 
 
-def test_brackets_and_tildes_mean_what_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A folder that is called like a pattern is that folder, before a pattern."""
+def test_a_folder_comes_before_a_pattern(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path that exists is that path, also if it looks like a pattern; ~ is the home folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("d[0-9]/t.txt", "d1/t.txt", "e[x]/f[y]/t.txt"):
@@ -257,8 +306,8 @@ def test_brackets_and_tildes_mean_what_is_there(
     assert find("~/d1/t.txt").train == find("~/d1").train == (tmp_path / "d1/t.txt",)
 
 
-def test_names_that_are_not_utf8(run: Run, tmp_path: Path) -> None:
-    """A file and --out_dir: JSON in UTF-8 has both, and a shell takes them from a printed line."""
+def test_names_that_are_not_utf8_are_saved_and_found(run: Run, tmp_path: Path) -> None:
+    """A file and an --out_dir that are not UTF-8 stand in a UTF-8 state.json, and resume."""
     text = write_text(tmp_path, 60)
     os.rename(text, LATIN)
     made = Path(LATIN + " d") / "r"
@@ -267,36 +316,37 @@ def test_names_that_are_not_utf8(run: Run, tmp_path: Path) -> None:
     step = checkpoint.steps(made)[-1]
     state = json.loads((step / "state.json").read_bytes().decode("utf-8"))
     assert state["config"]["data"] == [LATIN] and state["config"]["out_dir"] == str(made.parent)
-    further = ["--init_from", "resume", "--out_dir", str(made.parent), "--max_steps", "3"]
-    assert train.main(further) == 0
-    with pytest.raises(UserError, match="cannot be called"):
-        run("--data", LATIN, name=LATIN)
-    for word in (LATIN, f"{LATIN} d/it's \\n", "plain", "a b", "한글"):
-        shown = quoted(word).encode()  # no surrogate is left
-        told = subprocess.run(["bash", "-c", b"printf %s " + shown], capture_output=True)
-        assert told.stdout == os.fsencode(word)
+    resumed = ["--init_from", "resume", "--out_dir", str(made.parent), "--max_steps", "3"]
+    assert train.main(resumed) == 0
+
+
+@pytest.mark.parametrize("word", [LATIN, f"{LATIN} d/it's \\n", "plain", "a b", "한글"])
+def test_a_shell_reads_a_quoted_word_as_that_word(word: str) -> None:
+    """A printed command is UTF-8, and names also files whose name is not UTF-8."""
+    printed = quoted(word).encode()  # raises an error if a surrogate is left
+    shell = subprocess.run(["bash", "-c", b"printf %s " + printed], capture_output=True)
+    assert shell.stdout == os.fsencode(word)
 
 
 @pytest.mark.parametrize("name", ["exp/one", "a [b] *", "v1.2", "~x", "한글 이름", "a,b", "-x"])
 def test_a_run_of_any_name_is_found_by_it(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By itself, in the list of runs, and as the run that was saved last."""
+    """A run is found by its name, in the list of runs, and as the run that was saved last."""
     monkeypatch.chdir(tmp_path)
     folder = new_folder(Path("out"), name)
     put(folder / "step-000001" / "MANIFEST.json", "{}")
     assert checkpoint.find_run("out", name) == checkpoint.find_run("out") == folder
     assert checkpoint.runs(Path("out")) == [folder]
-    with pytest.raises(UserError) as caught:
+    nearest = re.escape(name)
+    with pytest.raises(UserError, match=rf"did you mean {nearest}\?|runs there: {nearest}"):
         checkpoint.find_run("out", name + "x")
-    assert f"did you mean {name}?" in str(caught.value) or f"runs there: {name}" in str(
-        caught.value
-    )
     assert new_folder(Path("out"), name) == Path("out") / f"{name}-2"
 
 
 @pytest.mark.parametrize("name", ["", "a/..", "step-1", "step-1/a", "a\nb", LATIN])
 def test_a_name_that_no_run_can_have_is_refused(name: str, tmp_path: Path) -> None:
+    """A run cannot have an empty name, the name of a checkpoint, or one that is not UTF-8."""
     with pytest.raises(UserError, match="a run cannot be called"):
         new_folder(tmp_path, name)
     assert not any(tmp_path.iterdir())
@@ -306,57 +356,64 @@ def test_a_name_that_no_run_can_have_is_refused(name: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("given", "meant"),
+    ("typed", "meant"),
     [
         (r"a\nb", "a\nb"), (r"\t", "\t"), (r"\\n", r"\n"), (r"\\\n", "\\\n"), ("a\\", "a\\"),
         (r"\d\x", r"\d\x"), ("\n", "\n"), ("C:\\\\new", "C:\\new"),
     ],
 )  # fmt: skip
-def test_a_backslash_means_the_same_in_every_flag(given: str, meant: str) -> None:
+def test_a_backslash_means_the_same_in_every_flag(typed: str, meant: str) -> None:
     r"""`\n`, `\t` and `\\` are a newline, a tab and a backslash; others stand for themselves."""
-    assert corpora.typed(given) == meant
-    assert sample.read_prompt(sample.SampleConfig(prompt=given)) == meant
-    assert corpora.separates(given) == meant
+    assert corpora.typed(typed) == meant
+    assert sample.read_prompt(sample.SampleConfig(prompt=typed)) == meant
+    assert corpora.separates(typed) == meant
 
 
-def test_words_are_kept_as_utf8_and_what_is_none_is_refused(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A run that was begun in a Latin-1 locale resumes in another; bytes that are in no text."""
-    put(tmp_path / "t.txt", "\n구분\n".join(f"하늘 {n}" for n in range(60)))
+def test_a_flag_that_is_not_utf8_is_refused(run: Run, tmp_path: Path) -> None:
+    """Bytes that occur in no text cannot be a separator or a prompt."""
+    write_text(tmp_path, 60)
     for flag in ("--separator", "--sample_prompt"):
         with pytest.raises(UserError, match="not UTF-8"):
-            run("--data", "t.txt", flag, LATIN)
+            run("--data", "text.txt", flag, LATIN)
     with pytest.raises(UserError, match="not UTF-8"):
         sample.read_prompt(sample.SampleConfig(prompt=LATIN))
+
+
+def test_a_flag_from_a_latin1_locale_is_saved_as_utf8(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was begun in a Latin-1 locale can resume in any other."""
+    put(tmp_path / "t.txt", "\n구분\n".join(f"하늘 {n}" for n in range(60)))
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsencode", lambda word: word.encode("latin-1", "surrogateescape"))
         words = "구분".encode().decode("latin-1")
         made = run("--data", "t.txt", "--separator", rf"\n{words}\n", "--sample_prompt", words)
-    kept = checkpoint.load_newest(made).state
-    assert (kept["config"]["separator"], kept["config"]["sample_prompt"]) == (r"\n구분\n", "구분")
-    assert saving.separator_of(kept) == "\n구분\n"
+    state = checkpoint.load_newest(made).state
+    assert state["config"]["separator"] == r"\n구분\n"
+    assert state["config"]["sample_prompt"] == "구분"
+    assert saving.separator_of(state) == "\n구분\n"
 
 
 def test_a_typed_newline_stops_a_text_and_begins_a_sample(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    r"""The two characters `\n` in a flag stop a text, and begin a sample, as a newline does."""
     write_text(tmp_path, 60)
     run("--data", "text.txt", "--sample_prompt", r"x\ny")
     assert r"It writes: 'x\ny" in capsys.readouterr().err
     flags = ["--run", "run", "--max_new_tokens", "40", "--ignore_end_of_text", "--temperature", "9"]
-    wrote = []
-    for stop in ("\n", r"\n", "e"):
+    written = []
+    for stop in ("\n", r"\n"):
         sample.main([*flags, "--stop_strings", stop])
-        wrote.append(capsys.readouterr().out)
-    assert wrote[0] == wrote[1]
+        written.append(capsys.readouterr().out)
+    assert written[0] == written[1]
 
 
 # ---- bits per byte ----
 
 
 class Composing(Tokenizer):
-    """A tokenizer that, as others' do, normalises what it reads: here it drops each é."""
+    """A tokenizer that normalises text, as some from Hugging Face do: it drops each é."""
 
     def encode_array(self, text: str) -> Any:
         return super().encode_array(text.replace("é", ""))
@@ -383,15 +440,15 @@ class Composing(Tokenizer):
 def test_bits_per_byte_counts_the_bytes_that_the_tokens_hold(
     kind: type[Tokenizer], content: str, tmp_path: Path
 ) -> None:
-    """A model that finds all bytes equally likely, and knows where a text ends, has exactly 8."""
+    """A model to which all bytes are equally likely has 8 bits per byte of its tokens' text."""
     found = find(put(tmp_path / "t.txt", content))
     tokenizer = kind("byte", BYTE.tokens)
-    for every in (1, 2):
+    for interval in (1, 2):
         with mock.patch.object(text_range, "STRIPE", 30):
-            text = replace(scan(found.train, found.separator), every=every)
+            text = replace(scan(found.train, found.separator), stripe_interval=interval)
             tokens = data.write_tokens(text, tokenizer, tmp_path / f"{kind.__name__}", "text")
         ids = tokens.read(0, tokens.n_tokens)
-        nats = math.log(256) * int((ids[1:] != tokens.end_of_text).sum())
+        nats = math.log(256) * int((ids[1:] != tokens.end_of_text).sum())  # END_OF_TEXT is certain
         loss = nats / (tokens.n_tokens - 1)
         bits = loss * tokens.bits_per_byte(found.separator_bytes)
         assert bits == pytest.approx(8.0, rel=1e-12)
@@ -401,10 +458,10 @@ def test_bits_per_byte_counts_the_bytes_that_the_tokens_hold(
 
 
 @pytest.mark.parametrize("block_size", [1, 2, 3])
-def test_a_tiny_context_trains_writes_and_is_judged(
+def test_a_tiny_context_trains_writes_and_is_evaluated(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], block_size: int
 ) -> None:
-    """And on a text of one token, which is refused or judged, in one line."""
+    """A context of 1 to 3 tokens is enough to train, to sample, and to evaluate any text."""
     write_text(tmp_path, 60)
     made = run("--data", "text.txt", small=[*TINY, "--block_size", str(block_size)])
     sample.main(["--run", "run", "--max_new_tokens", "5", "--prompt", "ab"])
@@ -421,7 +478,7 @@ def test_a_tiny_context_trains_writes_and_is_judged(
             assert math.isfinite(judged.bits_per_byte) and verdict(judged)
 
 
-# ---- what is no plain text, and what a text holds ----
+# ---- other formats, and stray characters ----
 
 
 @pytest.mark.parametrize(
@@ -434,10 +491,10 @@ def test_a_tiny_context_trains_writes_and_is_judged(
         ("hero: a fox\n".encode("utf-16-be") * 9, "iconv -f UTF-16BE"),
     ],
 )
-def test_what_holds_a_text_and_is_none_is_refused_by_its_name(
+def test_a_file_of_another_format_is_refused_by_its_name(
     content: bytes, complaint: str, tmp_path: Path
 ) -> None:
-    """Alone; and among texts it is skipped and counted, if no command makes a text of it."""
+    """A PDF, an archive or UTF-16 is refused by its name; among texts, a binary is skipped."""
     path = put(tmp_path / "in" / "a.txt", content)
     with pytest.raises(UserError, match=complaint):
         scan(find(path).train, None)
@@ -458,35 +515,37 @@ def test_what_holds_a_text_and_is_none_is_refused_by_its_name(
         ("a.ipynb", '{"cells": []}', "its quotes and commas too"),
     ],
 )
-def test_markup_is_said_to_be_read_as_text(
+def test_markup_has_a_note_that_it_is_read_as_text(
     tmp_path: Path, name: str, content: str, note: str
 ) -> None:
-    (said,) = find(put(tmp_path / name, content)).notes
-    assert said.endswith(note) and name in said
+    """The note about a file of markup names the file, and the commands that are read as text."""
+    (found,) = find(put(tmp_path / name, content)).notes
+    assert found.endswith(note) and name in found
 
 
-def test_signs_that_nobody_reads_are_counted(tmp_path: Path) -> None:
-    """A byte order mark within a text, where files were joined, and letters that were lost."""
+def test_stray_characters_are_counted(tmp_path: Path) -> None:
+    """A byte order mark within a text, and signs for lost letters, have a note with a count."""
     path = put(tmp_path / "a.txt", "\ufeffone\n\ufefftwo\n" + "caf\ufffd " * 3)
     notes = data.notes_on_text(find(path))
     assert [note.split(",")[0] for note in notes] == [
-        "warning: the text holds U+FEFF 1 time",
-        "warning: the text holds U+FFFD 3 times",
+        "warning: the text has U+FEFF 1 time",
+        "warning: the text has U+FFFD 3 times",
     ]
     assert data.notes_on_text(find(put(tmp_path / "b.txt", "\ufeffcafé\r\n"))) == []
 
 
 def test_rows_are_noticed_whatever_the_case_of_their_ending(tmp_path: Path) -> None:
+    """A table has a note with the number of its rows, as .csv and as .CSV."""
     rows = "1,a name,and a value of many letters that makes a long line, " * 3 + "\n"
     for name in ("a.csv", "A.CSV"):
         (note,) = data.notes_on_text(find(put(tmp_path / name, rows * 60)))
         assert note.startswith("60 rows; ")
 
 
-def test_a_text_that_was_trained_on_is_no_judge(
+def test_evaluating_on_the_training_text_warns(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A warning names it, by whatever path it was given."""
+    """A warning says that a model was trained on the file, whichever path names the file."""
     write_text(tmp_path, 60)
     loaded = load(run("--data", "text.txt"))
     put(tmp_path / "new.txt", "a new text")
@@ -496,8 +555,8 @@ def test_a_text_that_was_trained_on_is_no_judge(
         assert ("warning: the model was trained on " in capsys.readouterr().err) == warned
 
 
-def test_a_separator_for_a_file_to_judge(run: Run, tmp_path: Path) -> None:
-    r"""The run's own, also a backslash and an n; a corpus with a name keeps its own."""
+def test_a_file_to_evaluate_has_the_separator_of_the_run() -> None:
+    r"""A file has the separator of the run, also `\n`; a corpus with a name has its own."""
     state: dict[str, Any] = {"data": ["x.txt"], "separator": r"\\n"}
     same = EvaluateConfig(file="x.txt")
     assert corpora.separates(evaluate.separator_for(same, state)) == r"\n"

@@ -6,6 +6,7 @@ CONTRIBUTING.md states the rule. These tests hold the part of it that a program 
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import re
 import tokenize
@@ -47,14 +48,20 @@ DIALECT = {
 WRITTEN_BY_GRAMMARS = {"tables.py", "test_plain_words.py"}
 
 
-def functions(path: Path) -> Iterator[ast.FunctionDef]:
-    """Yield the functions and methods of a file."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.FunctionDef):
-            yield node
+@functools.cache
+def functions(path: Path) -> list[ast.FunctionDef]:
+    """Return the functions and methods of a file."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
 
 
-def sentences(path: Path) -> Iterator[tuple[int, str]]:
+@functools.cache
+def sentences(path: Path) -> list[tuple[int, str]]:
+    """Return (line, text) of each piece of text for people."""
+    return list(find_sentences(path))
+
+
+def find_sentences(path: Path) -> Iterator[tuple[int, str]]:
     """Yield (line, text) of the text for people: comments and strings, or the whole page."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
@@ -110,3 +117,18 @@ def test_lines_of_pages_are_short(path: Path) -> None:
     """A line of a page has at most 120 characters, so that it can be read and compared."""
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         assert len(line) <= 120, f"{path.name}:{number}: {len(line)} characters"
+
+
+@functools.cache
+def names_of_tests() -> set[str]:
+    """Return the names of all tests and of the files that hold them."""
+    files = [path for path in CODE if path.is_relative_to(ROOT / "tests")]
+    return {path.stem for path in files} | {f.name for path in files for f in functions(path)}
+
+
+@pytest.mark.parametrize("path", [*CODE, *PAGES], ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_a_proof_that_a_text_names_exists(path: Path) -> None:
+    """Each test that a comment, a docstring or a page names is a test of this project."""
+    for line, text in sentences(path):
+        for name in re.findall(r"\btest_\w*[a-z0-9]\b(?!\*)", text):
+            assert name in names_of_tests(), f"{path.name}:{line}: {name}"

@@ -37,7 +37,7 @@ N_VOCAB, PADDED, BLOCK = 17, 20, 12
 
 
 def make_gpt(kind: str) -> GPT:
-    """A small model whose weights are large enough that its predictions are decided and varied."""
+    """Return a small model with weights large enough for decided and varied predictions."""
     torch.manual_seed(7)
     make = GPTConfig.gpt2 if kind == "gpt2" else GPTConfig.modern
     gpt = GPT(make(vocab_size=PADDED, block_size=BLOCK, n_layer=2, n_head=2, n_embd=16))
@@ -66,7 +66,7 @@ def write(
     samples: Sequence[int] | None = None,
     end_of_text: int | None = None,
 ) -> list[list[int]]:
-    """The new ids of each row."""
+    """Continue the prompts and return the new ids of each row."""
     steps = generate(
         gpt,
         caches(gpt),
@@ -96,10 +96,11 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("s", SETTINGS, ids=["greedy", "plain", "filtered"])
-def test_generate_is_naive_generate_within_the_context_and_far_beyond_it(
-    gpt: GPT, s: Sampling
-) -> None:
-    """Rows of unequal length in one batch, the cache rebuilt again and again: the same tokens."""
+def test_generate_is_naive_generate(gpt: GPT, s: Sampling) -> None:
+    """`generate` draws the tokens of `naive_generate`, for prompts of unequal length in one batch.
+
+    The texts grow to several times the context, so the cache is rebuilt again and again.
+    """
     prompts = [[16], [16], [1, 2, 3, 4, 5], list(range(12)), [i * 5 % 17 for i in range(31)]]
     batch = write(gpt, prompts, s, n=32)
     facts = {"n_vocab": N_VOCAB, "block_size": BLOCK, "max_new_tokens": 32, "seed": 3}
@@ -108,8 +109,8 @@ def test_generate_is_naive_generate_within_the_context_and_far_beyond_it(
     assert len({id for row in batch for id in row}) > 8  # or the model would be too dull a test
 
 
-def test_a_sample_is_the_same_alone_and_in_any_batch(gpt: GPT) -> None:
-    """With equal prompts, read once and copied, and with others in the batch that end early."""
+def test_a_sample_is_the_same_in_any_batch(gpt: GPT) -> None:
+    """A sample alone is the sample among others, also where others have its prompt or end early."""
     s, prompt = Sampling(temperature=1.5, min_p=0), [16, 3, 5]
     together = write(gpt, [prompt] * 5, s, n=30, end_of_text=16)
     assert [
@@ -121,17 +122,22 @@ def test_a_sample_is_the_same_alone_and_in_any_batch(gpt: GPT) -> None:
 
 
 def test_the_seed_decides_the_text(gpt: GPT) -> None:
+    """Equal seeds give equal texts, other seeds give other texts."""
     texts = [write(gpt, [[16]], PLAIN, 20, seed=seed) for seed in (0, 0, 1, 2**64 - 1)]
     assert texts[0] == texts[1]
     assert len({tuple(text[0]) for text in texts}) == 3
 
 
-def test_a_row_ends_with_its_end_of_text_and_costs_nothing_after_it(gpt: GPT) -> None:
+def test_a_row_ends_with_its_end_of_text(gpt: GPT) -> None:
+    """A row is cut after its first end-of-text token; no other token changes."""
     free = write(gpt, [[16]] * 4, Sampling(temperature=1.5, min_p=0), 40)
     ended = write(gpt, [[16]] * 4, Sampling(temperature=1.5, min_p=0), 40, end_of_text=16)
     for long, short in zip(free, ended, strict=True):
         assert short == (long[: long.index(16) + 1] if 16 in long else long)
 
+
+def test_a_row_that_has_ended_costs_nothing(gpt: GPT) -> None:
+    """The model is called for unfinished rows only; equal prompts are read once."""
     sizes = []
 
     def model(ids: Tensor, cache: KVCache, at: Tensor) -> Tensor:
@@ -150,29 +156,27 @@ def test_a_row_ends_with_its_end_of_text_and_costs_nothing_after_it(gpt: GPT) ->
     assert sizes == [1, 3, 2, 2], "equal prompts are read once; ended rows are not computed"
 
 
-def test_within_the_context_each_token_costs_one_row_and_beyond_it_one_rebuild_in_half_a_block(
-    gpt: GPT,
-) -> None:
+def test_beyond_the_context_the_cache_is_rebuilt_once_in_half_a_block(gpt: GPT) -> None:
+    """The model reads the prompt, then one token a step, and half a block after each cut."""
     fed = []
 
     def model(ids: Tensor, cache: KVCache, at: Tensor) -> Tensor:
         fed.append(ids.shape[1])
         return gpt.forward(ids, cache, at)
 
-    forgotten = [
+    n_truncated = [
         step[0].n_truncated
         for step in generate(model, caches(gpt), [[1, 2, 3]], PLAIN, n_vocab=17, max_new_tokens=18)
         if step[0] is not None
     ]
     assert fed == [3, *[1] * 9, 6, *[1] * 6, 6]
-    assert forgotten == [*[0] * 10, *[7] * 7, 14]
+    assert n_truncated == [*[0] * 10, *[7] * 7, 14]
 
 
 @settings(deadline=None)
 @given(n=st.integers(1, 300), block_size=st.integers(1, 40))
-def test_what_is_visible_is_what_cutting_a_full_context_in_half_leaves(
-    n: int, block_size: int
-) -> None:
+def test_context_length_is_that_of_a_context_cut_in_half_when_full(n: int, block_size: int) -> None:
+    """The closed formula gives the length of a context that grows by tokens and is cut if full."""
     context = 0
     for _ in range(n):
         context = context + 1 if context < block_size else max(1, block_size // 2)
@@ -180,13 +184,14 @@ def test_what_is_visible_is_what_cutting_a_full_context_in_half_leaves(
 
 
 def test_a_block_of_one_token_works() -> None:
+    """A model that sees one token only generates, too."""
     torch.manual_seed(0)
     gpt = GPT(GPTConfig.modern(vocab_size=17, block_size=1, n_layer=1, n_head=1, n_embd=8)).eval()
     assert len(write(gpt, [[1, 2], [3]], PLAIN, 5)[1]) == 5
 
 
 def test_padding_of_the_vocabulary_is_never_drawn() -> None:
-    """Even where the model is sure of a padded id."""
+    """An id that only pads the vocabulary is never drawn, even if the model is sure of it."""
 
     def model(ids: Tensor, cache: KVCache, at: Tensor) -> Tensor:
         return torch.arange(PADDED).float().expand(len(ids), 1, PADDED) * 9
@@ -202,6 +207,7 @@ def test_padding_of_the_vocabulary_is_never_drawn() -> None:
 
 
 def test_generation_leaves_the_callers_gradients_alone(gpt: GPT) -> None:
+    """Between two tokens the caller's gradients are as before, switched on or off."""
     for [token] in generate(gpt, caches(gpt), [[1]], PLAIN, n_vocab=17, max_new_tokens=3):
         assert token is not None and not token.logits.requires_grad  # itself it needs none
         assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
@@ -211,7 +217,8 @@ def test_generation_leaves_the_callers_gradients_alone(gpt: GPT) -> None:
             assert not torch.is_grad_enabled()
 
 
-def test_a_token_tells_what_it_was_drawn_from(gpt: GPT) -> None:
+def test_a_token_has_the_numbers_that_led_to_it(gpt: GPT) -> None:
+    """Its logits, filtered, and its random number give its id; all tokens share one text."""
     s, tokens = SETTINGS[2], list[tuple[Token, list[int]]]()
     text = [16, 2]
     for step in generate(gpt, caches(gpt), [text], s, n_vocab=17, max_new_tokens=9, seed=4):
@@ -227,7 +234,8 @@ def test_a_token_tells_what_it_was_drawn_from(gpt: GPT) -> None:
     assert len({id(token.ids) for token, _ in tokens}) == 1, "no token copies the text"
 
 
-def test_what_cannot_be_served_is_refused(gpt: GPT) -> None:
+def test_impossible_requests_are_refused_by_name(gpt: GPT) -> None:
+    """A top_k above the vocabulary, a bad seed, an empty prompt and dropout are refused."""
     with pytest.raises(UserError, match="top_k is 18; it must be at most 17"):
         write(gpt, [[1]], Sampling(top_k=18), 1)
     assert len(write(gpt, [[1]], Sampling(top_k=17), 1)[0]) == 1
@@ -237,6 +245,10 @@ def test_what_cannot_be_served_is_refused(gpt: GPT) -> None:
         write(gpt, [[1], []], PLAIN, 1)
     with pytest.raises(ValueError, match=r"model\.eval"):
         write(GPT(gpt.config), [[1]], PLAIN, 1)
+
+
+def test_a_model_that_predicts_nan_is_refused() -> None:
+    """A model with a NaN among its weights draws no token."""
     broken = make_gpt("modern")
     with torch.no_grad():
         broken.embedding.weight[0] = math.nan
@@ -248,7 +260,7 @@ def test_what_cannot_be_served_is_refused(gpt: GPT) -> None:
 
 
 def logits_of(seed: int, ties: bool) -> Tensor:
-    """(4, 50) float32: usual, all equal, widely spread, and with huge values."""
+    """Return (4, 50) float32: usual logits, equal ones, widely spread ones, huge ones."""
     rows = torch.randn(4, 50, generator=torch.Generator().manual_seed(seed))
     rows = (rows * 2).round() if ties else rows
     return rows * torch.tensor([[2.0], [0.0], [40.0], [1e4]])
@@ -257,7 +269,10 @@ def logits_of(seed: int, ties: bool) -> Tensor:
 @pytest.mark.parametrize("ties", [False, True], ids=["distinct", "ties"])
 @pytest.mark.parametrize("seed", range(5))
 def test_each_filter_is_transformers(seed: int, ties: bool) -> None:
-    """Bit for bit; temperature, which here subtracts the largest logit first, as probabilities."""
+    """Each filter gives the bits of transformers'; temperature gives equal probabilities.
+
+    Temperature subtracts the largest logit first, which changes the logits only.
+    """
     x = logits_of(seed, ties)
     ids: Any = torch.randint(50, (4, 20), generator=torch.Generator().manual_seed(seed))
     for penalty in (0.5, 1.2, 5.0):
@@ -276,6 +291,7 @@ def test_each_filter_is_transformers(seed: int, ties: bool) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_all_filters_together_are_transformers_in_its_order(seed: int) -> None:
+    """All filters together cut what they cut in transformers, in the same order."""
     x = logits_of(seed, ties=False).double()
     ids: Any = torch.randint(50, (4, 20), generator=torch.Generator().manual_seed(seed))
     names, ours = zip(
@@ -295,7 +311,16 @@ def test_all_filters_together_are_transformers_in_its_order(seed: int) -> None:
     torch.testing.assert_close(ours[-1].softmax(-1), theirs.softmax(-1))
 
 
+def test_temperature_raises_probabilities_to_a_power() -> None:
+    """At temperature T each probability p becomes p^(1/T), scaled to the sum 1."""
+    x = logits_of(0, ties=False)[:1].double()
+    for value in (0.5, 2.0, 0.8):
+        powers = x.softmax(-1) ** (1 / value)
+        torch.testing.assert_close(temperature(x, value).softmax(-1), powers / powers.sum())
+
+
 def test_temperature_zero_takes_the_first_of_the_most_probable_tokens() -> None:
+    """Temperature 0 leaves the first of the best tokens; the smallest one above 0 leaves all."""
     x = torch.tensor([[1.0, 5.0, 5.0], [-7.0, -8.0, -9.0]]).double()
     assert temperature(x, 0).softmax(-1).tolist() == [[0, 1, 0], [1, 0, 0]]
     assert temperature(x, 5e-324).softmax(-1).tolist() == [[0, 0.5, 0.5], [1, 0, 0]]
@@ -312,6 +337,7 @@ numbers = st.floats() | st.floats(-1, 3) | st.sampled_from([0.0, 1.0, 5e-324, 1e
 def test_any_setting_gives_probabilities_or_one_line(
     t: float, k: int | None, p: float, m: float, r: float, u: float
 ) -> None:
+    """Any numbers as settings give probabilities with the sum 1, or an error of one line."""
     try:
         s = Sampling(t, k, p, m, r)
     except UserError as error:
@@ -343,6 +369,7 @@ def test_any_setting_gives_probabilities_or_one_line(
     ids=str,
 )
 def test_a_setting_out_of_range_is_named(wrong: dict[str, float]) -> None:
+    """A setting outside its range is refused by name and value."""
     (name,) = wrong
     with pytest.raises(UserError, match=f"{name} is {wrong[name]}; it must be "):
         Sampling(**wrong)  # type: ignore[arg-type]
@@ -352,7 +379,7 @@ def test_a_setting_out_of_range_is_named(wrong: dict[str, float]) -> None:
 
 
 def test_random_numbers_are_even_and_independent() -> None:
-    """20,000 of them: each pair of tenths in neighbours comes as often as it should."""
+    """In 20,000 random numbers each pair of tenths in neighbours comes as often as it should."""
     rows = [[uniform(5, sample, n) for n in range(200)] for sample in range(100)]
     u = torch.tensor(rows, dtype=torch.float64)
     assert u.min() >= 0 and u.max() < 1
@@ -365,13 +392,14 @@ def test_random_numbers_are_even_and_independent() -> None:
 
 
 def test_a_random_number_depends_on_all_its_arguments_and_never_changes() -> None:
-    """The value is part of what a seed promises: a new version must write the same text."""
+    """Seed, sample and token each change the number, and a new version keeps the old numbers."""
     assert uniform(1337, 0, 0) == uniform(1337, 0, 0)
     assert len({uniform(s, i, n) for s in range(4) for i in range(4) for n in range(4)}) == 64
     assert uniform(0, 0, 0) == 0.011546754286331562
 
 
 def test_tokens_are_drawn_as_often_as_they_are_probable() -> None:
+    """In 8,000 draws each token comes as often as its probability says (chi-squared)."""
     fair = torch.tensor([0.5, 0.0, 0.2, 0.05, 0.25], dtype=torch.float64)
     picks = torch.tensor([inverse_cdf(fair, uniform(2, 0, n)) for n in range(8_000)])
     counts = torch.bincount(picks, minlength=5).double()
@@ -386,8 +414,11 @@ def test_tokens_are_drawn_as_often_as_they_are_probable() -> None:
     weights=st.lists(st.floats(0, 1) | st.just(0.0) | st.just(1e-300), min_size=1, max_size=40),
     u=st.floats(0, 1, exclude_max=True) | st.sampled_from([0.0, 1 - 2**-53, 5e-324]),
 )
-def test_the_pick_owns_the_number_and_is_never_impossible(weights: list[float], u: float) -> None:
-    """Also where rounding makes the probabilities add up to less or more than 1."""
+def test_inverse_cdf_returns_the_token_at_u(weights: list[float], u: float) -> None:
+    """The cumulative probabilities before and after the token enclose u; the token is possible.
+
+    This holds also where rounding makes the probabilities add up to less or more than 1.
+    """
     p = torch.tensor([*weights, 1.0, 0.0], dtype=torch.float64)
     p = p / p.sum()
     id = inverse_cdf(p, u)
@@ -396,7 +427,8 @@ def test_the_pick_owns_the_number_and_is_never_impossible(weights: list[float], 
     assert below - 1e-12 <= u <= upto + 1e-12
 
 
-def test_a_number_next_to_one_picks_where_rounding_leaves_the_sum_below_one() -> None:
+def test_inverse_cdf_next_to_1_finds_a_token_although_the_sum_is_below_1() -> None:
+    """The largest random number finds the last possible token, even if rounding lowers the sum."""
     tenths = torch.tensor([0.1] * 10 + [0.0], dtype=torch.float64)
     assert tenths.cumsum(0)[-1] < 1
     assert inverse_cdf(tenths, 1 - 2**-53) == 9

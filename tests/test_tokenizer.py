@@ -1,4 +1,4 @@
-"""Theorems about minigen/tokenizer.py: its naive code, Hugging Face's `tokenizers`, its files."""
+"""Theorems of minigen/tokenizer.py: fast is naive, `tokenizers` agrees, files come back."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ from minigen.tokenizer import (
     Tokenizer,
     naive_bpe,
     naive_encode,
+    single_bytes,
     train_bpe,
 )
 from minigen.tokenizer import train_tokenizer as train
@@ -58,7 +59,7 @@ TEXTS = [
 
 examples = settings(deadline=None, derandomize=True, max_examples=60)
 
-# END_OF_TEXT within a text is plain to us, but special to `tokenizers`: it has its own tests.
+# A written END_OF_TEXT is letters to us, but special to `tokenizers`: it has tests of its own.
 some_text = st.one_of(
     st.text(),
     st.text(alphabet="the s'\r\n\t\u3000세안녕🙂\u200d1!"),
@@ -70,7 +71,7 @@ few_letters = st.sampled_from(["a", "ab", "aab ", "abc", "세상 "]).flatmap(
 
 
 class Case:
-    """A tokenizer, its file, and what `tokenizers` makes of the file."""
+    """A tokenizer, its tokenizer.json, and the tokenizer that `tokenizers` reads from it."""
 
     def __init__(self, tokenizer: Tokenizer, folder: Path) -> None:
         self.ours = tokenizer
@@ -78,13 +79,14 @@ class Case:
         self.path.write_bytes(to_json(tokenizer))
         self.theirs = tokenizers.Tokenizer.from_file(str(self.path))
 
-    def known(self, text: str) -> str:
-        """The part of `text` that the tokenizer takes: all of it, but for char."""
+    def encodable(self, text: str) -> str:
+        """Return `text` without the characters that the tokenizer has no id for."""
         return "".join(c for c in text if c in MIXED) if self.ours.kind == "char" else text
 
 
 @pytest.fixture(scope="session")
 def gpt2() -> Iterator[Tokenizer]:
+    """Return GPT-2's tokenizer, from a folder with its vocabulary."""
     if not GPT2_FILES.is_dir():
         pytest.skip("the folder with GPT-2's vocabulary, shared/data/tiktoken_cache, is not here")
     with pytest.MonkeyPatch.context() as patch:
@@ -94,11 +96,13 @@ def gpt2() -> Iterator[Tokenizer]:
 
 @pytest.fixture(scope="session")
 def bpe() -> Tokenizer:
+    """Return a bpe tokenizer of 300 ids."""
     return train("bpe", TEXTS, vocab_size=300)
 
 
 @pytest.fixture(scope="session", params=KINDS)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Return a tokenizer of each kind."""
     kind = request.param
     tokenizer = train(kind, [MIXED]) if kind in ("char", "byte") else request.getfixturevalue(kind)
     return Case(tokenizer, tmp_path_factory.mktemp(kind))
@@ -106,7 +110,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """tiktoken has nothing stored and reaches no server."""
+    """Leave tiktoken without a cache and without a network."""
     monkeypatch.setattr(tiktoken.registry, "ENCODINGS", {})
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "empty"))
     for name in ("HTTPS_PROXY", "https_proxy"):
@@ -119,10 +123,19 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @examples
 @given(text=some_text)
 def test_decode_inverts_encode_for_any_text(case: Case, text: str) -> None:
-    text = case.known(text)
+    """The ids of a text decode to that text, and none of them is END_OF_TEXT."""
+    text = case.encodable(text)
     ids = case.ours.encode(text)
     assert case.ours.decode(ids) == text
     assert all(0 <= id < case.ours.end_of_text for id in ids)
+
+
+@examples
+@given(text=some_text)
+def test_bytes_and_arrays_have_the_ids_of_the_text(case: Case, text: str) -> None:
+    """A text in UTF-8 has the ids of the text, and so has the array, which may be overwritten."""
+    text = case.encodable(text)
+    ids = case.ours.encode(text)
     assert case.ours.encode(text.encode("utf-8")) == ids
     array = case.ours.encode_array(text)
     assert array.dtype == np.uint32 and array.flags.writeable and array.tolist() == ids
@@ -131,28 +144,36 @@ def test_decode_inverts_encode_for_any_text(case: Case, text: str) -> None:
 @examples
 @given(data=st.one_of(st.binary(), some_text.map(lambda text: text.encode("utf-8")[1:-1])))
 def test_decode_bytes_inverts_encode_for_any_bytes(case: Case, data: bytes) -> None:
+    """The ids of any bytes, also of those that are not UTF-8, decode to these bytes."""
     if case.ours.kind == "char":
-        data = case.known(data.decode("utf-8", errors="ignore")).encode("utf-8")
+        data = case.encodable(data.decode("utf-8", errors="ignore")).encode("utf-8")
     ids = case.ours.encode(data)
     assert case.ours.decode_bytes(ids) == data
     assert case.ours.decode(ids) == data.decode("utf-8", errors="replace")
 
 
-def test_a_byte_that_is_not_utf8_is_a_token_and_leaves_its_neighbours_alone(bpe: Tokenizer) -> None:
+def test_a_byte_that_is_not_utf8_is_its_own_token(bpe: Tokenizer) -> None:
+    """Bytes that are not UTF-8 are tokens of one byte, and the text around them stays as it is."""
     [the] = bpe.encode("the")
     assert bpe.encode(b"the\xffthe\xed\xa0\x80") == [the, 0xFF, the, 0xED, 0xA0, 0x80]
     for byte in range(256):
         assert bpe.encode(bytes([byte])) == [byte]
 
 
-def test_mixed_text_comes_back_and_nothing_is_nothing(case: Case) -> None:
+def test_text_of_many_scripts_comes_back(case: Case) -> None:
+    """Letters of all kinds, signs, emoji and white space decode to themselves."""
     assert case.ours.decode(case.ours.encode(MIXED)) == MIXED
+
+
+def test_an_empty_text_has_no_tokens(case: Case) -> None:
+    """An empty text has no ids, no ids are an empty text, and its only step is empty."""
     assert case.ours.encode("") == case.ours.encode(b"") == []
     assert case.ours.encode_array("").shape == (0,)
     assert case.ours.decode([]) == "" and case.ours.merges("") == [[]]
 
 
 def test_end_of_text_is_the_last_id_and_no_text_encodes_to_it(case: Case) -> None:
+    """END_OF_TEXT has the last id, and a text that spells it is encoded as letters."""
     ours = case.ours
     assert ours.end_of_text == ours.n_vocab - 1 == len(ours) - 1
     ids = ours.encode(f"a{END_OF_TEXT}b")
@@ -162,8 +183,9 @@ def test_end_of_text_is_the_last_id_and_no_text_encodes_to_it(case: Case) -> Non
 
 
 def test_a_million_blanks_before_a_word_encode(bpe: Tokenizer) -> None:
+    """A million blanks overflow tiktoken's stack without the bound in PATTERN, and not with it."""
     text = " " * 1_100_000 + "x"
-    with pytest.raises(BaseException, match="StackOverflow"):  # what the bound in PATTERN is for
+    with pytest.raises(BaseException, match="StackOverflow"):
         unbounded = PATTERN.replace("{1,100000}", "+")
         ranks = {byte: id for id, byte in enumerate(BYTES)}
         encoding = tiktoken.Encoding(
@@ -174,6 +196,7 @@ def test_a_million_blanks_before_a_word_encode(bpe: Tokenizer) -> None:
 
 
 def test_half_a_surrogate_pair_is_refused_in_one_line(case: Case) -> None:
+    """A lone surrogate, which UTF-8 cannot write, is refused in encoding and in training."""
     for encode in (case.ours.encode, case.ours.encode_array, case.ours.merges):
         with pytest.raises(UserError, match=r"^the text holds '\\udc80', .*$"):
             encode("ab\udc80")
@@ -183,6 +206,7 @@ def test_half_a_surrogate_pair_is_refused_in_one_line(case: Case) -> None:
 
 
 def test_an_id_out_of_range_is_refused_in_one_line(case: Case) -> None:
+    """A negative id and the first id after the vocabulary are refused, also in a stream."""
     last = case.ours.n_vocab - 1
     for id in (-1, last + 1):
         message = rf"^token id {id} is not in this tokenizer's 0\.\.{last}; .*$"
@@ -192,9 +216,15 @@ def test_an_id_out_of_range_is_refused_in_one_line(case: Case) -> None:
             case.ours.stream().push(id)
 
 
-def test_char_names_the_characters_that_it_does_not_know() -> None:
+def test_char_has_an_id_for_each_character_in_order() -> None:
+    """The ids of a char tokenizer are the characters of the training text, sorted."""
     tokenizer = train("char", ["hello", " world\n"])
     assert tokenizer.decode(range(tokenizer.end_of_text)) == "\n dehlorw"
+
+
+def test_char_names_unknown_characters() -> None:
+    """A text with unknown characters is refused with the first five of them, in order."""
+    tokenizer = train("char", ["hello", " world\n"])
     for encode in (tokenizer.encode, tokenizer.encode_array, tokenizer.merges):
         with pytest.raises(UserError, match=r"^not among the 9 char.*: '\\x00' '!' '한'; .*$"):
             encode("hello!\x00 한!\n")
@@ -204,31 +234,41 @@ def test_char_names_the_characters_that_it_does_not_know() -> None:
         tokenizer.encode(b"hello\xff")
 
 
+@st.composite
+def any_ids(draw: st.DrawFn, tokenizer: Tokenizer, text: str) -> list[int]:
+    """Draw ids in any order, among them many that are no whole character, and those of a text."""
+    broken = [id for id in range(tokenizer.n_vocab) if not is_utf8(tokenizer.token_bytes(id))]
+    one_id = st.sampled_from(broken or [0]) | st.integers(0, tokenizer.end_of_text)
+    some_ids = one_id.map(lambda id: [id]) | st.just(tokenizer.encode(text))
+    return [id for ids in draw(st.lists(some_ids)) for id in ids]
+
+
 @examples
 @given(data=st.data())
-def test_a_stream_shows_whole_characters_and_adds_up_to_decode(
-    case: Case, data: st.DataObject
-) -> None:
-    """So far shown is at each step the start of the whole, though any ids come in any order."""
-    ours = case.ours
-    broken = [id for id in range(ours.n_vocab) if not is_utf8(ours.token_bytes(id))] or [0]
-    one_id = st.sampled_from(broken) | st.integers(0, ours.end_of_text)
-    korean = ours.encode(case.known("안녕 🙂"))
-    ids = data.draw(st.lists(one_id.map(lambda id: [id]) | st.just(korean)).map(flat))
-    stream, shown = ours.stream(), ""
-    for i, id in enumerate(ids):
+def test_a_stream_adds_up_to_decode(case: Case, data: st.DataObject) -> None:
+    """A stream of any ids shows a beginning of their text at each step, and at last all of it."""
+    ids = data.draw(any_ids(case.ours, case.encodable("안녕 🙂")))
+    stream, shown = case.ours.stream(), ""
+    for id in ids:
         shown += stream.push(id)
-        assert ours.decode(ids).startswith(shown)
-        so_far = ours.decode_bytes(ids[: i + 1])  # and nothing complete is held back
+        assert case.ours.decode(ids).startswith(shown)
+    assert shown + stream.finish() == case.ours.decode(ids)
+
+
+@examples
+@given(data=st.data())
+def test_a_stream_shows_each_character_that_is_complete(case: Case, data: st.DataObject) -> None:
+    """Where the ids so far are whole characters, a stream has shown all of them."""
+    ids = data.draw(any_ids(case.ours, case.encodable("안녕 🙂")))
+    stream, shown = case.ours.stream(), ""
+    for n, id in enumerate(ids, start=1):
+        shown += stream.push(id)
+        so_far = case.ours.decode_bytes(ids[:n])
         assert not is_utf8(so_far) or shown == so_far.decode("utf-8")
-    assert shown + stream.finish() == ours.decode(ids)
-
-
-def flat(lists: list[list[int]]) -> list[int]:
-    return [item for items in lists for item in items]
 
 
 def is_utf8(data: bytes) -> bool:
+    """Return whether bytes are UTF-8."""
     return data.decode("utf-8", errors="ignore").encode("utf-8") == data
 
 
@@ -250,7 +290,7 @@ def test_incremental_training_is_naive_training(words: dict[bytes, int], n_token
 
 
 def test_training_on_texts_is_naive_training_on_their_words() -> None:
-    """The words of a text are its chunks, counted."""
+    """A bpe tokenizer of texts has the tokens that `naive_bpe` learns from their words."""
     words = Counter(word.encode() for text in TEXTS for word in regex.findall(PATTERN, text))
     tokens = naive_bpe(words, 299)
     trained = train("bpe", iter(TEXTS), vocab_size=300)
@@ -258,18 +298,64 @@ def test_training_on_texts_is_naive_training_on_their_words() -> None:
     assert trained.n_vocab == 300
 
 
-def test_of_equally_frequent_pairs_the_smallest_ids_go_first() -> None:
+@given(st.dictionaries(st.text("abcd", min_size=2, max_size=8), st.integers(1, 4), min_size=1))
+@examples
+def test_the_first_merge_is_the_one_that_shortens_the_text_most(counts: dict[str, int]) -> None:
+    """No other pair of letters leaves fewer pieces, if no letter stands beside itself."""
+    words = {re.sub(r"(.)\1+", r"\1", word).encode(): n for word, n in counts.items()}
+
+    def n_pieces(pair: bytes) -> int:
+        return sum(n * len(word.replace(pair, b"x")) for word, n in words.items())
+
+    for learnt in naive_bpe(words, 257)[256:]:
+        pairs = {bytes(pair) for word in words for pair in pairwise(word)}
+        assert n_pieces(learnt) == min(map(n_pieces, pairs))
+
+
+@examples
+@given(text=some_text)
+def test_no_token_crosses_two_words(bpe: Tokenizer, text: str) -> None:
+    """The ids of a text are those of its words, one after the other."""
+    assert bpe.encode(text) == [id for w in regex.findall(PATTERN, text) for id in bpe.encode(w)]
+
+
+@settings(examples, max_examples=200)
+@given(texts=few_letters.filter(lambda texts: texts[0].isascii()))
+def test_a_word_is_spelled_by_the_merges_of_training_in_their_order(texts: tuple[str, str]) -> None:
+    """Making each merge of training everywhere in a word, in order, gives the word's tokens."""
+    tokens = train("bpe", [texts[0]], vocab_size=300).tokens[:-1]
+    for word in regex.findall(PATTERN, "".join(texts)):
+        pieces = single_bytes(word)
+        for id in range(256, len(tokens)):
+            pair = [tokens[half] for half in naive_encode(tokens[id].decode(), tokens[:id])]
+            for i in range(len(pieces)):
+                if pieces[i : i + 2] == pair:
+                    pieces[i : i + 2] = [tokens[id]]
+        assert pieces == [tokens[id] for id in naive_encode(word, tokens)]
+
+
+def test_of_equally_frequent_pairs_the_smallest_ids_are_merged_first() -> None:
+    """Pairs that occur equally often are merged in the order of their ids."""
     trained = train("bpe", ["ab cd ab cd"])
     assert trained.tokens[256:-1] == [b" c", b"ab", b" cd"]
 
 
 def test_training_stops_when_no_pair_occurs_twice() -> None:
+    """A text without a repeated pair gives the 256 bytes and END_OF_TEXT, and no merge."""
     assert train("bpe", ["ab ab"]).tokens[256:-1] == [b"ab"]
     assert len(train("bpe", [])) == len(train("bpe", [""])) == 257
-    assert len(train("bpe", TEXTS, vocab_size=257)) == 257
     assert len(train("char", [])) == 1
+
+
+def test_a_vocabulary_without_room_for_the_bytes_is_refused() -> None:
+    """A bpe tokenizer needs 257 ids, for the bytes and END_OF_TEXT; 256 are refused."""
+    assert len(train("bpe", TEXTS, vocab_size=257)) == 257
     with pytest.raises(UserError, match=r"^vocab_size 256 .*257.*$"):
         train("bpe", TEXTS, vocab_size=256)
+
+
+def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
+    """The error about an unknown kind of tokenizer lists the kinds."""
     with pytest.raises(UserError, match=r"^there is no tokenizer 'word'; .*char.*$"):
         train("word", TEXTS)
 
@@ -285,14 +371,12 @@ def test_encoding_is_naive_encoding(bpe: Tokenizer, texts: tuple[str, str], mixe
 
 @examples
 @given(word=some_text)
-def test_merges_go_from_bytes_to_the_tokens_two_pieces_a_step(case: Case, word: str) -> None:
-    word = case.known(word)
+def test_each_step_of_merges_merges_two_pieces(case: Case, word: str) -> None:
+    """Merges go from the bytes of a word to its tokens, and each step merges two neighbours."""
+    word = case.encodable(word)
     steps = case.ours.merges(word)
     assert steps[-1] == [case.ours.token_bytes(id) for id in case.ours.encode(word)]
-    if case.ours.kind == "char":
-        assert len(steps) == 1
-        return
-    assert steps[0] == [bytes([byte]) for byte in word.encode("utf-8")]
+    assert case.ours.kind == "char" or steps[0] == single_bytes(word)
     for before, after in pairwise(steps):
         assert after in (
             [*before[:i], before[i] + before[i + 1], *before[i + 2 :]]
@@ -300,10 +384,15 @@ def test_merges_go_from_bytes_to_the_tokens_two_pieces_a_step(case: Case, word: 
         )
 
 
+def test_a_char_tokenizer_has_no_merges() -> None:
+    """The characters of a word are its tokens from the beginning."""
+    assert train("char", ["low"]).merges("low") == [[b"l", b"o", b"w"]]
+
+
 @examples
 @given(texts=few_letters)
 def test_merges_of_any_training_end_in_the_tokens(texts: tuple[str, str]) -> None:
-    """Each trained token is reached by merges too, though tiktoken would take it whole."""
+    """Merges lead to the ids of `encode`, also where tiktoken finds a word among the tokens."""
     trained = train("bpe", [texts[0]], vocab_size=300)
     for word in (texts[1], *(token.decode(errors="ignore") for token in trained.tokens[256:])):
         assert trained.merges(word)[-1] == [trained.token_bytes(id) for id in trained.encode(word)]
@@ -315,17 +404,17 @@ def test_merges_of_any_training_end_in_the_tokens(texts: tuple[str, str]) -> Non
 @examples
 @given(text=some_text)
 def test_hugging_face_gives_the_same_ids_and_text(case: Case, text: str) -> None:
-    text = case.known(text)
+    """`tokenizers` gives the ids of minigen for any text, and decodes them to it."""
+    text = case.encodable(text)
     ids = case.ours.encode(text)
     assert case.theirs.encode(text, add_special_tokens=False).ids == ids
     assert case.theirs.decode(ids) == text
 
 
-def test_hugging_face_and_transformers_agree_on_mixed_text(case: Case) -> None:
+def test_transformers_gives_the_ids_of_a_prompt(case: Case) -> None:
+    """transformers puts END_OF_TEXT before a text, as `encode_prompt` does."""
     transformers = pytest.importorskip("transformers")
     ids = case.ours.encode(MIXED)
-    assert case.theirs.encode(MIXED, add_special_tokens=False).ids == ids
-    assert case.theirs.decode(ids) == MIXED
     theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(case.path))
     assert (
         theirs(MIXED)["input_ids"]
@@ -338,11 +427,13 @@ def test_hugging_face_and_transformers_agree_on_mixed_text(case: Case) -> None:
 @examples
 @given(data=st.data())
 def test_hugging_face_decodes_any_ids_alike(case: Case, data: st.DataObject) -> None:
+    """`tokenizers` decodes any ids, in any order, to the text of minigen."""
     ids = data.draw(st.lists(st.integers(0, case.ours.end_of_text)))
     assert case.theirs.decode(ids, skip_special_tokens=False) == case.ours.decode(ids)
 
 
 def test_hugging_face_takes_end_of_text_for_its_special_token(case: Case) -> None:
+    """`tokenizers` encodes a written END_OF_TEXT as its token, and leaves it out in decoding."""
     ids = [*case.ours.encode("a"), case.ours.end_of_text, *case.ours.encode("b")]
     assert case.theirs.encode(f"a{END_OF_TEXT}b", add_special_tokens=False).ids == ids
     assert case.theirs.decode(ids) == "ab"
@@ -354,13 +445,14 @@ def test_hugging_face_takes_end_of_text_for_its_special_token(case: Case) -> Non
 def test_hugging_face_agrees_on_any_training(
     tmp_path_factory: pytest.TempPathFactory, texts: tuple[str, str]
 ) -> None:
-    """A few letters make tokens that halve in many ways."""
+    """`tokenizers` gives the ids of minigen where few letters make tokens of many pairs."""
     folder = tmp_path_factory.getbasetemp()
     case = Case(train("bpe", [texts[0]], vocab_size=320), folder)
     assert case.theirs.encode(texts[1], add_special_tokens=False).ids == case.ours.encode(texts[1])
 
 
 def test_hugging_face_agrees_on_a_token_that_no_merges_lead_to(tmp_path: Path) -> None:
+    """A token that no merges reach is used only for a word that is exactly this token."""
     tokens = [*BYTES, b"bc", b"ab", b"cd", b"abcd", END_OF_TEXT.encode()]
     case = Case(Tokenizer("bpe", tokens), tmp_path)
     assert (
@@ -371,13 +463,14 @@ def test_hugging_face_agrees_on_a_token_that_no_merges_lead_to(tmp_path: Path) -
 
 
 def test_hugging_face_refuses_an_unknown_character(tmp_path: Path) -> None:
+    """`tokenizers` refuses a character that a char tokenizer does not know."""
     theirs = Case(train("char", ["hello"]), tmp_path).theirs
     with pytest.raises(Exception, match=r"Missing \[UNK\]"):
         theirs.encode("hello!")
 
 
 def test_gpt2_is_the_published_one(gpt2: Tokenizer) -> None:
-    """As tiktoken has it, and as the two files published with GPT-2 say it to `tokenizers`."""
+    """GPT-2's ids are those of tiktoken, and of the two files that were published with GPT-2."""
     vocab, merges = (
         (GPT2_FILES / hashlib.sha1((GPT2_URL + name).encode()).hexdigest()).read_text("utf-8")
         for name in ("encoder.json", "vocab.bpe")
@@ -397,12 +490,18 @@ def test_gpt2_is_the_published_one(gpt2: Tokenizer) -> None:
 
 
 def test_load_inverts_save(case: Case, tmp_path: Path) -> None:
-    """A saved tokenizer is the same when it is loaded; one byte changed anywhere, it is refused."""
+    """A tokenizer that was saved is the same when it is loaded."""
     path = tmp_path / "tokenizer"
     case.ours.save(path)
     again = Tokenizer.load(path)
     assert (again.kind, again.tokens, again.bare) == (case.ours.kind, case.ours.tokens, False)
     assert again.fingerprint == case.ours.fingerprint
+
+
+def test_a_saved_tokenizer_with_a_changed_byte_is_refused(case: Case, tmp_path: Path) -> None:
+    """One byte that is changed anywhere makes the file a damaged one."""
+    path = tmp_path / "tokenizer"
+    case.ours.save(path)
     content = path.read_bytes()
     for at in range(0, len(content), len(content) // 20):
         path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
@@ -413,7 +512,7 @@ def test_load_inverts_save(case: Case, tmp_path: Path) -> None:
 def test_from_json_inverts_to_json_without_a_network(
     case: Case, offline: None, tmp_path: Path
 ) -> None:
-    """Also after Hugging Face has read our tokenizer.json and saved it again."""
+    """tokenizer.json gives the tokenizer back, also after Hugging Face has saved it again."""
     case.theirs.save(str(tmp_path / "saved_by_hugging_face.json"))
     for path in (case.path, tmp_path / "saved_by_hugging_face.json"):
         again = tokenizer_files.load(path)
@@ -421,13 +520,17 @@ def test_from_json_inverts_to_json_without_a_network(
         assert (again.n_vocab, again.end_of_text) == (case.ours.n_vocab, case.ours.end_of_text)
         assert again.encode(MIXED) == case.ours.encode(MIXED)
     assert case.path.read_bytes() == to_json(again)
-    with pytest.raises(
-        UserError, match=r"^tokens\.json is damaged or not a byte-level tokenizer.*$"
-    ):
-        from_json(to_json(again)[:-1], "tokens.json")
+
+
+def test_a_tokenizer_json_that_is_cut_short_is_refused(case: Case) -> None:
+    """A tokenizer.json without its last byte is refused by its name."""
+    message = r"^tokens\.json is damaged or not a byte-level tokenizer.*$"
+    with pytest.raises(UserError, match=message):
+        from_json(to_json(case.ours)[:-1], "tokens.json")
 
 
 def test_a_different_tokenizer_has_a_different_fingerprint(bpe: Tokenizer, gpt2: Tokenizer) -> None:
+    """Another kind, other tokens or another order change the fingerprint; a rerun does not."""
     others = [train("byte", []), train("bpe", []), train("char", ["ab"]), train("char", ["abc"])]
     others += [train("bpe", TEXTS, vocab_size=299), gpt2]
     tokens = bpe.tokens
@@ -438,12 +541,15 @@ def test_a_different_tokenizer_has_a_different_fingerprint(bpe: Tokenizer, gpt2:
     assert all(regex.fullmatch("[0-9a-f]{64}", each) for each in prints)
 
 
-def test_gpt2_without_cache_and_network_says_what_it_needs(offline: None) -> None:
+def test_gpt2_without_cache_and_network_is_refused_with_a_way_out(offline: None) -> None:
+    """The error names the variable of the folder in which tiktoken keeps vocabularies."""
     with pytest.raises(UserError, match=r"^cannot get GPT-2's vocabulary .*TIKTOKEN_CACHE_DIR.*$"):
         train("gpt2", [])
 
 
 def put(*keys: Any, value: Any) -> Callable[[Any], None]:
+    """Return a function that changes one value of a tokenizer.json."""
+
     def change(saved: Any) -> None:
         for key in keys[:-1]:
             saved = saved[key]
@@ -482,10 +588,10 @@ OTHERS = {"normalizer", "pattern", "byte with merges", "prefix space", "a merge 
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_changed_file_is_refused_or_means_what_it_says(
+def test_a_changed_file_is_refused_or_read_as_tokenizers_does(
     bpe: Tokenizer, tmp_path: Path, damage: str
 ) -> None:
-    """Not ours any more, it may be another's; then it does what `tokenizers` does with it."""
+    """A changed tokenizer.json is refused, or gives the ids that `tokenizers` gives with it."""
     path = tmp_path / "tokenizer.json"
     path.write_bytes(to_json(bpe))
     saved = json.loads(path.read_text("utf-8"))
@@ -506,6 +612,7 @@ def test_a_changed_file_is_refused_or_means_what_it_says(
     "content", [b"", b"\xff\xfe", b"null", b"[]", b"7", b"{}", b'{"model": {}}', b"[" * 100_000]
 )
 def test_a_file_of_something_else_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    """A file that is no tokenizer, a folder and a missing file each cost one line."""
     (tmp_path / "tokenizer.json").write_bytes(content)
     for path in (tmp_path / "tokenizer.json", tmp_path, tmp_path / "missing.json"):
         with pytest.raises(UserError, match=r"^[^\n]*; save it again$"):
@@ -515,8 +622,8 @@ def test_a_file_of_something_else_is_refused_in_one_line(tmp_path: Path, content
 
 
 @pytest.fixture
-def foreign(tmp_path: Path) -> Path:
-    """A tokenizer.json as Qwen has them: NFC, a pattern of its own, special tokens at the end."""
+def qwen(tmp_path: Path) -> Path:
+    """Write a tokenizer.json like that of Qwen: NFC, its own pattern, special tokens at the end."""
     theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
     theirs.normalizer = tokenizers.normalizers.NFC()
     pattern = r"(?i:'s|'t)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+(?!\S)|\s+"
@@ -537,29 +644,49 @@ def foreign(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_foreign_tokenizer_is_read_as_it_is(foreign: Path) -> None:
-    """The same ids as `tokenizers` gives, bytes and streams as ever, and the file unchanged."""
-    ours, theirs = tokenizer_files.load(foreign), tokenizers.Tokenizer.from_file(str(foreign))
+@pytest.mark.parametrize("text", [MIXED, "e\u0301 cafe\u0301", "", " a\n\n b 12 's"])
+def test_a_hub_tokenizer_gives_the_ids_of_tokenizers(qwen: Path, text: str) -> None:
+    """A tokenizer of another model encodes as `tokenizers` does; its ids decode to NFC."""
+    ours, theirs = tokenizer_files.load(qwen), tokenizers.Tokenizer.from_file(str(qwen))
+    ids = ours.encode(text)
+    assert ids == theirs.encode(text, add_special_tokens=False).ids
+    assert ours.decode(ids) == unicodedata.normalize("NFC", text)
+    stream = ours.stream()
+    assert "".join(map(stream.push, ids)) + stream.finish() == ours.decode(ids)
+    assert ours.encode_array(text).dtype == np.uint32 and ours.encode_array(text).tolist() == ids
+
+
+def test_a_hub_tokenizer_keeps_its_file(qwen: Path) -> None:
+    """A tokenizer of another model is saved as the very bytes that were read."""
+    ours = tokenizer_files.load(qwen)
     assert isinstance(ours, HubTokenizer)
-    for text in (MIXED, "e\u0301 cafe\u0301", "", " a\n\n b 12 's"):
-        ids = ours.encode(text)
-        assert ids == theirs.encode(text, add_special_tokens=False).ids
-        assert ours.decode(ids) == unicodedata.normalize("NFC", text)
-        stream = ours.stream()
-        assert "".join(map(stream.push, ids)) + stream.finish() == ours.decode(ids)
-    assert ours.encode_array(MIXED).dtype.name == "uint32"
-    assert ours.token_bytes(ours.end_of_text) == END_OF_TEXT.encode()
-    assert ours.n_vocab == theirs.get_vocab_size() == ours.end_of_text + 2
-    assert to_json(ours) == foreign.read_bytes()
+    assert to_json(ours) == qwen.read_bytes()
     assert from_json(to_json(ours)).fingerprint == ours.fingerprint
+
+
+def test_a_hub_tokenizer_counts_its_special_tokens(qwen: Path) -> None:
+    """Special tokens have ids after all others, and END_OF_TEXT is one of them."""
+    ours, theirs = tokenizer_files.load(qwen), tokenizers.Tokenizer.from_file(str(qwen))
+    assert ours.n_vocab == theirs.get_vocab_size() == ours.end_of_text + 2
+    assert ours.token_bytes(ours.end_of_text) == END_OF_TEXT.encode()
+
+
+def test_a_hub_tokenizer_reads_a_prompt_bare(qwen: Path) -> None:
+    """A prompt has no END_OF_TEXT before it, unless it is empty."""
+    ours = tokenizer_files.load(qwen)
     assert ours.bare and ours.encode_prompt("a") == ours.encode("a")
     assert ours.encode_prompt("") == [ours.end_of_text]
+
+
+def test_a_hub_tokenizer_shows_no_merges(qwen: Path) -> None:
+    """The merges of a tokenizer of another model are one step: its tokens."""
+    ours = tokenizer_files.load(qwen)
     assert ours.merges("sun") == [[ours.token_bytes(id) for id in ours.encode("sun")]]
 
 
-def test_end_of_text_that_a_user_writes_is_text(foreign: Path, case: Case) -> None:
-    """Only the program itself parts documents."""
-    for tokenizer in (tokenizer_files.load(foreign), case.ours):
+def test_end_of_text_that_a_user_writes_is_text(qwen: Path, case: Case) -> None:
+    """Control tokens that a text spells are letters, so no text can end a document."""
+    for tokenizer in (tokenizer_files.load(qwen), case.ours):
         if tokenizer.kind == "char":
             continue
         ids = tokenizer.encode(f"a{END_OF_TEXT}b<|im_end|>")
@@ -570,25 +697,25 @@ def test_end_of_text_that_a_user_writes_is_text(foreign: Path, case: Case) -> No
 @examples
 @given(documents=st.lists(st.just(END_OF_TEXT) | some_text, min_size=1, max_size=9))
 def test_documents_at_once_are_documents_one_by_one(case: Case, documents: list[str]) -> None:
-    """END_OF_TEXT before each, and no token across it. A copy gives the same."""
+    """Documents that are encoded at once have the ids of each, END_OF_TEXT before it."""
     tokenizer = case.ours.copy()
     documents = [
-        document if document == END_OF_TEXT else case.known(document) for document in documents
+        document if document == END_OF_TEXT else case.encodable(document) for document in documents
     ]
     expected = [id for text in documents for id in (tokenizer.end_of_text, *case.ours.encode(text))]
     assert tokenizer.encode_documents(documents).tolist() == expected
 
 
-def test_documents_of_a_foreign_tokenizer(foreign: Path) -> None:
-    """In its copy too, END_OF_TEXT that a user writes is text."""
-    tokenizer = tokenizer_files.load(foreign)
+def test_documents_at_once_are_documents_one_by_one_for_a_hub_tokenizer(qwen: Path) -> None:
+    """A copy of a hub tokenizer puts END_OF_TEXT before each document, and reads one as letters."""
+    tokenizer = tokenizer_files.load(qwen)
     ids = tokenizer.copy().encode_documents(["a", END_OF_TEXT]).tolist()
     end_of_text = tokenizer.end_of_text
     assert ids == [end_of_text, *tokenizer.encode("a"), end_of_text, *tokenizer.encode(END_OF_TEXT)]
 
 
-def test_gpt2_s_published_file_is_ours(gpt2: Tokenizer, tmp_path: Path) -> None:
-    """However others have saved GPT-2's tokens, they are known again, and read bare."""
+def test_a_file_of_gpt2_s_tokens_is_read_as_gpt2(gpt2: Tokenizer, tmp_path: Path) -> None:
+    """A tokenizer.json with GPT-2's tokens, as others save it, is kind gpt2, and bare."""
     saved = json.loads(to_json(gpt2))
     saved["post_processor"] = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False}
     saved["model"].pop("ignore_merges")
@@ -600,10 +727,10 @@ def test_gpt2_s_published_file_is_ours(gpt2: Tokenizer, tmp_path: Path) -> None:
 
 @settings(examples, max_examples=200)
 @given(data=st.data())
-def test_any_broken_file_is_refused_or_means_what_it_says(
+def test_any_broken_file_is_refused_or_kept(
     bpe: Tokenizer, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    """Cut or overwritten anywhere, a file loads only if its content is what we would save again."""
+    """A file that is cut or overwritten anywhere loads only if saving it gives the same JSON."""
     path = tmp_path_factory.getbasetemp() / "broken.json"
     path.write_bytes(to_json(bpe))
     content = path.read_bytes()
@@ -620,7 +747,8 @@ def test_any_broken_file_is_refused_or_means_what_it_says(
         assert json.loads(path.read_bytes()) == broken
 
 
-def test_a_tokenizer_cannot_be_half_made() -> None:
+def test_tokens_of_another_kind_are_refused() -> None:
+    """Tokens that repeat, that lack a byte or END_OF_TEXT, or are no characters are refused."""
     end = END_OF_TEXT.encode()
     for kind, tokens in [
         ("word", [*BYTES, end]),
@@ -639,7 +767,7 @@ def test_a_tokenizer_cannot_be_half_made() -> None:
 
 
 def test_the_command_prints_the_merges_and_imports_no_hugging_face(tmp_path: Path) -> None:
-    """A step a line, with a tokenizer.json of ours."""
+    """`merges` prints a line for each step, and needs neither `tokenizers` nor transformers."""
     trained = train("bpe", ["low lower lowest"], vocab_size=260)
     (tmp_path / "tokenizer.json").write_bytes(to_json(trained))
     code = "import sys; from minigen.files import merges; merges.main(sys.argv[1:])"
@@ -651,10 +779,8 @@ def test_the_command_prints_the_merges_and_imports_no_hugging_face(tmp_path: Pat
     assert "tiktoken" in imported and not imported & {"tokenizers", "transformers"}
 
 
-def test_the_command_says_in_one_line_what_is_wrong(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A file that is missing, and a word that is missing."""
+def test_a_wrong_command_costs_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A missing file and a missing word are each reported in one line."""
     missing = str(tmp_path / "missing.json")
     for words, error in ((["low", "--tokenizer", missing], "cannot read .*"), ([], "no word; .*")):
         with pytest.raises(SystemExit) as stopped, one_line_errors():

@@ -1,6 +1,6 @@
-"""Text to tokens to batches, in little memory, however long the text.
+"""Text to tokens to batches, in little memory, however long the text is.
 
-This folder holds code; the texts lie in data/, beside minigen/.
+This folder contains code; the texts lie in data/, beside minigen/.
 
 The lesson is three files, each of which begins with its idea in a few naive lines:
 
@@ -12,11 +12,11 @@ The other files may be skipped. They let a text be larger than memory, tokenise 
 notice mistakes:
 
     text_range.py    which characters of which files are read: to train on, and to validate on
-    vocabulary.py    a tokenizer is learned from a sample of a text
+    vocabulary.py    a tokenizer is trained on a sample of a text
     shards.py        token ids are written to files, and writing continues after an interruption
     token_stream.py  token ids are read from these files
-    cache.py         `prepare` does all of this for a corpus, or finds that it was done before
-    notes.py         warnings of a text that may be read otherwise than it was meant
+    cache.py         `prepare` does all of this for a corpus, or returns an earlier result
+    notes.py         notes on a text that may be read in another way than its owner means it
 """
 
 from minigen.data.cache import prepare, write_tokens

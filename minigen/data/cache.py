@@ -1,4 +1,4 @@
-"""Tokenise each text once: files that are named by their content keep its tokenizer and tokens."""
+"""Tokenise each text once: its tokenizer and tokens are kept, under a name made of its hash."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from minigen.data.notes import print_notes_on_tokens
 from minigen.data.shards import CHUNK, token_dtype, write_shards
-from minigen.data.text_range import Source, TextRange, hold_out, scan
+from minigen.data.text_range import CorpusFiles, TextRange, hold_out, scan
 from minigen.data.token_stream import TokenStream, check_length
 from minigen.data.tokens import cut_chunks
 from minigen.data.vocabulary import LEARNED, learn_tokenizer
@@ -20,43 +20,45 @@ from minigen.system.disk import write_atomically
 from minigen.system.places import writable
 from minigen.tokenizer import Tokenizer
 
-FORMAT = 1  # raise it when the same text would give other tokens or shards: old ones do not fit
-SHORT = 1 << 16  # characters: a text that takes no time to tokenise
+FORMAT = 1  # to raise when the same text would give other tokens or shards than before
+SHORT = 1 << 16  # characters: a shorter text is tokenised in no time
 
 
 def prepare(
-    source: Source,
+    source: CorpusFiles,
     tokenizer: Tokenizer | None,
     kind: str,
     vocab_size: int,
     cache: Path,
     val_fraction: float = 0.1,
     block_size: int = 0,
-    most_chars: int = 0,
+    max_chars: int = 0,
 ) -> tuple[Tokenizer, TokenStream, TokenStream]:
-    """Tokenise a corpus, or find that this was done before.
+    """Tokenise a corpus, or return the result of an earlier call.
 
     Args:
         source: the files. Without `val` files, the last `val_fraction` of the characters of `train`
             are held out: of one file, text[: int(0.9 * n)] trains, text[int(0.9 * n) :] validates.
-        tokenizer: the one to use; None: learn one of `kind` from the training part.
-        cache: the folder for the results; created if missing, and all in it can be made again.
+        tokenizer: the tokenizer to use; None: train one of `kind` on the training text.
+        vocab_size: of a bpe tokenizer that is trained.
+        cache: the folder for the results; created if missing. Its files can be made again.
         block_size: T of the windows, if it is known already. A short text with fewer than T + 1
             tokens is refused before anything is written.
-        most_chars: of a longer text about this number of characters is read, in stripes from all
-            over it; 0: all are.
+        max_chars: of a longer text about this number of characters is read, in stripes from all
+            over it; 0: the whole text is read.
 
     Returns the tokenizer, the training stream and the validation stream.
-    Raises UserError if the text cannot be read, is empty, or is no text.
+    Raises UserError if the text cannot be read, is empty, or is not text.
     """
     train = scan(source.train, source.separator)
     if source.val:
         val = scan(source.val, source.separator)
     else:
         train, val = hold_out(train, val_fraction)
-    if most_chars and not source.val:
-        every = math.ceil((train.n_chars + val.n_chars) / most_chars)
-        train, val = replace(train, every=every), replace(val, every=every)
+    if max_chars and not source.val:
+        interval = math.ceil((train.n_chars + val.n_chars) / max_chars)
+        train = replace(train, stripe_interval=interval)
+        val = replace(val, stripe_interval=interval)
 
     key = cache_key(train.sha256, train.stop, val.sha256, kind, vocab_size, *train.key)
     path, is_new = writable(cache) / f"{key}.tokenizer.json", False
@@ -80,21 +82,23 @@ def prepare(
 
 
 def write_tokens(text: TextRange, tokenizer: Tokenizer, cache: Path, name: str) -> TokenStream:
-    """Tokenise a text, END_OF_TEXT before each document; keep shards that are there already.
+    """Tokenise a text, END_OF_TEXT before each document, and keep shards that exist already.
 
     Args:
-        cache: the folder for the shards; another is taken if it cannot be written.
-        name: of the text, for messages.
+        cache: the folder for the shards; another is used if this one cannot be written.
+        name: of the text, for messages, such as "training text".
+
+    Raises UserError if the text cannot be read or was changed, or if a file cannot be written.
     """
     key = cache_key(text.sha256, text.start, text.stop, tokenizer.fingerprint, *text.key)
     path = writable(cache) / f"{key}.json"
     shards = write_shards(text, tokenizer, path)
     dtype = token_dtype(tokenizer).str
-    tokens = TokenStream(path, name, dtype, tokenizer.end_of_text, shards, text.every)
+    tokens = TokenStream(path, name, dtype, tokenizer.end_of_text, shards, text.stripe_interval)
     print_notes_on_tokens(tokens, tokenizer)
     return tokens
 
 
-def cache_key(*facts: str | int) -> str:
-    """Return a name for files that are made of these facts alone."""
-    return hashlib.sha256(json.dumps([FORMAT, *facts]).encode("utf-8")).hexdigest()[:32]
+def cache_key(*inputs: str | int) -> str:
+    """Return a file name for a result that depends on these inputs alone."""
+    return hashlib.sha256(json.dumps([FORMAT, *inputs]).encode("utf-8")).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""Notes on a text: how its reading may differ from what its owner means, and how samples begin."""
+"""Notes on a text that may be read in another way than its owner means it; how samples begin."""
 
 from __future__ import annotations
 
@@ -9,92 +9,92 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from minigen.data.text import read_text
-from minigen.data.text_range import Source
+from minigen.data.text_range import CorpusFiles
 from minigen.data.token_stream import TokenStream
 from minigen.tokenizer import Tokenizer
 
 ROWS = (".csv", ".tsv", ".jsonl")  # endings of files in which a row of any length is a line
-NOTED = 1 << 24  # bytes that are looked at to see whether each line is a document
-SIGNS = {
+MAX_READ = 1 << 24  # bytes that are read to look for one document a line, and for stray characters
+STRAY_CHARACTERS = {
     "\ufeff": "a byte order mark where files were joined; the model learns it as a letter",
     "\ufffd": "which stands where letters were lost when it was converted",
 }
-ENOUGH = 1 << 20  # bytes with so few lines that they are no document each
-RARE = 20_000  # tokens of a document so long that few windows show where one begins
+BOOK = 1 << 20  # bytes after which a text with long lines is taken for a book
+LONG_DOCUMENT = 20_000  # tokens of a document so long that few windows show where one begins
 
 
-def notes_on_text(source: Source) -> list[str]:
+def notes_on_text(source: CorpusFiles) -> list[str]:
     """Return notes on a text that may be read in another way than its owner means it."""
-    return [*notes_on_documents(source), *notes_on_signs(source.train)]
+    return [*notes_on_documents(source), *notes_on_stray_characters(source.train)]
 
 
-def notes_on_documents(source: Source) -> list[str]:
-    """Return a note on a separator that is nowhere, or on a text with one document a line.
+def notes_on_documents(source: CorpusFiles) -> list[str]:
+    """Return a note on a separator that does not occur, or on a text with one document a line.
 
-    A book, which is neither, has blank lines or long ones, and a program has indented ones.
+    A book has blank lines or long ones, and a program has indented ones: there is no note on them.
     """
     if source.separator is not None:
-        if occurs(source.separator, source.train):
+        if occurs_in(source.train, source.separator):
             return []
         return [
             f"warning: the separator {source.separator!r} occurs nowhere in the text, so each file "
             "is one document; --separator gives another"
         ]
     n_bytes, n_lines, n_others, text, more = 0, 0, 0, "", ""
-    longest = 1000 if all(path.suffix.lower() in ROWS for path in source.train) else 100
+    max_length = 1000 if all(path.suffix.lower() in ROWS for path in source.train) else 100
     for text in itertools.chain.from_iterable(map(read_text, source.train)):
-        n_bytes += len(text.encode("utf-8"))  # of Chinese, a hundred characters are no short line
+        n_bytes += len(text.encode("utf-8"))  # a line of 100 Chinese characters is not short
         n_lines += text.count("\n")
         n_others += text.count("\n\n") + text.count("\n ") + text.count("\n\t")
-        if n_bytes >= ENOUGH and n_bytes > longest * n_lines:  # do not read a long book again
+        if n_bytes >= BOOK and n_bytes > max_length * n_lines:  # do not read a long book again
             return []
-        if n_bytes >= NOTED:
+        if n_bytes >= MAX_READ:
             more = "more than "
             break
     n_lines += not text.endswith("\n")
-    if n_lines < 50 or n_bytes > longest * n_lines or 50 * n_others > n_lines:
+    if n_lines < 50 or n_bytes > max_length * n_lines or 50 * n_others > n_lines:
         return []
-    kind = "rows" if longest > 100 else "short lines"
+    kind = "rows" if max_length > 100 else "short lines"
     return [
         f"{more}{n_lines:,} {kind}; if each stands by itself, "
         '--separator "\\n" makes each a document'
     ]
 
 
-def occurs(words: str, files: Iterable[Path]) -> bool:
-    """Return whether a file holds these words, also where a chunk ends within them."""
+def occurs_in(files: Iterable[Path], separator: str) -> bool:
+    """Return whether one of the files contains the separator."""
     for path in files:
-        rest = ""
+        rest = ""  # the end of the last chunk, which may be the beginning of a separator
         for chunk in read_text(path):
             rest += chunk
-            if words in rest:
+            if separator in rest:
                 return True
-            rest = rest[-len(words) :]
+            rest = rest[-len(separator) :]
     return False
 
 
-def notes_on_signs(files: Iterable[Path]) -> list[str]:
-    """Return notes on signs that programs leave in a text and that nobody reads."""
-    found, n_bytes = Counter[str](), 0
+def notes_on_stray_characters(files: Iterable[Path]) -> list[str]:
+    """Return notes on characters that programs leave in a text and that nobody reads."""
+    counts, n_bytes = Counter[str](), 0
     for text in itertools.chain.from_iterable(map(read_text, files)):
-        found.update({sign: n for sign in SIGNS if (n := text.count(sign))})
+        counts.update({char: n for char in STRAY_CHARACTERS if (n := text.count(char))})
         n_bytes += len(text)
-        if n_bytes >= NOTED:
+        if n_bytes >= MAX_READ:
             break
     return [
-        f"warning: the text holds U+{ord(sign):04X} {n:,} {'time' if n == 1 else 'times'}, {what}"
-        for sign, what in SIGNS.items()
-        if (n := found[sign])
+        f"warning: the text has U+{ord(char):04X} {n:,} {'time' if n == 1 else 'times'}, {meaning}"
+        for char, meaning in STRAY_CHARACTERS.items()
+        if (n := counts[char])
     ]
 
 
 def print_notes_on_tokens(tokens: TokenStream, tokenizer: Tokenizer) -> None:
-    """Print to stderr how the tokens of a text differ from the text as it is written."""
+    """Print to stderr how the tokens of a text differ from the text in the files."""
     if n := sum(shard.n_controls for shard in tokens.shards):
         names = [*tokenizer.controls.values()]
-        named = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+        some = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
         print(
-            f"note: in the {tokens.name}, {n:,} control tokens of the model ({named}) are read as "
+            f"note: in the {tokens.name}, {n:,} control tokens of the model ({some}) are read as "
             "letters",
             file=sys.stderr,
         )
@@ -107,13 +107,13 @@ def print_notes_on_tokens(tokens: TokenStream, tokenizer: Tokenizer) -> None:
 
 
 def opening(tokens: TokenStream, tokenizer: Tokenizer) -> str:
-    """Return the text from which a sample without a prompt begins: "" if documents begin often.
+    """Return the text after which a sample without a prompt begins: "" if documents begin often.
 
-    Otherwise it is the end of a line or paragraph. A model sees a book's only END_OF_TEXT a few
-    times, or never. After END_OF_TEXT, such a model writes the book's first words by heart, or
-    begins in mid-word. The end of a line it has seen everywhere.
+    Otherwise it is the end of a line or paragraph. A model sees the only END_OF_TEXT of a book a
+    few times, or never. After END_OF_TEXT, it would write the first words of the book by heart, or
+    begin within a word. The end of a line or paragraph occurs everywhere.
     """
-    if tokens.n_documents > 1 and tokens.n_tokens < RARE * tokens.n_documents:
+    if tokens.n_documents > 1 and tokens.n_tokens < LONG_DOCUMENT * tokens.n_documents:
         return ""
     ids = tokens.read(0, min(tokens.n_tokens, 1 << 16)).tolist()
     text = tokenizer.decode(id for id in ids if id != tokens.end_of_text)

@@ -1,8 +1,9 @@
 """Token ids to files: chunks are encoded in threads and written to shards, files of bounded size.
 
-A stream KEY lies in the files KEY.0000.bin, KEY.0001.bin, ..., which hold nothing but ids, and in
-KEY.json, the facts about them. A shard takes its name when it is whole, and then the facts name it;
-so after an interruption, writing continues after the last whole shard.
+A stream KEY lies in the files KEY.0000.bin, KEY.0001.bin, ..., which contain nothing but ids. The
+index KEY.json describes each of them. A shard gets its name when it is complete, and is then added
+to the index. So after an interruption, writing continues after the last complete shard
+(test_killed_while_tokenising_it_continues_after_the_last_shard).
 """
 
 from __future__ import annotations
@@ -30,41 +31,42 @@ from minigen.system.disk import sha256_of, write_atomically
 from minigen.system.parallel import map_in_threads
 from minigen.tokenizer import Tokenizer
 
-CHUNK = 1 << 20  # characters to encode at once: memory is a small multiple of it
+CHUNK = 1 << 20  # characters to encode at once: the memory that is needed is a few times that
 SHARD = 1 << 26  # characters in a shard, or up to a chunk more
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The facts about one file of a stream."""
+    """The entry of the index for one file of a stream."""
 
     n_tokens: int  # with one END_OF_TEXT for each document
-    # Not always those of the documents: a model's own tokenizer may normalise what it reads.
-    n_token_bytes: int  # that the tokens hold; END_OF_TEXT and separators hold none
+    # The bytes of the tokens; END_OF_TEXT and separators have none. A tokenizer from Hugging Face
+    # may normalise a text, so these are not always the bytes of the documents.
+    n_token_bytes: int
     n_chars: int
-    n_documents: int  # that begin in it
+    n_documents: int  # documents that begin in this shard
     sha256: str  # of the file
-    n_controls: int = 0  # control tokens of the model that its text spells
-    n_changed: int = 0  # of its chunks that decode to another text than was read
+    n_controls: int = 0  # how often the text spells a control token
+    n_changed: int = 0  # chunks whose tokens decode to another text
 
 
 def shard_path(path: Path, number: int) -> Path:
-    """Return the name of a shard; `path` is that of the facts."""
+    """Return the path of a shard, given the path of the index."""
     return path.with_suffix(f".{number:04}.bin")
 
 
 def token_dtype(tokenizer: Tokenizer) -> np.dtype[np.uint16] | np.dtype[np.uint32]:
-    """Return the type of the ids in shards: two bytes while all ids fit, or four."""
+    """Return the type of the ids in shards: two bytes if all ids fit, else four."""
     return np.dtype("<u2") if tokenizer.n_vocab <= 1 << 16 else np.dtype("<u4")
 
 
 def encode(
     chunk: Chunk, tokenizer: Tokenizer, token_lengths: npt.NDArray[np.int64]
 ) -> tuple[bytes, dict[str, int]]:
-    """Return the token ids of a chunk, as a shard holds them, and its part of the shard's facts.
+    """Return the token ids of a chunk, as bytes for a shard, and its counts for the index.
 
     Args:
-        token_lengths: (V,), the bytes of each token; 0 for END_OF_TEXT.
+        token_lengths: (V,), the number of bytes of each token; 0 for END_OF_TEXT.
     """
     ids = tokenizer.encode_documents(chunk.documents)  # END_OF_TEXT before each
     if not chunk.begins:
@@ -81,12 +83,12 @@ def encode(
 
 
 def write_shards(text: TextRange, tokenizer: Tokenizer, path: Path) -> tuple[Shard, ...]:
-    """Tokenise a text into shards; keep those that are there already.
+    """Tokenise a text into shards, and keep the shards that exist already.
 
     Args:
-        path: of the facts; the shards lie beside them.
+        path: of the index; the shards lie beside it.
 
-    Raises UserError if the text cannot be read or was changed, or the disk takes no file.
+    Raises UserError if the text cannot be read or was changed, or if a file cannot be written.
     """
     shards = find_shards(path)
     n_done = sum(shard.n_chars for shard in shards)
@@ -94,7 +96,7 @@ def write_shards(text: TextRange, tokenizer: Tokenizer, path: Path) -> tuple[Sha
         return shards
     lengths = np.array([len(tokenizer.token_bytes(id)) for id in range(tokenizer.n_vocab)])
     lengths[tokenizer.end_of_text] = 0
-    own = threading.local()  # tiktoken runs without Python's lock, if each thread has its tokenizer
+    own = threading.local()  # a tokenizer for each thread: tiktoken runs without Python's lock
 
     def encoded(numbered: tuple[int, Chunk]) -> tuple[int, tuple[bytes, dict[str, int]]]:
         if not hasattr(own, "tokenizer"):
@@ -102,7 +104,7 @@ def write_shards(text: TextRange, tokenizer: Tokenizer, path: Path) -> tuple[Sha
         number, chunk = numbered
         return number, encode(chunk, own.tokenizer, lengths)
 
-    facts = {"dtype": token_dtype(tokenizer).str, "end_of_text": tokenizer.end_of_text}
+    index = {"dtype": token_dtype(tokenizer).str, "end_of_text": tokenizer.end_of_text}
     chunks = chunks_from(n_done, cut_chunks(text.parts(), CHUNK, tokenizer), path.parent)
     results = map_in_threads(encoded, chunks, torch.get_num_threads())
     with progress("tokenising", text.n_chars, "char", n_done) as bar:
@@ -111,17 +113,18 @@ def write_shards(text: TextRange, tokenizer: Tokenizer, path: Path) -> tuple[Sha
                 shard = write_shard(temporary, (part for _, part in parts), bar)
                 text.check_unchanged()
             shards = (*shards, shard)
-            content = json.dumps({**facts, "shards": [asdict(one) for one in shards]}, indent=1)
+            entries = [asdict(one) for one in shards]
+            index_json = json.dumps({**index, "shards": entries}, indent=1)
             with write_atomically(path) as temporary:
-                temporary.write_bytes(content.encode("utf-8"))
-    text.check_unchanged()  # a text that became shorter may have left no shard to write
+                temporary.write_bytes(index_json.encode("utf-8"))
+    text.check_unchanged()  # if the text became shorter, the loop may have written no shard
     return shards
 
 
 def write_shard(
     path: Path, encoded: Iterable[tuple[bytes, dict[str, int]]], bar: tqdm[Any]
 ) -> Shard:
-    """Write encoded chunks to a file; return the facts about it."""
+    """Write encoded chunks to a file, and return its entry for the index."""
     digest, totals = hashlib.sha256(), Counter[str]()
     with path.open("wb") as file:
         for ids, counts in encoded:
@@ -133,13 +136,13 @@ def write_shard(
 
 
 def chunks_from(n_done: int, chunks: Iterable[Chunk], cache: Path) -> Iterator[tuple[int, Chunk]]:
-    """Leave out the chunks of the first `n_done` characters; number the others by their shard."""
+    """Skip the chunks of the first `n_done` characters, and yield the others with their shard."""
     place = 0
     for chunk in chunks:
         if place < n_done < place + chunk.n_chars:
             raise UserError(
-                f"{cache} has the beginning of these tokens, cut otherwise by another minigen; "
-                "remove that folder, whose files can all be made again"
+                f"{cache} has the beginning of these tokens, which another version of minigen cut "
+                "at other places; remove that folder, whose files can all be made again"
             )
         if place >= n_done:
             yield place // SHARD, chunk
@@ -147,12 +150,12 @@ def chunks_from(n_done: int, chunks: Iterable[Chunk], cache: Path) -> Iterator[t
 
 
 def find_shards(path: Path) -> tuple[Shard, ...]:
-    """Return the facts at `path` of the first shards, up to the first that is damaged."""
+    """Return the shards in the index at `path`, up to the first that is missing or damaged."""
     shards: list[Shard] = []
-    # Facts that are missing, cut short or damaged name no shard; it is made again.
+    # If the index is missing or damaged, there are no shards, and they are made again.
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        for facts in json.loads(path.read_bytes())["shards"]:
-            shard = Shard(**facts)
+        for entry in json.loads(path.read_bytes())["shards"]:
+            shard = Shard(**entry)
             if sha256_of(shard_path(path, len(shards))) != shard.sha256:
                 break
             shards.append(shard)

@@ -1,10 +1,13 @@
-"""Text to documents: read a file, and split it wherever a separator stands.
+"""Text to documents: read files, and split their text wherever a separator stands.
 
     files --read_text--> text, in chunks --split_documents--> documents, in parts
 
+A document is a text that stands by itself: a tale, a name, a book. Why keep documents apart?
+END_OF_TEXT will stand before each, so a model learns where a text ends, and is not taught to
+continue one with the next, of which it cannot know anything.
+
 `naive_documents` is the idea, for a text in memory. The rest of this file does the same for a text
-of any length, of which it holds only a few MB at a time: a document comes in parts, the first of
-which says that a document begins.
+of any length, of which only a few MB are in memory at a time: a document comes in parts.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ READ = 1 << 20  # bytes of a file to read at once
 
 
 def naive_documents(text: str, separator: str) -> list[str]:
-    r"""Split a text at each separator; drop the newlines around documents, and empty documents.
+    r"""Split a text at each separator; remove the newlines around documents, and empty documents.
 
     >>> naive_documents("one\n\ntwo\n\n\nthree\n", "\n\n")
     ['one', 'two', 'three']
@@ -43,55 +46,55 @@ def naive_documents(text: str, separator: str) -> list[str]:
 
 
 class DocumentPart(NamedTuple):
-    """A part of a document, never empty; `begins` is true for the document's first."""
+    """A part of a document, never empty."""
 
-    begins: bool
+    is_first: bool  # of its document
     text: str
 
 
 def split_documents(chunks: Iterable[str], separator: str) -> Iterator[DocumentPart]:
-    r"""Split a text that comes in chunks at each `separator`.
+    r"""Split a text that comes in chunks at each `separator`, as `naive_documents` does.
 
-    Newlines around a document are dropped (of those after it, the last READ), then documents
-    without a character.
+    Of the newlines after a document, only the last READ are removed. That bounds the memory
+    (test_endless_newlines_do_not_wait_in_memory).
 
     >>> [part.text for part in split_documents(["one\n\ntwo\n", "\n\nthree\n"], "\n\n")]
     ['one', 'two', 'three']
     """
-    begins, rest = True, ""
+    is_first, rest = True, ""
     for chunk in itertools.chain(chunks, [None]):
         *ended, rest = [rest, ""] if chunk is None else (rest + chunk).split(separator)
         for text in ended:
             text = text.rstrip("\n")
-            if text := (text.lstrip("\n") if begins else text):
-                yield DocumentPart(begins, text)
-            begins = True
-        # Two ends of a chunk wait for the next: the beginning of a separator, and newlines that
-        # may be the document's last. Endless newlines must not fill the memory.
-        sure = len(rest[: max(0, len(rest) - len(separator) + 1)].rstrip("\n"))
-        sure = max(sure, len(rest) - READ - len(separator))
-        if text := (rest[:sure].lstrip("\n") if begins else rest[:sure]):
-            yield DocumentPart(begins, text)
-            begins = False
-        rest = rest[sure:]
+            if text := (text.lstrip("\n") if is_first else text):
+                yield DocumentPart(is_first, text)
+            is_first = True
+        # The end of a chunk waits for the next chunk where it may be the beginning of a separator,
+        # or newlines after the document. Endless newlines must not fill the memory.
+        n_sure = len(rest[: max(0, len(rest) - len(separator) + 1)].rstrip("\n"))
+        n_sure = max(n_sure, len(rest) - READ - len(separator))
+        if text := (rest[:n_sure].lstrip("\n") if is_first else rest[:n_sure]):
+            yield DocumentPart(is_first, text)
+            is_first = False
+        rest = rest[n_sure:]
 
 
 def read_documents(files: Iterable[Path], separator: str | None) -> Iterator[DocumentPart]:
-    """Read the documents of some files, in parts; without a separator, a file is a document."""
+    """Read the documents of files, in parts. Without a separator, each file is one document."""
     for path in files:
         if separator is not None:
             yield from split_documents(read_text(path), separator)
         else:
-            for i, text in enumerate(read_text(path)):
-                yield DocumentPart(i == 0, text)
+            for number, text in enumerate(read_text(path)):
+                yield DocumentPart(number == 0, text)
 
 
 def read_text(path: Path) -> Iterator[str]:
-    r"""Read a file in chunks: strict UTF-8, no byte order mark, "\n" at the ends of lines.
+    r"""Read a UTF-8 file in chunks, without its byte order mark, and with "\n" as each line's end.
 
-    Raises UserError if it cannot be read, is not UTF-8, or holds bytes that no text holds.
+    Raises UserError if the file cannot be read, is not UTF-8, or has bytes that occur in no text.
     """
-    # Both keep the end of a chunk for the next: half a character, and "\r" without "\n".
+    # Both decoders keep the end of a chunk for the next: half a character, and "\r" without "\n".
     utf8 = codecs.getincrementaldecoder("utf-8-sig")()
     decoder = io.IncrementalNewlineDecoder(utf8, translate=True)
     n_read, n_control, is_ascii = 0, 0, True
@@ -100,10 +103,12 @@ def read_text(path: Path) -> Iterator[str]:
             data = b"any"
             while data:
                 data = file.read(READ)
-                if n_read == 0 and (found := find_utf16(data)):
-                    raise not_utf8(path, found[1], found[0])
-                if n_read == 0 and (known := find_container(data)):
-                    raise UserError(f"{path} is {known[0]}, not text; {known[1]}, or leave it out")
+                if n_read == 0 and (utf16 := find_utf16(data)):
+                    raise not_utf8(path, utf16[1], utf16[0])
+                if n_read == 0 and (container := find_container(data)):
+                    raise UserError(
+                        f"{path} is {container[0]}, not text; {container[1]}, or leave it out"
+                    )
                 n_read += len(data)
                 n_control += len(data) - len(data.translate(None, CONTROL_BYTES))
                 if b"\0" in data or n_control > n_read / 2:
@@ -114,9 +119,9 @@ def read_text(path: Path) -> Iterator[str]:
     except OSError as error:
         raise unreadable(path, error) from None
     except UnicodeDecodeError as error:
-        # The decoder was given error.object, whose last byte is the last that was read.
+        # error.object are the bytes that the decoder was given: its last byte is the last one read.
         place = n_read - len(error.object) + error.start
         bad = f"byte {place} ({error.object[error.start]:#04x}) fits no character"
-        # A text with characters beyond ASCII before that byte is damaged UTF-8, no other encoding.
+        # If the text before that byte has characters beyond ASCII, it is UTF-8 and damaged there.
         encoding = guess_encoding(error.object, error.start) if is_ascii else None
         raise not_utf8(path, bad, encoding) from None

@@ -1,4 +1,4 @@
-"""Token ids on disk: a stream that is read from its shards, a few windows at a time."""
+"""Token ids on disk: a stream that is read from its shards, one window at a time."""
 
 from __future__ import annotations
 
@@ -18,41 +18,46 @@ from minigen.data.batches import Ids
 from minigen.data.shards import Shard, shard_path
 from minigen.errors import UserError
 
-MAX_OPEN = 64  # shards at once
+MAX_OPEN = 64  # shards that are open at once
 
 
 @dataclass(frozen=True)
 class TokenStream:
-    """A stream of token ids on disk, in shards, and the facts about its text.
+    """A stream of token ids on disk, in shards.
 
-    It is read window by window with plain reads: a memory map would kill the process without a
-    message if a file were cut short.
+    Windows are read with plain reads: a memory map would kill the process without a message if a
+    file were cut short (test_a_shard_that_is_cut_short_in_use_is_reported).
     """
 
-    path: Path  # of the facts; the shards lie beside it
-    name: str  # for messages
+    path: Path  # of the index, a JSON file; the shards lie beside it
+    name: str  # for messages, such as "training text"
     dtype: str  # "<u2" or "<u4"
-    end_of_text: int
+    end_of_text: int  # the id before each document
     shards: tuple[Shard, ...]
-    every: int = 1  # one of this number of stripes of the text was read
+    stripe_interval: int = 1  # n: of each n stripes of the text, one was read
 
     windows = batches.windows  # batches to train on
     sliding = batches.sliding  # batches to evaluate on
 
     @functools.cached_property
     def n_tokens(self) -> int:
+        """The number of tokens, with an END_OF_TEXT for each document."""
         return sum(shard.n_tokens for shard in self.shards)
 
     @functools.cached_property
     def n_bytes(self) -> int:
+        """The number of bytes of text in all tokens; END_OF_TEXT has none."""
         return sum(shard.n_token_bytes for shard in self.shards)
 
     @functools.cached_property
     def n_documents(self) -> int:
+        """The number of documents."""
         return sum(shard.n_documents for shard in self.shards)
 
     def n_windows(self, block_size: int) -> int:
-        """Return the windows of an epoch; raise UserError if there are not the T + 1 tokens of one.
+        """Return the number of windows in an epoch: n_tokens // T.
+
+        Raises UserError if the stream has fewer than T + 1 tokens.
 
         >>> TokenStream(Path(), "text", "<u2", 256, (Shard(9, 8, 8, 1, ""),)).n_windows(4)
         2
@@ -61,7 +66,11 @@ class TokenStream:
         return self.n_tokens // block_size
 
     def bits_per_byte(self, separator_bytes: int) -> float:
-        """Return a loss of 1 nat/token in bits/byte.
+        """Return the bits per byte of a loss of 1 nat per token.
+
+        A loss per token depends on the tokenizer: longer tokens are harder to predict. A loss per
+        byte of text does not, so it compares models with different tokenizers
+        (test_bits_per_byte_counts_the_bytes_that_the_tokens_hold).
 
         Args:
             separator_bytes: the bytes of text that each END_OF_TEXT after the first stands for.
@@ -70,39 +79,39 @@ class TokenStream:
         return (self.n_tokens - 1) / n_bytes / math.log(2)  # the first END_OF_TEXT is no target
 
     def read(self, place: int, n: int) -> Ids:
-        """Return the `n` tokens from `place` on. The stream is a circle: place -1 is its last.
+        """Return `n` tokens from `place` on. The stream is a circle: place -1 is the last token.
 
         Raises UserError if a shard was changed or cannot be read.
         """
         dtype, parts = np.dtype(self.dtype), []
         while n:
             place %= self.n_tokens
-            number = bisect.bisect(self._begins, place) - 1
-            skip = place - self._begins[number]
+            number = bisect.bisect(self._shard_starts, place) - 1
+            skip = place - self._shard_starts[number]
             take = min(n, self.shards[number].n_tokens - skip)
             try:
                 file, stamp = self._open(number)
                 file.seek(skip * dtype.itemsize)
-                content = file.read(take * dtype.itemsize)
+                id_bytes = file.read(take * dtype.itemsize)
             except OSError as error:
                 path = shard_path(self.path, number)
                 raise UserError(f"cannot read {path}: {error.strerror}; start again") from None
-            if stamp != file_stamp(file) or len(content) < take * dtype.itemsize:
+            if stamp != file_stamp(file) or len(id_bytes) < take * dtype.itemsize:
                 raise UserError(
                     f"{shard_path(self.path, number)} was cut short or written over; "
-                    "start again to make it anew"
+                    "start again, and it is made anew"
                 )
-            parts.append(np.frombuffer(content, dtype))
+            parts.append(np.frombuffer(id_bytes, dtype))
             place, n = place + take, n - take
         return np.concatenate(parts, dtype=np.int64)
 
     @functools.cached_property
     def _opened(self) -> dict[int, tuple[io.FileIO, tuple[int, int]]]:
-        """Shards, kept open: they stay readable when their names are removed or given away."""
+        """The open shards and their stamps. They stay readable after their names are removed."""
         return {}
 
     def _open(self, number: int) -> tuple[io.FileIO, tuple[int, int]]:
-        """Return a shard's file and its stamp when it was opened."""
+        """Return the file of a shard, and the stamp that it had when it was opened."""
         if number not in self._opened:
             if len(self._opened) == MAX_OPEN:
                 self._opened.clear()
@@ -111,13 +120,14 @@ class TokenStream:
         return self._opened[number]
 
     @functools.cached_property
-    def _begins(self) -> list[int]:
+    def _shard_starts(self) -> list[int]:
         """The place of each shard's first token."""
-        return list(itertools.accumulate((s.n_tokens for s in self.shards), initial=0))[:-1]
+        lengths = (shard.n_tokens for shard in self.shards)
+        return list(itertools.accumulate(lengths, initial=0))[:-1]
 
 
 def check_length(n_tokens: int, name: str, block_size: int) -> None:
-    """Raise UserError if a text has not the T + 1 tokens of one window."""
+    """Raise UserError if a text has fewer than T + 1 tokens, which one window needs."""
     if n_tokens < block_size + 1:
         raise UserError(
             f"the {name} has only {n_tokens} tokens, and --block_size {block_size} "
@@ -127,5 +137,5 @@ def check_length(n_tokens: int, name: str, block_size: int) -> None:
 
 def file_stamp(file: io.FileIO) -> tuple[int, int]:
     """Return the size of an open file in bytes and the time of its last change in ns."""
-    facts = os.fstat(file.fileno())
-    return facts.st_size, facts.st_mtime_ns
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns

@@ -1,10 +1,10 @@
-"""Documents to tokens: END_OF_TEXT and the token ids of a document, and so on for each.
+"""Documents to tokens: END_OF_TEXT and the token ids of the first document, of the second, ...
 
     documents, in parts --cut_chunks--> chunks --Tokenizer.encode_documents--> token ids
 
 `naive_tokens` is the idea, for documents in memory. The rest of this file cuts a text that is
-larger than memory into chunks, which are encoded one at a time, in several threads. It cuts where
-no token crosses, so the token ids are the same as those of the whole text.
+larger than memory into chunks, which several threads encode. It cuts where no token crosses the
+cut, so the token ids are those of the whole text (test_tokens_of_chunks_are_tokens_of_the_whole).
 """
 
 from __future__ import annotations
@@ -16,11 +16,15 @@ from typing import NamedTuple
 from minigen.data.text import DocumentPart
 from minigen.tokenizer import END_OF_TEXT, Tokenizer
 
-MAX_CUTS = 1000  # places that are tried to cut a document
+MAX_CUTS = 1000  # places where a cut of a document is tried
 
 
 def naive_tokens(documents: Iterable[str], tokenizer: Tokenizer) -> list[int]:
-    """Return the stream of some documents: END_OF_TEXT and the tokens of each.
+    """Return one stream of token ids for all documents: for each END_OF_TEXT and its tokens.
+
+    END_OF_TEXT tells the model that a text begins. It stands before each document, and not after,
+    so that a model can begin a text too: from END_OF_TEXT alone
+    (test_each_document_begins_with_end_of_text).
 
     >>> from minigen.tokenizer import train_tokenizer
     >>> naive_tokens(["ab", "c"], train_tokenizer("byte", []))
@@ -33,9 +37,9 @@ def naive_tokens(documents: Iterable[str], tokenizer: Tokenizer) -> list[int]:
 
 
 class Chunk(NamedTuple):
-    """Documents to encode at once; the first `begins` here or continues the chunk before."""
+    """Documents to encode at once. The last one may continue in the next chunk."""
 
-    begins: bool
+    begins: bool  # the first document begins here; False: it began in the chunk before
     documents: list[str]
 
     @property
@@ -46,18 +50,18 @@ class Chunk(NamedTuple):
 def cut_chunks(
     parts: Iterable[DocumentPart], size: int, tokenizer: Tokenizer | None = None
 ) -> Iterator[Chunk]:
-    """Gather and cut parts of documents to encode: about `size` characters, at most twice that.
+    """Gather and cut parts of documents into chunks of about `size` characters, at most twice that.
 
-    The tokens of a document's parts are those of the document, except where `size` characters have
-    no place to cut, or none among the last MAX_CUTS. Other tokens may stand there, but they decode
-    to the same text.
+    The tokens of the chunks are those of the documents, except where `size` characters have no
+    place to cut, or none among the last MAX_CUTS. There the tokens may differ, but they decode to
+    the same text (test_a_long_text_without_a_blank_is_tokenised).
 
     Args:
-        tokenizer: the tokenizer that is to encode the chunks; None: one that cuts as GPT-2's does.
+        tokenizer: the tokenizer that will encode the chunks; None: one with the words of GPT-2.
     """
     chunk, length = Chunk(True, []), 0  # with END_OF_TEXT before each document
     for part in parts:
-        if part.begins:
+        if part.is_first:
             if length >= size:
                 yield chunk
                 chunk, length = Chunk(True, []), 0
@@ -76,10 +80,11 @@ def cut_chunks(
 
 
 def last_cut(text: str, size: int, tokenizer: Tokenizer | None) -> int:
-    """Return the last place before `size` where no token crosses: white space after anything else.
+    """Return the last place before `size` that no token crosses, or `size` if there is none.
 
-    White space stands only at the beginning of GPT-2's words, so a word ends there whatever
-    follows. Other tokenizers are asked whether they cut there.
+    It is before white space that follows another character. GPT-2's words have white space only at
+    their beginning, so a word ends there, whatever follows. Tokenizers with other words answer for
+    themselves (`Tokenizer.can_cut`).
     """
     ends = (i for i in range(size - 1, 0, -1) if text[i] in " \n" and not text[i - 1].isspace())
     for i in itertools.islice(ends, MAX_CUTS):

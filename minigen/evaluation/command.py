@@ -105,7 +105,7 @@ def find_texts(config: EvaluateConfig, loaded: Engine) -> Texts:
         links = loaded.state.get("links", False)
         corpus = corpora.find(data, data_folder(), settings["separator"], links)
         _, training, own = prepare(
-            corpus, tokenizer, "", 0, cache, most_chars=loaded.state.get("most_chars", 0)
+            corpus, tokenizer, "", 0, cache, max_chars=loaded.state.get("most_chars", 0)
         )
         if loaded.state["content"] != [training.path.stem, own.path.stem]:
             training = None

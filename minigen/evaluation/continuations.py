@@ -80,7 +80,7 @@ def real_continuations(
 
 def decode_continuation(ids: Sequence[int], tokenizer: Tokenizer) -> str:
     """Return the text of ids, without the tokens that end a text."""
-    hidden = tokenizer.stops & tokenizer.controls.keys()
+    hidden = tokenizer.stop_ids & tokenizer.controls.keys()
     return tokenizer.decode([id for id in ids if id not in hidden])
 
 

@@ -94,7 +94,7 @@ class Engine:
 
         Args:
             prompts: ids, at least one a row, as `encode` makes them.
-            end_of_text: the ids that end a row; None: the tokenizer's `stops`; (): none does.
+            end_of_text: the ids that end a row; None: the tokenizer's `stop_ids`; (): none does.
 
         >>> for [token] in engine.generate([[1]], Sampling(), max_new_tokens=9):  # doctest: +SKIP
         ...     print(token.id)
@@ -116,7 +116,7 @@ class Engine:
             sampling,
             n_vocab=self.n_vocab,
             max_new_tokens=max_new_tokens,
-            end_of_text=self.tokenizer.stops if end_of_text is None else end_of_text,
+            end_of_text=self.tokenizer.stop_ids if end_of_text is None else end_of_text,
             seed=seed,
             samples=samples,
             finished=finished,
@@ -149,7 +149,7 @@ class Engine:
         Args:
             sampling: None: `Sampling()`.
             stop_strings: the text ends before the first of these.
-            end_of_text: the ids that end the text; None: the tokenizer's `stops`; (): none does.
+            end_of_text: the ids that end the text; None: the tokenizer's `stop_ids`; (): none does.
             seed: the same seed gives the same text.
             sample: the number of the text among those of one seed.
 
@@ -195,7 +195,7 @@ class Engine:
             prompts: ids, as `encode` makes them.
             samples: the number of each text among those of one seed; None: 0, 1, 2, ...
         """
-        ends = self.tokenizer.stops if end_of_text is None else end_of_text
+        ends = self.tokenizer.stop_ids if end_of_text is None else end_of_text
         texts = [_Text(self.tokenizer, ends, stop_strings) for _ in prompts]
         finished = set[int]()
         for step in self.generate(

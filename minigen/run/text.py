@@ -77,10 +77,10 @@ def find_text(
     is_new = tokenizer is None
     tokenizer, train_tokens, val_tokens = prepare(
         corpus, tokenizer, config.tokenizer, config.vocab_size, data_folder() / "cache",
-        block_size=block_size or 0, most_chars=most_chars,
+        block_size=block_size or 0, max_chars=most_chars,
     )  # fmt: skip
     notes = [] if saved is not None else [*corpus.notes, *notes_on_text(corpus)]
-    if train_tokens.every > 1 and saved is None:
+    if train_tokens.stripe_interval > 1 and saved is None:
         n_read, n_all = (train_tokens.n_bytes + val_tokens.n_bytes) / 1e6, corpus.n_bytes / 1e6
         notes.append(
             f"of {n_all:,.0f} MB of text {n_read:,.0f} MB are read, from all over it, which is "
@@ -134,7 +134,7 @@ def _old_tokens(
         separator = None if corpora.synthetic(old_data) else base_settings.get("separator")
         corpus = corpora.find(old_data, data_folder(), separator)
         cache = data_folder() / "cache"
-        _, _, val_tokens = prepare(corpus, tokenizer, "", 0, cache, most_chars=most_chars)
+        _, _, val_tokens = prepare(corpus, tokenizer, "", 0, cache, max_chars=most_chars)
     except UserError as error:
         raise UserError(f"the base model's text: {error}; --old_data names another one") from None
     return val_tokens

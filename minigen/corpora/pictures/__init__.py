@@ -1,6 +1,6 @@
 """Pictures: scenes with captions on a small grid, so that a program can see what a picture shows.
 
-A picture is a caption and 13 rows of 6 and 7 cells, each followed by its number:
+A picture is a caption and 13 rows of 6 and 7 cells. Each row ends with its number:
 
     picture: a small yellow moon left of a big blue house, night
     ..*... ....... 1
@@ -17,22 +17,24 @@ A picture is a caption and 13 rows of 6 and 7 cells, each followed by its number
     ;;;;;: :;;;;:: 12
     :::::: :;;;;:: 13
 
-Each cell is a letter. Letters of the alphabet are things, in a light or (capital) dark tone of a
-colour; other signs are the background: sky, and below it ground, with details such as stars. The
-caption decides on the things and the background. Where they are, their exact size, their texture
-and all details are drawn by chance, with known probabilities. So -log2 p(picture) is an exact
-number of bits; their mean, `entropy()`, is the floor under the loss of any model.
+Each cell is a character. Letters of the alphabet are things, in the light tone of a colour or (as
+capitals) in its dark tone. All other characters are the background: the sky, and below it the
+ground, with details such as stars. The caption decides on the things and the background. Chance
+decides, with known probabilities, on the places of the things, their outlines, their textures and
+the details. So -log2 p(picture) is an exact number of bits. The mean of these bits is the entropy
+of the pictures (`entropy`), and no model can have a lower mean loss on new pictures.
 
-The format is made to be learnt. A tokenizer cuts a row where the kind of sign changes, so a token
-is a run of cells; the blank keeps both halves apart, so that each adds up by itself; and the number
-says how far the picture has come.
+Each part of the format makes pictures easier to learn. A tokenizer cuts a row between letters and
+other characters, so a token is a run of cells. The blank splits a row into halves, so that a model
+has to count only to 6 or 7 cells, and not to 13. The number says how many rows there are so far.
 
-`check` looks at the grid alone to find out what is there: things are groups of cells that touch,
-known by their outline. Then it compares that with the caption. Some pairs of shape and colour never
-occur in the training text, so that one can see whether a model puts together what it never saw.
+`check` sees only the text. It finds the things in the grid, which are groups of cells that touch,
+recognises them by their outlines, and compares them with the caption. Some pairs of shape and
+colour never occur in the training text, and show whether a model can combine words that it never
+read together.
 
-    python -m minigen corpus pictures --count 3        # look at some pictures
-    python -m minigen corpus pictures --check FILE     # check pictures between blank lines or rules
+    python -m minigen corpus pictures --count 3        # draw three pictures in the terminal
+    python -m minigen corpus pictures --check FILE     # check the pictures in a file
 """
 
 from __future__ import annotations
@@ -85,7 +87,10 @@ def show(text: str) -> str:
 
 
 def save(texts: Sequence[str], path: Path) -> None:
-    """Write the texts, or a PNG: of one picture, or a sheet of several."""
+    """Save pictures: as text if `path` ends in .txt, else as a PNG, which can be a contact sheet.
+
+    Raises `UserError` if the file cannot be written.
+    """
     if path.suffix.lower() == ".txt":
         save_text(texts, path)
     else:

@@ -1,4 +1,4 @@
-"""Captions: what a picture is to show, as words, as fields, and as a person asks for it."""
+"""Captions of pictures: as text, as conditions, and as a user types them in a prompt."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from minigen.errors import UserError
 
 @dataclass(frozen=True)
 class Kind:
-    """A thing as a caption describes it."""
+    """A kind of thing, in the words of a caption."""
 
     size: str
     colour: str
@@ -36,7 +36,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Caption:
-    """A number of things of one kind, or two kinds in a relation; and a background.
+    """A number of things of one kind, or two things in a relation; and a background.
 
     >>> str(Caption("two", (Kind("big", "red", "moon"),), "night"))
     'picture: two big red moons, night'
@@ -54,12 +54,15 @@ class Caption:
             things = f"{self.form} {self.kinds[0]}" + ("s" if self.form != "a" else "")
         return f"picture: {things}, {self.background}"
 
-    def wanted(self) -> tuple[Kind, ...]:
-        """Return the kinds of all its things."""
+    def kind_of_each_thing(self) -> tuple[Kind, ...]:
+        """Return one kind for each thing: "two big red moons" have the same kind twice."""
         return self.kinds * NUMBERS.get(self.form, 1)
 
     def conditions(self) -> dict[str, str]:
-        """Return the words by the names of `FIELDS`; only a relation has an other thing."""
+        """Return the words of the caption by their fields.
+
+        Only a caption with a relation has the fields of another thing.
+        """
         values = [word for kind in self.kinds for word in (kind.size, kind.colour, kind.shape)]
         names = [field for field in FIELDS if field not in ("form", "background")]
         things = dict(zip(names, values, strict=False))
@@ -67,7 +70,7 @@ class Caption:
 
 
 NOUN = "picture"
-# What a caption says, and the words that it has for it.
+# The fields of a caption, and the words that each can have.
 FIELDS: dict[str, tuple[str, ...]] = {
     "form": FORMS,
     "size": SIZES,
@@ -80,21 +83,21 @@ FIELDS: dict[str, tuple[str, ...]] = {
 }
 
 
-def condition(given: Mapping[str, str], rng: random.Random) -> str:
-    r"""Return a caption of which some fields are given; the others are drawn.
+def condition(conditions: Mapping[str, str], rng: random.Random) -> str:
+    r"""Return a caption, its newline included, with these conditions; draw the other fields.
 
-    Raises UserError for a field or a word that is not in `FIELDS`, or another thing without a
-    relation to it.
+    Raises `UserError` for a field or a word that is not in `FIELDS`, and for conditions of another
+    thing together with a number: only a relation has another thing.
 
     >>> red = {"form": "two", "size": "big", "colour": "red", "shape": "moon"}
     >>> condition(red, random.Random(0))
     'picture: two big red moons, day\n'
     """
-    given = parse_fields(NOUN, FIELDS, given)
-    others = [field for field in given if field.startswith("other")]
-    open_to = FIELDS | ({"form": RELATIONS} if others else {})
+    conditions = parse_fields(NOUN, FIELDS, conditions)
+    others = [field for field in conditions if field.startswith("other")]
+    options = FIELDS | ({"form": RELATIONS} if others else {})
     dice = Dice(rng)
-    words = {field: dice.choose(options) for field, options in open_to.items()} | given
+    words = {field: dice.choose(choices) for field, choices in options.items()} | conditions
     if others and words["form"] not in RELATIONS:
         raise UserError(f"{others[0]} is of a second thing; form must be {', '.join(RELATIONS)}")
     kinds = (
@@ -105,51 +108,52 @@ def condition(given: Mapping[str, str], rng: random.Random) -> str:
     return f"{Caption(words['form'], kinds[:n_kinds], words['background'])}\n"
 
 
-def _either(words: Sequence[str] | Mapping[str, Any]) -> str:
+def _any_of(words: Sequence[str] | Mapping[str, Any]) -> str:
     return f"({'|'.join(words)})"
 
 
-_KIND = f"{_either(SIZES)} {_either(COLOURS)} {_either(SHAPES)}"
+_KIND = f"{_any_of(SIZES)} {_any_of(COLOURS)} {_any_of(SHAPES)}"
 _CAPTION = re.compile(
-    f"picture: (?:{_either(tuple(NUMBERS))} {_KIND}(s?)"
-    f"|a {_KIND} {_either(RELATIONS)} a {_KIND})"
-    f"(?:, {_either(BACKGROUNDS)})?"
+    f"picture: (?:{_any_of(tuple(NUMBERS))} {_KIND}(s?)"
+    f"|a {_KIND} {_any_of(RELATIONS)} a {_KIND})"
+    f"(?:, {_any_of(BACKGROUNDS)})?"
 )
 _WORDS = set(re.findall(r"\w+", " ".join([_KIND, *FORMS, *BACKGROUNDS, "picture"])))
 _WORDS |= {f"{shape}s" for shape in SHAPES}
-FORM_OF_CAPTION = (
+CAPTION_FORMAT = (
     "picture: NUMBER SIZE COLOUR SHAPE, BACKGROUND or "
     "picture: a SIZE COLOUR SHAPE RELATION a SIZE COLOUR SHAPE, BACKGROUND"
 )
 
 
 def read_caption(line: str) -> Caption:
-    """Return the caption that a line is; its background is "" if the line ends before it.
+    """Parse the line of a caption; the background is "" if the line ends before it.
 
-    Raises UserError for a line that is no caption.
+    Raises `UserError` if the line is no caption.
 
     >>> read_caption("picture: two big red moons, night").kinds
     (Kind(size='big', colour='red', shape='moon'),)
     """
-    found = _CAPTION.fullmatch(line)
-    if found:
-        number, *one = found.groups()[:5]
-        two, background = found.groups()[5:12], found.groups()[12] or ""
+    match = _CAPTION.fullmatch(line)
+    if match:
+        number, *single, plural = match.groups()[:5]
+        *first, relation, size, colour, shape = match.groups()[5:12]
+        background = match.groups()[12] or ""
         if number is None:
-            kinds = (Kind(*two[:3]), Kind(*two[4:]))
-            return Caption(two[3], kinds, background)
-        if (number == "a") == (one[3] == ""):
-            return Caption(number, (Kind(*one[:3]),), background)
+            return Caption(relation, (Kind(*first), Kind(size, colour, shape)), background)
+        if (number == "a") == (plural == ""):
+            return Caption(number, (Kind(*single),), background)
     for word in re.findall(r"\w+", line):
         if word not in _WORDS:
             raise UserError(f'the caption says "{word}", a word that no caption has')
-    raise UserError(f"the caption is not of the form {FORM_OF_CAPTION}")
+    raise UserError(f"the caption is not of the form {CAPTION_FORMAT}")
 
 
 def prompt(text: str, rng: random.Random) -> str:
-    r"""Return the caption that a person typed: without "picture: ", and perhaps a background.
+    r"""Return the prompt for the words of a caption as a user types them.
 
-    Raises UserError for words that are no caption.
+    "picture: " may be missing, and so may the background, which is then left to the model. Raises
+    UserError for words that are no caption.
 
     >>> prompt("a big green star left of a small yellow moon", random.Random(0))
     'picture: a big green star left of a small yellow moon,'
@@ -161,10 +165,10 @@ def prompt(text: str, rng: random.Random) -> str:
     try:
         caption = read_caption(line)
     except UserError as error:
-        known_words = "; ".join(
+        vocabulary = "; ".join(
             f"{field}: {', '.join(options)}"
             for field, options in FIELDS.items()
             if not field.startswith("other")
         )
-        raise UserError(f"{error}. Its words are {known_words}") from None
+        raise UserError(f"{error}. Its words are {vocabulary}") from None
     return f"{line}\n" if caption.background else f"{line},"

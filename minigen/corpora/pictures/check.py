@@ -1,4 +1,4 @@
-"""The checker of pictures: whether a grid shows the things of its caption, and if not, why."""
+"""The checker of pictures: compare the grid with the caption, and name each difference."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from minigen.corpora.pictures.tables import (
     LAYOUTS,
     LETTERS,
     N_DETAILS,
+    P_PLAIN,
     PAIRS,
-    PLAIN,
     RELATIONS,
     SIZES,
     TEXTURES,
     Box,
     Cell,
     Glyph,
-    detailed,
+    detailed_halves,
 )
 from minigen.corpora.task import Verdict
 from minigen.errors import UserError
@@ -41,12 +41,12 @@ from minigen.errors import UserError
 
 @dataclass(frozen=True)
 class Thing:
-    """Cells of one colour that touch, also at corners. `glyph` is None for an unknown outline."""
+    """A thing in the grid: cells of one colour that touch, at sides or corners."""
 
     colour: str
     cells: frozenset[Cell]
-    glyph: Glyph | None
-    texture: str | None
+    glyph: Glyph | None  # None: no glyph has this outline
+    texture: str | None  # None: no texture has this pattern of light and dark
 
     @property
     def left(self) -> int:
@@ -66,10 +66,11 @@ class Thing:
 
     @property
     def kind(self) -> Kind | None:
+        """The kind that a caption would name; None if no glyph has this outline."""
         return Kind(self.glyph.size, self.colour, self.glyph.shape) if self.glyph else None
 
     def lies(self, relation: str, other: Thing) -> bool:
-        """Return whether all of it lies above (or below, ...) all of the other thing."""
+        """Return whether all cells of this thing are above (below, ...) all cells of the other."""
         return {
             "above": self.bottom < other.top,
             "below": self.top > other.bottom,
@@ -79,15 +80,16 @@ class Thing:
 
 
 def check(text: str) -> Verdict:
-    """Look at a text as a picture; blank lines before and after it do not count.
+    """Check a text as a picture; blank lines before and after it do not count.
 
-    It is well-formed if it is a caption and a grid of 13 x 13 known letters, and obeys if the grid
-    shows exactly the things that the caption asks for, where and in front of what it asks for.
+    The text is well-formed if it is a caption and a grid of 13 x 13 characters of the palette. It
+    follows its prompt if the grid shows exactly the things, the relation and the background of the
+    caption.
 
     >>> check("picture: a big red zebra, night").complaints[0]
     'the caption says "zebra", a word that no caption has'
     """
-    line, *lines = text.strip("\n").split("\n")
+    line, *rows = text.strip("\n").split("\n")
     caption, complaints = None, []
     try:
         caption = read_caption(line)
@@ -95,31 +97,32 @@ def check(text: str) -> Verdict:
             complaints.append("the caption names no background")
     except UserError as error:
         complaints.append(str(error))
-    complaints += _malformed(lines)
+    complaints += _malformed(rows)
     conditions = caption.conditions() if caption else {}
     if complaints or caption is None:
         return Verdict(False, False, False, complaints, None, conditions)
 
-    grid = [re.sub(r"[ \d]", "", line) for line in lines]
+    grid = [re.sub(r"[ \d]", "", row) for row in rows]
     things = find_things(grid)
-    denied = _contradictions(caption, things) + _wrong_background(caption.background, grid)
-    irregular = _irregularities(caption, things, grid)
-    bits = None if denied or irregular else _bits(caption, things, grid)
-    return Verdict(True, not denied, bits is not None, denied + irregular, bits, conditions)
+    contradictions = _wrong_things(caption, things) + _wrong_background(caption.background, grid)
+    irregularities = _irregularities(caption, things, grid)
+    complaints = contradictions + irregularities
+    bits = None if complaints else _bits(caption, things, grid)
+    return Verdict(True, not contradictions, not complaints, complaints, bits, conditions)
 
 
-def _malformed(lines: Sequence[str]) -> list[str]:
-    """Return complaints about a grid that is not 13 numbered rows of 6 and 7 known letters."""
+def _malformed(rows: Sequence[str]) -> list[str]:
+    """Return complaints if the lines are not 13 numbered rows of 6 and 7 known characters."""
     complaints = []
-    if len(lines) != HEIGHT:
-        complaints.append(f"there are {len(lines)} rows instead of {HEIGHT}")
-    for number, row in enumerate(lines, 1):
-        *halves, last = row.split(" ")
-        cells = [len(half) for half in halves]
-        if last != str(number):
-            complaints.append(f'row {number} ends with "{last[:20]}" instead of its number')
-        elif cells != [len(columns) for columns in HALVES]:
-            counts = " and ".join(map(str, cells))
+    if len(rows) != HEIGHT:
+        complaints.append(f"there are {len(rows)} rows instead of {HEIGHT}")
+    for number, row in enumerate(rows, 1):
+        *halves, ending = row.split(" ")
+        widths = [len(half) for half in halves]
+        if ending != str(number):
+            complaints.append(f'row {number} ends with "{ending[:20]}" instead of its number')
+        elif widths != [len(columns) for columns in HALVES]:
+            counts = " and ".join(map(str, widths))
             complaints.append(f"row {number} has {counts} cells instead of 6 and 7")
         if unknown := sorted(set("".join(halves)) - LETTERS):
             complaints.append(
@@ -129,7 +132,7 @@ def _malformed(lines: Sequence[str]) -> list[str]:
 
 
 def find_things(grid: Sequence[str]) -> list[Thing]:
-    """Return the things that the grid shows, in reading order."""
+    """Return the things in the grid, in reading order."""
     colours = {
         (x, y): COLOUR_OF[letter.lower()]
         for y, row in enumerate(grid)
@@ -140,46 +143,47 @@ def find_things(grid: Sequence[str]) -> list[Thing]:
     for start, colour in colours.items():
         if start in seen:
             continue
-        cells, ahead = {start}, [start]
-        while ahead:
-            x, y = ahead.pop()
+        cells, unvisited = {start}, [start]  # a flood fill
+        while unvisited:
+            x, y = unvisited.pop()
             for cell in itertools.product((x - 1, x, x + 1), (y - 1, y, y + 1)):
                 if colours.get(cell) == colour and cell not in cells:
                     cells.add(cell)
-                    ahead.append(cell)
+                    unvisited.append(cell)
         seen |= cells
         left, top = min(x for x, _ in cells), min(y for _, y in cells)
-        moved = frozenset((x - left, y - top) for x, y in cells)
-        height = 1 + max(y for _, y in moved)
+        outline = frozenset((x - left, y - top) for x, y in cells)
+        height = 1 + max(y for _, y in outline)
         texture = next(
             (
                 name
-                for name, dark in TEXTURES.items()
-                if all(grid[top + y][left + x].isupper() == dark(y, height) for x, y in moved)
+                for name, is_dark in TEXTURES.items()
+                if all(grid[top + y][left + x].isupper() == is_dark(y, height) for x, y in outline)
             ),
             None,
         )
-        things.append(Thing(colour, frozenset(cells), GLYPH_OF.get(moved), texture))
+        things.append(Thing(colour, frozenset(cells), GLYPH_OF.get(outline), texture))
     return things
 
 
-def _where(thing: Thing) -> str:
+def _place(thing: Thing) -> str:
     return f"at row {thing.top + 1}, column {thing.left + 1}"
 
 
-def _contradictions(caption: Caption, things: Sequence[Thing]) -> list[str]:
-    """Return complaints about things that the caption has and the grid has not, or vice versa."""
+def _wrong_things(caption: Caption, things: Sequence[Thing]) -> list[str]:
+    """Return complaints about differences between the things of the caption and of the grid."""
     complaints = [
-        f"the {thing.colour} thing {_where(thing)} has no known shape; "
-        f"it is most like a {_most_like(thing)}"
+        f"the {thing.colour} thing {_place(thing)} has no known shape; "
+        f"it is most like a {_nearest_glyph(thing)}"
         for thing in things
         if not thing.glyph
     ]
-    wanted, found = Counter(caption.wanted()), Counter(t.kind for t in things if t.kind)
-    for kind in wanted | found:
-        if found[kind] > wanted[kind]:
+    in_caption = Counter(caption.kind_of_each_thing())
+    in_grid = Counter(thing.kind for thing in things if thing.kind)
+    for kind in in_caption | in_grid:
+        if in_grid[kind] > in_caption[kind]:
             complaints.append(f"there are more things like a {kind} than the caption has")
-        elif found[kind] < wanted[kind]:
+        elif in_grid[kind] < in_caption[kind]:
             complaints.append(f"a {kind} is missing")
     if not complaints and caption.form in RELATIONS:
         first, second = caption.kinds
@@ -191,58 +195,62 @@ def _contradictions(caption: Caption, things: Sequence[Thing]) -> list[str]:
     return complaints
 
 
-def _most_like(thing: Thing) -> str:
-    """Return the glyph that differs in the fewest cells, where both lie in one corner."""
-    moved = {(x - thing.left, y - thing.top) for x, y in thing.cells}
-    nearest = min(GLYPH_OF.values(), key=lambda glyph: len(glyph.cells ^ moved))
+def _nearest_glyph(thing: Thing) -> str:
+    """Return the size and shape of the glyph that differs from the thing in the fewest cells."""
+    outline = {(x - thing.left, y - thing.top) for x, y in thing.cells}
+    nearest = min(GLYPH_OF.values(), key=lambda glyph: len(glyph.cells ^ outline))
     return f"{nearest.size} {nearest.shape}"
 
 
 def _wrong_background(background: str, grid: Sequence[str]) -> list[str]:
-    """Return complaints about letters of other backgrounds."""
-    shown = {BACKGROUND_OF[sign] for row in grid for sign in row if sign in BACKGROUND_OF}
+    """Return complaints about cells of other backgrounds than the caption's."""
+    in_grid = {BACKGROUND_OF[cell] for row in grid for cell in row if cell in BACKGROUND_OF}
     return [
         f"there is {name} in the background, and the caption says {background}"
         for name in BACKGROUNDS
-        if name in shown and name != background
+        if name in in_grid and name != background
     ]
 
 
 def _irregularities(caption: Caption, things: Sequence[Thing], grid: Sequence[str]) -> list[str]:
-    """Return complaints about features that no caption mentions and all pictures have."""
+    """Return complaints about faults in features that captions do not mention."""
     complaints = [
-        f"the {thing.colour} thing {_where(thing)} has no known texture"
+        f"the {thing.colour} thing {_place(thing)} has no known texture"
         for thing in things
         if not thing.texture
     ]
     kinds = Counter(thing.kind for thing in things)
-    if kinds == Counter(caption.wanted()) and not _placements(caption, things):
-        complaints.append("the things do not lie where pictures have them")
+    if kinds == Counter(caption.kind_of_each_thing()) and not _placements(caption, things):
+        complaints.append("the things lie where the grammar never puts them")
     background = BACKGROUNDS[caption.background]
-    layers = [{sign in GROUND for sign in row if sign in BACKGROUND_OF} for row in grid]
-    for number, (row, layer) in enumerate(zip(grid, layers, strict=True), 1):
-        zone = background.ground if layer == {True} else background.sky
-        if len(layer) > 1:
+    # Of each row: {True} is ground, {False} is sky, {True, False} is a fault.
+    is_ground = [{cell in GROUND for cell in row if cell in BACKGROUND_OF} for row in grid]
+    for number, (row, values) in enumerate(zip(grid, is_ground, strict=True), 1):
+        zone = background.ground if values == {True} else background.sky
+        if len(values) > 1:
             complaints.append(f"row {number} has both sky and ground")
-        elif layer == {True} and {False} in layers[number:]:
+        elif values == {True} and {False} in is_ground[number:]:
             complaints.append(f"row {number} is ground above the sky")
         else:
             for half, columns in enumerate(HALVES):
-                letters = row[columns.start : columns.stop]
-                if any(map(str.isalpha, letters)):
-                    fits = zone.detail not in letters
+                cells = row[columns.start : columns.stop]
+                if any(map(str.isalpha, cells)):
+                    is_regular = zone.detail not in cells
                 else:
-                    fits = letters in (zone.plain * len(columns), *detailed(zone, half))
-                if not fits:
-                    complaints.append(f"row {number} has details where pictures have none")
-    n_ground = layers.count({True})
+                    is_regular = cells in (zone.plain * len(columns), *detailed_halves(zone, half))
+                if not is_regular:
+                    complaints.append(f"row {number} has details where the grammar draws none")
+    n_ground = is_ground.count({True})
     if not complaints and n_ground not in GROUND_ROWS:
         complaints.append(f"the ground has {n_ground} rows instead of 2 to 4")
     return complaints
 
 
 def _placements(caption: Caption, things: Sequence[Thing]) -> list[tuple[tuple[Thing, Box], ...]]:
-    """Return the ways to lay the things out like this: one for a drawn picture, else none."""
+    """Return the ways to give each thing a box of one layout, in the order of the caption.
+
+    There is one way for a picture of the grammar, and none if the things lie elsewhere.
+    """
     return [
         tuple(zip(order, boxes, strict=True))
         for boxes in LAYOUTS[caption.form]
@@ -252,13 +260,13 @@ def _placements(caption: Caption, things: Sequence[Thing]) -> list[tuple[tuple[T
             and thing.glyph is not None
             and thing.left in box.columns(thing.glyph)
             and thing.top in box.rows(thing.glyph)
-            for thing, kind, box in zip(order, caption.wanted(), boxes, strict=True)
+            for thing, kind, box in zip(order, caption.kind_of_each_thing(), boxes, strict=True)
         )
     ]
 
 
 def _bits(caption: Caption, things: Sequence[Thing], grid: Sequence[str]) -> float:
-    """Return -log2 of the chance to draw this picture."""
+    """Return -log2 p of a valid picture: the sum over all draws that `picture` makes."""
     (placement,) = _placements(caption, things)
     held_out = any((kind.shape, kind.colour) in HELD_OUT for kind in caption.kinds)
     options = [
@@ -273,11 +281,12 @@ def _bits(caption: Caption, things: Sequence[Thing], grid: Sequence[str]) -> flo
         assert thing.glyph
         options += [len(GLYPHS[thing.glyph.shape, thing.glyph.size]), len(TEXTURES)]
         options += [box.n_places(thing.glyph)]
-    chances = [1 / n for n in options]
+    probabilities = [1 / n for n in options]
     background = BACKGROUNDS[caption.background]
     for row, columns in itertools.product(grid, HALVES):
-        letters = row[columns.start : columns.stop]
-        if not any(map(str.isalpha, letters)):
-            zone = background.ground if letters[0] in GROUND else background.sky
-            chances.append((1 - PLAIN) / N_DETAILS if zone.detail in letters else PLAIN)
-    return -math.fsum(map(math.log2, chances))
+        cells = row[columns.start : columns.stop]
+        if not any(map(str.isalpha, cells)):
+            zone = background.ground if cells[0] in GROUND else background.sky
+            has_details = zone.detail in cells
+            probabilities.append((1 - P_PLAIN) / N_DETAILS if has_details else P_PLAIN)
+    return -math.fsum(map(math.log2, probabilities))

@@ -1,4 +1,4 @@
-"""Pictures by chance: drawn from the tables, and written as a corpus; entropy and number."""
+"""The grammar of pictures: draw pictures, write them as a corpus, compute their entropy."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from minigen.corpora.pictures.tables import (
     HEIGHT,
     LAYOUTS,
     N_DETAILS,
+    P_PLAIN,
     PAIRS,
-    PLAIN,
     RELATIONS,
     SIZES,
     TEXTURES,
     WIDTH,
     Box,
-    detailed,
+    detailed_halves,
 )
 
 VERSION = 1  # of the text format: the same version and seed give the same bytes
@@ -42,15 +42,15 @@ _TEXTURES, _BACKGROUNDS = tuple(TEXTURES), tuple(BACKGROUNDS)
 
 @dataclass(frozen=True)
 class Picture:
-    """`bits` is -log2 of the picture's exact probability among those of its split."""
+    """A picture of the grammar."""
 
     text: str
-    bits: float
+    bits: float  # -log2 of the exact probability of the text in its split
     caption: Caption
 
 
 def picture(rng: random.Random, split: str = "train") -> Picture:
-    """Draw a picture; `split` says which pairs of shape and colour it may have."""
+    """Draw a picture. A split has either no held-out pair of shape and colour, or at least one."""
     dice = Dice(rng)
     form, background = dice.choose(FORMS), dice.choose(_BACKGROUNDS)
     pairs = dice.choose(PAIRS[2 if form in RELATIONS else 1, split == "held_out"])
@@ -58,36 +58,35 @@ def picture(rng: random.Random, split: str = "train") -> Picture:
     caption = Caption(form, kinds, background)
 
     grid = [[""] * WIDTH for _ in range(HEIGHT)]
-    for kind, box in zip(caption.wanted(), dice.choose(LAYOUTS[form]), strict=True):
+    for kind, box in zip(caption.kind_of_each_thing(), dice.choose(LAYOUTS[form]), strict=True):
         glyph = dice.choose(GLYPHS[kind.shape, kind.size])
         left, top = dice.choose(box.columns(glyph)), dice.choose(box.rows(glyph))
-        dark = TEXTURES[dice.choose(_TEXTURES)]
-        light_letter, height = COLOURS[kind.colour], glyph.height
+        is_dark = TEXTURES[dice.choose(_TEXTURES)]
+        letter, height = COLOURS[kind.colour], glyph.height
         for x, y in glyph.cells:
-            letter = light_letter.upper() if dark(y, height) else light_letter
-            grid[top + y][left + x] = letter
+            grid[top + y][left + x] = letter.upper() if is_dark(y, height) else letter
 
     horizon = HEIGHT - dice.choose(GROUND_ROWS)
     for y, row in enumerate(grid):
         zone = BACKGROUNDS[background].sky if y < horizon else BACKGROUNDS[background].ground
         for half, columns in enumerate(HALVES):
             if any(row[x] for x in columns):
-                letters = "".join(row[x] or zone.plain for x in columns)
-            elif dice.happens(PLAIN):
-                letters = zone.plain * len(columns)
+                cells = "".join(row[x] or zone.plain for x in columns)
+            elif dice.happens(P_PLAIN):
+                cells = zone.plain * len(columns)
             else:
-                letters = dice.choose(detailed(zone, half))
-            row[columns.start : columns.stop] = letters
+                cells = dice.choose(detailed_halves(zone, half))
+            row[columns.start : columns.stop] = cells
     rows = [f"{''.join(row[:6])} {''.join(row[6:])} {number}" for number, row in enumerate(grid, 1)]
     return Picture("\n".join([str(caption), *rows]), dice.bits, caption)
 
 
 def documents(seed: int, split: str = "train") -> Iterator[Picture]:
-    """Yield pictures without end; the k-th is a function of (seed, split, k), on every machine.
+    """Yield pictures without end; the k-th depends only on (seed, split, k), on every machine.
 
     Args:
-        split: train, val, or held_out: at least one thing in each picture of held_out has a shape
-            and colour that never come together in the other two.
+        split: train, val or held_out. Each picture of held_out has at least one thing with a pair
+            of shape and colour that never occurs in train and val.
     """
     for k in itertools.count():
         yield picture(random.Random(f"pictures/{seed}/{split}/{k}"), split)
@@ -100,7 +99,7 @@ def write(
     held_out_bytes: int = 140_000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Write train.txt, val.txt, held_out.txt and facts.json, as `splits.write` does."""
+    """Write train.txt, val.txt, held_out.txt and facts.json with `splits.write`."""
     return splits.write(
         Path(folder),
         "pictures",
@@ -111,46 +110,49 @@ def write(
 
 
 def entropy() -> float:
-    """Return the mean bits per picture of training: no model's mean loss on fresh ones is lower.
+    """Return the entropy of the pictures in bits per picture: the mean of -log2 p in train and val.
 
-    A sum over the draws: of the caption, of the things, and of details in the half rows that are
-    left, of which a thing takes as many as it is high.
+    No model can have a lower mean loss on new pictures. The entropy is a sum over the draws: of the
+    caption, of the things, and of the details. Only half rows without things have details, and a
+    thing takes away as many half rows as it is high.
     """
-    n_pairs = Counter(shape for ((shape, _),) in PAIRS[1, False])
-    details = -PLAIN * math.log2(PLAIN) - (1 - PLAIN) * math.log2((1 - PLAIN) / N_DETAILS)
+    n_colours = Counter(shape for ((shape, _),) in PAIRS[1, False])
+    details = -P_PLAIN * math.log2(P_PLAIN) - (1 - P_PLAIN) * math.log2((1 - P_PLAIN) / N_DETAILS)
     bits = math.log2(len(FORMS)) + math.log2(len(BACKGROUNDS)) + math.log2(len(GROUND_ROWS))
     bits += len(HALVES) * HEIGHT * details
     for form, layouts in LAYOUTS.items():
         n_kinds = 2 if form in RELATIONS else 1
-        each = math.log2(len(PAIRS[n_kinds, False])) + n_kinds * math.log2(len(SIZES))
-        each += math.log2(len(layouts))
-        # In all layouts of a form the boxes are equally large.
+        bits_of_form = math.log2(len(PAIRS[n_kinds, False])) + n_kinds * math.log2(len(SIZES))
+        bits_of_form += math.log2(len(layouts))
+        # All layouts of a form have boxes of the same sizes, so the first stands for all of them.
         for box, ((shape, _), glyphs) in itertools.product(layouts[0], GLYPHS.items()):
-            chance = n_pairs[shape] / n_pairs.total() / len(SIZES) / len(glyphs)
+            probability = n_colours[shape] / n_colours.total() / len(SIZES) / len(glyphs)
             for glyph in glyphs:
-                of_one = math.log2(len(glyphs) * len(TEXTURES) * box.n_places(glyph))
-                each += chance * (of_one - glyph.height * details)
-        bits += each / len(FORMS)
+                bits_of_thing = math.log2(len(glyphs) * len(TEXTURES) * box.n_places(glyph))
+                bits_of_form += probability * (bits_of_thing - glyph.height * details)
+        bits += bits_of_form / len(FORMS)
     return bits
 
 
 def count() -> int:
-    """Return the number of different pictures, those with held-out pairs among them."""
+    """Return the number of different pictures, including those with held-out pairs."""
 
-    def ways(kind: tuple[str, str], box: Box) -> Fraction:
-        looks = (
-            Fraction(box.n_places(glyph), (1 + N_DETAILS) ** glyph.height) for glyph in GLYPHS[kind]
+    def n_ways(shape_and_size: tuple[str, str], box: Box) -> Fraction:
+        """Return the number of ways to draw a thing, per way to draw the half rows it takes."""
+        places = (
+            Fraction(box.n_places(glyph), (1 + N_DETAILS) ** glyph.height)
+            for glyph in GLYPHS[shape_and_size]
         )
-        return len(TEXTURES) * sum(looks, Fraction())
+        return len(TEXTURES) * sum(places, Fraction())
 
     total = Fraction()
     for form, layouts in LAYOUTS.items():
         for boxes in layouts:
-            if form in RELATIONS:
-                things = (len(COLOURS) * sum(ways(kind, box) for kind in GLYPHS) for box in boxes)
+            if form in RELATIONS:  # each thing has a kind of its own
+                things = (len(COLOURS) * sum(n_ways(key, box) for key in GLYPHS) for box in boxes)
                 total += math.prod(things, start=Fraction(1))
-            else:
-                alike = (math.prod(ways(kind, box) for box in boxes) for kind in GLYPHS)
-                total += len(COLOURS) * sum(alike, Fraction())
+            else:  # all things have one kind
+                kinds = (math.prod(n_ways(key, box) for box in boxes) for key in GLYPHS)
+                total += len(COLOURS) * sum(kinds, Fraction())
     total *= len(BACKGROUNDS) * len(GROUND_ROWS) * (1 + N_DETAILS) ** (len(HALVES) * HEIGHT)
     return int(total)

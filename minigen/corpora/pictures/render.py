@@ -1,7 +1,7 @@
-"""The text of a picture as an image: a PNG, a contact sheet of many, or colours in a terminal.
+"""Pictures as images: a PNG, a contact sheet, or colours in a terminal.
 
-A picture's text is a caption and rows of cells, each cell a letter; see
-`minigen.corpora.pictures`. What a model draws may be faulty, and is shown as it is.
+The text of a picture is a caption and rows of cells; see `minigen.corpora.pictures`. A model can
+write a faulty picture. Its image shows the faults: an unknown character is magenta.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ from typing import TYPE_CHECKING
 from minigen.errors import UserError
 from minigen.system.plot import pyplot
 
-if TYPE_CHECKING:  # a terminal needs neither
+if TYPE_CHECKING:  # imported late, as a terminal needs no NumPy
     import numpy as np
     import numpy.typing as npt
 
 CELL = 16  # pixels along the side of a cell
-SIDE = 13  # cells along the sides of a picture, where most on a sheet are of no common size
-MAX_CELLS, MAX_LINES = 64, 3  # of a side, and of a caption; what is beyond them is cut off
+SIDE = 13  # cells along the side of a picture
+# The most cells along a side, and the most lines of a caption, in an image: the text of a model may
+# be of any length.
+MAX_CELLS, MAX_LINES = 64, 3
 
-# For each letter the colour of its cell, and of a small mark in the middle of it, if it has one.
+# For each character, the colour of its cell, and the colour of a small mark in the middle of the
+# cell, if it has one.
 PALETTE: dict[str, tuple[str, str | None]] = {
     # things: a light and a dark tone
     "r": ("#e5484d", None), "R": ("#b3252f", None),
@@ -52,7 +55,7 @@ PALETTE: dict[str, tuple[str, str | None]] = {
     "(": ("#d9ecec", None), ")": ("#edf6f4", None),
     "#": ("#ecd9a8", None), "@": ("#dcc38a", None),
 }  # fmt: skip
-UNKNOWN = ("#ff00ff", None)
+UNKNOWN = ("#ff00ff", None)  # for a character that is not in the palette
 PAPER = "#ffffff"
 
 
@@ -61,15 +64,18 @@ def _rgb(colour: str) -> tuple[int, int, int]:
 
 
 def cells_of(row: str) -> str:
-    """The letters of a row, without the blanks and the number."""
+    """Return the cells of a row, without the blanks and the number."""
     return re.sub(r"[\s\d]", "", row)
 
 
 def pixels(text: str, cell: int = CELL) -> npt.NDArray[np.uint8]:
-    """The image (rows * cell, columns * cell, 3) of a picture; (0, 0, 3) of a caption alone.
+    """Return the image of a picture: (rows * cell, columns * cell, 3), or (0, 0, 3) without rows.
 
-    Letters that the palette lacks are magenta, and what is missing in a row is white. Rows and
-    columns beyond MAX_CELLS, which only a broken picture has, are cut off.
+    A character that is not in the palette is magenta, and a missing cell is white. Rows and columns
+    after the first MAX_CELLS are cut off.
+
+    Args:
+        cell: pixels along the side of a cell.
     """
     import numpy as np
 
@@ -77,27 +83,28 @@ def pixels(text: str, cell: int = CELL) -> npt.NDArray[np.uint8]:
     rows = [cells_of(row)[:MAX_CELLS] for row in rows[:MAX_CELLS]]
     n_columns = max(map(len, rows), default=0)
     image = np.full((len(rows) * cell, n_columns * cell, 3), _rgb(PAPER), dtype=np.uint8)
-    edge = cell * 5 // 16  # of a mark
+    margin = cell * 5 // 16  # around a mark
     for y, row in enumerate(rows):
         for x, letter in enumerate(row):
-            ground, mark = PALETTE.get(letter, UNKNOWN)
+            colour, mark = PALETTE.get(letter, UNKNOWN)
             square = image[y * cell : (y + 1) * cell, x * cell : (x + 1) * cell]
-            square[:] = _rgb(ground)
+            square[:] = _rgb(colour)
             if mark:
-                square[edge : cell - edge, edge : cell - edge] = _rgb(mark)
+                square[margin : cell - margin, margin : cell - margin] = _rgb(mark)
     return image
 
 
 def save(texts: Sequence[str], path: Path, cell: int = CELL, columns: int = 0) -> None:
-    """Write a PNG: of one picture its cells, of several a contact sheet with the captions.
+    """Save a picture as a PNG of its cells, or several as a contact sheet with their captions.
 
-    A caption that all share is written once, above them. On a sheet, each has the place of a
-    picture of the usual size; what a broken one has beyond that is cut off.
+    A caption that all pictures share stands once, above them. On a sheet, all pictures have the
+    space of the most common size. A larger picture is cut to that size.
 
     Args:
-        columns: of a contact sheet; 0 for a sheet that is about square.
+        cell: pixels along the side of a cell.
+        columns: of the contact sheet; 0 for a sheet that is about square.
 
-    Raises UserError if there is nothing to draw, or the file cannot be written.
+    Raises `UserError` if no text has a picture, or if the file cannot be written.
     """
     plt = pyplot()
     images = [pixels(text, cell) for text in texts]
@@ -107,33 +114,32 @@ def save(texts: Sequence[str], path: Path, cell: int = CELL, columns: int = 0) -
         if len(images) == 1:
             plt.imsave(path, images[0], format="png")
             return
-        gap, line, dpi = 16, 15, 100  # pixels, and how many of them an inch has
-        (usual, times), *_ = Counter(image.shape for image in images).most_common(1)
-        side, least, most = SIDE * cell, SIDE * cell // 2, MAX_CELLS * cell
-        if 2 * times < len(images) or not all(least <= size < most for size in usual[:2]):
-            usual = side, side, 3
-        height, width, _ = usual
+        gap, line_height, dpi = 16, 15, 100  # pixels; pixels; pixels per inch
+        height, width, _ = _common_shape(images, cell)
         images = [image[:height, :width] for image in images]
         columns = columns or math.ceil(math.sqrt(len(images)))
         n_rows = math.ceil(len(images) / columns)
         captions = [text.strip("\n").split("\n")[0].removeprefix("picture: ") for text in texts]
         shared = captions[0] if len(set(captions)) == 1 else ""
-        captions = [short(caption, max(1, width // 7)) for caption in captions]
+        captions = [wrap(caption, max(1, width // 7)) for caption in captions]
         n_lines = 0 if shared else max(1 + caption.count("\n") for caption in captions)
-        step = height + n_lines * line + gap
-        top = gap + line if shared else gap
-        across, down = gap + columns * (width + gap), top + n_rows * step
-        figure = plt.figure(figsize=(across / dpi, down / dpi), dpi=dpi, facecolor=PAPER)
+        row_height = height + n_lines * line_height + gap
+        top = gap + line_height if shared else gap
+        sheet_width, sheet_height = gap + columns * (width + gap), top + n_rows * row_height
+        figure = plt.figure(
+            figsize=(sheet_width / dpi, sheet_height / dpi), dpi=dpi, facecolor=PAPER
+        )
 
         def write(text: str, x: int, y: int) -> None:
-            figure.text(x / across, 1 - y / down, text, va="top", fontsize=8, color="#333333",
-                        parse_math=False)  # fmt: skip
+            # Without parse_math=False, a $ in a caption would begin a formula.
+            figure.text(x / sheet_width, 1 - y / sheet_height, text, va="top", fontsize=8,
+                        color="#333333", parse_math=False)  # fmt: skip
 
-        write(short(shared, max(1, across // 7), 1), gap, gap // 2)
+        write(wrap(shared, max(1, sheet_width // 7), 1), gap, gap // 2)
         for n, (image, caption) in enumerate(zip(images, captions, strict=True)):
-            x, y = gap + n % columns * (width + gap), top + n // columns * step
-            if image.size:  # matplotlib counts from below
-                figure.figimage(image, x, down - y - image.shape[0], origin="upper")
+            x, y = gap + n % columns * (width + gap), top + n // columns * row_height
+            if image.size:  # matplotlib counts y from the bottom
+                figure.figimage(image, x, sheet_height - y - image.shape[0], origin="upper")
             if not shared:
                 write(caption, x, y + height + 4)
         figure.savefig(path, format="png")
@@ -142,21 +148,34 @@ def save(texts: Sequence[str], path: Path, cell: int = CELL, columns: int = 0) -
         raise UserError(f"cannot write {path}: {error.strerror}; give another place") from None
 
 
-def short(caption: str, width: int, n_lines: int = MAX_LINES) -> str:
-    """The caption in lines of so many characters, the first few of them."""
+def _common_shape(images: Sequence[npt.NDArray[np.uint8]], cell: int) -> tuple[int, ...]:
+    """Return the most common shape of the images, or that of a correct picture.
+
+    The most common shape does not count if most images have another one, or if it is smaller than
+    half a picture or as large as an image can be: then the pictures are faulty.
+    """
+    (shape, n), *_ = Counter(image.shape for image in images).most_common(1)
+    side = SIDE * cell
+    if 2 * n < len(images) or not all(side // 2 <= size < MAX_CELLS * cell for size in shape[:2]):
+        return side, side, 3
+    return shape
+
+
+def wrap(caption: str, width: int, n_lines: int = MAX_LINES) -> str:
+    """Return the first `n_lines` lines of a caption, wrapped at `width` characters."""
     printable = "".join(letter if " " <= letter <= "~" else "?" for letter in caption)
     return "\n".join(textwrap.wrap(printable, width)[:n_lines])
 
 
 def terminal(text: str) -> str:
-    """The caption, and each cell as two columns of 24-bit colour."""
+    """Return the caption, and each cell as two columns in 24-bit colours of a terminal."""
     caption, *rows = text.strip("\n").split("\n")
     lines = [caption]
     for row in rows:
         line = ""
         for letter in cells_of(row):
-            ground, mark = PALETTE.get(letter, UNKNOWN)
-            line += "\x1b[48;2;{};{};{}m".format(*_rgb(ground))
+            colour, mark = PALETTE.get(letter, UNKNOWN)
+            line += "\x1b[48;2;{};{};{}m".format(*_rgb(colour))
             line += "\x1b[38;2;{};{};{}m{} ".format(*_rgb(mark), letter) if mark else "  "
         lines.append(line + "\x1b[0m")
     return "\n".join(lines)

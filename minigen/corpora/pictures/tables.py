@@ -1,4 +1,4 @@
-"""The tables of pictures: outlines, colours, backgrounds, and where things may lie."""
+"""The tables of pictures: outlines, colours, backgrounds, and the layouts of things."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ COLOURS = {
     "blue": "b", "purple": "p", "pink": "k", "brown": "n",
 }  # fmt: skip
 
-# Each shape twice small and twice big. No two of these outlines are the same.
+# Each shape has two small and two big outlines, so that even one caption has many pictures. No two
+# of the 32 outlines are equal, so `check` recognises a thing by its outline
+# (test_outlines_and_textures_are_distinct).
 OUTLINES = """
 circle
   .#.   .##.   .###.   .####.
@@ -73,39 +75,43 @@ tree
 SIZES = ("small", "big")
 NUMBERS = {"a": 1, "two": 2, "three": 3, "four": 4}
 RELATIONS = ("above", "below", "left of", "right of")
-FORMS = (*NUMBERS, *RELATIONS)  # of a caption
+FORMS = (*NUMBERS, *RELATIONS)  # a caption has a number or a relation
 
-# The cells with details in half a row, counted from its outer edge. They are few, so that each is
-# probable enough to be drawn even where a sampler leaves out what is improbable.
+# The patterns of details in half a row: the cells that have a detail, counted from the outer edge.
+# There are few patterns, so that each is probable enough to survive a sampler that removes
+# improbable tokens (--min_p).
 DETAILS = {
     "dots": ({0}, {2}, {3}, {4}, {1, 5}),
     "streak": ({0, 1, 2}, {1, 2, 3}, {3, 4, 5}, {0, 1, 2, 3, 4}, {2, 3, 4, 5}),
 }
-N_DETAILS = 5  # of each
+N_DETAILS = 5  # patterns of dots, and of streaks
 
 
 @dataclass(frozen=True)
 class Zone:
-    """A part of a background: the letters of plain cells and of details, and where these are."""
+    """The sky or the ground of a background."""
 
-    plain: str
-    detail: str
-    details: str
+    plain: str  # the character of a cell without a detail
+    detail: str  # the character of a detail
+    patterns: str  # a key of DETAILS
 
 
 @cache
-def detailed(zone: Zone, half: int) -> tuple[str, ...]:
-    """Return half a row with each of its details; the right half, a cell longer, is mirrored."""
+def detailed_halves(zone: Zone, half: int) -> tuple[str, ...]:
+    """Return the left (0) or the right (1) half of a row once with each pattern of details.
+
+    The right half is mirrored, and a cell longer.
+    """
     rows = (
         "".join(zone.detail if i in places else zone.plain for i in range(len(HALVES[half])))
-        for places in DETAILS[zone.details]
+        for places in DETAILS[zone.patterns]
     )
     return tuple(row[::-1] if half else row for row in rows)
 
 
 @dataclass(frozen=True)
 class Background:
-    """The sky above the horizon, and the ground below it."""
+    """A sky above the horizon, and a ground below it."""
 
     sky: Zone
     ground: Zone
@@ -119,9 +125,9 @@ BACKGROUNDS = {
     "desert": Background(Zone("(", ")", "streak"), Zone("#", "@", "streak")),  # haze, ripples
 }
 GROUND_ROWS = (2, 3, 4)
-PLAIN = 0.5  # of the half rows without things; the others have details
+P_PLAIN = 0.5  # the probability that half a row without things has no details
 
-# Of a thing's row y, counted from its top: is it dark?
+# For each texture, whether row y of a thing, counted from its top, is dark.
 TEXTURES: dict[str, Callable[[int, int], bool]] = {
     "light": lambda y, height: False,
     "dark": lambda y, height: True,
@@ -129,7 +135,7 @@ TEXTURES: dict[str, Callable[[int, int], bool]] = {
     "shaded": lambda y, height: 2 * y >= height,
 }
 
-# Never together in the training text.
+# Pairs of shape and colour that never occur together in the training text.
 HELD_OUT = frozenset(
     {
         ("circle", "purple"), ("square", "orange"), ("triangle", "pink"), ("heart", "blue"),
@@ -137,12 +143,12 @@ HELD_OUT = frozenset(
     }
 )  # fmt: skip
 
-Cell = tuple[int, int]  # x to the right, y down, from 0
+Cell = tuple[int, int]  # (x, y), counted from 0: x to the right, y downwards
 
 
 @dataclass(frozen=True)
 class Glyph:
-    """One outline of a shape."""
+    """An outline of a shape; `cells` are counted from its top left corner."""
 
     shape: str
     size: str
@@ -158,21 +164,21 @@ class Glyph:
 
 
 def _read_outlines(table: str) -> dict[tuple[str, str], tuple[Glyph, Glyph]]:
-    """Return the two glyphs of each shape and size."""
+    """Parse OUTLINES: return the two glyphs of each shape and size."""
     glyphs: dict[tuple[str, str], tuple[Glyph, Glyph]] = {}
     for block in re.split(r"\n(?=\w)", table.strip("\n")):
         shape, *lines = block.splitlines()
-        four = [
+        outlines = [
             frozenset(
                 (x, y)
                 for y, line in enumerate(lines)
-                for x, sign in enumerate(line[begin : begin + 6])
-                if sign == "#"
+                for x, character in enumerate(line[left : left + 6])
+                if character == "#"
             )
-            for begin in (2, 8, 15, 23)
+            for left in (2, 8, 15, 23)
         ]
         for i, size in enumerate(SIZES):
-            first, second = (Glyph(shape, size, cells) for cells in four[2 * i : 2 * i + 2])
+            first, second = (Glyph(shape, size, cells) for cells in outlines[2 * i : 2 * i + 2])
             glyphs[shape, size] = (first, second)
     return glyphs
 
@@ -188,7 +194,9 @@ BACKGROUND_OF = {
     for letter in (zone.plain, zone.detail)
 }
 GROUND = {
-    letter for one in BACKGROUNDS.values() for letter in (one.ground.plain, one.ground.detail)
+    letter
+    for background in BACKGROUNDS.values()
+    for letter in (background.ground.plain, background.ground.detail)
 }
 LETTERS = {*COLOUR_OF, *map(str.upper, COLOUR_OF), *BACKGROUND_OF}
 
@@ -196,9 +204,9 @@ Pair = tuple[str, str]  # shape and colour
 
 
 def _pairs(number: int, held_out: bool) -> tuple[tuple[Pair, ...], ...]:
-    """Return all choices of `number` pairs: without a held-out pair, or with one at least."""
-    every = itertools.product(itertools.product(SHAPES, COLOURS), repeat=number)
-    return tuple(pairs for pairs in every if held_out == any(p in HELD_OUT for p in pairs))
+    """Return all tuples of `number` pairs: those with a held-out pair, or those without one."""
+    tuples = itertools.product(itertools.product(SHAPES, COLOURS), repeat=number)
+    return tuple(pairs for pairs in tuples if held_out == any(p in HELD_OUT for p in pairs))
 
 
 PAIRS = {(n, held_out): _pairs(n, held_out) for n in (1, 2) for held_out in (False, True)}
@@ -206,7 +214,7 @@ PAIRS = {(n, held_out): _pairs(n, held_out) for n in (1, 2) for held_out in (Fal
 
 @dataclass(frozen=True)
 class Box:
-    """Columns left..right-1 and rows top..bottom-1, in which a thing is to lie."""
+    """A box in which a thing lies: columns left to right - 1, and rows top to bottom - 1."""
 
     left: int
     right: int
@@ -214,20 +222,21 @@ class Box:
     bottom: int
 
     def columns(self, glyph: Glyph) -> range:
-        """Return the columns where the thing's left edge may be."""
+        """Return the columns in which the left edge of a glyph can be."""
         return range(self.left, self.right - glyph.width + 1)
 
     def rows(self, glyph: Glyph) -> range:
-        """Return the rows where the thing's top may be."""
+        """Return the rows in which the top edge of a glyph can be."""
         return range(self.top, self.bottom - glyph.height + 1)
 
     def n_places(self, glyph: Glyph) -> int:
-        """Return in how many places the thing fits into the box."""
+        """Return the number of places in which a glyph fits into the box."""
         return len(self.columns(glyph)) * len(self.rows(glyph))
 
 
-# For each form, the layouts that are drawn from: a box for each thing, in the caption's order. Row
-# and column 6 part the boxes, so that things never touch, and each lies in one half.
+# The layouts of each form; a layout has a box for each thing, in the order of the caption. Row and
+# column 6 lie between the boxes, so things never touch, and `check` can tell them apart
+# (test_things_of_one_layout_never_touch).
 _LEFT, _RIGHT = Box(0, 6, 0, HEIGHT), Box(7, WIDTH, 0, HEIGHT)
 _QUARTERS = [Box(left, left + 6, top, top + 6) for top in (0, 7) for left in (0, 7)]
 _ABOVE = (tuple(_QUARTERS[::2]), tuple(_QUARTERS[1::2]))

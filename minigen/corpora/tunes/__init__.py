@@ -1,6 +1,6 @@
-"""Tunes: a corpus of melodies with chords from a musical grammar whose probabilities are known.
+"""Tunes: melodies with chords, from a musical grammar whose probabilities are known.
 
-A tune is a line that says what it must be like, and then ABC notation (see `notation.py`):
+A tune is a first line that states its conditions, and then ABC notation (see `abc_notation.py`):
 
     tune: a calm waltz in G, 8 bars, AA
     X:1
@@ -13,18 +13,19 @@ A tune is a line that says what it must be like, and then ABC notation (see `not
     P:A
     "G" g2 g |"C" ga g |"G" d Bc |"D" A "G" G2 |]
 
-A tune has two to four phrases of four bars. Phrases of one letter are alike but for their last
-bars, the cadences: half-way a phrase stops on the dominant, and the last one comes home. Every beat
-begins with a note of its chord. The mood decides the mode, how many notes a bar has, how they move
-and where to.
+A tune has two to four phrases of four bars. Phrases with the same letter have the same bars except
+the last one, the cadence: in the middle of the tune a phrase ends on the dominant, and the last
+phrase ends on the tonic. Every beat begins with a note of its chord. The mood decides on the mode,
+on the number of notes in a bar, and on the size and the direction of the melody's steps.
 
-All is drawn from short lists of texts, and each choice can be seen in the text, so -log2 p(tune) is
-an exact number of bits: the floor under the loss of any model. `check` reads any text (a model's
-sample) by its music, not by this grammar, and says whether it keeps its first line, and why not.
+Chance chooses from short lists of texts. The text shows which one was chosen, so -log2 p(tune) is
+an exact number of bits. The mean of these bits is the entropy of the tunes, and no model can have a
+lower mean loss on new tunes. `check` reads the music of any text, such as a sample of a model. It
+tells whether the music fulfils the conditions of the first line, and names each difference.
 
-    python -m minigen corpus tunes --count 3           # read some tunes
-    python -m minigen corpus tunes --check FILE        # check tunes between blank lines
-    python -m minigen corpus tunes --save FOLDER       # hear and see them: .abc, .wav, .png
+    python -m minigen corpus tunes --count 3           # print three tunes
+    python -m minigen corpus tunes --check FILE        # check the tunes in a file
+    python -m minigen corpus tunes --save FOLDER       # save tunes as .abc, .wav (to hear) and .png
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from minigen.corpora.tunes.check import check
 from minigen.corpora.tunes.first_line import FIELDS, NOUN
 from minigen.corpora.tunes.generate import SPLITS, VERSION, Tune, documents, tune, write
 from minigen.corpora.tunes.prompt import condition, prompt
-from minigen.corpora.tunes.save import abc, save
+from minigen.corpora.tunes.save import save, to_abc
 
 __all__ = [
     "ENDINGS",
@@ -43,13 +44,13 @@ __all__ = [
     "VERSION",
     "WHOLE",
     "Tune",
-    "abc",
     "check",
     "condition",
     "documents",
     "prompt",
     "save",
     "show",
+    "to_abc",
     "tune",
     "write",
 ]
@@ -58,5 +59,5 @@ ENDINGS, WHOLE = (".wav", ".png", ".abc", ".txt"), False
 
 
 def show(text: str) -> str:
-    """Return the tune as it is."""
+    """Return the tune unchanged: a terminal shows it as text."""
     return text

@@ -1,4 +1,4 @@
-"""The first line of a tune: what it can say, which lines training sees, and how one is read."""
+"""The first lines of tunes: their fields, the held-out ones, and a parser."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import itertools
 import re
 
 from minigen.corpora.tunes.harmony import Key
-from minigen.corpora.tunes.tables import DANCES, FORMS, KEYS, MOODS, PHRASE
+from minigen.corpora.tunes.tables import BARS_PER_PHRASE, DANCES, FORMS, KEYS, MOODS
 
 NOUN = "tune"
-# What the first line says, in its order.
+# The fields of a first line, in their order, and the values that each can have.
 FIELDS = {
     "mood": tuple(MOODS),
     "dance": tuple(DANCES),
@@ -20,40 +20,42 @@ FIELDS = {
 }
 FIRST_LINE = "tune: a {mood} {dance} in {key}, {bars} bars, {form}"
 
-# Moods and dances that never go together in training, so that a model can be asked for what it has
-# not seen. Besides, one in eleven of all other first lines is kept back.
+# Pairs of mood and dance that never occur together in the training text, to see whether a model can
+# combine them. One in eleven of all other first lines is held out, too.
 HELD_OUT = (("calm", "reel"), ("proud", "waltz"), ("sad", "march"), ("brave", "jig"))
 
 
 @functools.cache
-def every_first_line(held_out: bool) -> dict[str, int]:
-    """Return all first lines that training may see, or those that it must not, with weights."""
+def first_lines(held_out: bool) -> dict[str, int]:
+    """Return the first lines of the training text, or the held-out ones, each with the weight 1."""
     lines = {}
     for n, values in enumerate(itertools.product(*FIELDS.values())):
         mood, dance, key, bars, form = values
-        if Key(key).mode == MOODS[mood].mode and int(bars) == PHRASE * len(form):
-            kept = (mood, dance) in HELD_OUT or n % 11 == 0  # so that no field keeps to a rhythm
-            if kept == held_out:
+        if Key(key).mode == MOODS[mood].mode and int(bars) == BARS_PER_PHRASE * len(form):
+            # 11 has no factor in common with the number of values of any field, so that every value
+            # of a field is held out (test_every_value_of_a_field_is_in_both_kinds_of_first_lines).
+            is_held_out = (mood, dance) in HELD_OUT or n % 11 == 0
+            if is_held_out == held_out:
                 line = FIRST_LINE.format(**dict(zip(FIELDS, values, strict=True)))
                 lines[f"{line}\n"] = 1
     return lines
 
 
 def read_first_line(line: str) -> tuple[dict[str, str], list[str]]:
-    """Return the conditions of a first line, as far as it can be read, and complaints about it."""
+    """Parse a first line: return its conditions, and complaints about all that no line can have."""
     pattern = re.escape(FIRST_LINE).replace(r"\ ", " ")
     pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>\\w+)", pattern)
-    found = re.fullmatch(pattern, line)
-    if not found:
+    match = re.fullmatch(pattern, line)
+    if not match:
         return {}, [f'the first line is not of the form "{FIRST_LINE}"']
     complaints = [
         f"{field}: {value} in the first line is none of {', '.join(FIELDS[field])}"
-        for field, value in found.groupdict().items()
+        for field, value in match.groupdict().items()
         if value not in FIELDS[field]
     ]
-    known = {field: v for field, v in found.groupdict().items() if v in FIELDS[field]}
+    conditions = {field: v for field, v in match.groupdict().items() if v in FIELDS[field]}
     if not complaints:
-        mood, key = known["mood"], Key(known["key"])
+        mood, key = conditions["mood"], Key(conditions["key"])
         if MOODS[mood].mode != key.mode:
-            return known, [f"a {mood} tune is in a {MOODS[mood].mode} key, not in {key.name}"]
-    return known, complaints
+            complaints.append(f"a {mood} tune is in a {MOODS[mood].mode} key, not in {key.name}")
+    return conditions, complaints

@@ -1,4 +1,4 @@
-"""Tunes by chance: the grammar, which writes and reads; tunes drawn from it; and the corpus."""
+"""The grammar of tunes, which writes and reads them; and the corpus that it writes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from typing import Any
 
 from minigen.corpora import splits
 from minigen.corpora.dice import Dice
-from minigen.corpora.tunes.first_line import every_first_line, read_first_line
+from minigen.corpora.tunes.first_line import first_lines, read_first_line
 from minigen.corpora.tunes.harmony import CADENCES, OPENINGS, Key, chord_tones
 from minigen.corpora.tunes.tables import (
+    BARS_PER_PHRASE,
     DANCES,
     FIGURES,
     FIRST_NOTES,
+    FORM_WITH_REPEATS,
     HIGHEST,
     LEAP,
     LETTERS,
@@ -28,8 +30,6 @@ from minigen.corpora.tunes.tables import (
     NATURES,
     NEAR,
     OWNERS,
-    PHRASE,
-    REPEATED,
     WIDER,
     style,
 )
@@ -39,16 +39,18 @@ SPLITS = ("train", "val", "held_out")
 
 # ---- the grammar ---------------------------------------------------------------------------------
 
-# The grammar is a coroutine. It yields its options at a place, texts with weights, and is sent the
-# one that is chosen. None of the options begins another, so a text can be read in one way only. If
-# dice choose, the grammar writes a text; if a text chooses, the grammar reads it.
+# The grammar is a coroutine. At each place of the text it yields its options, which are texts with
+# weights, and receives the chosen one. If dice choose, the grammar writes a text (`draw_text`). If
+# an existing text chooses, the grammar reads that text (`read_bits` in check.py). No option is the
+# beginning of another option, so a text can be written in one way only
+# (test_no_option_begins_another_so_a_text_has_one_derivation).
 Options = Mapping[str, int]
 Choices = Generator[Options, str, Any]
 
 
 def document(held_out: bool = False) -> Choices:
     """Choose a tune."""
-    line = yield every_first_line(held_out)
+    line = yield first_lines(held_out)
     conditions, _ = read_first_line(line.rstrip("\n"))
     yield from header(conditions)
     yield from body(conditions)
@@ -65,106 +67,116 @@ def header(conditions: Mapping[str, str]) -> Choices:
 
 @dataclass(frozen=True)
 class Melody:
-    """The state of a melody: its last note (None: it begins) and chord."""
+    """The state of a melody, on which its next bar depends."""
 
-    note: int | None
-    chord: str
+    note: int | None  # the last note; None: the tune begins
+    chord: str  # the last chord
 
 
 def body(conditions: Mapping[str, str]) -> Choices:
-    """Choose the phrases."""
+    """Choose the phrases of a tune."""
     form = conditions["form"]
-    repeated = form == REPEATED
-    letters = sorted(set(form)) if repeated else form
-    kinds = [*["open"] * (len(letters) - 1), "home"]
-    kinds[half_way(len(letters))] = "half"
-    begun: dict[str, tuple[str, Melody]] = {}  # by letter: the bars before the cadence
+    has_repeats = form == FORM_WITH_REPEATS
+    letters = sorted(set(form)) if has_repeats else form
+    cadences = [*["open"] * (len(letters) - 1), "full"]
+    cadences[half_cadence(len(letters))] = "half"
+    beginnings: dict[str, tuple[str, Melody]] = {}  # by letter: the bars before the cadence
     melody = Melody(None, "")
-    for letter, kind in zip(letters, kinds, strict=True):
-        yield {f"P:{letter}\n" + "|:" * repeated: 1}
-        if letter in begun:
-            text, melody = begun[letter]
+    for letter, kind in zip(letters, cadences, strict=True):
+        yield {f"P:{letter}\n" + "|:" * has_repeats: 1}
+        if letter in beginnings:
+            text, melody = beginnings[letter]
             yield {text: 1}
         else:
             text = ""
-            for n in range(PHRASE - 1):
-                bar, melody = yield from free_bar(conditions, melody, "" if n else letter)
+            for n in range(BARS_PER_PHRASE - 1):
+                bar, melody = yield from plain_bar(conditions, melody, "" if n else letter)
                 text += bar
-            begun[letter] = text, melody
+            beginnings[letter] = text, melody
         melody = yield from cadence(conditions, melody, kind)
-        if repeated:
+        if has_repeats:
             yield {":|\n" if kind == "half" else ":|": 1}
         else:
-            yield {"|]" if kind == "home" else "|\n": 1}
+            yield {"|]" if kind == "full" else "|\n": 1}
 
 
-def half_way(n_phrases: int) -> int:
-    """Return the phrase that ends on the dominant: the last of the first half, from 0."""
+def half_cadence(n_phrases: int) -> int:
+    """Return the index of the phrase that ends on the dominant: the last one of the first half."""
     return (n_phrases + 1) // 2 - 1
 
 
-def free_bar(conditions: Mapping[str, str], before: Melody, opens: str) -> Choices:
-    """Choose a bar that is no cadence; `opens` is the letter of the phrase that it opens, or "".
+def plain_bar(conditions: Mapping[str, str], before: Melody, opens: str) -> Choices:
+    """Choose a bar that is no cadence. Return its text, and the melody after it.
 
-    Returns the bar's text, and the melody after it.
+    Args:
+        before: the melody before the bar.
+        opens: the letter of the phrase if the bar is its first one, else "".
     """
     key, mood = Key(conditions["key"]), MOODS[conditions["mood"]]
     if opens:
         chord = key.chord(OPENINGS[key.mode][opens])
     else:
         assert before.note is not None
-        chord = key.follower(before.chord, before.note)
+        chord = key.next_chord(before.chord, before.note)
     text = yield {f'"{chord}" ': 1}
     tones = chord_tones(chord)
     low, high = FIRST_NOTES[mood.direction, mood.motion]
     first: int | None = None
-    last, beats = before.note, ""
+    last, rhythm = before.note, ""
     rhythms = style(conditions).bars
-    while beats not in rhythms:
+    while rhythm not in rhythms:
         if first is None:
-            allowed, reach = tuple(n for n in tones if low <= n <= high), WIDER
+            allowed, intervals = tuple(n for n in tones if low <= n <= high), WIDER
         else:
             rising, falling = mood.direction == "rising", mood.direction == "falling"
             allowed = tuple(
                 n for n in tones if not (rising and n < first) and not (falling and n > first)
             )
-            leaps = mood.motion == "leaps" and " " not in beats
-            reach = LEAP if leaps else NEAR if mood.motion == "steps" else WIDER
-        group = yield groups(next_beats(rhythms, beats), starts(last, allowed, reach), mood.motion)
+            # One leap is enough: the second group of the bar begins with it.
+            leaps = mood.motion == "leaps" and " " not in rhythm
+            intervals = LEAP if leaps else NEAR if mood.motion == "steps" else WIDER
+        first_notes = notes_within(last, allowed, intervals)
+        group = yield groups(next_shapes(rhythms, rhythm), first_notes, mood.motion)
         text += group
         notes, shape = read_group(group)
         first, last = notes[0] if first is None else first, notes[-1]
-        beats = f"{beats} {shape}".lstrip()
+        rhythm = f"{rhythm} {shape}".lstrip()
     bar_line = yield {"|": 1}
     return text + bar_line, Melody(last, chord)
 
 
 def cadence(conditions: Mapping[str, str], before: Melody, kind: str) -> Choices:
-    """Choose a phrase's last bar, from one chord to another; return the melody after it."""
+    """Choose the last bar of a phrase, which has two chords. Return the melody after it.
+
+    Args:
+        before: the melody before the bar.
+        kind: open, half or full; a key of CADENCES.
+    """
     key, mood = Key(conditions["key"]), MOODS[conditions["mood"]]
     rhythms, goal_shape = style(conditions).approach, style(conditions).goal
     pairs = [pair.split() for pair in CADENCES[key.mode][kind]]
     chord = (yield _weights(f'"{key.chord(approach)}" ' for approach, _ in pairs)).strip('" ')
-    reach = NEAR if mood.motion == "steps" else WIDER
-    last, beats = before.note, ""
-    while beats not in rhythms:
-        beginnings = starts(last, chord_tones(chord), reach)
-        group = yield groups(next_beats(rhythms, beats), beginnings, mood.motion)
+    intervals = NEAR if mood.motion == "steps" else WIDER
+    last, rhythm = before.note, ""
+    while rhythm not in rhythms:
+        first_notes = notes_within(last, chord_tones(chord), intervals)
+        group = yield groups(next_shapes(rhythms, rhythm), first_notes, mood.motion)
         notes, shape = read_group(group)
-        last, beats = notes[-1], f"{beats} {shape}".lstrip()
+        last, rhythm = notes[-1], f"{rhythm} {shape}".lstrip()
     goals = [key.chord(goal) for approach, goal in pairs if key.chord(approach) == chord]
     chord = (yield _weights(f'"{goal}" ' for goal in goals)).strip('" ')
-    tones, reach = chord_tones(chord), NEAR
-    if kind == "home":  # the nearest tonic
-        tones, reach = tuple(n for n in tones if n % 7 == key.tonic), {}
-    group = yield groups(((goal_shape, 1),), starts(last, tones, reach), mood.motion)
+    tones, intervals = chord_tones(chord), NEAR
+    if kind == "full":  # the tonic nearest to the last note
+        tones, intervals = tuple(n for n in tones if n % 7 == key.tonic), {}
+    group = yield groups(((goal_shape, 1),), notes_within(last, tones, intervals), mood.motion)
     return Melody(read_group(group)[0][-1], chord)
 
 
-Weighted = tuple[tuple[Any, int], ...]  # things with weights; unlike a dict, a key of a cache
+Weighted = tuple[tuple[Any, int], ...]  # pairs (option, weight): hashable, as `cache` needs
 
 
 def _weights(texts: Iterable[str]) -> dict[str, int]:
+    """Return the number of times that each text occurs, in the order of the texts."""
     weights: dict[str, int] = {}
     for text in texts:
         weights[text] = weights.get(text, 0) + 1
@@ -172,41 +184,47 @@ def _weights(texts: Iterable[str]) -> dict[str, int]:
 
 
 @functools.cache
-def next_beats(rhythms: tuple[str, ...], beats: str) -> Weighted:
-    """Return the shapes of the beat after the first beats of a bar, weighed by rhythms."""
-    start = f"{beats} " if beats else ""
+def next_shapes(rhythms: tuple[str, ...], beginning: str) -> Weighted:
+    """Return the shapes of the next group of a bar that begins with the rhythm `beginning`.
+
+    The weight of a shape is the number of `rhythms` in which it comes next.
+    """
+    start = f"{beginning} " if beginning else ""
     rest = [rhythm[len(start) :] for rhythm in rhythms if rhythm.startswith(start)]
     return tuple(_weights(shape.partition(" ")[0] for shape in rest).items())
 
 
-def starts(last: int | None, allowed: tuple[int, ...], reach: Mapping[int, int]) -> Weighted:
-    """Return the notes that a beat may begin with: the allowed ones in reach, or else the nearest.
+def notes_within(
+    last: int | None, allowed: tuple[int, ...], intervals: Mapping[int, int]
+) -> Weighted:
+    """Return the allowed notes within one of the intervals from `last`, or else the nearest ones.
 
     Args:
         last: the note before; None at the beginning of a tune.
-        reach: weights of distances.
+        intervals: in steps of the scale, with weights.
     """
     if last is None:
         return tuple((note, 1) for note in allowed)
     distances = {note: abs(note - last) for note in allowed}
-    near = tuple((note, reach[d]) for note, d in distances.items() if d in reach)
-    least = min(distances.values())
-    return near or tuple((note, 1) for note, d in distances.items() if d == least)
+    within = tuple((note, intervals[d]) for note, d in distances.items() if d in intervals)
+    smallest = min(distances.values())
+    return within or tuple((note, 1) for note, d in distances.items() if d == smallest)
 
 
 @functools.cache
-def groups(shapes: Weighted, beginnings: Weighted, motion: str) -> dict[str, int]:
-    """Return the texts that a beat may be: a shape, a first note, and a figure from there.
+def groups(shapes: Weighted, first_notes: Weighted, motion: str) -> dict[str, int]:
+    """Return all texts of a group of notes: a shape, a first note, and a figure from that note.
 
-    A shape is as probable as its weight, apart from figures that would leave the range: where a
-    beat has fewer figures, each weighs more.
+    Figures that would leave the range are left out. 12 // (number of figures) makes up for
+    different numbers of figures: every shape has the probability that its weight says, except near
+    the ends of the range.
     """
     options: dict[str, int] = {}
     for shape, n_rhythms in shapes:
         figures = FIGURES[motion][shape.count("n")]
-        for note, weight in beginnings:
+        for note, weight in first_notes:
             for figure in figures:
-                notes = [note + move for move in figure]
+                notes = [note + interval for interval in figure]
                 if min(notes) >= LOWEST and max(notes) <= HIGHEST:
                     text = shape
                     for n in notes:
@@ -216,7 +234,7 @@ def groups(shapes: Weighted, beginnings: Weighted, motion: str) -> dict[str, int
 
 
 def read_group(text: str) -> tuple[list[int], str]:
-    """Return the notes and the shape of a beat.
+    """Return the notes and the shape of a group of notes.
 
     >>> read_group("B>A ")
     ([6, 5], 'n>n')
@@ -230,15 +248,15 @@ def read_group(text: str) -> tuple[list[int], str]:
 
 @dataclass(frozen=True)
 class Tune:
-    """`bits` is -log2 of the tune's exact probability; `conditions` are those of its first line."""
+    """A tune of the grammar."""
 
     text: str
-    bits: float
-    conditions: dict[str, str]
+    bits: float  # -log2 of the exact probability of the text in its split
+    conditions: dict[str, str]  # of the first line
 
 
 def draw_text(choices: Choices, dice: Dice) -> str:
-    """Return a text of the grammar, or of a part of it, by the dice."""
+    """Draw a text: let the dice choose one option at each place."""
     text, options = "", next(choices)
     with contextlib.suppress(StopIteration):
         while True:
@@ -249,16 +267,17 @@ def draw_text(choices: Choices, dice: Dice) -> str:
 
 
 def tune(rng: random.Random, held_out: bool = False) -> Tune:
-    """Draw a tune with a first line that training may see, or, `held_out`, one that it must not."""
+    """Draw a tune; its first line is of the training text, or, if `held_out`, never in it."""
     dice = Dice(rng)
     text = draw_text(document(held_out), dice)
     return Tune(text, dice.bits, read_first_line(text.partition("\n")[0])[0])
 
 
 def documents(seed: int, split: str = "train") -> Iterator[Tune]:
-    """Yield tunes without end; the k-th is a function of (seed, split, k), on every machine.
+    """Yield tunes without end; the k-th depends only on (seed, split, k), on every machine.
 
-    The split "held_out" has the conditions that no other has.
+    Args:
+        split: train, val or held_out. The first lines of held_out are never in train and val.
     """
     for k in itertools.count():
         yield tune(random.Random(f"{seed}/{split}/{k}"), split == "held_out")
@@ -271,7 +290,7 @@ def write(
     held_out_bytes: int = 350_000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Write train.txt, val.txt, held_out.txt and facts.json, as `splits.write` does."""
+    """Write train.txt, val.txt, held_out.txt and facts.json with `splits.write`."""
     return splits.write(
         Path(folder),
         "tunes",

@@ -1,17 +1,18 @@
-"""Tunes to see: the music of a tune as a piano roll."""
+"""Piano rolls of tunes: the music of a tune as a PNG."""
 
 from __future__ import annotations
 
 import io
 from typing import Any
 
-from minigen.corpora.tunes.notation import Bar, Score, chord_pitches
+from minigen.corpora.tunes.abc_notation import Bar, Score, chord_pitches
 from minigen.system.plot import pyplot
 
 PAPER, INK, SHADE, LINE = "#fbf9f4", "#2b2a33", "#f0ece2", "#d9d3c4"
 NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
-# Of chords: around the circle of fifths, C G D A ..., so that near chords look near.
+# The colours of chords in the order of the circle of fifths (C G D A ...): chords that share notes
+# have similar colours.
 CHORD_COLOURS = (
     "#c1553b", "#d08c3a", "#b3a23c", "#7c9a3e", "#3f8f5f", "#2f9188",
     "#3a7ca5", "#4f66b0", "#7158a6", "#93519b", "#b04e86", "#c0506a",
@@ -19,14 +20,14 @@ CHORD_COLOURS = (
 
 
 def colour(chord: str | None) -> str:
-    """Return the colour of a chord; of notes without one, that of ink."""
+    """Return the colour of a chord, or of ink for notes without a chord."""
     return INK if chord is None else CHORD_COLOURS[chord_pitches(chord)[0] * 7 % 12]
 
 
 def piano_roll(score: Score) -> bytes:
-    """Return a PNG of the tune as it is played: time to the right, pitch up, a colour a chord.
+    """Return a PNG of the tune as it is played: time to the right, pitch upwards.
 
-    A note of its chord is filled; another, on the way between two of them, is outlined.
+    Each chord has a colour. A note of its chord is filled, and any other note is outlined.
     """
     plt = pyplot()
     from matplotlib.patches import Rectangle
@@ -41,13 +42,13 @@ def piano_roll(score: Score) -> bytes:
     for pitch in range(low, high + 1):
         if "#" in NAMES[pitch % 12]:
             axes.add_patch(Rectangle((0, pitch - 0.5), width, 1, color=SHADE, linewidth=0))
-    line: list[tuple[float, float]] = []
+    line: list[tuple[float, float]] = []  # joins the notes
     begin = 0.0
     for part, bar in played:
-        opens = bar is part.bars[0]
-        top, ink = (high + 2.0, INK) if opens else (high + 0.5, LINE)
-        axes.plot([begin, begin], [bottom, top], color=ink, linewidth=1.2 if opens else 0.8)
-        if opens:
+        is_first = bar is part.bars[0]
+        top, ink = (high + 2.0, INK) if is_first else (high + 0.5, LINE)
+        axes.plot([begin, begin], [bottom, top], color=ink, linewidth=1.2 if is_first else 0.8)
+        if is_first:
             axes.text(begin + width / 250, high + 0.8, part.name, fontsize=12, weight="bold")
         _draw_chords(axes, bar, begin, bottom)
         line += _draw_notes(axes, bar, begin, width)
@@ -68,8 +69,9 @@ def piano_roll(score: Score) -> bytes:
     axes.set(xlim=(-width / 200, width * 1.005), ylim=(bottom, high + 2.2))
     for side in axes.spines.values():
         side.set_visible(False)
-    about = f"{score.headers['T']}   {score.headers['M']}, in {score.headers['K']}"
-    axes.set_title(about, loc="left", fontsize=12, pad=8, parse_math=False)
+    title = f"{score.headers['T']}   {score.headers['M']}, in {score.headers['K']}"
+    # Without parse_math=False, a $ in a title would begin a formula.
+    axes.set_title(title, loc="left", fontsize=12, pad=8, parse_math=False)
     figure.tight_layout()
     file = io.BytesIO()
     figure.savefig(file, format="png", facecolor=PAPER)
@@ -78,7 +80,7 @@ def piano_roll(score: Score) -> bytes:
 
 
 def _draw_chords(axes: Any, bar: Bar, begin: float, bottom: float) -> None:
-    """Draw a box with its name for each chord of a bar that begins at time `begin`."""
+    """Draw each chord of a bar as a box with a name. The bar begins at time `begin`."""
     from matplotlib.patches import Rectangle
 
     ends = [float(start) for start, _ in bar.chords[1:]] + [float(bar.length)]
@@ -90,19 +92,19 @@ def _draw_chords(axes: Any, bar: Bar, begin: float, bottom: float) -> None:
 
 
 def _draw_notes(axes: Any, bar: Bar, begin: float, width: float) -> list[tuple[float, float]]:
-    """Draw the notes of a bar that begins at time `begin`; return the ends of each, to be joined.
+    """Draw the notes of a bar that begins at time `begin`. Return (time, pitch) of their ends.
 
     Args:
-        width: the length of the tune, of which the gaps between notes are a part.
+        width: the length of the tune. The gaps between notes are a fixed fraction of it.
     """
     from matplotlib.patches import FancyBboxPatch
 
-    line: list[tuple[float, float]] = []
+    ends: list[tuple[float, float]] = []
     for note in bar.notes:
         if note.step is None:
             continue
         chord = bar.chord_at(note.start)
-        fits = chord is None or note.pitch % 12 in {p % 12 for p in chord_pitches(chord)}
+        in_chord = chord is None or note.pitch % 12 in {p % 12 for p in chord_pitches(chord)}
         at, length, gap = begin + float(note.start), float(note.length), width / 900
         box = FancyBboxPatch(
             (at + gap, note.pitch - 0.36),
@@ -112,9 +114,9 @@ def _draw_notes(axes: Any, bar: Bar, begin: float, width: float) -> list[tuple[f
             mutation_aspect=40 / width,
             zorder=3,
             linewidth=1.3,
-            facecolor=colour(chord) if fits else PAPER,
+            facecolor=colour(chord) if in_chord else PAPER,
             edgecolor=colour(chord),
         )
         axes.add_patch(box)
-        line += [(at + 2 * gap, note.pitch), (at + length - 2 * gap, note.pitch)]
-    return line
+        ends += [(at + 2 * gap, note.pitch), (at + length - 2 * gap, note.pitch)]
+    return ends

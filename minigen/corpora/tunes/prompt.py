@@ -1,4 +1,4 @@
-"""Prompts for tunes: from conditions, from words, and from the beginning of a melody."""
+"""Prompts for tunes: from conditions, or from words and the beginning of a melody."""
 
 from __future__ import annotations
 
@@ -12,43 +12,46 @@ from minigen.corpora.tunes.first_line import (
     FIELDS,
     FIRST_LINE,
     NOUN,
-    every_first_line,
+    first_lines,
     read_first_line,
 )
 from minigen.corpora.tunes.generate import draw_text, header
-from minigen.corpora.tunes.tables import KEYS, MOODS, PHRASE, REPEATED
+from minigen.corpora.tunes.tables import BARS_PER_PHRASE, FORM_WITH_REPEATS, KEYS, MOODS
 from minigen.errors import UserError
 
 
-def condition(given: Mapping[str, str], rng: random.Random) -> str:
-    """Return a first line with these values; the other fields are drawn.
+def condition(conditions: Mapping[str, str], rng: random.Random) -> str:
+    """Return a first line, its newline included, with these conditions; draw the other fields.
 
-    Raises UserError if no first line says that.
+    Raises `UserError` if no first line has these conditions.
 
     >>> sad = {"mood": "sad", "dance": "waltz", "key": "Am", "bars": "8", "form": "AA"}
     >>> condition(sad, random.Random(0))
     'tune: a sad waltz in Am, 8 bars, AA\\n'
     """
-    given = parse_fields(NOUN, FIELDS, given)
-    lines = [*every_first_line(held_out=False), *every_first_line(held_out=True)]
-    fitting = [line for line in lines if given.items() <= read_first_line(line.strip())[0].items()]
-    if not fitting and "form" in given and "bars" in given:
-        raise UserError(
-            f"a tune of the form {given['form']} has {PHRASE * len(given['form'])} bars"
-        )
-    if not fitting:
-        mode = MOODS[given["mood"]].mode
-        raise UserError(
-            f"a {given['mood']} tune is in a {mode} key; give one of {', '.join(KEYS[mode])}"
-        )
-    return Dice(rng).choose(fitting)
+    conditions = parse_fields(NOUN, FIELDS, conditions)
+    lines = [
+        line
+        for line in (*first_lines(held_out=False), *first_lines(held_out=True))
+        if conditions.items() <= read_first_line(line.strip())[0].items()
+    ]
+    if lines:
+        return Dice(rng).choose(lines)
+    if (form := conditions.get("form")) and "bars" in conditions:
+        raise UserError(f"a tune of the form {form} has {BARS_PER_PHRASE * len(form)} bars")
+    mood = conditions["mood"]
+    mode = MOODS[mood].mode
+    raise UserError(f"a {mood} tune is in a {mode} key; give one of {', '.join(KEYS[mode])}")
 
 
 def prompt(text: str, rng: random.Random) -> str:
-    """Return a first line of these words; after a colon, they may have a melody to begin with.
+    """Return the prompt for words as a user types them: a first line, or its beginning.
 
-    Where the form asks for its phrase again, a model repeats that melody. Raises UserError for
-    other words, or if no first line says that.
+    The model completes a line that breaks off; a field that is missing between the words is drawn.
+    After a colon, the words can have a melody. Then the prompt has the whole first line and ends
+    with the melody, and a model repeats the melody where the form repeats the first phrase.
+
+    Raises `UserError` for a word that no first line has, and if no first line has all of the words.
 
     >>> prompt("a sad waltz in Am", random.Random(0))
     'tune: a sad waltz in Am,'
@@ -62,23 +65,23 @@ def prompt(text: str, rng: random.Random) -> str:
     P:A
     "G" g2 g
     """
-    words, _, opening = text.strip().partition(":")
-    given: dict[str, str] = {}
+    words, _, melody = text.strip().partition(":")
+    conditions: dict[str, str] = {}
     field_of = {word.lower(): field for field, options in FIELDS.items() for word in options}
-    for word in re.findall(r"\w+", re.sub(r"^[Aa] ", "", words)):  # an article, no key
+    for word in re.findall(r"\w+", re.sub(r"^[Aa] ", "", words)):  # the article, not the key of A
         if word.lower() in field_of:
-            given[field_of[word.lower()]] = word
+            conditions[field_of[word.lower()]] = word
         elif word.lower() not in ("in", "bars"):
             options = "; ".join(f"{field}: {', '.join(FIELDS[field])}" for field in FIELDS)
             raise UserError(f"no tune is asked for by the word {word!r}. The words are {options}")
-    line = condition(given, rng)
-    asked, _ = read_first_line(line.strip())
-    if opening:
-        headers = draw_text(header(asked), Dice(rng))
-        begin = "|:" * (asked["form"] == REPEATED)
-        return f"{line}{headers}P:A\n{begin}{opening.strip().rstrip(' |')}"
-    rest = list(FIELDS)[len(given) :]
-    if not rest or any(field in given for field in rest):
+    line = condition(conditions, rng)
+    all_conditions, _ = read_first_line(line.strip())
+    if melody:
+        headers = draw_text(header(all_conditions), Dice(rng))
+        repeat_sign = "|:" * (all_conditions["form"] == FORM_WITH_REPEATS)
+        return f"{line}{headers}P:A\n{repeat_sign}{melody.strip().rstrip(' |')}"
+    rest = list(FIELDS)[len(conditions) :]
+    if not rest or any(field in conditions for field in rest):
         return line
-    # Nothing was left out in between: the model itself says how the line goes on.
-    return FIRST_LINE[: FIRST_LINE.index(f"{{{rest[0]}}}")].format(**asked).rstrip()
+    # The words are the first fields, without a gap: the model completes the line.
+    return FIRST_LINE[: FIRST_LINE.index(f"{{{rest[0]}}}")].format(**all_conditions).rstrip()

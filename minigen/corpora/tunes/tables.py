@@ -1,4 +1,4 @@
-"""The tables of tunes: moods, dances, forms, names, and how a melody moves."""
+"""The tables of tunes: moods, dances, forms, titles, and the steps of a melody."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Mood:
-    """How a tune of a mood goes."""
+    """The features of a tune that its mood decides on."""
 
     mode: str  # major or minor
-    pace: str  # how many notes a bar has: slow, flowing or busy
-    motion: str  # within a bar. steps: no move above a third; leaps: one of a fourth or more
-    direction: str  # rising: no group of a bar begins below its first; falling: none above it
+    pace: str  # slow, flowing or busy: bars have few, more or many notes
+    # Within a bar. steps: no interval larger than a third; leaps: at least one fourth or larger.
+    motion: str
+    # Within a bar. rising: no group of notes begins lower than the first; falling: none higher.
+    direction: str
 
 
 MOODS = {
@@ -30,25 +32,27 @@ MOODS = {
 
 @dataclass(frozen=True)
 class Style:
-    """How a dance goes at a pace. Bars are ABC with n for each note; blanks part its groups.
+    """The rhythms of a dance at a pace: ABC notation with n for each note.
 
-    The unit is such that most groups are letters only. Then each is a token, and tells much about
-    the next one.
+    A blank separates groups of notes. The unit is chosen so that most groups are letters without
+    numbers. Then a group is one token, from which a model can predict much of the next group.
     """
 
-    unit: str  # L:, of which a note's length is a multiple
-    bars: tuple[str, ...]  # no two paces of a dance have bars of as many notes
-    approach: tuple[str, ...]  # how a cadence begins
-    goal: str  # the long note on which it ends
-    per_minute: int  # beats
+    unit: str  # L: in ABC notation; the length of a note is a multiple of the unit
+    # The rhythms of a bar. Bars of two paces of one dance differ in their number of notes, so that
+    # the bars show the mood (test_the_number_of_notes_in_a_bar_tells_the_pace).
+    bars: tuple[str, ...]
+    approach: tuple[str, ...]  # the rhythms of the first part of a cadence
+    goal: str  # the long last note of a cadence
+    beats_per_minute: int
 
 
 @dataclass(frozen=True)
 class Dance:
-    """The metre of a dance, and its styles."""
+    """The metre of a dance, and its style at each pace."""
 
     metre: str
-    styles: Mapping[str, Style]  # by pace
+    styles: Mapping[str, Style]  # the keys are paces
 
 
 DANCES = {
@@ -88,16 +92,16 @@ DANCES = {
 
 
 def style(conditions: Mapping[str, str]) -> Style:
-    """Return the style of the dance in the mood."""
+    """Return the style of a dance in a mood."""
     return DANCES[conditions["dance"]].styles[MOODS[conditions["mood"]].pace]
 
 
 KEYS = {"major": ("C", "G", "D", "A", "F"), "minor": ("Am", "Em", "Bm", "Dm")}
-FORMS = ("AA", "ABA", "AABA", "AAAB", "ABAB", "AABB")  # a letter a phrase
-REPEATED = "AABB"  # the form that is written with repeat signs
-PHRASE = 4  # bars
+FORMS = ("AA", "ABA", "AABA", "AAAB", "ABAB", "AABB")  # one letter for each phrase
+FORM_WITH_REPEATS = "AABB"  # the form that is written with repeat signs
+BARS_PER_PHRASE = 4
 
-# Whose tune it is, and what that one is like.
+# The words of titles such as "The Humble Baker's Waltz".
 NATURES = (
     "Merry", "Old", "Young", "Jolly", "Lonely", "Lucky", "Sleepy", "Bold", "Gentle", "Crooked",
     "Dusty", "Humble", "Clever", "Hungry", "Restless", "Grey",
@@ -107,10 +111,12 @@ OWNERS = (
     "Shepherd", "Fiddler", "Ferryman", "Widow", "Drummer", "Tinker",
 )  # fmt: skip
 
-# Notes are numbers on the staff: C is 0, the C above it 7. A tin whistle plays them all.
+# The grammar counts notes in steps of the scale: C is 0, D is 1, and the C an octave higher is 7.
+# All notes from LOWEST to HIGHEST can be played on a tin whistle.
 LETTERS = "CDEFGABcdefgab"
 LOWEST, HIGHEST = LETTERS.index("D"), LETTERS.index("a")
-# Where a bar may begin, so that there is room for what the mood asks for.
+# The lowest and highest first note of a bar, by direction and motion, so that the range has room
+# for the rest of the bar.
 FIRST_NOTES = {
     ("rising", "free"): (1, 7),
     ("rising", "leaps"): (1, 5),
@@ -119,11 +125,11 @@ FIRST_NOTES = {
     ("free", "steps"): (3, 10),
     ("free", "free"): (3, 10),
 }
-# How far it is to the first note of the next beat, with weights.
+# Intervals from the last note of a beat to the first note of the next one, with weights.
 NEAR = {0: 1, 1: 3, 2: 3}
 WIDER = {**NEAR, 3: 2, 4: 1}
 LEAP = {3: 3, 4: 2, 5: 1}
-# How a beat goes on from its first note, by the number of its notes.
+# Figures: the notes of a beat, relative to its first note, by motion and number of notes.
 FIGURES = {
     "steps": {
         1: ((0,),),

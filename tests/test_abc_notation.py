@@ -1,4 +1,4 @@
-"""ABC notation: what the standard says of pitches, lengths, bars and repeats; what is named."""
+"""ABC notation: pitches, lengths, bars and repeats are those of the standard; errors name signs."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ from fractions import Fraction
 
 import pytest
 
-from minigen.corpora.tunes import notation
-from minigen.corpora.tunes.notation import key_signature, parse
+from minigen.corpora.tunes.abc_notation import chord_pitches, key_signature, parse
 from minigen.errors import UserError
 
 HEADER = "X:1\nT:Test\nM:4/4\nL:1/8\nK:C\n"
 
 
 def pitches(body: str, header: str = HEADER) -> list[int]:
+    """Return the MIDI numbers of the notes of a tune."""
     tune = parse(header + body)
     return [n.pitch for part in tune.parts for bar in part.bars for n in bar.notes]
 
 
 def lengths(body: str) -> list[Fraction]:
+    """Return the lengths of the notes of a tune, in eighths."""
     tune = parse(HEADER + body)
     return [8 * n.length for part in tune.parts for bar in part.bars for n in bar.notes]
 
 
 def test_letters_and_octave_marks_are_pitches() -> None:
+    """C is middle C, c an octave higher; a comma lowers a letter by an octave, and ' raises it."""
     assert pitches("C, C c c' c''") == [48, 60, 72, 84, 96]
     assert pitches("CDEFGAB") == [60, 62, 64, 65, 67, 69, 71]
 
@@ -36,28 +38,34 @@ def test_letters_and_octave_marks_are_pitches() -> None:
         ("F#", "FCGDAE", ""), ("Cb", "", "BEADGCF"), ("E minor", "F", ""),
     ],
 )  # fmt: skip
-def test_key_signatures(key: str, sharps: str, flats: str) -> None:
-    """Those of the circle of fifths, as any book has them."""
-    expected = {x: (x in sharps) - (x in flats) for x in "ABCDEFG"}
-    assert key_signature(key) == expected
+def test_key_signatures_follow_the_circle_of_fifths(key: str, sharps: str, flats: str) -> None:
+    """A key has the sharps and flats that the circle of fifths gives it."""
+    assert key_signature(key) == {x: (x in sharps) - (x in flats) for x in "ABCDEFG"}
 
 
 def test_an_accidental_lasts_until_its_bar_ends() -> None:
+    """An accidental changes its letter in all octaves up to the bar line; = undoes the key."""
     assert pitches("^F F f =F F | F") == [66, 66, 78, 65, 65, 65]
     assert pitches("F =F F | F", HEADER.replace("K:C", "K:G")) == [66, 65, 65, 66]
     assert pitches("__B ^^C") == [69, 62]
 
 
 def test_lengths_are_multiples_of_the_unit() -> None:
+    """A number multiplies the unit length, and each slash halves it."""
     assert lengths("C C2 C/ C// C3/2 C/4 z4") == [
         1, 2, Fraction(1, 2), Fraction(1, 4), Fraction(3, 2), Fraction(1, 4), 4
     ]  # fmt: skip
+
+
+def test_a_broken_rhythm_moves_half_a_note() -> None:
+    """A>B adds half of its length to A and takes half of B; A<B does the reverse."""
     assert lengths("A>B c2<d2") == [Fraction(3, 2), Fraction(1, 2), 1, 3]
 
 
-def test_bars_chords_and_parts() -> None:
+def test_a_tune_is_parts_of_bars_with_chords() -> None:
+    """Labels and repeat signs separate parts; a chord sounds until the next chord of its bar."""
     tune = parse(HEADER + 'P:A\n|:"C"C4 "G"G4|"Am"A8:|\nP:B\n"F"F8|"C"c8|]\n\nX:2\n')
-    assert [(part.name, len(part.bars), part.times) for part in tune.parts] == [
+    assert [(part.name, len(part.bars), part.n_times) for part in tune.parts] == [
         ("A", 2, 2),
         ("B", 2, 1),
     ]
@@ -65,25 +73,35 @@ def test_bars_chords_and_parts() -> None:
     assert bar.chords == ((Fraction(0), "C"), (Fraction(1, 2), "G"))
     assert [bar.chord_at(Fraction(n, 4)) for n in range(4)] == ["C", "C", "G", "G"]
     assert bar.length == tune.metre == 1
+
+
+def test_a_repeated_part_is_played_twice() -> None:
+    """`played` yields the bars of A, A and B for a tune with |: A :| B."""
+    tune = parse(HEADER + 'P:A\n|:"C"C4 "G"G4|"Am"A8:|\nP:B\n"F"F8|"C"c8|]\n')
     order = [part.name + str(bar.chords[0][1]) for part, bar in tune.played()]
     assert order == ["AC", "AAm", "AC", "AAm", "BF", "BC"]
 
 
-def test_repeats_without_labels() -> None:
-    assert [part.times for part in parse(HEADER + "C8:|:D8:|E8|:F8:|").parts] == [2, 2, 1, 2]
-    assert [part.times for part in parse(HEADER + "C8::D8:|").parts] == [2, 2]
+def test_repeat_signs_need_no_labels() -> None:
+    """Repeat signs separate parts without P:, and :: ends one repeat and begins the next."""
+    assert [part.n_times for part in parse(HEADER + "C8:|:D8:|E8|:F8:|").parts] == [2, 2, 1, 2]
+    assert [part.n_times for part in parse(HEADER + "C8::D8:|").parts] == [2, 2]
 
 
-def test_beats() -> None:
-    for metre, beat in {"3/4": "1/4", "4/4": "1/4", "C": "1/4", "6/8": "3/8", "9/8": "3/8"}.items():
-        assert parse(HEADER.replace("4/4", metre) + "C").beat == Fraction(beat)
+@pytest.mark.parametrize(
+    ("metre", "beat"),
+    [("3/4", "1/4"), ("4/4", "1/4"), ("C", "1/4"), ("6/8", "3/8"), ("9/8", "3/8")],
+)
+def test_a_beat_is_a_quarter_or_in_compound_metres_three_eighths(metre: str, beat: str) -> None:
+    """The beat of 6/8 and 9/8 has three eighths, that of other metres is a quarter note."""
+    assert parse(HEADER.replace("4/4", metre) + "C").beat == Fraction(beat)
 
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
         ("", "no line begins with X:"),
-        ("X:1\nT:Test\n", "has no K: by line 3"),
+        ("X:1\nT:Test\n", "has no K: before line 3"),
         (HEADER.replace("M:4/4\n", "") + "C", "the header has no M:"),
         (HEADER.replace("4/4", "3/0") + "C", "cannot read M:3/0"),
         (HEADER.replace("1/8", "x") + "C", "cannot read L:x"),
@@ -96,13 +114,15 @@ def test_beats() -> None:
         (HEADER + '"C" | C', "the chord C stands in a bar without notes"),
     ],
 )
-def test_what_cannot_be_read_is_named(text: str, complaint: str) -> None:
+def test_an_error_names_the_sign_that_cannot_be_read(text: str, complaint: str) -> None:
+    """A text that is no ABC notation raises a `UserError` with the sign or the missing header."""
     with pytest.raises(UserError, match=complaint):
         parse(text)
 
 
 def test_chords_are_triads() -> None:
-    assert notation.chord_pitches("C") == (0, 4, 7)
-    assert notation.chord_pitches("F#m") == (6, 9, 13)
+    """A chord has a root, a third and a fifth; m makes the third minor; others raise an error."""
+    assert chord_pitches("C") == (0, 4, 7)
+    assert chord_pitches("F#m") == (6, 9, 13)
     with pytest.raises(UserError, match="cannot read the chord 'H'"):
-        notation.chord_pitches("H")
+        chord_pitches("H")
