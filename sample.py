@@ -39,30 +39,38 @@ class SampleConfig:
     generation_config.json; of it only the tokens are taken that end a text.
     """
 
-    # --- which model ---
-    out_dir: str = "out"  # where the runs are
-    run: str | None = None  # a run, its name or its folder; none: the run that was saved last
-    checkpoint: str = "best"  # best (lowest validation loss), last, or a model: a folder, or gpt2
-    # --- what to write ---
-    prompt: str | None = None  # how it begins; \n: a newline, \\n: \ and n; none: as the text does
-    prompt_file: str | None = None  # a file that holds the prompt; - is standard input
-    interactive: bool = False  # continue each line that you type; an empty one ends
-    condition: str | None = None  # instead of a prompt: what the text is to be like, as mood=sad
-    help_conditions: bool = False  # say what this model's texts can be asked to be, and end
-    num_samples: int = 1  # texts to write, each with random numbers of its own
-    max_new_tokens: int | None = None  # longest text; none: 500, or 20 with --show_probs
-    stop_strings: tuple[str, ...] = ()  # end the text before the first of these; \n is a newline
-    ignore_end_of_text: bool = False  # start a new document where the model ends one
-    show_probs: bool = False  # show what each token was drawn from
-    save: Path | None = None  # also as a file: .txt, a picture's .png, a tune's .wav, .png or .abc
-    # --- how to draw ---
-    sampling: Sampling = field(  # for a comment as help, tyro would parse this file at each start
-        default_factory=Sampling, metadata={"help": "how to draw the next token"}
-    )
-    seed: int = 1337  # the same seed writes the same text
-    # --- where ---
-    device: str = "auto"  # cuda, mps, cpu, or auto
-    dtype: Literal["float32", "bfloat16", "int8"] = "float32"  # of the weights
+    # --- the model ---
+    out_dir: str = "out"  # the folder of the runs
+    # the name or the folder of a run (default: the run that was saved last)
+    run: str | None = None
+    # best: the checkpoint with the lowest validation loss; last: the newest one; or a model: its
+    # folder, or a name such as gpt2
+    checkpoint: str = "best"
+    # --- the prompt ---
+    # start of the text, where \n is a newline and \\n is \ and n (default: as a document starts)
+    prompt: str | None = None
+    prompt_file: str | None = None  # a file with the prompt; - is standard input (default: none)
+    interactive: bool = False  # continue each line that you type; an empty line ends
+    # instead of a prompt, a condition on the text, such as mood=sad (default: none)
+    condition: str | None = None
+    help_conditions: bool = False  # list the conditions that this model knows, and exit
+    # --- the output ---
+    num_samples: int = 1  # number of texts, each with its own random numbers
+    # length of each text, in tokens (default: 500; 20 with --show_probs)
+    max_new_tokens: int | None = None
+    # end the text before the first of these strings, where \n is a newline (default: none)
+    stop_strings: tuple[str, ...] = ()
+    ignore_end_of_text: bool = False  # where the model ends a document, start another
+    show_probs: bool = False  # show for each token the probabilities that it was drawn from
+    # write the text to this file, too: .txt; a picture as .png; a tune as .abc, .wav or .png
+    # (default: no file)
+    save: Path | None = None
+    # --- sampling ---
+    sampling: Sampling = field(default_factory=Sampling)
+    seed: int = 1337  # start of all random numbers: the same seed gives the same text
+    # --- the machine ---
+    device: str = "auto"  # cuda, mps or cpu; auto: the fastest of them on this machine
+    dtype: Literal["float32", "bfloat16", "int8"] = "float32"  # number format of the weights
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -18,7 +18,7 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -38,60 +38,93 @@ from minigen.system.device import autocast
 from minigen.system.places import data_folder
 from minigen.system.streams import one_line_errors
 
+# The value of a flag that is not given. Before the first step `start` replaces it by a number that
+# depends on --size and on the text, so all code below finds the number that the type promises.
+UNSET: Any = None
+
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Train a transformer on a text. `python train.py` alone trains on short tales."""
 
     # --- the text ---
-    data: tuple[str, ...] = ("tales",)  # files, folders, globs; tales, pictures, tunes, shakespeare
-    # Between documents in a file, where \n is a newline; auto: <|endoftext|>, where a file has it;
-    # none: a file is one document.
+    # files, folders or patterns such as "books/*.txt"; or tales, pictures, tunes, shakespeare
+    data: tuple[str, ...] = ("tales",)
+    # the text between documents in a file, where \n is a newline; none: a file is one document;
+    # auto: <|endoftext|> if a file contains it, else none
     separator: str | None = corpora.AUTO
-    tokenizer: Literal["bpe", "char", "byte", "gpt2"] = "bpe"  # how text is cut into tokens
-    vocab_size: int = 2048  # the most tokens that bpe may make
+    # how text becomes tokens: bpe learns frequent pieces of words from the text; char: characters;
+    # byte: bytes; gpt2: the pieces of GPT-2
+    tokenizer: Literal["bpe", "char", "byte", "gpt2"] = "bpe"
+    vocab_size: int = 2048  # bpe learns at most this number of different tokens
     # --- the model ---
-    size: Literal["auto", "tiny", "slim", "mini", "small", "gpt2"] = "auto"  # auto: mini or less
-    architecture: Literal["modern", "gpt2"] = "modern"  # the arithmetic of Qwen3 or of GPT-2
-    bias: bool = True  # gpt2's matrices and norms have biases; the modern ones never
-    n_layer: int = 0  # blocks on top of each other; 0, here and below: as --size says
-    n_head: int = 0  # attention heads in each block
-    n_embd: int = 0  # width of the residual stream
-    block_size: int = 0  # tokens that the model can look back on
-    dropout: float | None = None  # none: 0.1 for a short text (0 in a tiny model), else 0
+    # preset of the four numbers below, the batch size and the learning rate; auto: tiny for tales
+    # or in less than 2 minutes, slim with pictures or tunes, else mini
+    size: Literal["auto", "tiny", "slim", "mini", "small", "gpt2"] = "auto"
+    architecture: Literal["modern", "gpt2"] = "modern"  # the layers of Qwen3, or those of GPT-2
+    bias: bool = True  # with gpt2 layers: linear layers and norms have biases
+    n_layer: int = UNSET  # number of blocks (default: from --size)
+    n_head: int = UNSET  # attention heads in each block (default: from --size)
+    n_embd: int = UNSET  # width of the residual stream (default: from --size)
+    # context length, in tokens (default: from --size; to fine-tune, the model's, at most 256; less
+    # if the text is short)
+    block_size: int = UNSET
+    # fraction of activations that are zeroed in training (default: 0.1 for a text of less than a
+    # million tokens; 0 for a longer text, for --size tiny and to fine-tune)
+    dropout: float = UNSET
     # --- how long ---
-    minutes: float = 0.0  # for the whole command; 0: 2; 3 for pictures or tunes; 6 for both
-    max_steps: int = 0  # the number of steps; 0: all that fit into --minutes
-    # --- how ---
-    batch_size: int = 0  # sequences in a step
-    gradient_accumulation_steps: int = 0  # micro-batches; 0: as few as memory takes
-    optimizer: Literal["auto", "muon", "adamw"] = "auto"  # auto: muon, or adamw to fine-tune
-    lora_rank: int = 0  # to fine-tune: train a LoRA adapter of this rank; 0: all weights
-    learning_rate: float = 0.0  # the highest, after warm-up
-    warmup_steps: int = 20  # steps until the learning rate is at its highest
-    cooldown: float = 0.7  # share of the steps, at the end, over which it falls to zero
-    weight_decay: float = 0.1  # pull of the weights towards zero
-    grad_clip: float = 1.0  # a longer gradient is scaled down to this length; 0: never
-    on_nan: Literal["stop", "skip"] = (
-        "stop"  # a loss or gradient is not finite; skip: up to 20 steps
-    )
-    # --- where ---
-    out_dir: str = "out"  # runs are kept in out_dir/name
-    name: str | None = None  # of the run; none: after the data, or the last one to resume
-    init_from: str = "scratch"  # resume: continue a run; a model's folder, or gpt2: fine-tune it
-    old_data: tuple[str, ...] = ()  # to fine-tune: a text on which to measure forgetting
-    eval_interval: int = 0  # steps between evaluations and checkpoints; 0: at most five in a run
-    eval_tokens: int = 8192  # of the validation text, scored each time; at the end, all
-    sample_prompt: str = ""  # how the sample of each evaluation begins; \n is a newline
-    seed: int = 0  # everything random follows from it
-    device: str = "auto"  # cuda, mps or cpu; auto: the fastest here
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of products; weights stay float32
-    fsdp: bool = False  # with torchrun: shard a model that is too large for one GPU
-    compile: Literal["auto", "yes", "no"] = "auto"  # auto: if the run is long enough to repay it
-    threads: int = 0  # 0: one for each core that other programs leave free
+    # time for the whole command (default: 2; 3 for pictures or tunes; 6 for several of tales,
+    # pictures and tunes)
+    minutes: float = UNSET
+    # number of steps, instead of --minutes (default: all that fit into --minutes)
+    max_steps: int | None = None
+    # --- optimisation ---
+    batch_size: int = UNSET  # sequences in a step (default: from --size; 8 to fine-tune)
+    # micro-batches into which a batch is cut (default: as few as fit into memory)
+    gradient_accumulation_steps: int | None = None
+    optimizer: Literal["auto", "muon", "adamw"] = "auto"  # auto: muon; adamw to fine-tune
+    # to fine-tune: train only a LoRA adapter of this rank (default: train all weights)
+    lora_rank: int | None = None
+    # peak of the learning rate, after warm-up (default: from --size; to fine-tune 0.08 / n_embd,
+    # for LoRA 0.8 / n_embd)
+    learning_rate: float = UNSET
+    warmup_steps: int = 20  # the first steps, in which the learning rate rises to its peak
+    cooldown: float = 0.7  # fraction of the steps, at the end, in which the rate falls to 0
+    weight_decay: float = 0.1  # how strongly weights are pulled towards zero
+    grad_clip: float = 1.0  # a gradient of a larger norm is scaled down to this norm; 0: never
+    # if the loss or the gradient is not finite: stop the run, or skip the step, at most 20 times
+    on_nan: Literal["stop", "skip"] = "stop"
+    # --- the run ---
+    out_dir: str = "out"  # a run is saved in the folder out_dir/name
+    # name of the run (default: named after the text; to resume, the run that was saved last)
+    name: str | None = None
+    # scratch: a new model; resume: continue a run; a model's folder, or a name such as gpt2:
+    # fine-tune that model
+    init_from: str = "scratch"
+    # to fine-tune: a text that the model knows, on which to measure what it forgets (default: the
+    # text that it was trained on, if that was with minigen; else tales)
+    old_data: tuple[str, ...] = ()
+    # steps between evaluations, each with a checkpoint (default: for five in a run, or fewer if
+    # they take long)
+    eval_interval: int | None = None
+    eval_tokens: int = 8192  # tokens of validation text in an evaluation; all of them at the end
+    # start of the text that each evaluation samples, where \n is a newline (default: nothing)
+    sample_prompt: str = ""
+    seed: int = 0  # start of all random numbers: the same seed gives the same run
+    # --- the machine ---
+    device: str = "auto"  # cuda, mps or cpu; auto: the fastest of them on this machine
+    # number format of matrix products, while weights stay float32; auto: bfloat16 if the device
+    # computes it fast, else float32
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    fsdp: bool = False  # with torchrun: split a model that is too large for one GPU among all
+    compile: Literal["auto", "yes", "no"] = "auto"  # auto: if the run is long enough to gain by it
+    # CPU threads (default: one for each core that other programs leave free)
+    threads: int | None = None
 
 
-def naive_train(model: GPT, tokens: TokenStream, optimizer: Optimizer, config: TrainConfig) -> None:
+def naive_train(
+    model: GPT, tokens: TokenStream, optimizer: Optimizer, config: TrainConfig, n_steps: int
+) -> None:
     """Train a model: the idea of this file, for one process and a batch that fits into memory.
 
     `train` takes the same steps (test_the_loop_takes_the_steps_of_naive_train). In addition it lets
@@ -99,9 +132,9 @@ def naive_train(model: GPT, tokens: TokenStream, optimizer: Optimizer, config: T
     repeatable, evaluates and saves.
 
     Args:
-        config: the settings, all of them numbers, as `start` completes them.
+        config: the settings, with a number in place of each UNSET, as `start` completes them.
     """
-    for step in range(config.max_steps):
+    for step in range(n_steps):
         # A batch: windows of text at random places. y is x moved by one, the next token of each.
         numbers = range(step * config.batch_size, (step + 1) * config.batch_size)
         x, y = tokens.windows(config.seed, numbers, config.block_size)  # (B, T) each

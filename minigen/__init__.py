@@ -5,8 +5,8 @@
 >>> write("hero: Sir Fox,", max_new_tokens=40)                      # doctest: +SKIP
 [{'generated_text': 'hero: Sir Fox, friend: little Owl, ...'}]
 
-docs/library.md shows every name in use. A name is imported when it is first used, so that this
-package costs nothing to import.
+docs/library.md shows how to use each name. A name is imported at its first use, because most need
+PyTorch: so `import minigen` takes no time.
 """
 
 import importlib
@@ -14,8 +14,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# Every import of a part of minigen begins here, so this one begins to measure how busy the machine
-# is before any other imports PyTorch, which takes long enough to tell.
+# This module measures how busy the processors are, to choose the number of threads. It comes first,
+# so that it can measure while PyTorch is imported, which takes a second.
 from minigen.system import threads  # noqa: F401
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ __all__ = [
     "train_tokenizer",
 ]
 
-HOMES = {  # the module of each name
+MODULES = {  # the names that each module defines
     "errors": ("UserError",),
     "inference.engine": ("Engine", "load"),
     "inference.pipeline": ("pipeline",),
@@ -60,27 +60,27 @@ HOMES = {  # the module of each name
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name at its first use: most bring PyTorch, which takes a second."""
+    """Import and return a public name, at its first use."""
     if name == "__version__":
         return _version()
-    for module, names in HOMES.items():
+    for module, names in MODULES.items():
         if name in names:
             return getattr(importlib.import_module(f"minigen.{module}"), name)
     raise AttributeError(f"module 'minigen' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    """Return the public names, also those that were not used yet."""
+    """Return the public names, including those that are not imported yet."""
     return sorted({*globals(), *__all__})
 
 
 def _version() -> str:
-    """Return the version in the pyproject.toml beside the package, or else as it was installed."""
+    """Return the version from pyproject.toml beside the package, or of the installed package."""
     project = Path(__file__).resolve().parents[1] / "pyproject.toml"
     text = project.read_text(encoding="utf-8") if project.is_file() else ""
-    found = re.search(r'^name = "minigen"\nversion = "(.+)"$', text, flags=re.M)
-    if found:
-        return found[1]
+    version = re.search(r'^name = "minigen"\nversion = "(.+)"$', text, flags=re.M)
+    if version:
+        return version[1]
     from importlib import metadata
 
     return metadata.version("minigen")

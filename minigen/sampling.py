@@ -37,7 +37,7 @@ class Sampling:
     """
 
     temperature: float = 0.8  # below 1 is safer, above 1 bolder; 0 takes the most probable token
-    top_k: int | None = None  # draw from the k most probable tokens only
+    top_k: int | None = None  # draw from the k most probable tokens only (default: from all)
     top_p: float = 1.0  # draw from the fewest tokens that together reach this probability
     min_p: float = 0.1  # draw from tokens at least this fraction as probable as the best
     repetition_penalty: float = 1.0  # above 1 makes tokens that are already there less probable

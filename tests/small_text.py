@@ -1,4 +1,4 @@
-"""The text that tests train on, and the moment at which a process has begun to."""
+"""A text that tests train on, and a way to wait until a process trains."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 
 def write_text(folder: Path, n_lines: int = 450) -> Path:
-    """Write a text, of 20,000 characters unless fewer lines are enough, that a model can learn."""
-    text = "the sun and a moon rose over every hill while children sang of rain and bread"
-    words = text.split(" ")
-    draw = random.Random(0)
-    lines = [" ".join(draw.choices(words, k=9)).capitalize() + "." for _ in range(n_lines)]
+    """Write a text that a model can learn: 15 different words, about 45 characters in a line."""
+    sentence = "the sun and a moon rose over every hill while children sang of rain and bread"
+    words = sentence.split(" ")
+    rng = random.Random(0)
+    lines = [" ".join(rng.choices(words, k=9)).capitalize() + "." for _ in range(n_lines)]
     path = folder / "text.txt"
     path.write_text("\n".join(lines), encoding="utf-8")
     return path

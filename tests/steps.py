@@ -1,4 +1,4 @@
-"""Accidents in the middle of a training step: a function of the test's runs around its gradient."""
+"""Faults in the middle of a training step: a test's function runs around each gradient."""
 
 from __future__ import annotations
 

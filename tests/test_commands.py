@@ -1,4 +1,4 @@
-"""One command line runs every command, and says which there are."""
+"""`python -m minigen` lists and runs all commands."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def run(*words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]
 def test_each_command_is_listed_with_a_line(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With no command and with --help alike; in lines that every terminal has room for."""
-    code, said, errors = run(*words, capsys=capsys)
+    """Without a command, and with --help, each command has one line of at most 80 characters."""
+    code, output, errors = run(*words, capsys=capsys)
     assert (code, errors) == (0, "")
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler  # as before
-    lines = said.splitlines()
+    lines = output.splitlines()
     assert lines[0] == "usage: python -m minigen COMMAND [--flags]"
     assert [line.split()[0] for line in lines if line.startswith("  ")] == list(COMMANDS)
     assert all(len(line) <= 80 for line in lines)
@@ -56,18 +56,18 @@ def test_each_command_is_listed_with_a_line(
         ("", "the commands are train, sample, "),
     ],
 )
-def test_a_word_that_is_no_command_is_refused_with_the_nearest(
+def test_an_unknown_command_is_an_error_with_the_most_similar_one(
     word: str, mend: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In one line, with exit code 2."""
-    code, said, error = run(word, "--flag", capsys=capsys)
-    assert (code, said) == (2, "")
+    """The error is one line, with exit code 2."""
+    code, output, error = run(word, "--flag", capsys=capsys)
+    assert (code, output) == (2, "")
     assert error.startswith(f"error: there is no command {word!r}; {mend}")
     assert error.count("\n") == 1
 
 
-def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
-    """`--version` in place of a command prints it."""
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--version` in place of a command prints `minigen.__version__`."""
     assert run("--version", capsys=capsys) == (0, f"minigen {minigen.__version__}\n", "")
 
 
@@ -85,7 +85,7 @@ def test_nothing_slow_is_imported_before_the_command_is_known() -> None:
 def test_each_command_has_help_under_its_own_name(
     name: str, server: Server, tmp_path: Path
 ) -> None:
-    """From any folder, which may hold files of the scripts' names; --version is the same in all."""
+    """--help and --version work in any folder, also if it holds a train.py of its own."""
     for other in ("train.py", "sample.py"):
         (tmp_path / other).write_text("raise SystemExit('another')", encoding="utf-8")
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -98,7 +98,7 @@ def test_each_command_has_help_under_its_own_name(
 
 
 def test_a_wrong_flag_of_a_command_is_one_line(server: Server, tmp_path: Path) -> None:
-    """With exit code 2, for a module of the package and for a script beside it."""
+    """A misspelt flag is an error of one line with exit code 2, in modules and in scripts."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     for name, flag in (
         ("evaluate", "--cuont"),
@@ -113,7 +113,7 @@ def test_a_wrong_flag_of_a_command_is_one_line(server: Server, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", shell.SCRIPTS)
 def test_a_script_is_the_same_command(name: str, server: Server, tmp_path: Path) -> None:
-    """`python -m minigen train` is `python train.py`."""
+    """`python -m minigen train --help` prints the same as `python train.py --help`."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     called = server.python("-m", "minigen", name, "--help", cwd=tmp_path, env=env)
     run_as_file = server.python(ROOT / f"{name}.py", "--help", cwd=tmp_path, env=env)
@@ -125,10 +125,10 @@ def test_a_script_is_the_same_command(name: str, server: Server, tmp_path: Path)
 @pytest.mark.parametrize(
     "words", ["train.py", "sample.py", "-m minigen sample", "-m minigen check"]
 )
-def test_a_signal_ends_the_slow_imports_silently(
+def test_a_signal_during_imports_ends_a_command_silently(
     words: str, number: signal.Signals, tmp_path: Path
 ) -> None:
-    """With the exit code that a shell gives to the signal; in every command alike."""
+    """The exit code is 128 + the signal's number, as in a shell, and nothing is printed."""
     torch = f"import os, time\nos.kill(os.getpid(), {number:d})\ntime.sleep(60)\n"
     (tmp_path / "torch.py").write_text(torch, encoding="utf-8")
     done = subprocess.run(
@@ -138,8 +138,8 @@ def test_a_signal_ends_the_slow_imports_silently(
     assert (done.returncode, done.stdout, done.stderr) == (128 + number, b"", b"")
 
 
-def test_after_the_imports_ctrl_c_is_an_exception_again() -> None:
-    """Whatever handler the process began with: so a command in the background can be stopped."""
+def test_ctrl_c_raises_after_the_imports() -> None:
+    """Python's own handlers are set, even if the process started with Ctrl-C ignored."""
     code = """if True:
         import signal
         from minigen.system import early

@@ -241,7 +241,7 @@ def test_a_process_that_dies_is_started_again(
     process = torchrun(server, *command, options="--max-restarts=2")
     code, said = process.wait(400), process.said()
     assert code == 0, said
-    assert said.count("was begun by this launch and goes on") == 1
+    assert said.count("was started by this launch and resumes") == 1
     assert "error: lost the other processes" in said and "Traceback" not in said
     lines = sorted(notes_of(tmp_path, 0) + notes_of(tmp_path, 1), key=lambda line: line["time"])
     deaths = [line["time"] for line in lines if "died" in line]

@@ -233,7 +233,7 @@ def test_the_hint_to_export_runs_when_it_is_copied(
     assert train.main([*tuned, "--init_from", "base", "--name", "lora"]) == 0
     state = checkpoint.load_best(Path("out/lora")).state
     assert state["tuned"]["path"] == str(tmp_path / "out/base/step-000001")
-    with pytest.raises(UserError, match="is a correction already") as caught:
+    with pytest.raises(UserError, match="is a LoRA adapter; first merge it") as caught:
         train.main([*tuned, "--init_from", "lora"])
     hint = re.search(r"its model: (.*)", str(caught.value))
     assert hint is not None

@@ -117,7 +117,7 @@ def test_every_public_name_is_found() -> None:
     assert set(minigen.__all__) <= set(dir(minigen))
     for name in minigen.__all__:
         assert getattr(minigen, name) is not None
-    homes = [name for names in minigen.HOMES.values() for name in names]
+    homes = [name for names in minigen.MODULES.values() for name in names]
     assert sorted([*homes, "__version__"]) == sorted(minigen.__all__)
     with pytest.raises(AttributeError, match="'minigen' has no attribute 'nothing'"):
         _ = minigen.nothing

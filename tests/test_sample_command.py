@@ -443,8 +443,8 @@ def test_flags_become_the_fields_of_the_dataclass() -> None:
         (["--compile=False"], "'False' belongs to no flag; a switch takes no value"),
         (["--n_layer", "3.5"], "--n_layer: '3.5' is not a whole number; --help"),
         (["--rate", "fast"], "--rate: 'fast' is not a number; --help"),
-        (["--rate"], "Missing value for argument '--rate'"),
-        (["--kind", "word"], "invalid choice 'word' for argument '--kind'. Expected one of ('bpe'"),
+        (["--rate"], "--rate has no value; give one"),
+        (["--kind", "word"], "--kind: 'word' is not one of bpe, char; --help"),
         (["--sizes", "1", "x"], "--sizes: "),
     ],
 )
@@ -531,7 +531,7 @@ def test_help_tells_the_comments_and_defaults(capsys: pytest.CaptureFixture[str]
     assert "What it is for." in text
     assert re.search(r"--out_dir PATH +where things are \(default: out\)", text)
     assert re.search(r"--rate FLOAT +how fast \(default: none\)", text)
-    assert "heading" not in text
+    assert "a heading, which is no help text:" in text
     assert "--version prints the version." in text and "Words" not in text
 
 

@@ -304,7 +304,7 @@ def test_only_well_formed_documents_of_a_checked_file_are_saved(tmp_path: Path) 
         (["tales", "--check", "no/such/file"],
          "cannot read no/such/file: No such file or directory"),
         (["tales", "--split", "held_out"], "split is 'held_out'; give one of train, val"),
-        (["cats"], "invalid choice 'cats' for argument 'corpus'"),
+        (["cats"], "'cats' is not one of tales, pictures, tunes"),
         (["tunes", "--save", f"{__file__}/x"], "cannot make .*: Not a directory; give another"),
     ],
 )  # fmt: skip

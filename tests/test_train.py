@@ -1,4 +1,4 @@
-"""Training's theorems: a stopped run goes on as if nothing had been, and numbers are true."""
+"""Training: a stopped run resumes bit for bit, and each reported figure is the true one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import math
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,9 @@ from minigen.inference.engine import load
 from minigen.model import GPT, GPTConfig
 from minigen.optim import Optimizer
 from minigen.run import clock as clock_module
-from minigen.run.config import new_shape, resolve
+from minigen.run import run as run_module
+from minigen.run import start as start_module
+from minigen.run.config import SAVED_AS_0, new_shape, resolve
 from minigen.run.log import read_metrics
 from minigen.run.memory import count_micro_batches
 from minigen.run.run import Run as RunInProgress
@@ -58,7 +60,7 @@ Run = Callable[..., Path]
 
 @pytest.fixture
 def run(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Train in this process with the flags given, and return the run's folder."""
+    """Return a function that trains in this process with some flags, and returns the folder."""
     monkeypatch.setenv("MINIGEN_DATA", str(tmp_path / "data"))
 
     def start(flags: str, name: str = "run", code: int = 0, small: str = SMALL) -> Path:
@@ -74,7 +76,7 @@ def run(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 def parts(
     text: Path, tmp_path: Path
 ) -> tuple[GPT, Tokenizer, TokenStream, TokenStream, TrainConfig]:
-    """A model, its text, and the configuration that goes with them."""
+    """Return a model, its tokenizer, a text in two parts, and the configuration to train it."""
     corpus = corpora.find([str(text)], tmp_path)
     tokenizer, train_tokens, val_tokens = prepare(corpus, None, "bpe", 270, tmp_path / "cache")
     config = TrainConfig(
@@ -88,13 +90,13 @@ def parts(
     return model, tokenizer, train_tokens, val_tokens, config
 
 
-def test_parts_of_a_batch_add_up_to_the_whole(parts: Any) -> None:
-    """Loss and gradient do not depend on how a batch is cut, also where the parts are unequal."""
+def test_micro_batches_add_up_to_the_batch(parts: Any) -> None:
+    """Loss and gradient do not depend on the number of micro-batches, even of unequal sizes."""
     model, _, tokens, _, config = parts
     results = []
-    for n_parts in (1, 3, 5, 12):
+    for n_micro_batches in (1, 3, 5, 12):
         model.zero_grad()
-        loss = accumulate_gradients(model, tokens, config, 3, n_parts)
+        loss = accumulate_gradients(model, tokens, config, 3, n_micro_batches)
         results.append([loss, *(p.grad.clone() for p in model.parameters())])
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
@@ -102,7 +104,7 @@ def test_parts_of_a_batch_add_up_to_the_whole(parts: Any) -> None:
 
 
 def test_logged_loss_is_the_true_mean(parts: Any) -> None:
-    """The loss that is told is the mean over all tokens of the step's batch, computed by itself."""
+    """The logged loss is the mean over all tokens of the step's batch, in one piece."""
     model, _, tokens, _, config = parts
     x, y = tokens.windows(config.seed, range(24, 36), 16)
     expected = F.cross_entropy(model(x).flatten(0, 1), y.flatten())
@@ -110,7 +112,7 @@ def test_logged_loss_is_the_true_mean(parts: Any) -> None:
 
 
 def test_validation_loss_is_the_mean_over_every_token(parts: Any) -> None:
-    """Computed one token at a time."""
+    """The validation loss is the mean over all tokens but the first, one computed at a time."""
     model, _, _, val_tokens, config = parts
     losses = []
     with torch.no_grad():
@@ -127,7 +129,7 @@ def test_validation_loss_is_the_mean_over_every_token(parts: Any) -> None:
 
 
 def test_the_loop_takes_the_steps_of_naive_train(run: Run) -> None:
-    """Where the learning rate is constant and no gradient is scaled, to the bit."""
+    """`train` is `naive_train`, to the bit, if nothing changes the rate or scales gradients."""
     flags = "--max_steps 5 --warmup_steps 0 --cooldown 0 --grad_clip 0 --dropout 0"
     last = checkpoint.load_newest(run(f"{flags} --gradient_accumulation_steps 1"))
     saved = last.state["config"]
@@ -137,14 +139,14 @@ def test_the_loop_takes_the_steps_of_naive_train(run: Run) -> None:
     torch.manual_seed(config.seed)
     model = GPT(new_shape(last.tokenizer.n_vocab, config)).train()
     optimizer = Optimizer(model.named_parameters(), True, config.weight_decay)
-    naive_train(model, tokens, optimizer, config)
+    naive_train(model, tokens, optimizer, config, saved["max_steps"])
     wanted = dict(last.model().named_parameters())
     assert all(p.equal(wanted[name]) for name, p in model.named_parameters())
 
 
 @contextlib.contextmanager
 def stopped_at(step: int) -> Iterator[None]:
-    """Stop the run as Ctrl-C does, by a signal that arrives in the middle of this step."""
+    """Stop the run as Ctrl-C does, by a signal in the middle of this step."""
 
     def interrupted(run: RunInProgress, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
         if run.step == step:
@@ -157,8 +159,8 @@ def stopped_at(step: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_stopped_run_goes_on_bit_for_bit(run: Run, dtype: str) -> None:
-    """200 steps are 137 steps and 63 more, over the borders of epochs, with dropout."""
+def test_a_stopped_run_resumes_bit_for_bit(run: Run, dtype: str) -> None:
+    """137 steps and 63 after a stop give the bits of 200, with dropout and in three epochs."""
     small = SMALL.replace("float32", dtype)
     whole = run("--max_steps 200 --eval_interval 100", "whole", small=small)
     losses = {
@@ -178,19 +180,59 @@ def test_a_stopped_run_goes_on_bit_for_bit(run: Run, dtype: str) -> None:
     assert again == losses
 
 
-def test_looking_changes_nothing(run: Run) -> None:
-    """How often a run is evaluated has no effect on what it learns; neither has the batch's cut."""
-    seldom = trained(run("--max_steps 12", "seldom"))
-    assert seldom == trained(run("--max_steps 12 --eval_interval 2 --eval_tokens 100", "often"))
-    assert seldom != trained(run("--max_steps 12 --seed 1", "other seed"))
+def test_a_run_of_an_earlier_version_resumes_bit_for_bit(run: Run) -> None:
+    """Earlier versions saved 0 for a flag that was not given; a run resumes from that, too."""
+    whole = run("--max_steps 20", "whole")
+    with stopped_at(9):
+        half = run("--max_steps 20", "half", code=130)
+    last = checkpoint.load_newest(half)
+    config = last.state["config"]
+    not_given = {name for name in SAVED_AS_0 if config[name] is None}
+    assert not_given == {"lora_rank", "eval_interval", "threads"}
+    state = {**last.state, "config": {**config, **dict.fromkeys(not_given, 0)}}
+    shutil.rmtree(half)
+    checkpoint.save(half, last.model(), last.tokenizer, last.optimizer, state)
+    resumed = run("--init_from resume", "half", small="")
+    assert trained(resumed) == trained(whole)
+    assert checkpoint.load_newest(resumed).state["config"] == {**config, "init_from": "resume"}
 
 
-def test_minutes_become_a_number_of_steps(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the machine stays as fast as it was, that number, given, makes the same run."""
-    monkeypatch.setattr(clock_module, "OFF", math.inf)
-    began = time.perf_counter()
+def test_evaluations_do_not_change_training(run: Run) -> None:
+    """The weights are the same however often a run is evaluated; another seed changes them."""
+    rarely = trained(run("--max_steps 12", "rarely"))
+    assert rarely == trained(run("--max_steps 12 --eval_interval 2 --eval_tokens 100", "often"))
+    assert rarely != trained(run("--max_steps 12 --seed 1", "other seed"))
+
+
+class Ticks:
+    """A clock that advances by a hundredth of a second whenever it is read."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        """Return the time in seconds."""
+        self.now += 0.01
+        return self.now
+
+
+@pytest.fixture
+def ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let time pass for a run by the number of its steps, however fast the machine is."""
+    time = Ticks()
+    for module in (clock_module, run_module, start_module):
+        monkeypatch.setattr(module, "time", time)
+
+
+@pytest.fixture
+def one_plan(ticks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a run keep its first plan, as on a machine whose steps all take the same time."""
+    monkeypatch.setattr(clock_module, "TOLERANCE", math.inf)
+
+
+@pytest.mark.usefixtures("one_plan")
+def test_minutes_become_a_number_of_steps(run: Run) -> None:
+    """A run with --minutes is the run with --max_steps of the number of steps that it took."""
     timed = run("--minutes 0.06", "timed")
-    assert time.perf_counter() - began < 30
     steps = checkpoint.load_newest(timed).state["config"]["max_steps"]
     assert steps == checkpoint.load_newest(timed).step > 10
     assert trained(run(f"--max_steps {steps}", "counted")) == trained(timed)
@@ -199,25 +241,25 @@ def test_minutes_become_a_number_of_steps(run: Run, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("data", "minutes", "size", "chosen"),
     [
-        ("tales", 0, "auto", ("tiny", 2)),
+        ("tales", None, "auto", ("tiny", 2)),
         ("tales", 9, "auto", ("tiny", 9)),
-        ("my.txt", 0, "auto", ("mini", 2)),
+        ("my.txt", None, "auto", ("mini", 2)),
         ("my.txt", 1, "auto", ("tiny", 1)),
-        ("pictures", 0, "auto", ("slim", 3)),
+        ("pictures", None, "auto", ("slim", 3)),
         ("tunes", 1, "small", ("small", 1)),
-        ("tales, tunes", 0, "auto", ("slim", 6)),
+        ("tales, tunes", None, "auto", ("slim", 6)),
     ],
 )
-def test_the_text_decides_on_size_and_time(
-    data: str, minutes: float, size: Any, chosen: tuple[str, float]
+def test_size_and_minutes_follow_the_text_unless_given(
+    data: str, minutes: float | None, size: Any, chosen: tuple[str, float]
 ) -> None:
-    """Unless they are given."""
+    """--size auto and a run without --minutes get the values that suit --data."""
     config = resolve(TrainConfig(data=(data,), minutes=minutes, size=size))
     assert (config.size, config.minutes) == chosen
 
 
-def test_learning_happens(run: Run) -> None:
-    """The loss falls well below that of knowing nothing, in training and on new text."""
+def test_a_run_learns(run: Run) -> None:
+    """The loss falls from ln(vocabulary) to well below it, on training and on validation text."""
     metrics = read_metrics(run("--max_steps 150 --dropout 0"))
     assert metrics[0]["val_loss"] == pytest.approx(math.log(270), rel=0.02)
     assert metrics[-1]["final_val_loss"] < 0.7 * math.log(270)
@@ -225,8 +267,8 @@ def test_learning_happens(run: Run) -> None:
     assert sum(train_losses[-10:]) < 0.7 * sum(train_losses[:10])
 
 
-def test_adamw_and_gpt2_learn_too(run: Run) -> None:
-    """The other optimiser with the other architecture."""
+def test_a_run_with_adamw_and_gpt2_learns(run: Run) -> None:
+    """The validation loss falls with the other optimiser, architecture and tokenizer, too."""
     flags = "--max_steps 150 --dropout 0 --optimizer adamw --architecture gpt2 --tokenizer char"
     metrics = read_metrics(run(flags))
     assert metrics[-1]["final_val_loss"] < 0.8 * metrics[0]["val_loss"]
@@ -235,7 +277,7 @@ def test_adamw_and_gpt2_learn_too(run: Run) -> None:
 def test_out_of_memory_halves_the_micro_batches(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Where three sequences fit, a batch of twelve is computed in four micro-batches."""
+    """If only three sequences fit into memory, a batch of twelve becomes four micro-batches."""
     flags = "--max_steps 3 --batch_size 12"
     wanted = trained(run(f"{flags} --gradient_accumulation_steps 4", "wanted"))
     forward = GPT.forward
@@ -254,8 +296,10 @@ def test_out_of_memory_halves_the_micro_batches(
     assert saved["gradient_accumulation_steps"] == 4
 
 
-def test_a_sequence_that_does_not_fit_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch's allocator on CPUs has only words for it; the refusal is one line."""
+def test_a_sequence_that_does_not_fit_into_memory_is_refused(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error is one line, also on a CPU, where PyTorch raises a plain RuntimeError."""
 
     def full(model: GPT, ids: torch.Tensor, *rest: Any) -> torch.Tensor:
         words = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
@@ -267,12 +311,12 @@ def test_a_sequence_that_does_not_fit_is_refused(run: Run, monkeypatch: pytest.M
         "forward",
         lambda *args: (train_forward if torch.is_grad_enabled() else forward)(*args),
     )
-    with pytest.raises(UserError, match="not one sequence fits"):
+    with pytest.raises(UserError, match="one sequence does not fit"):
         run("--max_steps 3")
 
 
-def test_large_logits_are_computed_in_parts() -> None:
-    """GPT-2's vocabulary: no part's logits outgrow the limit, and what was given is kept."""
+def test_large_logits_are_cut_into_micro_batches() -> None:
+    """Micro-batches are the fewest whose logits stay within the limit; a given number stays."""
     config = TrainConfig(batch_size=32, block_size=512, device="cpu")
     rows = math.ceil(32 / count_micro_batches(config, 50257))
     assert rows * 512 * 50257 * 4 <= LOGITS_BYTES["cpu"] < (rows + 1) * 512 * 50257 * 4
@@ -283,20 +327,20 @@ def test_large_logits_are_computed_in_parts() -> None:
     assert count_micro_batches(long, 50257) == 32
 
 
-def test_a_loss_that_is_no_number_stops_before_the_weights_are_spoilt(
+def test_a_nonfinite_loss_or_gradient_stops_the_run_before_it_is_learnt(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Exit code 3, and the newest checkpoint is finite."""
+    """A NaN in a gradient ends the run with exit code 3, and the newest checkpoint is finite."""
 
-    def poisoned(run: RunInProgress, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+    def with_nan(run: RunInProgress, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
         loss = compute()
-        if run.step == 7:  # in a gradient only; the loss looks well
+        if run.step == 7:  # in a gradient only; the loss is finite
             grad = run.model.blocks[0].mlp.down.weight.grad
             assert grad is not None
             grad[0, 0] = math.nan
         return loss
 
-    monkeypatch.setattr(RunInProgress, "within_memory", around_gradients(poisoned))
+    monkeypatch.setattr(RunInProgress, "within_memory", around_gradients(with_nan))
     folder = run("--max_steps 12 --eval_interval 3", code=3)
     last = checkpoint.load_newest(folder)
     assert last.step == 6
@@ -311,52 +355,70 @@ def test_no_run_is_overwritten(run: Run, tmp_path: Path) -> None:
     assert checkpoint.load_newest(tmp_path / "out" / "run-2").step == 3
 
 
-@pytest.mark.parametrize("flags", ["", "--lora_rank 2"])
-def test_fine_tuning(
-    run: Run, flags: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A trained model learns another text; what it forgets is told; a stop changes nothing."""
-    base = run("--max_steps 60 --dropout 0", "base")
-    new = tmp_path / "new.txt"
-    new.write_text("No, no: never again!\n" * 400)
-    begun = f"--init_from {base} --data {new} --device cpu --compile no --dtype float32 {flags}"
-    capsys.readouterr()
-    whole = run(f"{begun} --max_steps 30 --batch_size 4 --eval_interval 15", "tuned", small="")
-    said = capsys.readouterr().err
+@pytest.fixture
+def new_text(tmp_path: Path) -> Path:
+    """Return a text for fine-tuning that has nothing to do with the base model's text."""
+    path = tmp_path / "new.txt"
+    path.write_text("No, no: never again!\n" * 400)
+    return path
 
-    metrics = read_metrics(whole)
-    looks = [line["val_loss"] for line in metrics if "val_loss" in line]
-    assert looks[-1] < 0.9 * looks[0]
-    (told,) = (line for line in metrics if "old_loss_after" in line)
-    assert told["old_loss_after"] > told["old_loss_before"]
-    known = checkpoint.load_best(base).state["val_loss"]
-    assert told["old_loss_before"] == pytest.approx(known, rel=0.1)
-    before, after = re.findall(r"^(?:before|after): *(.*)$", said, flags=re.M)
-    assert before != after and "more surprised" in said
-    last = checkpoint.load_newest(whole)
+
+TUNE = "--device cpu --compile no --dtype float32 --batch_size 4"
+
+
+@pytest.mark.parametrize("flags", ["", "--lora_rank 2"])
+def test_fine_tuning_learns_a_text_and_reports_forgetting(
+    run: Run, flags: str, new_text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The loss on the new text falls; the loss on the old text, which rises, is logged."""
+    base = run("--max_steps 60 --dropout 0", "base")
+    capsys.readouterr()
+    flags = f"--init_from {base} --data {new_text} --max_steps 30 --eval_interval 15 {TUNE} {flags}"
+    tuned = run(flags, "tuned", small="")
+    output = capsys.readouterr().err
+
+    metrics = read_metrics(tuned)
+    val_losses = [line["val_loss"] for line in metrics if "val_loss" in line]
+    assert val_losses[-1] < 0.9 * val_losses[0]
+    (forgetting,) = (line for line in metrics if "old_loss_after" in line)
+    assert forgetting["old_loss_after"] > forgetting["old_loss_before"]
+    base_loss = checkpoint.load_best(base).state["val_loss"]
+    assert forgetting["old_loss_before"] == pytest.approx(base_loss, rel=0.1)
+    before, after = re.findall(r"^(?:before|after): *(.*)$", output, flags=re.M)
+    assert before != after and "more surprised" in output
+
+    last = checkpoint.load_newest(tuned)
     assert last.tokenizer.fingerprint == checkpoint.load_best(base).tokenizer.fingerprint
     n_trained = sum(t.numel() for name, t in last.optimizer.items() if name.endswith(".exp_avg"))
-    assert (f"of which {n_trained:,} train" in said) == bool(flags)
+    assert (f"of which {n_trained:,} train" in output) == ("lora" in flags)
 
-    flags = f"{begun} --batch_size 4 --cooldown 0"
+
+@pytest.mark.parametrize("flags", ["", "--lora_rank 2"])
+def test_stopped_fine_tuning_resumes_bit_for_bit(run: Run, flags: str, new_text: Path) -> None:
+    """15 steps and 15 after a stop give the bits of 30, with and without LoRA."""
+    base = run("--max_steps 6", "base")
+    flags = f"--init_from {base} --data {new_text} --cooldown 0 {TUNE} {flags}"
     half = run(f"{flags} --max_steps 15", "half", small="")
-    straight = run(f"{flags} --max_steps 30", "straight", small="")
-    run(f"--init_from resume --data {new} --max_steps 30", "half", small="")
-    assert trained(half) == trained(straight)
+    whole = run(f"{flags} --max_steps 30", "whole", small="")
+    run(f"--init_from resume --data {new_text} --max_steps 30", "half", small="")
+    assert trained(half) == trained(whole)
 
 
-def test_fine_tuning_refuses_what_the_model_fixes(run: Run, tmp_path: Path) -> None:
-    """The shape and the tokenizer are the model's; each refusal is one line."""
+def test_fine_tuning_refuses_flags_that_the_base_model_decides_on(run: Run, tmp_path: Path) -> None:
+    """A flag for the model's shape or tokenizer is an error of one line, and leaves no run."""
     base = run("--max_steps 2", "base")
     lora = run(f"--init_from {base} --lora_rank 1 --max_steps 2 --compile no", "lora", small="")
     for flags, complaint in (
         (f"--init_from {base} --n_embd 32", "--n_embd is fixed by the model"),
         (f"--init_from {base} --tokenizer char", "--tokenizer is fixed"),
-        (f"--init_from {base} --block_size 99", "--block_size is 99; the model sees 16"),
+        (
+            f"--init_from {base} --block_size 99",
+            "--block_size is 99; the model to fine-tune has a context of 16",
+        ),
         (f"--init_from {base} --lora_rank 17", "--lora_rank is 17"),
         (f"--init_from {base} --lora_rank -1", "--lora_rank is -1"),
-        (f"--init_from {base} --old_data nowhere.txt", "the model's old text: "),
-        (f"--init_from {lora} --lora_rank 1", "is a correction already"),
+        (f"--init_from {base} --old_data nowhere.txt", "the base model's text: "),
+        (f"--init_from {lora} --lora_rank 1", "is a LoRA adapter; first merge it into its model"),
         (f"--init_from {tmp_path}/nowhere", "there is no run, checkpoint or model"),
         ("--lora_rank 4", "give --init_from"),
         ("--old_data tales", "give --init_from"),
@@ -367,8 +429,8 @@ def test_fine_tuning_refuses_what_the_model_fixes(run: Run, tmp_path: Path) -> N
     assert not (tmp_path / "out" / "refused").exists()
 
 
-def test_weights_that_are_no_numbers_are_not_saved(run: Run, tmp_path: Path) -> None:
-    """Whatever brought them about: a checkpoint that nobody could go on from is none."""
+def test_nonfinite_weights_are_not_saved(run: Run, tmp_path: Path) -> None:
+    """Saving a model with an infinite weight is an error that names the tensor."""
     last = checkpoint.load_newest(run("--max_steps 2"))
     model = last.model()
     model.norm.weight.data[0] = math.inf
@@ -377,13 +439,13 @@ def test_weights_that_are_no_numbers_are_not_saved(run: Run, tmp_path: Path) -> 
     assert not (tmp_path / "broken").exists()
 
 
-def test_resume_refuses_what_would_not_be_the_same_run(run: Run, text: Path) -> None:
-    """Another config or another text is refused in one line; more steps are welcome."""
+def test_resume_refuses_flags_that_would_make_another_run(run: Run, text: Path) -> None:
+    """Another setting or another text is an error; more steps are not."""
     run("--max_steps 2")
     for flags, complaint in (
-        ("--n_embd 32", r"--n_embd 32, but this run began with 16"),
-        ("--optimizer adamw", r"--optimizer adamw, but this run began with muon"),
-        ("--seed 5", r"--seed 5, but this run began with 0"),
+        ("--n_embd 32", r"--n_embd 32, but this run was started with 16"),
+        ("--optimizer adamw", r"--optimizer adamw, but this run was started with muon"),
+        ("--seed 5", r"--seed 5, but this run was started with 0"),
     ):
         with pytest.raises(UserError, match=complaint):
             run(f"--init_from resume {flags}", small="")
@@ -416,8 +478,8 @@ def test_resume_refuses_what_would_not_be_the_same_run(run: Run, text: Path) -> 
         ("--data missing.txt", "missing.txt"),
     ],
 )
-def test_what_a_user_can_mend_is_one_line(run: Run, flags: str, complaint: str) -> None:
-    """Each says what is wrong; none is a traceback."""
+def test_a_wrong_value_is_an_error_of_one_line(run: Run, flags: str, complaint: str) -> None:
+    """A value that no run can have is a `UserError` that names the flag and the value."""
     with pytest.raises(UserError, match=re.escape(complaint)) as caught:
         run(flags)
     assert "\n" not in str(caught.value)
@@ -428,15 +490,15 @@ TINY += " --compile no --dtype float32"
 
 
 @pytest.mark.parametrize("n_chars", [30, 300, 2000])
-def test_a_block_fits_itself_to_a_short_text(
+def test_block_size_adapts_to_a_short_text(
     run: Run, text: Path, n_chars: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One line says so, the run's config has it, and a stop changes nothing."""
+    """The block size shrinks to the validation text; the run reports, saves and resumes it."""
     text.write_text(text.read_text()[:n_chars])
     whole = run("--max_steps 4 --cooldown 0", "whole", small=TINY)
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     config = checkpoint.load_newest(whole).state["config"]
-    assert said.count(f"a short text, so --block_size is {config['block_size']}: ") == 1
+    assert output.count(f"a short text, so --block_size is {config['block_size']}: ") == 1
     _, train_tokens, val_tokens = prepare(
         corpora.find([str(text)], text), None, "bpe", 270, text.parent / "cache"
     )
@@ -449,23 +511,23 @@ def test_a_block_fits_itself_to_a_short_text(
 
 
 @pytest.mark.parametrize("flags", ["", r"--separator \n"])
-def test_a_short_run_is_judged_by_the_same_figure(
+def test_evaluate_gives_the_final_loss_of_a_run_on_a_short_text(
     run: Run, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str
 ) -> None:
-    """Also where END_OF_TEXT stands for a separator, whose bytes both count."""
+    """Training and `evaluate` agree in bits/byte, also if documents have a separator."""
     text.write_text(text.read_text()[:2000])
     whole = run(f"--max_steps 2 {flags}", small=TINY)
     judged = judging.judge(
         judging.EvaluateConfig(count=2, max_new_tokens=5, device="cpu"), load(whole)
     )
-    told = read_metrics(whole)[-1]["final_val_bits_per_byte"]
-    assert judged.bits_per_byte == pytest.approx(told, rel=1e-5)
+    logged = read_metrics(whole)[-1]["final_val_bits_per_byte"]
+    assert judged.bits_per_byte == pytest.approx(logged, rel=1e-5)
 
 
-def test_a_short_text_tunes_a_model_whose_old_text_is_shorter(
+def test_fine_tuning_works_if_the_old_text_is_shorter_than_the_new_one(
     run: Run, text: Path, tmp_path: Path
 ) -> None:
-    """The block fits the new text; on the old one, all of its tokens are scored."""
+    """The block size suits the new text, and the loss on the shorter old text is finite."""
     base = run("--max_steps 2 --block_size 64", "base", small=TINY)
     old = tmp_path / "old.txt"
     old.write_text(text.read_text()[:200])
@@ -473,8 +535,8 @@ def test_a_short_text_tunes_a_model_whose_old_text_is_shorter(
     flags = f"--init_from {base} --old_data {old} --max_steps 2 --device cpu --compile no"
     tuned = run(flags, "tuned", small="")
     assert 16 < checkpoint.load_newest(tuned).state["config"]["block_size"] < 64
-    (told,) = (line for line in read_metrics(tuned) if "old_loss_after" in line)
-    assert math.isfinite(told["old_loss_after"])
+    (forgetting,) = (line for line in read_metrics(tuned) if "old_loss_after" in line)
+    assert math.isfinite(forgetting["old_loss_after"])
 
 
 @pytest.mark.parametrize(
@@ -497,7 +559,7 @@ def test_a_short_text_tunes_a_model_whose_old_text_is_shorter(
         (b"abc " * 900, "--init_from nowhere", "nowhere"),
     ],
 )
-def test_a_refusal_prints_one_line_and_leaves_nothing(
+def test_an_error_at_the_start_leaves_no_file(
     run: Run,
     text: Path,
     tmp_path: Path,
@@ -506,7 +568,7 @@ def test_a_refusal_prints_one_line_and_leaves_nothing(
     complaint: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """No run, no tokens, and nothing that was said before."""
+    """An error is one line, nothing is printed before it, and no run and no cache is left."""
     text.write_bytes(content)
     with pytest.raises(UserError, match=re.escape(complaint)) as caught:
         run(flags, small="--n_layer 1 --n_embd 8 --batch_size 2 --device cpu")
@@ -515,16 +577,17 @@ def test_a_refusal_prints_one_line_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
 
 
-def test_a_prompt_that_has_no_ids_leaves_no_run(run: Run, tmp_path: Path) -> None:
+def test_a_prompt_of_unknown_characters_leaves_no_run(run: Run, tmp_path: Path) -> None:
+    """--sample_prompt is checked before the run has a folder."""
     with pytest.raises(UserError, match="not among the"):
         run("--sample_prompt 日 --tokenizer char", small=TINY)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_of_a_book_starts_where_lines_start(
+def test_samples_without_a_prompt_start_as_a_line_or_as_a_document_does(
     run: Run, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without a prompt; and END_OF_TEXT, which it has hardly seen, stands before no prompt."""
+    """One long document is continued after a newline; of many documents a new one starts."""
     book = checkpoint.load_newest(run("--max_steps 200 --dropout 0", "book"))
     assert book.state["opening"] == "\n" and book.tokenizer.bare
     capsys.readouterr()
@@ -537,7 +600,7 @@ def test_a_model_of_a_book_starts_where_lines_start(
 
 
 def test_a_compiled_run_saves_what_a_plain_one_loads(run: Run) -> None:
-    """Compiled training has the same names, and nearly the same numbers, as plain training."""
+    """Compiled training saves the names, and nearly the numbers, of training without it."""
     plain = checkpoint.load_newest(run("--max_steps 6 --dropout 0", "plain"))
     small = SMALL.replace("--compile no", "--compile yes").replace("--dropout 0.1", "--dropout 0")
     compiled = checkpoint.load_newest(run("--max_steps 6", "compiled", small=small))
@@ -547,23 +610,25 @@ def test_a_compiled_run_saves_what_a_plain_one_loads(run: Run) -> None:
     torch.testing.assert_close(plain.model()(ids), compiled.model()(ids), rtol=1e-3, atol=1e-3)
 
 
-def test_a_compiler_that_fails_is_one_warning(
+def test_a_failing_compiler_is_one_warning(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The run goes on without it, to the same end."""
+    """If torch.compile fails, the run trains without it, to the same bits."""
 
     def broken(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("no compiler today\nand many lines more")
 
     monkeypatch.setattr(torch.nn.Module, "compile", broken)
     compiled = run("--max_steps 3", "broken", small=SMALL.replace("--compile no", "--compile yes"))
-    said = capsys.readouterr().err
-    assert said.count("torch.compile failed") == 1 and "many lines more" not in said
+    output = capsys.readouterr().err
+    assert output.count("torch.compile failed") == 1 and "many lines more" not in output
     assert trained(compiled) == trained(run("--max_steps 3", "plain"))
 
 
-def test_ctrl_c_from_a_terminal(text: Path, server: Server, tmp_path: Path) -> None:
-    """The real command: SIGINT saves at a step's end, says how to go on, and exits with 130."""
+def test_ctrl_c_saves_and_prints_the_command_to_resume(
+    text: Path, server: Server, tmp_path: Path
+) -> None:
+    """SIGINT ends the real command after a step with exit code 130; the command works."""
     out_dir = tmp_path / "out"
     command = [
         sys.executable,
@@ -578,12 +643,11 @@ def test_ctrl_c_from_a_terminal(text: Path, server: Server, tmp_path: Path) -> N
     )
     until_it_trains(out_dir / "text")
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, output = process.communicate(timeout=60)
     assert process.returncode == 130
     newest = checkpoint.steps(out_dir / "text")[-1]
-    assert re.search(r"stopped and saved at step (\d+)", said), said
-    command = re.search(r"To go on: (.*)", said)
-    assert command is not None
+    command = re.search(r"stopped and saved at step \d+\. To [a-z ]+: (.*)", output)
+    assert command is not None, output
     more = ["--max_steps", str(checkpoint.load(newest).step + 1)]
     done = server.python(*shlex.split(command[1])[1:], *more, cwd=Path.cwd())
     assert done.returncode == 0, done.stderr
@@ -591,11 +655,12 @@ def test_ctrl_c_from_a_terminal(text: Path, server: Server, tmp_path: Path) -> N
     assert (out_dir / "text" / "loss.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
+@pytest.mark.usefixtures("one_plan")
 @pytest.mark.parametrize("further", ["--max_steps 70", "--minutes 0.08"])
 def test_a_run_that_has_ended_can_be_trained_further(
     run: Run, further: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The rate warms up once more and falls to the new end; a stop in between changes nothing."""
+    """The learning rate rises and falls once more, and a stop on the way changes no bit."""
     small = SMALL + " --warmup_steps 4"
     ended = run("--max_steps 40", small=small)
     before = checkpoint.load_best(ended).state["val_loss"]
@@ -623,8 +688,8 @@ def test_a_run_that_has_ended_can_be_trained_further(
         assert trained(run("--init_from resume", "stopped", small="")) == trained(ended)
 
 
-def test_a_stopped_run_ends_earlier_or_later_without_a_jump_of_its_rate(run: Run) -> None:
-    """More steps given while the rate falls: it falls on from where it was."""
+def test_the_learning_rate_does_not_jump_if_the_end_moves(run: Run) -> None:
+    """A run that resumes with more steps in its cooldown continues from its present rate."""
     with stopped_at(19):
         folder = run("--max_steps 30 --warmup_steps 4", code=130)
     run("--init_from resume --max_steps 60", small="")
@@ -635,26 +700,28 @@ def test_a_stopped_run_ends_earlier_or_later_without_a_jump_of_its_rate(run: Run
     assert all(0 <= a - b < 0.06 * full for a, b in itertools.pairwise(falling))
 
 
-def test_minutes_are_kept_whatever_the_plan_was(run: Run) -> None:
-    """A stopped run of very many steps, resumed with --minutes, ends, and its rate has fallen."""
+@pytest.mark.usefixtures("ticks")
+def test_minutes_end_a_run_that_was_planned_longer(run: Run) -> None:
+    """A run of a million steps that resumes with --minutes ends, and its rate has fallen."""
     with stopped_at(9):
         folder = run("--max_steps 1000000 --warmup_steps 4", code=130)
     run("--init_from resume --minutes 0.08", small="")
     rates = [line["learning_rate"] for line in read_metrics(folder) if "learning_rate" in line]
-    assert 12 < len(rates) < 10_000 and rates[-1] < 0.3 * max(rates)
+    assert 12 < len(rates) < 10_000 and rates[-1] < 0.5 * max(rates)
 
 
+@pytest.mark.usefixtures("ticks")
 def test_a_run_without_a_cooldown_is_trained_further_by_the_clock(run: Run) -> None:
-    """Its rate never fell, so nothing rises: it takes more steps."""
+    """With --cooldown 0 the rate has not fallen, and --minutes adds steps after the last one."""
     folder = run("--max_steps 6 --cooldown 0")
     run("--init_from resume --minutes 0.06", small="")
     assert checkpoint.load_newest(folder).step > 6
 
 
-def test_a_run_that_had_ended_says_how_to_train_it_further(
+def test_resuming_a_finished_run_prints_how_to_train_it_further(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The command, once, where no step was taken."""
+    """A finished run that resumes takes no step and prints the command for more steps."""
     run("--max_steps 3")
     capsys.readouterr()
     run("--init_from resume", small="")
@@ -664,7 +731,7 @@ def test_a_run_that_had_ended_says_how_to_train_it_further(
 def test_a_separator_that_occurs_nowhere_is_a_warning(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One line, and none where it does occur."""
+    """--separator with a text that the corpus does not contain is one line; else there is none."""
     run("--max_steps 1 --separator @@@")
     assert "warning: the separator '@@@' occurs nowhere" in capsys.readouterr().err
     run("--max_steps 1 --separator \\n", "lines")
@@ -672,7 +739,7 @@ def test_a_separator_that_occurs_nowhere_is_a_warning(
 
 
 def test_a_thread_of_a_notebook_can_train(run: Run) -> None:
-    """Twice in one process, in a thread of its own and in the main one; handlers stay as before."""
+    """Training works in a thread and in the main thread, and keeps the signal handlers."""
     handlers = [signal.getsignal(number) for number in SIGNALS]
     codes: list[Path] = []
     worker = threading.Thread(target=lambda: codes.append(run("--max_steps 3", "thread")))
@@ -682,8 +749,8 @@ def test_a_thread_of_a_notebook_can_train(run: Run) -> None:
     assert [signal.getsignal(number) for number in SIGNALS] == handlers
 
 
-def test_fine_tuning_takes_the_separator_along(run: Run, tmp_path: Path) -> None:
-    """A model that was trained on names, one a line, is fine-tuned on, and holds out, names."""
+def test_fine_tuning_keeps_the_separator(run: Run, tmp_path: Path) -> None:
+    """A model of names, one in a line, is fine-tuned and validated on names in lines."""
     names, others = tmp_path / "names.txt", tmp_path / "others.txt"
     names.write_text("".join(f"{a}{b}{c}\n" for a in "BDFGKL" for b in "aeiou" for c in "mnprst"))
     others.write_text("".join(f"{a}{b}{c}\n" for a in "PQRST" for b in "aeiou" for c in "lmnr"))

@@ -49,28 +49,35 @@ MIN_TRAINING_TOKENS = 10_000  # to score, where the held-out text is shorter
 class EvaluateConfig:
     """Judge a model by its loss on text that it never saw, and by samples of it."""
 
-    # --- the model and the text ---
-    run: str | None = None  # a run, its name or its folder, or gpt2; none: the last
-    out_dir: str = "out"  # where the runs are
-    file: str | None = None  # a text to judge on; none: what the run held out for validation
-    separator: str = SAME  # between the documents of --file, as train.py's; same: as in its text
-    split: Literal["val", "held_out"] = "val"  # held_out: the corpus's held_out.txt, if it has one
-    eval_tokens: int = 0  # of the text to read; 0: all
-    # --- samples, drawn as by sample.py ---
-    count: int = 200  # samples, each with a prompt of its own from the text; 0: none
-    prompt_lines: int = 1  # of a tale, picture or tune that are given; 8: a tune's first phrase
-    max_new_tokens: int | None = None  # of each; none: twice the longest document's, or 200
-    sampling: Sampling = field(  # for a comment as help, tyro would parse this file at each start
-        default_factory=Sampling, metadata={"help": "how to draw the next token"}
-    )
-    seed: int = 1337
-    # --- where ---
-    device: str = "auto"  # cuda, mps, cpu, or auto
-    # Of matrix products when the text is read; auto: as in the run's training, if the device
-    # computes in it; so the loss is the one that training reported.
+    # --- the model ---
+    # the name or the folder of a run, or a model such as gpt2 (default: the run saved last)
+    run: str | None = None
+    out_dir: str = "out"  # the folder of the runs
+    # --- the text ---
+    # a text to judge on (default: the text that the run held out for validation)
+    file: str | None = None
+    separator: str = SAME  # between documents of --file, as in train.py; same: as in the run's text
+    split: Literal["val", "held_out"] = "val"  # held_out: held_out.txt of the corpus, if it has one
+    eval_tokens: int | None = None  # tokens of the text to read (default: all)
+    # --- samples ---
+    count: int = 200  # samples, each with its own prompt from the text; 0: no samples
+    # lines of a tale, picture or tune in a prompt; 8: a tune up to the end of its first phrase
+    prompt_lines: int = 1
+    # length of a sample, in tokens (default: twice the longest document's; 200 if the text has no
+    # documents)
+    max_new_tokens: int | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    seed: int = 1337  # start of all random numbers: the same seed gives the same samples
+    # --- the machine ---
+    device: str = "auto"  # cuda, mps or cpu; auto: the fastest of them on this machine
+    # number format of matrix products when the text is read; auto: that of the run's training, if
+    # the device computes it fast, else float32
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    json: Path | None = None  # the figures; none: evaluation.json in the run's folder
-    plot: Path | None = None  # a picture of them; none: evaluation.png there
+    # --- the output ---
+    # file for the figures (default: evaluation.json in the run's folder)
+    json: Path | None = None
+    # file for a picture of the figures (default: evaluation.png in the run's folder)
+    plot: Path | None = None
 
 
 class Texts(NamedTuple):
@@ -149,7 +156,7 @@ def judge(config: EvaluateConfig, loaded: Engine) -> Judgement:
     model = loaded.model.float().to(device)
     n_vocab = min(tokenizer.n_vocab, model.config.vocab_size)
     block_size, dtype = validation_block_size(loaded), validation_dtype(config, loaded, device)
-    limit = config.eval_tokens or None
+    limit = config.eval_tokens
     text = text_metrics(model, texts.held_out, n_vocab, block_size, dtype, limit)
     train_loss = loss_of_unigrams = None
     if texts.training is not None and texts.is_same_corpus:
@@ -263,7 +270,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Judge a model; print a table, and write evaluation.json and evaluation.png."""
     config = parse(EvaluateConfig, argv, words="run")
     check_range("--count", config.count, 0)
-    check_range("--eval_tokens", config.eval_tokens, 0)
+    if config.eval_tokens is not None:
+        check_range("--eval_tokens", config.eval_tokens, 1)
     check_range("--prompt_lines", config.prompt_lines, 1)
     if config.max_new_tokens is not None:
         check_range("--max_new_tokens", config.max_new_tokens, 1)

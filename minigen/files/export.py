@@ -19,9 +19,10 @@ from minigen.files import checkpoint, lora
 class ExportConfig:
     """Write a model as a folder for transformers: `minigen export out/tales my-model`."""
 
-    source: Positional[str]  # a run (its best checkpoint), or a checkpoint
+    source: Positional[str]  # a run, whose best checkpoint is taken, or a checkpoint
     folder: Positional[Path]  # the new folder
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None  # of the weights; none: as saved
+    # number format of the weights (default: as they are saved)
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
 
 
 def export(source: str | Path, folder: Path, dtype: torch.dtype | None = None) -> Path:

@@ -14,7 +14,6 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from minigen.cli import parse
-from minigen.errors import UserError
 from minigen.files import tokenizer_files
 from minigen.system.streams import decoded
 from minigen.tokenizer import train_tokenizer
@@ -24,15 +23,13 @@ from minigen.tokenizer import train_tokenizer
 class MergesConfig:
     """Show how a word becomes tokens, step by step."""
 
-    word: Positional[str | None] = None  # the word; or several, in quotes
-    tokenizer: Path | None = None  # a tokenizer.json, instead of GPT-2's
+    word: Positional[str]  # a word, or several in quotes
+    tokenizer: Path | None = None  # a tokenizer.json (default: the tokenizer of GPT-2)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the pieces of a word after each join, a step a line, and the ids at the end."""
     config = parse(MergesConfig, argv)
-    if config.word is None:
-        raise UserError("no word; give one, for example: python -m minigen merges unbelievable")
     word = decoded(config.word)
     if config.tokenizer is None:
         tokenizer = train_tokenizer("gpt2", [])

@@ -24,6 +24,7 @@ from tyro.conf import Positional
 from minigen.cli import parse
 from minigen.errors import UserError
 from minigen.files import checkpoint, huggingface
+from minigen.run.config import from_saved
 from minigen.run.log import Points, finite_points, read_metrics, smoothed
 from minigen.system.plot import check_ending, pyplot
 
@@ -37,9 +38,10 @@ HEADER = ("steps", "minutes", "parameters", "nats/token", "bits/byte", "best ste
 class CompareConfig:
     """Draw the losses of several runs on one pair of axes, and list where the runs differ."""
 
-    runs: Positional[tuple[str, ...]] = ()  # names or folders of runs; none: all of --out_dir
-    out_dir: str = "out"  # where the runs are
-    plot: Path = Path("compare.png")  # the picture, which may also be a .pdf or a .svg
+    # names or folders of the runs (default: all runs in --out_dir)
+    runs: Positional[tuple[str, ...]] = ()
+    out_dir: str = "out"  # the folder of the runs
+    plot: Path = Path("compare.png")  # file for the plot: .png, .pdf or .svg
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def read_run(folder: Path, label: str) -> Run:
         return Run(label, metrics, {}, None)
     n_parameters = huggingface.empty_model(best.config).n_parameters()
     n_parameters += sum(t.numel() for name, t in best.weights.items() if ".lora_" in name)
-    return Run(label, metrics, best.state.get("config", {}), n_parameters)
+    return Run(label, metrics, from_saved(best.state.get("config", {})), n_parameters)
 
 
 def find_folder(name: str, out_dir: Path) -> Path:

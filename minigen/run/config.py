@@ -1,6 +1,6 @@
-"""The flags of a run made complete: sizes filled in, ranges checked, device and dtype chosen.
+"""Complete the flags of a run: check their ranges, and decide on all that was not given.
 
-Each function returns a new configuration; none changes the one that it is given.
+Each function returns a new configuration and leaves its argument as it is.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from minigen import corpora
-from minigen.errors import UserError, check_range
+from minigen.errors import POSITIVE, UserError, check_range
 from minigen.inference.engine import Engine
 from minigen.model import GPTConfig
 from minigen.system.device import choose_device, choose_dtype
@@ -20,9 +20,16 @@ from minigen.system.streams import decoded
 if TYPE_CHECKING:
     from train import TrainConfig
 
-# The meaning of --size. With the default tokenizer these are about 0.3, 0.7, 1.4, 13 and 95 million
-# parameters; gpt2 with GPT-2's architecture and tokenizer has 124. Each number can also be given by
-# itself.
+# The presets of --size. With a vocabulary of 2,048 tokens they have 401,984, 672,832, 1,377,920,
+# 13,080,192 and 95,179,008 parameters: 0.4, 0.7, 1.4, 13 and 95 million. gpt2 with --architecture
+# gpt2 and --tokenizer gpt2 is GPT-2, with 124 million.
+#
+# How large a model fits how much text? If the model is too large, it memorises a short text instead
+# of learning its rules: the training loss falls, and the validation loss rises. If it is too small,
+# it cannot store the rules, and both losses stay high. A rule of thumb is 20 tokens of text for a
+# parameter (Hoffmann et al. 2022, arXiv:2203.15556): 8 million tokens for tiny, 28 million for
+# mini. Most texts of one's own are shorter, and in a few minutes on a CPU a larger model takes too
+# few steps. So --size auto is never more than mini; `resolve` says which size is for which text.
 SIZES: dict[str, dict[str, int | float]] = {
     "tiny": {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 256, "batch_size": 4,
              "learning_rate": 1e-2},
@@ -36,15 +43,38 @@ SIZES: dict[str, dict[str, int | float]] = {
              "learning_rate": 1e-3},
 }  # fmt: skip
 
-# The flags that a resumed run may change: how long it trains, and how it is measured and shown.
-FREE = {
+# The least and the greatest value of each number; at most one micro-batch for each sequence.
+RANGES: dict[str, tuple[float, float]] = {
+    "vocab_size": (1, math.inf), "n_layer": (1, math.inf), "n_head": (1, math.inf),
+    "n_embd": (1, math.inf), "block_size": (1, math.inf), "minutes": (POSITIVE, 10**9),
+    "max_steps": (1, math.inf), "batch_size": (1, math.inf),
+    "gradient_accumulation_steps": (1, math.inf), "lora_rank": (1, math.inf),
+    "learning_rate": (POSITIVE, 10**9), "warmup_steps": (0, math.inf), "cooldown": (0, 0.9),
+    "weight_decay": (0, 10), "grad_clip": (0, 10**9), "eval_interval": (1, math.inf),
+    "eval_tokens": (1, math.inf), "seed": (0, 2**63 - 1), "threads": (1, 4096),
+}  # fmt: skip
+
+# The flags that may change when a run resumes, as no weight depends on them before the next step:
+# where its files are, how long it trains, how it is measured, and on which machine.
+CHANGEABLE = {
     "data", "minutes", "max_steps", "out_dir", "name", "init_from", "device", "eval_interval",
     "eval_tokens", "sample_prompt", "old_data", "on_nan", "fsdp", "threads",
 }  # fmt: skip
-# The flags that the base model of a fine-tuned run decides on.
-FIXED = (
+# The flags that describe the base model, so that a run which fine-tunes it cannot choose them.
+OF_BASE_MODEL = (
     "n_layer", "n_head", "n_embd", "size", "architecture", "bias", "tokenizer", "vocab_size",
 )  # fmt: skip
+# The flags that a saved configuration may hold as 0 where they were not given: earlier versions
+# saved 0 for None, and --max_steps is saved as 0 until the clock has planned the number of steps.
+SAVED_AS_0 = ("max_steps", "lora_rank", "eval_interval", "threads")
+
+
+def check_ranges(config: TrainConfig) -> None:
+    """Raise `UserError` if a number is outside its range in `RANGES`; None is in every range."""
+    for name, (least, most) in RANGES.items():
+        value = getattr(config, name)
+        if value is not None:
+            check_range(f"--{name}", value, least, most)
 
 
 def as_utf8(flags: TrainConfig) -> TrainConfig:
@@ -55,58 +85,75 @@ def as_utf8(flags: TrainConfig) -> TrainConfig:
     )
 
 
-def merge(flags: TrainConfig, saved: Mapping[str, Any]) -> TrainConfig:
-    """Return the configuration that a resumed run was saved with, changed by the flags in `FREE`.
+def from_saved(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a saved configuration with None for each flag that was not given, by today's rule."""
+    return {
+        name: None if name in SAVED_AS_0 and value == 0 else value for name, value in saved.items()
+    }
 
-    Raises `UserError` for a flag that would make it another run.
+
+def merge(flags: TrainConfig, saved: Mapping[str, Any]) -> TrainConfig:
+    """Return the saved configuration of a run that resumes, with the `CHANGEABLE` flags replaced.
+
+    Raises `UserError` for a flag that would make it a different run.
     """
-    texts = {name: tuple(saved.get(name, ())) for name in ("data", "old_data")}
     if unknown := sorted(saved.keys() - {field.name for field in dataclasses.fields(flags)}):
         raise UserError(
-            f"this run was begun by a later minigen, with --{unknown[0]}; update this one"
+            f"this run was started by a later minigen, with --{unknown[0]}; update this one"
         )
-    began = type(flags)(**{**saved, **texts})
+    tuples = {name: tuple(saved.get(name, ())) for name in ("data", "old_data")}
+    original = type(flags)(**{**from_saved(saved), **tuples})
     changes: dict[str, Any] = {"fsdp": flags.fsdp}  # a run may resume without it
     for field in dataclasses.fields(flags):
-        value, was = getattr(flags, field.name), getattr(began, field.name)
-        if value in (field.default, was):
+        value, old_value = getattr(flags, field.name), getattr(original, field.name)
+        if value in (field.default, old_value):
             continue
-        if field.name not in FREE:
+        if field.name not in CHANGEABLE:
             raise UserError(
-                f"--{field.name} {value}, but this run began with {was}; "
-                "leave the flag out, or start a new run"
+                f"--{field.name} {value}, but this run was started with "
+                f"{'none' if old_value is None else old_value}; leave the flag out, or start a "
+                "new run"
             )
         changes[field.name] = value
-    return dataclasses.replace(began, **changes)
+    return dataclasses.replace(original, **changes)
 
 
 def fit_to(flags: TrainConfig, base: Engine) -> TrainConfig:
     """Return the configuration that fine-tunes the model `base`, whose shape and tokenizer stay.
 
-    The learning rate falls with the width, and is low enough for the model to keep what it has
-    learnt. A LoRA adapter, which starts from zero, takes ten times more.
+    The default learning rate is inversely proportional to the width: in a wider model each output
+    sums more weights, so the same step changes it more. It is also far below the rate for a new
+    model, because large steps would destroy the knowledge of the base model. A LoRA adapter starts
+    at zero and leaves the base model as it is, so its rate is ten times higher.
 
     Raises `UserError` for a flag that the base model decides on.
     """
-    fresh, shape = type(flags)(), base.model.config
+    defaults, shape = type(flags)(), base.model.config
     settings = base.state.get("config", {})
-    for name in FIXED:
-        if getattr(flags, name) != getattr(fresh, name):
+    for name in OF_BASE_MODEL:
+        if getattr(flags, name) != getattr(defaults, name):
             raise UserError(f"--{name} is fixed by the model to fine-tune; leave it out")
-    if flags.block_size > shape.block_size:
-        raise UserError(f"--block_size is {flags.block_size}; the model sees {shape.block_size}")
-    old_data = corpora.relocate(base.state.get("folder", ""), settings.get("data", ("tales",)))
+    block_size = min(shape.block_size, 256) if flags.block_size is None else flags.block_size
+    if block_size > shape.block_size:
+        raise UserError(
+            f"--block_size is {block_size}; the model to fine-tune has a context of "
+            f"{shape.block_size} tokens: give at most that"
+        )
+    learning_rate = flags.learning_rate
+    if learning_rate is None:
+        learning_rate = (0.08 if flags.lora_rank is None else 0.8) / shape.n_embd
     separator = flags.separator
     if separator == corpora.AUTO:
         separator = separator_of(flags.data, settings)
+    old_data = corpora.relocate(base.state.get("folder", ""), settings.get("data", ("tales",)))
     return dataclasses.replace(
         flags,
         n_layer=shape.n_layer,
         n_head=shape.n_head,
         n_embd=shape.n_embd,
-        block_size=flags.block_size or min(shape.block_size, 256),
-        batch_size=flags.batch_size or 8,
-        learning_rate=flags.learning_rate or (0.8 if flags.lora_rank else 0.08) / shape.n_embd,
+        block_size=block_size,
+        batch_size=8 if flags.batch_size is None else flags.batch_size,
+        learning_rate=learning_rate,
         optimizer="adamw" if flags.optimizer == "auto" else flags.optimizer,
         old_data=flags.old_data or old_data,
         separator=separator,
@@ -116,58 +163,57 @@ def fit_to(flags: TrainConfig, base: Engine) -> TrainConfig:
 def separator_of(data: tuple[str, ...], settings: Mapping[str, Any]) -> str | None:
     """Return the separator for a text on which a model is fine-tuned.
 
-    The model ends a document at the separator that it was trained with. Corpora that grammars write
-    have a separator of their own.
+    It is the separator of the base model's text, because there the model has learnt to end a
+    document. A corpus that a grammar writes has its own separator.
 
     Args:
         data: the text, as in --data.
-        settings: the configuration that the model was trained with; empty: it is not known.
+        settings: the configuration that the base model was trained with; empty if unknown.
     """
     separator: str | None = settings.get("separator")
     return corpora.AUTO if corpora.synthetic(data) or separator is None else separator
 
 
 def resolve(flags: TrainConfig) -> TrainConfig:
-    """Fill in everything that does not depend on the text, and check the ranges.
+    """Decide on everything that was not given and does not depend on the text; check the ranges.
 
-    Raises `UserError` for a value out of its range, and for flags that exclude each other.
+    Raises `UserError` for a value outside its range, and for flags that exclude each other.
     """
-    written, minutes = corpora.synthetic(flags.data), flags.minutes or 2
-    if written == ("tales",) or (not written and minutes < 2):
+    names, minutes = corpora.synthetic(flags.data), flags.minutes
+    if minutes is None:
+        minutes = 3 if names in (("pictures",), ("tunes",)) else 6 if len(names) > 1 else 2
+    if names == ("tales",) or (not names and minutes < 2):
         # Tales are simple, and in less than two minutes more steps are worth more than weights.
-        fitting = "tiny"
-    elif not written:
-        fitting = "mini"
+        best_size = "tiny"
+    elif not names:
+        best_size = "mini"
     else:
-        # Pictures and tunes repeat themselves far apart: to find that takes layers, not width.
-        fitting, minutes = "slim", flags.minutes or (3 if len(written) == 1 else 6)
-    size = fitting if flags.size == "auto" else flags.size
-    chosen: dict[str, Any] = {k: v for k, v in SIZES[size].items() if not getattr(flags, k)}
-    chosen |= {"size": size, "minutes": minutes}
-    chosen["optimizer"] = "muon" if flags.optimizer == "auto" else flags.optimizer
+        # Pictures and tunes repeat rows and phrases over a long distance. To find these takes
+        # several layers, one after another, rather than width.
+        best_size = "slim"
+    size = best_size if flags.size == "auto" else flags.size
+    values: dict[str, Any] = {k: v for k, v in SIZES[size].items() if getattr(flags, k) is None}
+    values |= {"size": size, "minutes": minutes}
+    values["optimizer"] = "muon" if flags.optimizer == "auto" else flags.optimizer
     device = choose_device(flags.device)
-    chosen |= {"device": str(device), "dtype": choose_dtype(flags.dtype, device)}
-    config = dataclasses.replace(flags, **chosen)
-    if config.init_from == "scratch" and (config.lora_rank or config.old_data):
-        raise UserError("--lora_rank and --old_data go with a trained model: give --init_from")
-    for name, least, most in (
-        ("vocab_size", 1, math.inf), ("batch_size", 1, math.inf), ("eval_tokens", 1, math.inf),
-        ("gradient_accumulation_steps", 0, config.batch_size), ("max_steps", 0, math.inf),
-        ("eval_interval", 0, math.inf), ("warmup_steps", 0, math.inf), ("cooldown", 0, 0.9),
-        ("weight_decay", 0, 10), ("grad_clip", 0, 1e9), ("minutes", 1e-9, 1e9),
-        ("learning_rate", 1e-9, 1e9), ("lora_rank", 0, math.inf), ("seed", 0, 2**63 - 1),
-        ("threads", 0, 4096),
-    ):  # fmt: skip
-        check_range(f"--{name}", getattr(config, name), least, most)
+    values |= {"device": str(device), "dtype": choose_dtype(flags.dtype, device)}
+    config = dataclasses.replace(flags, **values)
+    if config.init_from == "scratch" and (config.lora_rank is not None or config.old_data):
+        raise UserError("--lora_rank and --old_data need a model to fine-tune; give --init_from")
+    check_ranges(config)
+    if config.gradient_accumulation_steps is not None:
+        n_micro_batches = config.gradient_accumulation_steps
+        check_range("--gradient_accumulation_steps", n_micro_batches, 1, config.batch_size)
     if config.init_from == "scratch":
         new_shape(config.vocab_size, config)  # refuse an impossible shape before a text is read
     return config
 
 
 def new_shape(vocab_size: int, config: TrainConfig) -> GPTConfig:
-    """Return the shape of a new model. Raises `UserError` if there is no such model."""
+    """Return the shape of a new model. Raises `UserError` if no model can have this shape."""
     size = (vocab_size, config.block_size, config.n_layer, config.n_head, config.n_embd)
     if config.architecture == "gpt2":
         return GPTConfig.gpt2(*size, dropout=config.dropout or 0.0, bias=config.bias)
-    # Qwen3's small models tie the head to the embedding; ours learn faster with one of their own.
+    # Small models of Qwen3 tie the head to the embedding, which saves parameters. Here a head of
+    # its own learns faster.
     return GPTConfig.modern(*size, dropout=config.dropout or 0.0, tie_embeddings=False)

@@ -1,4 +1,4 @@
-"""Fit a batch into memory: into how many micro-batches it is cut."""
+"""Fit a batch into memory: choose the number of micro-batches into which it is cut."""
 
 from __future__ import annotations
 
@@ -16,35 +16,37 @@ if TYPE_CHECKING:
 
 
 def count_micro_batches(config: TrainConfig, n_vocab: int) -> int:
-    """Return the number of micro-batches: as few as keep the logits of each within `LOGITS_BYTES`.
+    """Return the number of micro-batches: the least that keeps their logits within `LOGITS_BYTES`.
 
-    Logits can take more memory than the model. Each rank computes equally many micro-batches, so
-    their number, given or not, is a multiple of the number of ranks.
+    The logits, (sequences, tokens, vocabulary) in float32, can take more memory than the model.
+    With several ranks each has to compute equally many micro-batches, so the number is a multiple
+    of the number of ranks, even if --gradient_accumulation_steps is not.
 
     Raises `UserError` if there are more micro-batches than sequences in a batch.
     """
     number, n_ranks = config.gradient_accumulation_steps, distributed.size()
-    if not number:
+    if number is None:
         n_bytes = config.block_size * n_vocab * torch.float32.itemsize  # of one sequence
         n_rows = max(1, LOGITS_BYTES[torch.device(config.device).type] // n_bytes)
         number = math.ceil(config.batch_size / n_rows)
     number = math.ceil(number / n_ranks) * n_ranks
     if number > config.batch_size:
         raise UserError(
-            f"--batch_size {config.batch_size} is too small for {number} micro-batches, equally "
-            f"many for each of {n_ranks} processes; give a larger one, or start fewer"
+            f"--batch_size {config.batch_size} is too small for {number} micro-batches on "
+            f"{n_ranks} processes; give a larger one, or start fewer processes"
         )
     return number
 
 
 def count_finer(config: TrainConfig, number: int) -> int:
-    """Return the number of micro-batches to try after `number` of them ran out of memory.
+    """Return a larger number of micro-batches, to try after memory ran out with `number`.
 
-    Raises `UserError` if there is none, or if other ranks already wait for this micro-batch.
+    Raises `UserError` if a micro-batch of one sequence was too large already, and with several
+    ranks: the other ranks wait for this one's gradient, so it cannot compute the batch again.
     """
     finer = 2 * number
     if distributed.size() > 1:
         raise UserError(f"out of memory; give --gradient_accumulation_steps {finer}")
     if finer > config.batch_size:
-        raise UserError("not one sequence fits into memory; give a smaller --block_size or --size")
+        raise UserError("one sequence does not fit into memory; lower --block_size or --size")
     return finer

@@ -1,4 +1,4 @@
-"""How a run begins: new, resumed, or from another model that it fine-tunes."""
+"""Start a run: a new one, one that resumes, or one that fine-tunes a model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,15 @@ from minigen.optim import Optimizer
 from minigen.run import distributed
 from minigen.run.clock import Clock
 from minigen.run.compile import compile_blocks, compiling_pays
-from minigen.run.config import as_utf8, fit_to, merge, new_shape, resolve, separator_of
+from minigen.run.config import (
+    as_utf8,
+    check_ranges,
+    fit_to,
+    merge,
+    new_shape,
+    resolve,
+    separator_of,
+)
 from minigen.run.log import Report
 from minigen.run.memory import count_micro_batches
 from minigen.run.run import Run, Stopped
@@ -41,26 +49,29 @@ from minigen.system.threads import threads
 if TYPE_CHECKING:
     from train import TrainConfig
 
-KEEPS_MEMORY = 2**22  # parameters; a larger model's steps take long anyway, and much memory
+# With fewer parameters than these the process keeps the memory that a step frees, so that the next
+# step is faster. With more a step takes long anyway, and memory is scarce.
+MAX_TO_KEEP_MEMORY = 2**22
 
 
 @contextlib.contextmanager
 def start(flags: TrainConfig, started: float | None = None) -> Iterator[Run]:
-    """Yield a run that is ready for its first step; afterwards free its folder for others.
+    """Yield a run that is ready for its first step; at the end unlock its folder.
 
     Args:
-        flags: as they were given; whatever was left open is settled here.
-        started: when the command began, by `time.perf_counter`; None: now.
+        flags: as the user gave them; a value is chosen here for each flag that was not given.
+        started: when the command started, by `time.perf_counter`; None: now.
 
-    Raises `UserError` for a fault that the user can mend, before the run has a folder where that is
-    possible. `Stopped`, which ends a run early, becomes the run's exit code.
+    Raises `UserError` for a fault that the user can mend, if possible before the run has a folder.
+    `Stopped`, which ends a run early, becomes the run's exit code.
     """
     clock = Clock(time.perf_counter() if started is None else started)
-    if flags.minutes and flags.max_steps:
+    check_ranges(flags)
+    if flags.minutes is not None and flags.max_steps is not None:
         raise UserError("--minutes and --max_steps both say how long to train; give one of them")
-    with contextlib.ExitStack() as held:
-        signals = StopSignal(held)
-        run = _prepare(as_utf8(flags), clock, signals, held)
+    with contextlib.ExitStack() as cleanup:
+        signals = StopSignal(cleanup)
+        run = _prepare(as_utf8(flags), clock, signals, cleanup)
         try:
             yield run
         except Stopped as stop:
@@ -74,12 +85,12 @@ def start(flags: TrainConfig, started: float | None = None) -> Iterator[Run]:
 
 @dataclass
 class Origin:
-    """What a run begins from; a new run begins from nothing."""
+    """The model that a run starts from: a checkpoint to resume, a model to fine-tune, or none."""
 
     folder: Path | None = None  # of the run that resumes
     last: Checkpoint | None = None  # the checkpoint that resumes
     base: Engine | None = None  # the model to fine-tune
-    base_name: str = ""  # where the base model is found again: its name on the hub, or its path
+    base_name: str = ""  # the base model's name on the hub, or its path
 
     @property
     def state(self) -> dict[str, Any] | None:
@@ -88,23 +99,23 @@ class Origin:
 
 
 def _prepare(
-    flags: TrainConfig, clock: Clock, signals: StopSignal, held: contextlib.ExitStack
+    flags: TrainConfig, clock: Clock, signals: StopSignal, cleanup: contextlib.ExitStack
 ) -> Run:
-    """Return the run that the flags mean, with its text, its model and its optimiser."""
+    """Return the run that the flags describe, with its text, its model and its optimiser."""
     distributed.join(flags.device)
     if not distributed.is_main_process():
-        distributed.barrier()  # for rank 0, which makes the run's folder and the tokens
+        distributed.barrier()  # until rank 0 has written the tokens and made the run's folder
 
-    # Where does the run begin?
-    origin, asked = _find_origin(_restarted(flags), held)
-    if asked.threads:
-        threads.fix(asked.threads)
+    # The model that the run starts from, and the settings that do not depend on the text.
+    origin, config = _find_origin(_restarted(flags), cleanup)
+    if config.threads is not None:
+        threads.fix(config.threads)
 
     # The text, as tokens, and the settings that depend on it.
-    last, begins_with = origin.last, origin.last or origin.base
-    settings = _settings_of_old_text(origin, asked)
-    tokenizer = begins_with.tokenizer if begins_with else None
-    text, config = find_text(asked, flags.block_size, tokenizer, origin.state, settings)
+    last, earlier_model = origin.last, origin.last or origin.base
+    base_settings = _settings_of_old_text(origin, config)
+    tokenizer = earlier_model.tokenizer if earlier_model else None
+    text, config = find_text(config, flags.block_size, tokenizer, origin.state, base_settings)
     n_vocab = text.tokenizer.n_vocab
     n_micro_batches = count_micro_batches(config, n_vocab)
     if last is not None and last.state["content"] != text.content:
@@ -112,26 +123,28 @@ def _prepare(
             f"{origin.folder} was trained on another text; give its --data, or start a new run"
         )
 
-    # The model and, once nothing can be refused any more, the run's folder.
+    # The model and, after all that a user may have to mend, the run's folder.
     torch.manual_seed(config.seed)
-    model, facts = _make_model(origin, config, n_vocab, settings)
+    model, base_facts = _make_model(origin, config, n_vocab, base_settings)
     model.train()
-    folder = _make_folder(origin, config, text.name, held)
+    folder = _make_folder(origin, config, text.name, cleanup)
     if distributed.is_main_process():
         distributed.barrier()
     step = last.step if last else 0
     if distributed.broadcast(step) != step:
-        raise UserError(f"not all processes see the same {folder}; put --out_dir on a disk of all")
+        raise UserError(
+            f"the processes do not see the same {folder}; put --out_dir on a disk that they share"
+        )
     ddp_model = distributed.distribute(model, config.device, config.dtype, config.fsdp)
-    if model.n_parameters() < KEEPS_MEMORY:
+    if model.n_parameters() < MAX_TO_KEEP_MEMORY:
         disable_malloc_trim()
     optimizer = _make_optimizer(model, config)
     n_skipped, thread_counts = 0, list[list[int]]()
     if last is not None:
         n_skipped, thread_counts = _resume(last, optimizer)
     schedule = _schedule(flags, config, last)
-    further = last is not None and flags.minutes > 0 and not flags.max_steps
-    if further or not schedule.max_steps:
+    is_timed_again = last is not None and flags.minutes is not None
+    if is_timed_again or not schedule.max_steps:
         clock.seconds = 60 * config.minutes
 
     report = Report(
@@ -150,8 +163,8 @@ def _prepare(
         model=model,
         ddp_model=ddp_model,
         optimizer=optimizer,
-        companions=begins_with.companions if begins_with else None,
-        base=facts,
+        companions=earlier_model.companions if earlier_model else None,
+        base=base_facts,
         report=report,
         clock=clock,
         signals=signals,
@@ -161,56 +174,57 @@ def _prepare(
         n_skipped=n_skipped,
         thread_counts=thread_counts,
     )
-    _settle_compile(run)
-    _introduce(run)
+    _compile_if_it_pays(run)
+    _report_start(run)
     return run
 
 
-# ---- where a run begins ----
+# ---- the model that a run starts from ----
 
 
 def _restarted(flags: TrainConfig) -> TrainConfig:
-    """Return the flags that resume the run of this launch, if torchrun starts its ranks again."""
-    begun = distributed.find_launched_run(Path(flags.out_dir))
-    if flags.init_from == "resume" or begun is None or not checkpoint.steps(begun):
+    """Return the flags that resume the run of this launch, if torchrun has restarted its ranks.
+
+    After a crash torchrun starts all ranks again with the same flags, which mean a new run.
+    """
+    folder = distributed.find_launched_run(Path(flags.out_dir))
+    if flags.init_from == "resume" or folder is None or not checkpoint.steps(folder):
         return flags
-    print(f"{begun} was begun by this launch and goes on", file=sys.stderr)
+    print(f"{folder} was started by this launch and resumes", file=sys.stderr)
     return type(flags)(
-        out_dir=flags.out_dir, name=str(begun.absolute()), init_from="resume", fsdp=flags.fsdp
+        out_dir=flags.out_dir, name=str(folder.absolute()), init_from="resume", fsdp=flags.fsdp
     )
 
 
-def _find_origin(flags: TrainConfig, held: contextlib.ExitStack) -> tuple[Origin, TrainConfig]:
-    """Find the model that --init_from names; return it with the configuration that fits it."""
+def _find_origin(flags: TrainConfig, cleanup: contextlib.ExitStack) -> tuple[Origin, TrainConfig]:
+    """Find the model that --init_from names; return it with the run's resolved configuration."""
     if flags.init_from == "scratch":
         return Origin(), resolve(flags)
     if flags.init_from == "resume":
         folder = checkpoint.find_run(flags.out_dir, flags.name)
         if distributed.is_main_process():
-            held.enter_context(checkpoint.lock(folder))
+            cleanup.enter_context(checkpoint.lock(folder))
         last = checkpoint.load_newest(folder)
         checkpoint.set_aside(folder, last.step)
         config = merge(flags, last.state["config"])
-        began_in = last.state.get("folder", "")
-        data, old_data = (corpora.relocate(began_in, d) for d in (config.data, config.old_data))
-        found = dataclasses.replace(config, data=data, old_data=old_data)
-        return Origin(folder, last), resolve(found)
+        started_in = last.state.get("folder", "")
+        data, old_data = (corpora.relocate(started_in, d) for d in (config.data, config.old_data))
+        config = dataclasses.replace(config, data=data, old_data=old_data)
+        return Origin(folder, last), resolve(config)
     source = checkpoint.find(flags.init_from, flags.out_dir)
     base = load(source, flags.dropout or 0.0)
-    if flags.lora_rank and (base.path / "adapter_config.json").exists():
+    if flags.lora_rank is not None and (base.path / "adapter_config.json").exists():
         mend = command("export", base.path, "FOLDER")
         if not checkpoint.is_one(base.path):
             mend = "merge_and_unload() of peft"
-        raise UserError(
-            f"{base.path} is a correction already; first make it a part of its model: {mend}"
-        )
-    # A name on the hub loads everywhere, as no path does.
+        raise UserError(f"{base.path} is a LoRA adapter; first merge it into its model: {mend}")
+    # A name on the hub loads on every machine, and a path only on this one.
     name = source if isinstance(source, str) else str(base.path.resolve())
     return Origin(base=base, base_name=name), resolve(fit_to(flags, base))
 
 
 def _settings_of_old_text(origin: Origin, config: TrainConfig) -> dict[str, Any]:
-    """Return the configuration that the base model was trained with, for its text."""
+    """Return the configuration that the base model was trained with, which describes its text."""
     if origin.last is not None and "tuned" in origin.last.state:
         return dict(origin.last.state["tuned"].get("config", {}))
     settings = dict(origin.base.state.get("config", {})) if origin.base else {}
@@ -219,57 +233,60 @@ def _settings_of_old_text(origin: Origin, config: TrainConfig) -> dict[str, Any]
 
 
 def _make_model(
-    origin: Origin, config: TrainConfig, n_vocab: int, settings: dict[str, Any]
+    origin: Origin, config: TrainConfig, n_vocab: int, base_settings: dict[str, Any]
 ) -> tuple[GPT, dict[str, Any] | None]:
-    """Return the model to train, and facts about the base model if it is fine-tuned."""
+    """Return the model to train; with a base model, also its path, its hash and its settings."""
     if origin.last is not None:
         return origin.last.model(), origin.last.state.get("tuned")
     if origin.base is None:
         return GPT(new_shape(n_vocab, config)), None
     model = origin.base.model.float()
-    facts = {"path": origin.base_name, "sha256": lora.fingerprint(model), "config": settings}
-    if config.lora_rank:
+    sha256 = lora.fingerprint(model)
+    if config.lora_rank is not None:
         lora.add(model, config.lora_rank)
-    return model, facts
+    return model, {"path": origin.base_name, "sha256": sha256, "config": base_settings}
 
 
 def _make_folder(
-    origin: Origin, config: TrainConfig, corpus: str, held: contextlib.ExitStack
+    origin: Origin, config: TrainConfig, corpus: str, cleanup: contextlib.ExitStack
 ) -> Path:
-    """Return the run's folder; a new one is made, and locked for this process."""
+    """Return the folder of the run; make and lock the folder of a new run."""
     if origin.folder is not None:
         return origin.folder
     folder = new_folder(Path(config.out_dir), config.name or corpus)
     if distributed.is_main_process():
-        held.enter_context(checkpoint.lock(folder))
+        cleanup.enter_context(checkpoint.lock(folder))
         distributed.record_launch(folder)
     return folder
 
 
 def new_folder(out_dir: Path, name: str) -> Path:
-    """Make a folder for a new run: out_dir/name, or name-2, name-3, ... where there are runs."""
-    run, n = out_dir / name, 1
-    parts = [part for part in Path(name).parts if re.fullmatch(checkpoint.STEP, part)]
-    if Path(name).name in ("", "..") or parts or not name.isprintable():
+    """Make and return a folder for a new run: out_dir/name, or name-2, name-3, ... if taken.
+
+    Raises `UserError` for a name that cannot be a run's, and if the folder cannot be made.
+    """
+    folder, n = out_dir / name, 1
+    is_step = any(re.fullmatch(checkpoint.STEP, part) for part in Path(name).parts)
+    if Path(name).name in ("", "..") or is_step or not name.isprintable():
         raise UserError(f"a run cannot be called {name!r}; give another --name")
-    while checkpoint.steps(run):
+    while checkpoint.steps(folder):
         n += 1
-        run = out_dir / f"{name}-{n}"
+        folder = out_dir / f"{name}-{n}"
     try:
-        run.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make {run}: {error.strerror}; give another --out_dir") from None
-    return run
+        raise UserError(f"cannot make {folder}: {error.strerror}; give another --out_dir") from None
+    return folder
 
 
 # ---- its optimiser, its schedule, its speed ----
 
 
 def _make_optimizer(model: GPT, config: TrainConfig) -> Optimizer:
-    """Return the optimiser of all weights that train: with LoRA, of the adapter's."""
+    """Return the optimiser of all weights that are trained: with LoRA, the adapter's only."""
 
     def orthogonalise(matrices: Tensor) -> Tensor:
-        with autocast(config.device, config.dtype):  # Muon multiplies matrices, as the model does
+        with autocast(config.device, config.dtype):  # Muon's matrix products can be in bfloat16 too
             return distributed.orthogonalise(matrices)
 
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -278,46 +295,51 @@ def _make_optimizer(model: GPT, config: TrainConfig) -> Optimizer:
 
 
 def _resume(last: Checkpoint, optimizer: Optimizer) -> tuple[int, list[list[int]]]:
-    """Continue with the optimiser and the threads that were saved.
+    """Load the saved state of the optimiser, and use as many threads as before.
 
-    Returns the number of steps that were skipped, and from which step on how many threads computed.
+    Returns the number of steps that were skipped, and pairs [first step, number of threads].
     """
     n_skipped = last.state.get("skipped", 0)
-    averages = distributed.shard_like(last.optimizer, optimizer.state)
-    optimizer.load(averages, last.step - n_skipped)
-    last.weights.clear()  # the model and the optimiser have them now
+    optimizer_state = distributed.shard_like(last.optimizer, optimizer.state)
+    optimizer.load(optimizer_state, last.step - n_skipped)
+    last.weights.clear()  # copied by now; to keep them would double the memory
     last.optimizer.clear()
-    saved = last.state.get("threads", threads.follow())
-    if not threads.resume(saved):  # sums in another order differ in their last digits
+    n_threads = last.state.get("threads", threads.follow())
+    if not threads.resume(n_threads):  # sums in another order differ in their last digits
         print(
-            f"warning: this run was saved with {saved} threads, and now has "
-            f"{threads.follow()}; for the same bits, give --threads {saved}",
+            f"warning: this run was saved with {n_threads} threads, and now has "
+            f"{threads.follow()}; for the same bits, give --threads {n_threads}",
             file=sys.stderr,
         )
     return n_skipped, [*last.state.get("thread_counts", [])]
 
 
-def _schedule(given: TrainConfig, config: TrainConfig, last: Checkpoint | None) -> Schedule:
-    """Return the learning-rate schedule of a new run, or of one that resumes at `last`.
+def _schedule(flags: TrainConfig, config: TrainConfig, last: Checkpoint | None) -> Schedule:
+    """Return the learning-rate schedule of a new run, or of a run that resumes at `last`.
 
-    --max_steps or --minutes that are `given` train a run further; without them it ends as planned.
+    A run that resumes ends as planned, unless `flags` has --max_steps or --minutes. If it had ended
+    already, its learning rate then rises and falls once more.
     """
     if last is None:
-        return Schedule(config.max_steps, config.cooldown, config.warmup_steps)
-    began = last.state["config"]
-    planned = Schedule(began["max_steps"], began["cooldown"], began["warmup_steps"])
+        return Schedule(config.max_steps or 0, config.cooldown, config.warmup_steps)
+    saved = last.state["config"]
+    schedule = Schedule(saved["max_steps"], saved["cooldown"], saved["warmup_steps"])
     if "schedule" in last.state:
-        planned = Schedule(**last.state["schedule"])
-    further = given.minutes > 0 or given.max_steps > last.step
-    if 0 < planned.max_steps <= last.step and further:
-        planned = dataclasses.replace(planned, max_steps=0)
-        if planned.cooldown:  # else the rate has not fallen
-            planned = planned.again(last.step, began["cooldown"])
-    return planned.ending_at(given.max_steps, last.step) if given.max_steps else planned
+        schedule = Schedule(**last.state["schedule"])
+    max_steps = flags.max_steps
+    is_further = flags.minutes is not None or (max_steps is not None and max_steps > last.step)
+    if 0 < schedule.max_steps <= last.step and is_further:
+        schedule = dataclasses.replace(schedule, max_steps=0)
+        if schedule.cooldown:  # else the rate has not fallen
+            schedule = schedule.again(last.step, saved["cooldown"])
+    return schedule if max_steps is None else schedule.ending_at(max_steps, last.step)
 
 
-def _settle_compile(run: Run) -> None:
-    """Decide whether the run is compiled, and compile it; a resumed run is compiled if it was."""
+def _compile_if_it_pays(run: Run) -> None:
+    """Compile the model if --compile says so, or for auto if the run gains more than it costs.
+
+    A resumed run is compiled exactly if it was before, so that its bits stay the same.
+    """
     config = run.config
 
     def first_rows(n_micro_batches: int) -> tuple[Tensor, Tensor]:
@@ -326,41 +348,41 @@ def _settle_compile(run: Run) -> None:
         return x.to(config.device), y.to(config.device)
 
     def seconds_of_step(n_micro_batches: int) -> float:
-        began, (x, y) = time.perf_counter(), first_rows(n_micro_batches)
+        start_time, (x, y) = time.perf_counter(), first_rows(n_micro_batches)
         with autocast(config.device, config.dtype):
             logits = run.model(x)
         next_token_loss(logits, y).backward()  # type: ignore[no-untyped-call]
         run.model.zero_grad(set_to_none=True)
-        return n_micro_batches / distributed.size() * (time.perf_counter() - began)
+        return n_micro_batches / distributed.size() * (time.perf_counter() - start_time)
 
-    wanted = config.compile == "yes"
+    is_wanted = config.compile == "yes"
     if config.compile == "auto":
         seconds = 60 * config.minutes
-        if config.max_steps:  # only a trial can tell how long that takes
+        if config.max_steps is not None:  # time one step, and multiply
             seconds = config.max_steps * run.within_memory(seconds_of_step)
-        wanted = bool(distributed.broadcast(compiling_pays(config.device, seconds)))
-    if wanted:
+        is_wanted = bool(distributed.broadcast(compiling_pays(config.device, seconds)))
+    if is_wanted:
         x, _ = first_rows(run.n_micro_batches)
         run.is_compiled = compile_blocks(run.model, x, config.dtype)
 
 
-def _introduce(run: Run) -> None:
-    """Report what is trained, on what."""
+def _report_start(run: Run) -> None:
+    """Report the model, its text and its device, and whether the run had ended before."""
     config, report, text = run.config, run.report, run.text
     for note in text.notes:
         report.say(note)
     n_trained = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
-    part = f", of which {n_trained:,} train" if config.lora_rank else ""
+    trained = "" if config.lora_rank is None else f", of which {n_trained:,} train"
     report.say(
-        f"{run.folder}: {run.model.n_parameters():,} parameters{part}, "
+        f"{run.folder}: {run.model.n_parameters():,} parameters{trained}, "
         f"{text.train_tokens.n_tokens:,} tokens of text, {text.tokenizer.n_vocab} different ones; "
         f"{config.device}, {config.dtype}"
     )
     if 0 < run.max_steps <= run.step:
-        again = ("--init_from", "resume", "--name", run.folder, "--minutes", "3")
+        flags = ("--init_from", "resume", "--name", run.folder, "--minutes", "3")
         report.say(
             f"{run.folder} had ended at step {run.step}; to train it further: "
-            f"{command('train', *again)}"
+            f"{command('train', *flags)}"
         )
     if run.schedule.origin and run.schedule.origin == run.step:
         report.say(

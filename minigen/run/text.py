@@ -1,4 +1,4 @@
-"""The text of a run: found, tokenised, and split into a training and a validation part."""
+"""Prepare the text of a run: find it, tokenise it, and hold out a part for validation."""
 
 from __future__ import annotations
 
@@ -17,54 +17,54 @@ from minigen.tokenizer import END_OF_TEXT, Tokenizer
 if TYPE_CHECKING:
     from train import TrainConfig
 
-# A run by the clock reads a part of a longer text, as reading all of it would take too much of the
-# time. Two slow cores tokenise 12 million characters a second and train on less than 0.1 million,
-# so this is four times as much as they train on.
+# A run with --minutes tokenises only a part of a very long text, because all of it would take too
+# much of the time. Two slow cores train on less than 0.1 million characters a second, so on less
+# than 6 million a minute. This part is four times as long, and tokenising it takes them 2 seconds.
 CHARS_A_MINUTE = 25_000_000
 
 
 @dataclass(frozen=True)
 class Text:
-    """The tokens that a run trains on and is validated on, and the facts about their text."""
+    """The tokens that a run trains on and is validated on, and what is known about the text."""
 
     tokenizer: Tokenizer
     train_tokens: TokenStream
     val_tokens: TokenStream
-    old_tokens: TokenStream | None  # to fine-tune: a text that the base model was trained on
+    old_tokens: TokenStream | None  # to fine-tune: validation part of a text the base model knows
     opening: str  # the text that a sample without a prompt continues
-    floor: float | None  # bits per byte that no model can beat, where it is known
-    separator_bytes: int  # bytes of text that END_OF_TEXT stands for
-    name: str  # of the corpus, safe as a folder's name
+    floor: float | None  # entropy in bits per byte, below which no model gets; None: unknown
+    separator_bytes: int  # bytes of text that one END_OF_TEXT stands for
+    name: str  # of the corpus, safe as the name of a folder
     notes: list[str]  # lines to show before training
-    # How the text is found again when the run resumes:
-    most_chars: int  # about this number of characters was read of it; 0: all
-    links: bool  # links to folders were followed
+    # A resumed run must read the same text, so it needs these two:
+    most_chars: int  # only about this number of characters was read; 0: all
+    links: bool  # whether links to folders were followed
 
     @property
     def content(self) -> list[str]:
-        """Names that change with the text and with the tokenizer."""
+        """Names of the cached tokens, which are different for any other text or tokenizer."""
         return [self.train_tokens.path.stem, self.val_tokens.path.stem]
 
 
 def find_text(
     config: TrainConfig,
-    block_size: int,
+    block_size: int | None,
     tokenizer: Tokenizer | None,
     saved: Mapping[str, Any] | None,
-    settings: Mapping[str, Any],
+    base_settings: Mapping[str, Any],
 ) -> tuple[Text, TrainConfig]:
-    """Tokenise the text of a run, and settle the part of the configuration that depends on it.
+    """Tokenise the text of a run, and decide on the settings that depend on the text.
 
     Args:
-        block_size: the --block_size that was given; 0: a short text may make it smaller.
-        tokenizer: of the base model or of the run that resumes; None: a new one is trained.
-        saved: the state of the checkpoint that resumes; None: the run is new.
-        settings: the configuration that the base model was trained with; empty: it is not known.
+        block_size: --block_size, if it is given; if not, a short text can make it smaller.
+        tokenizer: of the base model or of the run that resumes; None: train a new one.
+        saved: the state of the checkpoint that resumes; None: the run does not resume.
+        base_settings: the configuration that the base model was trained with; empty if unknown.
 
     Returns the text, and the configuration with its separator, block size and dropout.
     Raises `UserError` if the text cannot be read or is too short.
     """
-    links = saved is None or bool(saved.get("links", False))  # the first runs followed no links
+    links = saved is None or bool(saved.get("links", False))  # the first version followed no links
     corpus = corpora.find(config.data, data_folder(), config.separator, links)
     separator = config.separator
     if separator == corpora.AUTO and corpus.separator == END_OF_TEXT:
@@ -72,60 +72,69 @@ def find_text(
     most_chars = 0
     if saved is not None:
         most_chars = saved.get("most_chars", 0)
-    elif not config.max_steps and config.device == "cpu":
+    elif config.max_steps is None and config.device == "cpu":
         most_chars = math.ceil(CHARS_A_MINUTE * config.minutes)
     is_new = tokenizer is None
     tokenizer, train_tokens, val_tokens = prepare(
         corpus, tokenizer, config.tokenizer, config.vocab_size, data_folder() / "cache",
-        block_size=block_size, max_chars=most_chars,
+        block_size=block_size or 0, max_chars=most_chars,
     )  # fmt: skip
     notes = [] if saved is not None else [*corpus.notes, *notes_on_text(corpus)]
     if train_tokens.stripe_interval > 1 and saved is None:
-        read, size = (train_tokens.n_bytes + val_tokens.n_bytes) / 1e6, corpus.n_bytes / 1e6
+        n_read, n_all = (train_tokens.n_bytes + val_tokens.n_bytes) / 1e6, corpus.n_bytes / 1e6
         notes.append(
-            f"of {size:,.0f} MB of text {read:,.0f} MB are read, from all over it, which is more "
-            f"than {config.minutes:g} minutes can train on; with --max_steps all is read"
+            f"of {n_all:,.0f} MB of text {n_read:,.0f} MB are read, from all over it, which is "
+            f"more than {config.minutes:g} minutes can train on; with --max_steps all is read"
         )
-    room = min(train_tokens.n_tokens, val_tokens.n_tokens) - 1
-    if block_size or room >= config.block_size:
-        room = config.block_size
+    longest = min(train_tokens.n_tokens, val_tokens.n_tokens) - 1  # each token has a next one
+    if block_size is None and longest < config.block_size:
+        block_size = longest
+        notes.append(
+            f"a short text, so --block_size is {block_size}: the validation text has no more tokens"
+        )
     else:
-        notes.append(f"a short text, so --block_size is {room}: its held-out part fills no more")
+        block_size = config.block_size
     for tokens in (train_tokens, val_tokens):
-        tokens.n_windows(room)  # refuse a text that is too short before the run has a folder
+        tokens.n_windows(block_size)  # refuse a text that is too short before the run has a folder
     start = opening(train_tokens, tokenizer)
     if start and is_new:
         tokenizer.bare = True
     tokenizer.encode_prompt(corpora.unescape(config.sample_prompt))  # refuse unknown characters now
     old_tokens = None
     if config.old_data:
-        old_tokens = _old_tokens(config.old_data, tokenizer, settings, most_chars)
+        old_tokens = _old_tokens(config.old_data, tokenizer, base_settings, most_chars)
     dropout = config.dropout
     if dropout is None:
-        # A short text is read many times; dropout keeps a model from learning it by heart.
+        # A short text is read many times, until the model knows it by heart. Dropout hinders that:
+        # it removes random details, so that a memorised passage is of less use than a rule.
         is_short = is_new and train_tokens.n_tokens < 1_000_000
         dropout = 0.1 if is_short and config.size != "tiny" else 0.0
     text = Text(
         tokenizer, train_tokens, val_tokens, old_tokens, start, corpus.floor,
         corpus.separator_bytes, corpus.name, notes, most_chars, links,
     )  # fmt: skip
-    return text, dataclasses.replace(config, separator=separator, block_size=room, dropout=dropout)
+    return text, dataclasses.replace(
+        config, separator=separator, block_size=block_size, dropout=dropout
+    )
 
 
 def _old_tokens(
-    old_data: tuple[str, ...], tokenizer: Tokenizer, settings: Mapping[str, Any], most_chars: int
+    old_data: tuple[str, ...],
+    tokenizer: Tokenizer,
+    base_settings: Mapping[str, Any],
+    most_chars: int,
 ) -> TokenStream:
-    """Return the validation part of --old_data: a text that the base model was trained on.
+    """Return the validation part of --old_data, a text that the base model was trained on.
 
     Args:
-        settings: the configuration that the base model was trained with; empty: it is not known.
-        most_chars: about this number of characters is read of a longer text; 0: all are.
+        base_settings: the configuration that the base model was trained with; empty if unknown.
+        most_chars: read only about this number of characters of a longer text; 0: read all.
     """
     try:
-        separator = None if corpora.synthetic(old_data) else settings.get("separator")
-        old = corpora.find(old_data, data_folder(), separator)
+        separator = None if corpora.synthetic(old_data) else base_settings.get("separator")
+        corpus = corpora.find(old_data, data_folder(), separator)
         cache = data_folder() / "cache"
-        _, _, val_tokens = prepare(old, tokenizer, "", 0, cache, max_chars=most_chars)
+        _, _, val_tokens = prepare(corpus, tokenizer, "", 0, cache, max_chars=most_chars)
     except UserError as error:
-        raise UserError(f"the model's old text: {error}; --old_data names another") from None
+        raise UserError(f"the base model's text: {error}; --old_data names another one") from None
     return val_tokens

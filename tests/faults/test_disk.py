@@ -109,10 +109,10 @@ def test_another_text_config_or_tokenizer_is_refused(
     other.write_text("Another text. " * 999)
     for more, complaint in (
         (f"--data {other}", "trained on another text"),
-        ("--tokenizer char", "--tokenizer char, but this run began with bpe"),
-        ("--vocab_size 300", "--vocab_size 300, but this run began with 270"),
-        ("--n_embd 32", "--n_embd 32, but this run began with 16"),
-        ("--dropout 0.2", "--dropout 0.2, but this run began with 0.1"),
+        ("--tokenizer char", "--tokenizer char, but this run was started with bpe"),
+        ("--vocab_size 300", "--vocab_size 300, but this run was started with 270"),
+        ("--n_embd 32", "--n_embd 32, but this run was started with 16"),
+        ("--dropout 0.2", "--dropout 0.2, but this run was started with 0.1"),
         ("--learning_rate 1", "--learning_rate 1.0, but"),
         ("--block_size 8", "--block_size 8, but"),
     ):

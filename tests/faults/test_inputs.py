@@ -1,9 +1,10 @@
-"""Texts, prompts and flags of any kind: a result, or one line."""
+"""Any text, any prompt and any flag gives a result, or an error of one line."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,8 +32,8 @@ PARTS = st.one_of(
 
 
 @pytest.mark.parametrize("n", [100, pytest.param(200, marks=slow)])
-def test_any_corpus(n: int, tmp_path: Path) -> None:
-    """Drawn bytes: refused in one line, or decode(encode(text)) is the text."""
+def test_any_text_is_tokenised_without_loss_or_refused(n: int, tmp_path: Path) -> None:
+    """Random bytes are an error of one line, or decode(encode(text)) is the text."""
     results: list[bool] = []
 
     @settings(max_examples=n, deadline=None, suppress_health_check=list(HealthCheck))
@@ -57,41 +58,50 @@ def test_any_corpus(n: int, tmp_path: Path) -> None:
     assert len(results) >= n and len(results) / 9 < sum(results) < len(results)
 
 
-def test_corpora_that_are_none(server: Server, flags: Flags, text: Path, tmp_path: Path) -> None:
-    """Empty, tiny, binary, a pipe, a loop, an empty folder, a device: one line before step 1."""
-    for content in (
-        b"",
-        b"a",
-        b"ab\n",
-        b"\0" * 99,
-        b"\xff\xfe" * 999,
-        b"ok" * 99 + b"\x80",
-        b"\r\n",
-    ):
-        text.write_bytes(content)
-        code, said = server.run("train", flags("run"))
-        lines = said.splitlines()
-        assert code == 2 and lines[-1].startswith("error: ") and "Traceback" not in said, said
-        assert len(lines) == 1 or "has only" in lines[-1], said
+def assert_refused(server: Server, argv: list[str]) -> None:
+    """Assert that training with these flags ends with one line, after a note at most."""
+    code, output = server.run("train", argv)
+    lines = output.splitlines()
+    assert code == 2 and lines[-1].startswith("error: ") and "Traceback" not in output, output
+    assert len(lines) == 1 or "has only" in lines[-1], output
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"a", b"ab\n", b"\0" * 99, b"\xff\xfe" * 999, b"ok" * 99 + b"\x80", b"\r\n"],
+    ids=["empty", "one character", "one line", "NULs", "UTF-16", "broken UTF-8", "a newline"],
+)
+def test_an_unusable_text_is_refused(
+    content: bytes, server: Server, flags: Flags, text: Path
+) -> None:
+    """A text that is too short, binary or not UTF-8 is an error of one line before step 1."""
+    text.write_bytes(content)
+    assert_refused(server, flags("run"))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [os.mkfifo, os.mkdir, lambda p: p.symlink_to(p), lambda p: p.symlink_to("/dev/zero")],
+    ids=["a pipe", "an empty folder", "a loop", "a device"],
+)
+def test_a_path_that_is_not_a_file_is_refused(
+    make: Callable[[Path], None], server: Server, flags: Flags, text: Path
+) -> None:
+    """A path that would block, never end or hold nothing is an error of one line."""
     text.unlink()
-    for make in (
-        os.mkfifo,
-        os.mkdir,
-        lambda p: p.symlink_to(p),
-        lambda p: p.symlink_to("/dev/zero"),
-    ):
-        make(text)  # type: ignore[operator]
-        code, said = server.run("train", flags("run"))
-        lines = said.splitlines()
-        assert code == 2 and lines[-1].startswith("error: ") and "Traceback" not in said, said
-        assert len(lines) == 1 or "has only" in lines[-1], said
-        text.rmdir() if text.is_dir() else text.unlink()
+    make(text)
+    assert_refused(server, flags("run"))
+
+
+def test_a_text_from_windows_trains(server: Server, flags: Flags, text: Path) -> None:
+    """A byte-order mark and ends of lines with a carriage return are read as text."""
     text.write_bytes("\ufeffOne line.\r\nAnd another one.\r\n".encode() * 200)
     assert server.run("train", flags("run", "--max_steps 2"))[0] == 0
 
 
 @slow
-def test_a_line_of_100_mb(server: Server, flags: Flags, text: Path) -> None:
+def test_a_line_of_100_mb_trains(server: Server, flags: Flags, text: Path) -> None:
+    """A text of one very long line is tokenised in time and memory that a test has."""
     text.write_bytes(b"a long line " * 8_500_000)
     trial = server.start("train", flags("run", "--max_steps 2"))
     assert trial.wait(240) == 0, trial.said()
@@ -118,8 +128,10 @@ ARGUMENTS = st.tuples(
 
 
 @pytest.mark.parametrize("n", [100, pytest.param(500, marks=slow)])
-def test_any_sampling_arguments(n: int, server: Server, flags: Flags, tmp_path: Path) -> None:
-    """Drawn flags and prompts: text, or one line; never a traceback, nor half a character."""
+def test_any_flags_of_sample_give_a_text_or_an_error(
+    n: int, server: Server, flags: Flags, tmp_path: Path
+) -> None:
+    """Random flags and prompts give a text or an error of one line, and never a traceback."""
     assert server.run("train", flags("run", "--max_steps 3"))[0] == 0
     drawn: list[list[str]] = []
 
@@ -150,8 +162,8 @@ def test_any_sampling_arguments(n: int, server: Server, flags: Flags, tmp_path: 
     assert n / 10 < sum(not result["said"] for result in results) < n
 
 
-def test_prompts(server: Server, flags: Flags, tmp_path: Path) -> None:
-    """Unknown characters, nothing, a megabyte, emoji, lone surrogates, with each tokenizer."""
+def test_any_prompt_is_continued_or_refused(server: Server, flags: Flags, tmp_path: Path) -> None:
+    """With each tokenizer a prompt of any characters and length gives a text or one line."""
     prompts = [
         "",
         "the sun",

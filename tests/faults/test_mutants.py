@@ -40,7 +40,7 @@ MUTANTS = {
         "test_kills.py::test_order_of_flushes",
     ),
     "the optimiser's state": Mutant(
-        "start:_resume", "optimizer.load(averages, last.step - n_skipped)", "pass",
+        "start:_resume", "optimizer.load(optimizer_state, last.step - n_skipped)", "pass",
         "test_kills.py::test_killed_ten_times",
     ),
     "the seed of a step": Mutant(
