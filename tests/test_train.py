@@ -582,7 +582,7 @@ def test_ctrl_c_from_a_terminal(text: Path, server: Server, tmp_path: Path) -> N
     assert process.returncode == 130
     newest = checkpoint.steps(out_dir / "text")[-1]
     assert re.search(r"stopped and saved at step (\d+)", said), said
-    command = re.search(r"To go on: (.*)", said)
+    command = re.search(r"To resume: (.*)", said)
     assert command is not None
     more = ["--max_steps", str(checkpoint.load(newest).step + 1)]
     done = server.python(*shlex.split(command[1])[1:], *more, cwd=Path.cwd())

@@ -287,11 +287,11 @@ def _resume(last: Checkpoint, optimizer: Optimizer) -> tuple[int, list[list[int]
     optimizer.load(averages, last.step - n_skipped)
     last.weights.clear()  # the model and the optimiser have them now
     last.optimizer.clear()
-    saved = last.state.get("threads", threads.follow())
+    saved = last.state.get("threads", threads.adapt())
     if not threads.resume(saved):  # sums in another order differ in their last digits
         print(
             f"warning: this run was saved with {saved} threads, and now has "
-            f"{threads.follow()}; for the same bits, give --threads {saved}",
+            f"{threads.adapt()}; for the same bits, give --threads {saved}",
             file=sys.stderr,
         )
     return n_skipped, [*last.state.get("thread_counts", [])]
@@ -312,7 +312,7 @@ def _schedule(given: TrainConfig, config: TrainConfig, last: Checkpoint | None) 
     if 0 < planned.max_steps <= last.step and further:
         planned = dataclasses.replace(planned, max_steps=0)
         if planned.cooldown:  # else the rate has not fallen
-            planned = planned.again(last.step, began["cooldown"])
+            planned = planned.warm_restart(last.step, began["cooldown"])
     return planned.ending_at(given.max_steps, last.step) if given.max_steps else planned
 
 

@@ -114,11 +114,11 @@ MUTANTS = {
         "../test_weight_files.py::test_a_folder_of_others_is_what_it_holds",
     ),
     "what a file system may lack": Mutant(
-        "disk:_pass_over", "if error.errno not in lacking:", "if True:",
+        "disk:_warn_if_in", "if error.errno not in unsupported:", "if True:",
         "test_machines.py::test_what_a_file_system_lacks_is_a_warning",
     ),
     "an error of the disk": Mutant(
-        "disk:_pass_over", "if error.errno not in lacking:", "if False:",
+        "disk:_warn_if_in", "if error.errno not in unsupported:", "if False:",
         "test_machines.py::test_an_error_of_the_disk_is_no_lack",
     ),
     "the documents of a user's text": Mutant(
