@@ -41,9 +41,11 @@ def command(body: str, shell: str) -> tuple[int, str]:
         shell: a line for bash, in which "$@" is the command.
     """
     argv = [sys.executable, "-c", f"{COMMAND}    {body}", str(ROOT / "minigen")]
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     done = subprocess.run(
-        ["bash", "-c", shell, "bash", *argv], capture_output=True, encoding="utf-8", timeout=60
-    )
+        ["bash", "-c", shell, "bash", *argv],
+        capture_output=True, encoding="utf-8", timeout=60, env=env,
+    )  # fmt: skip
     return done.returncode, done.stderr
 
 
