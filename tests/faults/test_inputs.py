@@ -94,7 +94,7 @@ def test_corpora_that_are_none(server: Server, flags: Flags, text: Path, tmp_pat
 def test_a_line_of_100_mb(server: Server, flags: Flags, text: Path) -> None:
     text.write_bytes(b"a long line " * 8_500_000)
     trial = server.start("train", flags("run", "--max_steps 2"))
-    assert trial.wait(240) == 0, trial.said()
+    assert trial.wait(240) == 0, trial.output()
 
 
 NUMBERS = st.one_of(
@@ -140,7 +140,7 @@ def test_any_sampling_arguments(n: int, server: Server, flags: Flags, tmp_path: 
         trial = server.start("samples", [json.dumps(argv) for argv in drawn[i : i + 50]])
         assert trial.wait(120) == 0
         results += [
-            json.loads(line) for line in trial.said().splitlines() if line[:9] == '{"text": '
+            json.loads(line) for line in trial.output().splitlines() if line[:9] == '{"text": '
         ]
     assert len(results) == n
     for argv, result in zip(drawn, results, strict=False):
@@ -173,7 +173,7 @@ def test_prompts(server: Server, flags: Flags, tmp_path: Path) -> None:
             given = json.dumps([*where, "--prompt_file", str(path)])
             trial = server.start("samples", [given])
             assert trial.wait(60) == 0
-            (line,) = (ln for ln in trial.said().splitlines() if ln[:9] == '{"text": ')
+            (line,) = (ln for ln in trial.output().splitlines() if ln[:9] == '{"text": ')
             result = json.loads(line)
             assert not result["wrong"] and "\n" not in result["said"], (kind, prompt[:9], result)
             written.append(not result["said"])
