@@ -96,7 +96,8 @@ def test_documents_are_counted_as_they_are_read(
     """Wherever a read ends, also within the mark; two files are two documents at least."""
     files = [put(tmp_path / "a", codecs.BOM_UTF8 * bom + "".join(parts).encode())]
     files.append(put(tmp_path / "b", "b"))
-    with mock.patch.object(text_file, "READ", size + 3), mock.patch.object(reading, "READ", size):
+    sizes = mock.patch.object(text_file, "READ_SIZE", size + 3)
+    with sizes, mock.patch.object(reading, "READ", size):
         pieces = [p for file in files for p in split_documents(read_text(file), END_OF_TEXT)]
         n_documents = sum(piece.begins for piece in pieces) if END_OF_TEXT in parts else 0
         joined = "".join(parts)

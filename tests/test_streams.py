@@ -222,7 +222,7 @@ def test_a_bar_that_cannot_be_made_is_hidden(monkeypatch: pytest.MonkeyPatch) ->
     class FailingBar(tqdm):  # type: ignore[type-arg]
         def __init__(self, **options: object) -> None:
             if not options["disable"]:
-                raise TypeError("TQDM_NCOLS is not a number")
+                raise TypeError("TQDM_NCOLS has no digits")
             super().__init__(**options)
 
     monkeypatch.setattr(streams, "tqdm", FailingBar)

@@ -160,9 +160,9 @@ class Run:
     def accepts(self, loss: Tensor, grad_norm: Tensor) -> bool:
         """Return whether the loss and the gradient norm are finite, so that the optimiser may step.
 
-        One step with a NaN would make every weight NaN. So with --on_nan skip the gradient is
-        dropped, and with --on_nan stop the run ends with exit code 3
-        (test_a_nonfinite_loss_or_gradient_stops_the_run_before_it_is_learnt).
+        One NaN in the gradient makes its norm NaN; clipping then makes every weight NaN, and the
+        run is lost. So with --on_nan skip the gradient is dropped, and with --on_nan stop the run
+        ends with exit code 3 (test_a_nonfinite_loss_or_gradient_stops_the_run_before_it_is_learnt).
         Both numbers are of the whole batch, so all ranks decide alike.
         """
         norm = distributed.full_tensor(grad_norm)
@@ -180,13 +180,13 @@ class Run:
         return False
 
     def end_step(self, loss: Tensor, grad_norm: Tensor, learning_rate: float) -> None:
-        """Count and log a step that was taken or skipped, and prepare the loop's next decisions.
+        """Count and log a step that was taken or skipped, and plan what follows it.
 
-        These are the number of steps that --minutes leave time for, whether an evaluation is due,
-        and whether a signal has come.
+        The plan has three parts: how many steps --minutes leave time for, whether an evaluation is
+        due, and whether a signal has come.
 
         Args:
-            learning_rate: of this step.
+            learning_rate: the rate of this step, to be logged.
         """
         config = self.config
         self.step += 1
