@@ -131,7 +131,7 @@ def not_utf8(path: Path, complaint: str, encoding: str | None) -> UserError:
     """Return the error to raise for a file that is not UTF-8.
 
     Args:
-        complaint: what shows that it is not UTF-8.
+        complaint: the evidence, such as the first invalid byte.
         encoding: the guessed encoding, which the message names with the command that converts the
             file; None: no guess.
     """

@@ -167,7 +167,7 @@ def kill_inside_a_save(number: int, event: int) -> None:
     checkpoint.save, os.fsync = save, counted
 
 
-def poison(step: int, what: str, value: str) -> None:
+def poison(step: int, where: str, value: str) -> None:
     """Make the loss, or one number of a gradient, NaN or Inf at a step; at each step if -1."""
     from steps import around_gradients
 
@@ -176,7 +176,7 @@ def poison(step: int, what: str, value: str) -> None:
     def poisoned(run: Run, compute: Callable[[], Any]) -> Any:
         loss = compute()
         if run.step == step or step < 0:
-            if what == "loss":
+            if where == "loss":
                 return loss + float(value)
             grad = run.model.blocks[0].mlp.down.weight.grad
             assert grad is not None

@@ -94,7 +94,7 @@ def traced_save(server: Server, run: Path, step: int, *strace: str) -> list[tupl
     """Save the checkpoint of `step` under strace; return the system calls and their arguments.
 
     Args:
-        strace: which calls to trace, and what to do at them.
+        strace: the options that choose the calls to trace, and a signal to send at one of them.
     """
     pipe, trace = run.parent / "pipe", run.parent / "trace"
     pipe.unlink(missing_ok=True)

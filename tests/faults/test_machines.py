@@ -1,4 +1,4 @@
-"""A run trains without what a machine does not have, and says so once."""
+"""A run trains on a machine that lacks something, and one warning says so."""
 
 from __future__ import annotations
 

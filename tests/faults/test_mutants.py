@@ -113,7 +113,7 @@ MUTANTS = {
         "checkpoint:is_one", "named and not theirs", "named",
         "../test_weight_files.py::test_a_folder_of_others_is_what_it_holds",
     ),
-    "what a file system may lack": Mutant(
+    "an unsupported operation": Mutant(
         "disk:_warn_if_in", "if error.errno not in unsupported:", "if True:",
         "test_machines.py::test_an_unsupported_operation_of_a_file_system_is_a_warning",
     ),
