@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_range("--max_new_tokens", config.max_new_tokens, 1)
     streams.as_utf8()
     if config.save:  # the file is wanted, even if the reader of stdout quits
-        sys.stdout = streams.unheard(sys.stdout)
+        sys.stdout = streams.ignore_write_errors(sys.stdout)
     engine = find_model(config)
     tasks = task.trained_on(engine.state)
     if config.help_conditions:

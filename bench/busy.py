@@ -1,9 +1,9 @@
-"""What a busy machine costs: train beside loops that each keep one processor busy.
+"""Measure what a busy machine costs: train while loops each keep one processor busy.
 
     python -m bench.busy
 
-`train.py` runs on the quiet machine, beside one loop, and beside two. A fair share of two
-processors is one beside one loop, and two thirds of one beside two.
+`train.py` runs on the quiet machine, beside one loop, and beside two loops. On two processors its
+fair share is one processor beside one loop, and two thirds of a processor beside two loops.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LOOPS = (0, 1, 2)
 
 
 class Figures(NamedTuple):
-    """Of one training run."""
+    """The figures of one training run."""
 
     seconds: float  # of the whole command
     steps: int
@@ -36,7 +36,7 @@ class Figures(NamedTuple):
 
 @contextlib.contextmanager
 def loops(n: int) -> Iterator[None]:
-    """Keep n processors busy."""
+    """Keep n processors busy while the block runs."""
     started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n)]
     try:
         yield
@@ -47,7 +47,7 @@ def loops(n: int) -> Iterator[None]:
 
 
 def train(minutes: float, n: int) -> Figures:
-    """Run `train.py` on the tales beside n loops, with the number of threads left to it."""
+    """Run `train.py` on the tales beside n loops; it chooses its number of threads itself."""
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
     with tempfile.TemporaryDirectory() as folder, loops(n):
         command = [sys.executable, "train.py", "--minutes", str(minutes), "--out_dir", folder]
@@ -61,13 +61,13 @@ def train(minutes: float, n: int) -> Figures:
 
 
 def rows(results: dict[str, list[Figures]]) -> list[list[str]]:
-    """The medians of each number of loops beside those of none."""
-    quiet = statistics.median(figures.steps for figures in results["quiet"])
+    """Return a row of medians for each number of loops, compared with the quiet machine."""
+    quiet = statistics.median(run.steps for run in results["quiet"])
     lines = []
-    for name, figures in results.items():
-        steps = statistics.median(one.steps for one in figures)
-        seconds = statistics.median(one.seconds for one in figures)
-        bits = statistics.median(one.bits_per_byte for one in figures)
+    for name, runs in results.items():
+        steps = statistics.median(run.steps for run in runs)
+        seconds = statistics.median(run.seconds for run in runs)
+        bits = statistics.median(run.bits_per_byte for run in runs)
         lines.append(
             [name, f"{seconds:.1f}", f"{steps:.0f}", f"{steps / quiet:.0%}", f"{bits:.4f}"]
         )
@@ -75,14 +75,15 @@ def rows(results: dict[str, list[Figures]]) -> list[list[str]]:
 
 
 def main() -> None:
+    """Run the benchmark, and print its table."""
     parser = options(__doc__)
     parser.add_argument("--minutes", type=float, default=2.0, help="of each training run")
     given = parser.parse_args()
-    names = {0: "quiet", 1: "beside one loop", 2: "beside two"}
+    names = {0: "quiet", 1: "beside one loop", 2: "beside two loops"}
     contenders = {names[n]: functools.partial(train, given.minutes, n) for n in LOOPS}
     results = alternate(contenders, given.rounds)
     table(["", "seconds", "steps", "of quiet", "bits/byte"], rows(results))
-    figures = {name: [one._asdict() for one in some] for name, some in results.items()}
+    figures = {name: [run._asdict() for run in runs] for name, runs in results.items()}
     record("busy", figures, given)
 
 

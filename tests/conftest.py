@@ -1,4 +1,4 @@
-"""What several tests share: a small text, and a place where a run leaves nothing behind."""
+"""Fixtures that many tests share: a small text, a server of processes, restored signals."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 from forks import Server
 from small_text import write_text
 
-# torch reads the number when it is first imported, also in the processes that tests start. Their
-# models are too small to share out, and bits must not depend on what else the machine does.
+# torch reads this variable at its import, in this process and in the processes that tests start.
+# Their models are too small for several threads, and results must not depend on how busy the
+# machine is.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
@@ -22,21 +23,21 @@ LONG = ("test_train.py", "test_evaluate.py", "test_distributed.py", "test_readme
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run them first, so that short ones are left to share when the first process has no more."""
+    """Run the files of LONG first: at the end, short tests keep all worker processes busy."""
     items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def brief_runs() -> None:
-    """Make the runs in this process brief."""
-    from brief import make_brief  # here, as it imports PyTorch
+    """Make the runs in this process brief: without plots, and with short samples."""
+    from brief import make_brief  # imported here, because it imports PyTorch
 
     make_brief()
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """What runs a command of Python without importing torch once more."""
+    """Start a server, which runs Python commands without importing torch anew each time."""
     server = Server(tmp_path_factory.mktemp("trials"))
     yield server
     server.close()
@@ -44,7 +45,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def text(tmp_path: Path) -> Path:
-    """`write_text` in a folder of the test's own."""
+    """Write a small text in the folder of the test, and return its path."""
     return write_text(tmp_path)
 
 
@@ -59,7 +60,7 @@ def signals() -> Iterator[None]:
 
 @pytest.fixture
 def gpt2_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """GPT-2's vocabulary where tiktoken finds it without a network."""
+    """Let tiktoken find GPT-2's vocabulary without a network, or skip the test."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "data" / "tiktoken_cache"
     if not folder.is_dir():
         pytest.skip("the folder with GPT-2's vocabulary, shared/data/tiktoken_cache, is not here")

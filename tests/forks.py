@@ -1,14 +1,16 @@
 """A server that imports torch once, and forks a process for each command: hundreds in a minute.
 
-    python forks.py FOLDER        reads a JSON object a line, answers each with one
+    python forks.py FOLDER        each line is a request and each answer a line, both in JSON
 
 {"python": WORDS, "cwd": PATH, "env": {...}, "out": PATH, "err": PATH} forks a child that runs the
-command `python WORDS`, with its output in these files, and gives its pid. {"job": "train", "argv":
-[...], "hook": [NAME, ...], ...} runs a job of faults/jobs.py instead. {"wait": PID} gives a child's
-exit status, as `subprocess` does: minus the signal that ended it. The server itself never computes
-anything, so a child begins like a fresh process. What a library reads from the environment when it
-is imported, and what Python reads when it starts, is the server's: a test of these needs a process
-that begins at the beginning.
+command `python WORDS` with its output in these files; the answer has its pid. {"job": "train",
+"argv": [...], "hook": [NAME, ...], ...} runs a job of faults/jobs.py instead. The answer to
+{"wait": PID} has the child's exit code or, as in `subprocess`, minus the number of the signal that
+ended it.
+
+The server itself never computes anything, so a child begins like a new process, with one exception:
+environment variables that Python reads at its start, or a library at its import, have the server's
+values. A test of these variables must start a process of its own.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ TESTS = Path(__file__).resolve().parent
 
 @dataclass
 class Trial:
-    """A child of the server; `log` has what it writes to stderr, and a job's output too."""
+    """A child of the server; `log` has its stderr, and for a job also its stdout."""
 
     server: Server
     pid: int
@@ -44,26 +46,28 @@ class Trial:
     log: Path
 
     def wait(self, seconds: float = 60) -> int:
-        """Its exit code, or minus the signal that ended it; killed if it takes longer."""
+        """Return the exit code, or minus the signal's number; kill a child that is too slow."""
         return int(self.server.ask(wait=self.pid, seconds=seconds)["code"])
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        with contextlib.suppress(ProcessLookupError):  # it has ended before
+        """Send a signal to the child."""
+        with contextlib.suppress(ProcessLookupError):  # the child has already ended
             os.kill(self.pid, number)
 
-    def said(self) -> str:
+    def output(self) -> str:
+        """Return the text that the child has written to `log`."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def until(self, awaited: str | Callable[[], bool], seconds: float = 60) -> None:
-        """Wait until its output has a text, or until a condition holds."""
+        """Wait until `log` contains a text, or until a condition holds."""
         end = time.monotonic() + seconds
-        while not (awaited in self.said() if isinstance(awaited, str) else awaited()):
-            assert time.monotonic() < end, self.said()
+        while not (awaited in self.output() if isinstance(awaited, str) else awaited()):
+            assert time.monotonic() < end, self.output()
             time.sleep(0.002)
 
 
 class Server:
-    """Starts trials in `folder`, where the caches of their texts are kept, too."""
+    """The client of the server: starts trials in `folder`, where their caches are, too."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.n = folder, 0
@@ -73,14 +77,16 @@ class Server:
             stdout=subprocess.PIPE,
             encoding="utf-8",
         )
-        self.ask()  # so that the imports are no part of the first trial's time
+        self.ask()  # waits for the imports, so that the first trial is not slower than others
 
     def ask(self, **request: Any) -> dict[str, Any]:
+        """Send a request, and return the answer."""
         assert self.process.stdin and self.process.stdout
         print(json.dumps(request), file=self.process.stdin, flush=True)
         return dict(json.loads(self.process.stdout.readline()))
 
     def _fork(self, merged: bool, **request: Any) -> Trial:
+        """Fork a child, with stdout in `log` too if `merged`."""
         self.n += 1
         log = self.folder / f"{self.n}.log"
         out = log if merged else self.folder / f"{self.n}.out"
@@ -90,14 +96,14 @@ class Server:
         return Trial(self, pid, out, log)
 
     def start(self, job: str, argv: list[str], *hook: Any) -> Trial:
-        """Fork a child for a job of JOBS, with a hook of HOOKS and its arguments."""
+        """Fork a child for a job of jobs.JOBS, with a hook of jobs.HOOKS and its arguments."""
         return self._fork(True, job=job, argv=argv, hook=hook, cwd=str(self.folder))
 
     def run(self, job: str, argv: list[str], *hook: Any) -> tuple[int, str]:
-        """Start, wait, and return the exit code and what was said."""
+        """Run a job to its end, and return its exit code and its output."""
         trial = self.start(job, argv, *hook)
         code = trial.wait()
-        return code, trial.said()
+        return code, trial.output()
 
     def start_python(
         self, *words: str | Path, cwd: Path, env: Mapping[str, str] = os.environ
@@ -109,13 +115,14 @@ class Server:
     def python(
         self, *words: str | Path, cwd: Path, env: Mapping[str, str] = os.environ
     ) -> subprocess.CompletedProcess[str]:
-        """Run the command `python WORDS` to its end, as `subprocess.run` would."""
+        """Run the command `python WORDS` to its end, like `subprocess.run`."""
         trial = self.start_python(*words, cwd=cwd, env=env)
         code = trial.wait(240)
         out = trial.out.read_text(encoding="utf-8")
-        return subprocess.CompletedProcess(words, code, out, trial.said())
+        return subprocess.CompletedProcess(words, code, out, trial.output())
 
     def close(self) -> None:
+        """End the server."""
         assert self.process.stdin and self.process.stdout
         self.process.stdin.close()
         self.process.wait(60)
@@ -126,13 +133,12 @@ class Server:
 
 
 def run_python(words: list[str], env: Mapping[str, str], standard: list[str]) -> None:
-    """Run a command line as a Python that has just begun: modules of minigen are imported anew.
+    """Run the command `python WORDS` in this process, with new imports of minigen's modules.
 
     Args:
-        words: as after `python`: a script or `-m` and a module, before it perhaps `-W` and what to
-            do about warnings; and arguments.
-        env: all of the environment.
-        standard: `sys.path` without the script's folder and without those of PYTHONPATH.
+        words: perhaps `-W` and an action; then a script, or `-m` and a module; then arguments.
+        env: the whole environment.
+        standard: `sys.path` without the script's folder and the folders of PYTHONPATH.
     """
     os.environ.clear()
     os.environ.update(env)
@@ -151,6 +157,7 @@ def run_python(words: list[str], env: Mapping[str, str], standard: list[str]) ->
 
 
 def run_job(request: dict[str, Any]) -> int:
+    """Install the hook of a request, run its job, and return the exit code."""
     from jobs import HOOKS, JOBS
 
     from minigen.system.streams import one_line_errors
@@ -163,6 +170,7 @@ def run_job(request: dict[str, Any]) -> int:
 
 
 def child(request: dict[str, Any], standard: list[str]) -> int:
+    """Do a request in a forked process, and return the exit code."""
     out, log = (os.open(request[name], os.O_WRONLY | os.O_APPEND) for name in ("out", "err"))
     null = os.open(os.devnull, os.O_RDONLY)
     for old, new in ((null, 0), (out, 1), (log, 2)):
@@ -191,6 +199,7 @@ def child(request: dict[str, Any], standard: list[str]) -> int:
 
 
 def wait(pid: int, seconds: float) -> int:
+    """Wait for a child, and return its exit code; kill it after this time."""
     end = time.monotonic() + seconds
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
@@ -202,11 +211,13 @@ def wait(pid: int, seconds: float) -> int:
 
 
 def requests() -> Iterator[dict[str, Any]]:
+    """Yield the requests on standard input."""
     for line in sys.stdin:
         yield json.loads(line)
 
 
 def main() -> None:
+    """Answer requests until standard input ends."""
     given = [*map(os.path.abspath, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     standard = [path for path in sys.path[1:] if path not in given]
     os.chdir(sys.argv[1])

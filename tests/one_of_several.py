@@ -1,10 +1,10 @@
-"""What torchrun starts in test_distributed.py: train.py's main, with accidents on demand.
+"""Train several runs as one rank of test_distributed.py, with accidents on demand.
 
     torchrun ... one_of_several.py NOTES PLANS
 
-PLANS is a list, as JSON, of trainings to do one after the other: their flags, and under "nan",
-"stop" and "die" [rank, step, attempt] of an accident. What happens is noted in the folder NOTES, in
-a file for each rank: sample ids, exit codes, times.
+PLANS is a JSON list of runs to train one after the other. Each run has its flags and perhaps an
+accident, [rank, step, attempt], under "nan", "stop" or "die". Each rank writes a file in the folder
+NOTES, with sample ids, exit codes and times.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from minigen.run import distributed
 from minigen.run.run import Run
 from minigen.system.streams import one_line_errors
 
-faulthandler.dump_traceback_later(300, exit=True)  # who waits in vain shows where, and ends
+faulthandler.dump_traceback_later(300, exit=True)  # a rank that hangs prints its stack and exits
 notes, plans = Path(sys.argv[1]), json.loads(sys.argv[2])
 attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
 windows = TokenStream.windows
@@ -40,21 +40,24 @@ os.environ["MINIGEN_DATA"] = str(notes / "data")
 make_brief()
 
 
-def note(**what: Any) -> None:
+def note(**values: Any) -> None:
+    """Append a line to this rank's file in NOTES."""
     with open(notes / f"rank-{distributed.rank()}.jsonl", "a") as file:
-        file.write(json.dumps({**what, "time": time.time()}) + "\n")
+        file.write(json.dumps({**values, "time": time.time()}) + "\n")
 
 
 def noted_windows(self: TokenStream, seed: int, ids: Iterable[int], block_size: int) -> Any:
+    """Return `TokenStream.windows`, and note the ids of the windows."""
     note(ids=[int(id) for id in ids], run=plan["flags"])
     return windows(self, seed, ids, block_size)
 
 
 def accident_prone(run: Run, compute: Callable[[], Any]) -> Any:
+    """Compute a gradient, with the accident that the plan has for this rank, step and attempt."""
     here, model = [distributed.rank(), run.step, attempt], run.ddp_model
     if run.step == 0 and isinstance(model, DistributedDataParallel):
         model.register_forward_pre_hook(
-            lambda model, args: note(adds_up=model.require_backward_grad_sync, run=plan["flags"])
+            lambda model, args: note(syncs=model.require_backward_grad_sync, run=plan["flags"])
         )
     if here == plan.get("stop"):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -74,6 +77,6 @@ Run.within_memory = around_gradients(accident_prone)  # type: ignore[method-assi
 note(began=attempt)
 with one_line_errors(), distributed.rank0_only():
     for number, plan in enumerate(plans):
-        os.environ["TORCHELASTIC_RUN_ID"] += f"-{number}"  # as if each were a launch of its own
-        began = time.perf_counter() - 100 * distributed.rank()  # clocks never agree
+        os.environ["TORCHELASTIC_RUN_ID"] += f"-{number}"  # each run is a launch of its own
+        began = time.perf_counter() - 100 * distributed.rank()  # the clocks of ranks differ
         note(code=train.main(plan["flags"].split(), began))

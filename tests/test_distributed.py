@@ -1,6 +1,6 @@
-"""Several processes: the same training as one, and one that fails fails with all.
+"""Several ranks train as one process does, and stop together.
 
-Real processes, started by the real torchrun, on this machine only (gloo).
+The ranks are real processes on this machine, started by torchrun; they communicate with Gloo.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from steps import around_gradients
 import train
 from minigen.errors import UserError
 from minigen.files import checkpoint
+from minigen.loss import NOT_SCORED
 from minigen.run import distributed
 from minigen.run.log import read_metrics
 from minigen.run.memory import count_micro_batches
@@ -35,44 +36,46 @@ from train import TrainConfig
 ROOT = Path(train.__file__).parent
 TESTS = Path(__file__).parent
 
-# Nothing comes out even: 9 samples in 4 parts, 3 matrices of a shape, 17 rows for 2 processes.
+# Nothing divides evenly: 9 samples in 4 micro-batches, and 3 matrices of a shape with 17 rows each
+# over 2 ranks.
 SMALL = "--n_layer 3 --n_head 1 --n_embd 17 --block_size 16 --batch_size 9 --vocab_size 270"
 SMALL += " --gradient_accumulation_steps 4 --device cpu --dropout 0.1 --eval_tokens 100"
 SMALL += " --compile no --dtype float32 --learning_rate 0.003 --eval_interval 10"
 
 
 def torchrun(server: Server, *command: str, options: str = "") -> Trial:
-    """Start two processes on this machine."""
+    """Start a command with torchrun, as two ranks on this machine."""
     words = ("--standalone", "--nproc_per_node=2", *options.split(), *command)
     return server.start_python("-m", "torch.distributed.run", *words, cwd=Path.cwd())
 
 
 def notes_of(folder: Path, rank: int) -> list[dict[str, Any]]:
-    """What one_of_several.py noted."""
+    """Return the notes that one_of_several.py wrote on a rank."""
     lines = (folder / f"rank-{rank}.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 
 def losses(run: Path) -> list[float]:
-    """The training loss of each step, as it was told."""
+    """Return the logged training loss of each step."""
     return [line["train_loss"] for line in read_metrics(run) if "train_loss" in line]
 
 
 @dataclass
 class Launched:
-    """What is left of many trainings."""
+    """The results of many runs: their folders, and the stderr of torchrun."""
 
     folder: Path
-    steps: int
-    flags: str
-    said: str
+    steps: int  # of each run
+    flags: str  # of each run, without its --name
+    stderr: str
 
     def run(self, name: str) -> Path:
+        """Return the folder of a run."""
         return self.folder / "out" / name
 
 
 def alone(folder: Path, flags: str, stop: int | None = None) -> int:
-    """Train in this process; with `stop`, a signal comes in the middle of that step."""
+    """Train in this process; with `stop`, SIGTERM comes in the middle of that step."""
 
     def interrupted(run: Run, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
         if run.step == stop:
@@ -93,10 +96,10 @@ def alone(folder: Path, flags: str, stop: int | None = None) -> int:
 def launched(
     request: pytest.FixtureRequest, server: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> Launched:
-    """Two processes train again and again, each time for a number of steps."""
+    """Train several runs with two ranks, and some runs of the same flags in this process."""
     steps: int = request.param
     folder = tmp_path_factory.mktemp("several")
-    # Little text and few evaluations, as FSDP gathers each layer for each of their batches.
+    # A short text and few evaluations, because FSDP gathers each layer for each of their batches.
     where = f"--data {write_text(folder, n_lines=100)} --out_dir {folder / 'out'}"
     flags = f"{where} {SMALL} --max_steps {steps}"
     again = f"{where} --init_from resume --name moved"
@@ -118,131 +121,138 @@ def launched(
         {"flags": f"{where} {SMALL} --name timed --minutes 0.06"},
     ]
     process = torchrun(server, str(TESTS / "one_of_several.py"), str(folder), json.dumps(plans))
-    assert process.wait(400) == 0, process.said()
+    assert process.wait(400) == 0, process.output()
     assert alone(folder, again) == 0
-    return Launched(folder, steps, flags, process.said())
+    return Launched(folder, steps, flags, process.output())
 
 
-def test_two_processes_are_one(launched: Launched) -> None:
-    """In many steps with dropout: the loss that is told, and the weights at the end."""
+def test_ddp_trains_as_one_process_does(launched: Launched) -> None:
+    """With dropout, the losses of all steps and the final validation loss agree within 1e-5."""
     one, two = losses(launched.run("alone")), losses(launched.run("ddp"))
     assert len(one) == launched.steps
     assert two == pytest.approx(one, rel=0, abs=1e-5)
-    # The optimiser does not see how long a gradient is, so the losses do not show it.
-    norms = [
-        [line["grad_norm"] for line in read_metrics(launched.run(name)) if "grad_norm" in line]
-        for name in ("alone", "ddp", "fsdp")
-    ]
-    assert norms[1] == pytest.approx(norms[0], rel=1e-4)
-    assert norms[2] == pytest.approx(norms[0], rel=1e-4)
     final = [read_metrics(launched.run(name))[-1]["final_val_loss"] for name in ("alone", "ddp")]
     assert final[0] == pytest.approx(final[1], rel=0, abs=1e-5)
 
 
-def test_a_model_that_is_shared_out_is_one(launched: Launched) -> None:
-    """FSDP2 learns as DDP does, and what it saves has the same names and shapes."""
+@pytest.mark.parametrize("name", ["ddp", "fsdp"])
+def test_gradients_are_summed_over_the_ranks(name: str, launched: Launched) -> None:
+    """The logged gradient norms are those of one process; the optimiser hides a wrong scale."""
+    alone, several = (
+        [line["grad_norm"] for line in read_metrics(launched.run(run)) if "grad_norm" in line]
+        for run in ("alone", name)
+    )
+    assert several == pytest.approx(alone, rel=1e-4)
+
+
+def test_fsdp_trains_as_ddp_does(launched: Launched) -> None:
+    """With FSDP2 the losses agree within 1e-5, and the checkpoint has the same tensors."""
     assert losses(launched.run("fsdp")) == pytest.approx(
         losses(launched.run("ddp")), rel=0, abs=1e-5
     )
     ddp, fsdp = (checkpoint.load_newest(launched.run(name)) for name in ("ddp", "fsdp"))
-    for ours, theirs in ((ddp.weights, fsdp.weights), (ddp.optimizer, fsdp.optimizer)):
-        assert {k: t.shape for k, t in ours.items()} == {k: t.shape for k, t in theirs.items()}
-        for name, tensor in ours.items():
-            torch.testing.assert_close(theirs[name], tensor, rtol=0, atol=1e-3)
+    for expected, actual in ((ddp.weights, fsdp.weights), (ddp.optimizer, fsdp.optimizer)):
+        assert {k: t.shape for k, t in actual.items()} == {k: t.shape for k, t in expected.items()}
+        for name, tensor in expected.items():
+            torch.testing.assert_close(actual[name], tensor, rtol=0, atol=1e-3)
 
 
-def test_products_in_bfloat16_change_little(launched: Launched) -> None:
-    """Shared out, weights are gathered in that format, but stay float32 where they are kept."""
-    short, long = losses(launched.run("bfloat16")), losses(launched.run("ddp"))
-    assert short != long and short == pytest.approx(long, rel=0, abs=0.05)
+def test_products_in_bfloat16_change_the_losses_little(launched: Launched) -> None:
+    """FSDP gathers weights in bfloat16, but the weights and averages themselves stay float32."""
+    bfloat16, float32 = losses(launched.run("bfloat16")), losses(launched.run("ddp"))
+    assert bfloat16 != float32 and bfloat16 == pytest.approx(float32, rel=0, abs=0.05)
     last = checkpoint.load_newest(launched.run("bfloat16"))
-    kept = {t.dtype for t in (*last.weights.values(), *last.optimizer.values())}
-    assert kept == {torch.float32}
+    dtypes = {t.dtype for t in (*last.weights.values(), *last.optimizer.values())}
+    assert dtypes == {torch.float32}
 
 
-def test_the_same_processes_give_the_same_bits(launched: Launched) -> None:
-    """Two processes do the same twice."""
+def test_two_runs_with_the_same_ranks_are_equal_bit_for_bit(launched: Launched) -> None:
+    """Two ranks that train twice save the same checkpoint."""
     assert trained(launched.run("ddp")) == trained(launched.run("again"))
 
 
-def test_each_sample_is_taken_once(launched: Launched) -> None:
-    """The samples of a step are those that one process takes, and none is taken by both."""
+def test_each_sample_is_computed_by_one_rank(launched: Launched) -> None:
+    """In each step, the two ranks together compute the nine samples that one process computes."""
     plan = f"{launched.flags} --name ddp"
-    taken = [
+    computed = [
         [id for line in notes_of(launched.folder, rank) if line.get("run") == plan
          for id in line.get("ids", [])]
         for rank in (0, 1)
     ]  # fmt: skip
-    assert sorted(taken[0] + taken[1]) == list(range(launched.steps * 9))
+    assert sorted(computed[0] + computed[1]) == list(range(launched.steps * 9))
     for step in range(launched.steps):
-        assert sum(id // 9 == step for id in taken[0]) == 5
-        assert sum(id // 9 == step for id in taken[1]) == 4
+        assert sum(id // 9 == step for id in computed[0]) == 5
+        assert sum(id // 9 == step for id in computed[1]) == 4
 
 
-def test_gradients_are_added_up_once_a_step(launched: Launched) -> None:
-    """DDP lets the processes talk after the last part of each step only."""
+def test_ddp_exchanges_gradients_once_a_step(launched: Launched) -> None:
+    """Only the backward pass of the last micro-batch of a step averages gradients over ranks."""
     for rank in (0, 1):
-        noted = [line for line in notes_of(launched.folder, rank) if "adds_up" in line]
-        whole = [line["adds_up"] for line in noted if line["run"] == f"{launched.flags} --name ddp"]
-        assert whole == [False, True] * launched.steps
+        notes = [line for line in notes_of(launched.folder, rank) if "syncs" in line]
+        syncs = [line["syncs"] for line in notes if line["run"] == f"{launched.flags} --name ddp"]
+        assert syncs == [False, True] * launched.steps
 
 
-def test_lora_is_shared_out_too(launched: Launched) -> None:
-    """With weights that do not train beside those that do; the parts are as memory asks for."""
+def test_lora_trains_with_fsdp_as_in_one_process(launched: Launched) -> None:
+    """FSDP shards frozen weights and adapters alike, and the checkpoint has the same files."""
     one, two = losses(launched.run("lora-alone")), losses(launched.run("lora"))
     assert two == pytest.approx(one, rel=0, abs=1e-5) and len(one) == 10
     assert trained(launched.run("lora")).keys() == trained(launched.run("lora-alone")).keys()
 
 
-def test_one_clock_decides_how_many_steps_fit(launched: Launched) -> None:
-    """--minutes: the other's clock, which is far ahead, has no say."""
+def test_the_clock_of_rank_0_plans_the_steps(launched: Launched) -> None:
+    """With --minutes, both ranks end at the same step although rank 1's clock is 100 s ahead."""
     last = checkpoint.load_newest(launched.run("timed"))
     assert last.step == last.state["config"]["max_steps"] > 0
 
 
-def test_a_run_moves_between_one_and_two_processes(launched: Launched) -> None:
-    """A quarter of the steps by one process, with DDP, with FSDP2, and by one again."""
+def test_a_run_resumes_with_another_number_of_processes(launched: Launched) -> None:
+    """One process, DDP, FSDP2 and one process again take a quarter of the steps each.
+
+    The losses are those of a run that one process trains alone. A signal to either rank stops both
+    ranks, and one line says so.
+    """
     moved = losses(launched.run("moved"))
     assert moved == pytest.approx(losses(launched.run("alone")), rel=0, abs=1e-5)
     assert len(moved) == launched.steps
-    said = re.findall(r"stopped and saved at step (\d+)", launched.said)
-    # A signal to either process stops both, and one tells.
-    assert list(map(int, said)) == [launched.steps // 2, 3 * launched.steps // 4 + 1]
+    stops = re.findall(r"stopped and saved at step (\d+)", launched.stderr)
+    assert list(map(int, stops)) == [launched.steps // 2, 3 * launched.steps // 4 + 1]
 
 
-def test_a_loss_of_one_process_that_is_no_number_stops_all(launched: Launched) -> None:
-    """Both leave with code 3, and the weights of before are what is left."""
+def test_a_nonfinite_loss_of_one_rank_stops_all_ranks(launched: Launched) -> None:
+    """Both ranks exit with 3, one line says why, and the newest checkpoint is the one before."""
     for rank in (0, 1):
         codes = [line["code"] for line in notes_of(launched.folder, rank) if "code" in line]
         assert codes == [0, 0, 0, 143, 143, 3, 0, 0, 0]
-    assert launched.said.count("nothing of it was learnt") == 1
+    assert launched.stderr.count("the weights are unchanged") == 1
     assert checkpoint.load_newest(launched.run("spoilt")).step == 10
 
 
-def test_only_the_first_process_speaks(launched: Launched) -> None:
-    """Each line once, in stderr and in metrics.jsonl."""
-    assert launched.said.count(f"{launched.run('ddp')}: ") == 1
-    assert launched.said.count("done: ") == 6
+def test_only_rank_0_logs(launched: Launched) -> None:
+    """Each line is once in stderr, and each step is once in metrics.jsonl."""
+    assert launched.stderr.count(f"{launched.run('ddp')}: ") == 1
+    assert launched.stderr.count("done: ") == 6
     steps = [line["step"] for line in read_metrics(launched.run("ddp")) if "train_loss" in line]
     assert steps == list(range(1, launched.steps + 1))
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_is_started_again(
+def test_a_run_survives_the_death_of_a_rank_bit_for_bit(
     launched: Launched, server: Server, tmp_path: Path
 ) -> None:
-    """--max-restarts: first from the beginning, then from the last checkpoint, to the same bits.
+    """With --max-restarts, the run ends in the bits of a run without accidents.
 
-    Each time the other process has ended within 30 seconds.
+    One rank is killed before the first checkpoint, and one after it. Each time the other rank ends
+    within 30 seconds, and torchrun starts both again.
     """
     flags = launched.flags.replace(str(launched.folder / "out"), str(tmp_path / "out"))
     plan = {"flags": f"{flags} --name ddp", "die": [[1, 5, 0], [0, 15, 1]]}
     command = (str(TESTS / "one_of_several.py"), str(tmp_path), json.dumps([plan]))
     process = torchrun(server, *command, options="--max-restarts=2")
-    code, said = process.wait(400), process.said()
-    assert code == 0, said
-    assert said.count("was started by this launch and resumes") == 1
-    assert "error: lost the other processes" in said and "Traceback" not in said
+    code, stderr = process.wait(400), process.output()
+    assert code == 0, stderr
+    assert stderr.count("was started by this launch and resumes") == 1
+    assert "error: lost the connection" in stderr and "Traceback" not in stderr
     lines = sorted(notes_of(tmp_path, 0) + notes_of(tmp_path, 1), key=lambda line: line["time"])
     deaths = [line["time"] for line in lines if "died" in line]
     starts = [min(x["time"] for x in lines if x.get("began") == n) for n in (1, 2)]
@@ -253,7 +263,7 @@ def test_a_process_that_dies_is_started_again(
 
 
 WITH_CODE = """#!/bin/sh
-# Runs a command and notes its exit code; signals are for the command.
+# Run a command and write its exit code to a file; signals are for the command.
 trap : TERM INT
 "$@"
 echo $? > "$NOTES/code-$RANK"
@@ -261,7 +271,11 @@ echo $? > "$NOTES/code-$RANK"
 
 
 def stop_torchrun(server: Server, tmp_path: Path, number: signal.Signals, after: float) -> None:
-    """Send a signal to torchrun in mid-training; both processes must leave as one would."""
+    """Send a signal to torchrun during training; check that both ranks save once and exit.
+
+    Args:
+        after: seconds after the first step.
+    """
     (tmp_path / "with_code").write_text(WITH_CODE)
     command = [sys.executable, str(ROOT / "train.py"), *SMALL.split(), "--max_steps", "100000",
                "--data", str(write_text(tmp_path)), "--out_dir", str(tmp_path / "out"),
@@ -273,62 +287,69 @@ def stop_torchrun(server: Server, tmp_path: Path, number: signal.Signals, after:
     time.sleep(after)
     process.kill(number)
     began = time.monotonic()
-    assert process.wait(60) == 1  # torchrun's own, whatever its processes say
+    assert process.wait(60) == 1  # torchrun's own exit code, whatever those of the ranks are
     assert time.monotonic() - began < 30
-    said = process.said()
+    stderr = process.output()
     codes = [(tmp_path / f"code-{rank}").read_text() for rank in (0, 1)]
-    assert codes == [f"{128 + number}\n"] * 2, said
-    (step,) = re.findall(r"stopped and saved at step (\d+)", said)
+    assert codes == [f"{128 + number}\n"] * 2, stderr
+    (step,) = re.findall(r"stopped and saved at step (\d+)", stderr)
     assert checkpoint.load_newest(tmp_path / "out" / "run").step == int(step) > 0
 
 
-def test_a_signal_to_torchrun_saves(server: Server, tmp_path: Path) -> None:
-    """SIGTERM, as a cluster sends it before it takes the machines away."""
+def test_sigterm_to_torchrun_saves_the_run(server: Server, tmp_path: Path) -> None:
+    """After SIGTERM, which a cluster sends before a job ends, both ranks save once and exit."""
     stop_torchrun(server, tmp_path, signal.SIGTERM, after=1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("after", [0.0, 0.2, 0.7, 1.5, 3.0])
-def test_a_signal_to_torchrun_at_any_moment(
+def test_a_signal_to_torchrun_at_any_moment_saves_the_run(
     server: Server, tmp_path: Path, number: signal.Signals, after: float
 ) -> None:
-    """The same at other moments, also by Ctrl-C."""
+    """SIGTERM and Ctrl-C save the run at each of five moments of the training."""
     stop_torchrun(server, tmp_path, number, after)
 
 
 @pytest.mark.slow
-def test_an_error_of_all_is_told_once(server: Server, tmp_path: Path) -> None:
-    """What a user can mend is one line, also of two processes."""
+def test_an_error_of_all_ranks_is_reported_once(server: Server, tmp_path: Path) -> None:
+    """A `UserError` that both ranks raise is one line on stderr."""
     process = torchrun(server, str(ROOT / "train.py"), "--data", str(tmp_path / "missing.txt"))
     assert process.wait(100) == 1
-    said = process.said()
-    assert said.count("error: ") == 1 and "missing.txt" in said
+    stderr = process.output()
+    assert stderr.count("error: ") == 1 and "missing.txt" in stderr
 
 
 @pytest.fixture
-def three(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As in the third of three processes."""
+def rank_2_of_3(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give this process the environment of rank 2 of 3."""
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "3", "RANK": "2"}.items():
         monkeypatch.setenv(name, value)
-    yield
 
 
-def test_shares_are_even(three: None) -> None:
-    """Each process gets as many parts and as many batches to score; no target counts twice."""
+def test_each_rank_computes_the_same_number_of_micro_batches(rank_2_of_3: None) -> None:
+    """The number of micro-batches is rounded up to a multiple of 3, and rank 2 takes 2, 5, ..."""
     config = TrainConfig(batch_size=9, block_size=8, device="cpu", gradient_accumulation_steps=4)
     assert count_micro_batches(config, 256) == 6
     assert list(distributed.micro_batches_of_rank(range(6), torch.nn.Module())) == [2, 5]
+
+
+def test_fewer_samples_than_ranks_are_refused(rank_2_of_3: None) -> None:
+    """A batch of two cannot be cut into a micro-batch for each of three ranks."""
+    config = TrainConfig(batch_size=2, block_size=8, device="cpu")
+    with pytest.raises(UserError, match="--batch_size 2 is too small for 3 micro-batches"):
+        count_micro_batches(config, 256)
+
+
+def test_each_rank_evaluates_the_same_number_of_batches(rank_2_of_3: None) -> None:
+    """Of five batches rank 2 gets the third, and then one without targets: none counts twice."""
     batches = [(torch.full((2, 4), n), torch.full((2, 4), n)) for n in range(5)]
     (_, y), (_, padding) = distributed.split_over_ranks(batches)
-    assert y.eq(2).all() and padding.eq(-1).all()
-    few = TrainConfig(batch_size=2, block_size=8, device="cpu")
-    with pytest.raises(UserError, match="--batch_size 2 is too small for 3 micro-batches"):
-        count_micro_batches(few, 256)
+    assert y.eq(2).all() and padding.eq(NOT_SCORED).all()
 
 
 def test_without_torchrun_there_is_one_process() -> None:
-    """Nothing is set up, and nothing is shared out."""
+    """The world size is 1, and PyTorch's process group is not set up."""
     distributed.join("cpu")
     assert not torch.distributed.is_initialized()
     assert (distributed.size(), distributed.rank(), distributed.launch()) == (1, 0, None)
@@ -336,10 +357,10 @@ def test_without_torchrun_there_is_one_process() -> None:
 
 
 @pytest.mark.parametrize("name", ["run", "exp/one"])
-def test_a_launch_knows_the_run_that_it_has_begun(
+def test_a_launch_finds_the_run_that_it_has_started(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also in a folder of runs, beside the run of another launch and a folder of that name."""
+    """The run of another launch and a folder called "launch" are not taken for it."""
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
     for folder in (name, "other", "exp/launch"):
         (tmp_path / folder).mkdir(parents=True)

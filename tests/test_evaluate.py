@@ -88,7 +88,7 @@ def project(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, (_, steps) in kinds.items()
     ]  # fmt: skip
     for process in running:
-        assert process.wait(240) == 0, process.said()
+        assert process.wait(240) == 0, process.output()
     return folder
 
 

@@ -101,7 +101,8 @@ def test_documents_are_counted_as_they_are_read(
     files = [put(tmp_path / "a", codecs.BOM_UTF8 * bom + "".join(parts).encode())]
     files.append(put(tmp_path / "b", "b"))
     # READ is small, so a chunk often ends within END_OF_TEXT.
-    with mock.patch.object(text_file, "READ", size + 3), mock.patch.object(reading, "READ", size):
+    sizes = mock.patch.object(text_file, "READ_SIZE", size + 3)
+    with sizes, mock.patch.object(reading, "READ", size):
         read = [part for file in files for part in split_documents(read_text(file), END_OF_TEXT)]
         n_read = sum(part.is_first for part in read) if END_OF_TEXT in "".join(parts) else 0
         assert text_file.count_documents(files, END_OF_TEXT) == n_read

@@ -1,10 +1,11 @@
-"""The package as a whole: who imports whom, what importing costs, nothing unsafe."""
+"""The package as a whole: its layers, the cost of importing it, and no unsafe calls."""
 
 from __future__ import annotations
 
 import ast
 import doctest
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,42 +18,45 @@ PACKAGE = Path(minigen.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 SCRIPTS = [PACKAGE.parent / "train.py", PACKAGE.parent / "sample.py"]
 
-# The layers, in order: a file or folder imports only from those before it, or from itself.
+# The layers, in order: a file or folder imports only from itself and from earlier layers.
 LAYERS = (
     "errors", "system", "cli",  # small tools, which know nothing of models
-    "tokenizer", "model", "loss", "optim", "sampling", "data",  # the lesson
-    "corpora", "files", "inference", "evaluation", "run",  # what surrounds it
+    "tokenizer", "model", "loss", "optim", "sampling", "data",  # the core that a learner reads
+    "corpora", "files", "inference", "evaluation", "run",  # the programs around the core
 )  # fmt: skip
 
 
 def layer(module: str) -> int:
-    """The number of a module's layer; -1 for the package itself, which all may import."""
+    """Return the number of a module's layer; -1 for the package itself, which all may import."""
     parts = module.split(".")
     return LAYERS.index(parts[1]) if len(parts) > 1 and parts[1] in LAYERS else -1
 
 
 def imports(path: Path) -> set[str]:
-    """The modules and names of minigen that a file imports, wherever in the file."""
-    found = set[str]()
+    """Return the modules and names of minigen that a file imports, also inside functions."""
+    names = set[str]()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("minigen"):
-            found |= {f"{node.module}.{name.name}" for name in node.names}
+            names |= {f"{node.module}.{name.name}" for name in node.names}
         if isinstance(node, ast.Import):
-            found |= {name.name for name in node.names if name.name.startswith("minigen")}
-    return found
+            names |= {name.name for name in node.names if name.name.startswith("minigen")}
+    return names
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
 def test_imports_go_one_way(path: Path) -> None:
-    """A folder imports only from those before it; so the lesson imports no periphery."""
+    """A module imports only from its own and earlier layers, so the core can be read alone."""
     own = layer(f"minigen.{path.relative_to(PACKAGE).with_suffix('').as_posix().replace('/', '.')}")
-    if own >= 0:  # the package itself gathers the names of all
+    if own >= 0:  # the package itself re-exports names of all layers
         assert {name for name in imports(path) if layer(name) > own} == set()
 
 
 @pytest.mark.parametrize("path", [*MODULES, *SCRIPTS], ids=lambda p: p.name)
 def test_nothing_is_unpickled_or_executed(path: Path) -> None:
-    """No pickle, no exec, no eval of text, no torch.load of code; read off the syntax tree."""
+    """No module imports pickle or calls exec, eval or an unsafe torch.load.
+
+    This is read off the syntax tree.
+    """
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = {a.name for a in node.names} | {getattr(node, "module", "") or ""}
@@ -60,7 +64,7 @@ def test_nothing_is_unpickled_or_executed(path: Path) -> None:
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             assert called not in ("exec", "eval", "compile", "np.load", "__import__")
-            if called == "torch.load":  # of PyTorch's old format tensors only
+            if called == "torch.load":  # PyTorch's old format, restricted to tensors
                 assert "weights_only=True" in ast.unparse(node)
 
 
@@ -94,15 +98,28 @@ def test_nothing_is_unpickled_or_executed(path: Path) -> None:
         "evaluation.samples",
         "evaluation.text",
         "system.strict_json",
+        "system.threads",
     ],
 )
 def test_examples_in_docstrings_are_true(name: str) -> None:
-    """Every >>> of a module gives what it says."""
+    """Each >>> example in a module gives the result that the docstring shows."""
     result = doctest.testmod(importlib.import_module(f"minigen.{name}"))
     assert result.failed == 0
 
 
-def test_importing_is_silent_and_brings_nothing_heavy() -> None:
+def test_each_test_that_a_text_names_exists() -> None:
+    """A page, docstring or comment that names a test as its proof names one that can be run."""
+    tests = sorted((PACKAGE.parent / "tests").rglob("*.py"))
+    names = {path.stem for path in tests}
+    for path in tests:
+        names |= set(re.findall(r"def (test_\w+)", path.read_text(encoding="utf-8")))
+    pages = [*PACKAGE.parent.glob("*.md"), *PACKAGE.parent.glob("docs/*.md")]
+    for path in [*pages, *MODULES, *SCRIPTS]:
+        for name in re.findall(r"\btest_\w+", path.read_text(encoding="utf-8")):
+            assert name in names, f"{path.name} names {name}"
+
+
+def test_importing_minigen_is_silent_and_imports_no_large_library() -> None:
     """`import minigen` prints nothing, and loads neither PyTorch nor any other large library."""
     code = "import sys, minigen; dir(minigen); print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
@@ -113,7 +130,7 @@ def test_importing_is_silent_and_brings_nothing_heavy() -> None:
 
 
 def test_every_public_name_is_found() -> None:
-    """`minigen.NAME`, `from minigen import NAME` and `dir(minigen)` know each; no others exist."""
+    """Each name of `minigen.__all__` is an attribute and in `dir(minigen)`; no others exist."""
     assert set(minigen.__all__) <= set(dir(minigen))
     for name in minigen.__all__:
         assert getattr(minigen, name) is not None
@@ -123,8 +140,8 @@ def test_every_public_name_is_found() -> None:
         _ = minigen.nothing
 
 
-def test_the_machine_is_measured_while_pytorch_is_imported() -> None:
-    """Whichever part of minigen is imported first, the measurement begins before PyTorch does."""
+def test_the_measurement_of_the_processors_begins_before_pytorch_is_imported() -> None:
+    """Any module of minigen imports `system.threads` first: the slow import is measured, too."""
     code = """if True:
         import sys
         import minigen.loss

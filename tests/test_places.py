@@ -1,4 +1,4 @@
-"""Files that can be made again find another place where the installation cannot be written."""
+"""Folders for files that can be made again, also for an installation that cannot be written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from minigen.system import places, shell
 
 @pytest.fixture
 def forbidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
-    """Folders in which, and below which, no file can be made; also for root, as on a mount."""
+    """Return a list of folders in which no file can be made, not even by root: tests append to it.
+
+    The folders "installed", "home" (the user's cache) and "tmp" in `tmp_path` are in use.
+    """
     folders: list[Path] = []
     make, mkdir = tempfile.TemporaryFile, Path.mkdir
 
@@ -46,67 +49,71 @@ def forbidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[
     places.writable.cache_clear()
 
 
-def test_a_place_that_can_be_written_is_found(
+def test_the_first_writable_folder_is_used(
     forbidden: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The installation, then the user's cache, then a temporary folder of the user's own."""
+    """Tried are the installation, the user's cache, and the user's own temporary folder.
+
+    One line on stderr names the folder that is used instead. If none can be written, an error says
+    how to name another.
+    """
     folder = tmp_path / "installed" / "cache"
     assert places.writable(folder) == folder and capsys.readouterr().err == ""
     forbidden.append(tmp_path / "installed")
-    for there in (tmp_path / "home" / "minigen", tmp_path / "tmp" / f"minigen-{os.getuid()}"):
+    for cache in (tmp_path / "home" / "minigen", tmp_path / "tmp" / f"minigen-{os.getuid()}"):
         places.writable.cache_clear()
-        assert places.writable(folder) == places.writable(folder) == there / "cache"
-        said = capsys.readouterr().err
-        assert said == f"{folder} cannot be written; {there / 'cache'} is used instead\n"
-        forbidden.append(there.parent if there.name == "minigen" else there)
+        assert places.writable(folder) == places.writable(folder) == cache / "cache"
+        stderr = capsys.readouterr().err
+        assert stderr == f"{folder} cannot be written; {cache / 'cache'} is used instead\n"
+        forbidden.append(cache.parent if cache.name == "minigen" else cache)
     places.writable.cache_clear()
     with pytest.raises(UserError, match="set XDG_CACHE_HOME to a folder where you can"):
         places.writable(folder)
 
 
-def test_a_temporary_folder_of_somebody_else_is_not_used(
+def test_a_temporary_folder_that_others_can_write_is_not_used(
     forbidden: list[Path], tmp_path: Path
 ) -> None:
-    """Who made it could change what is read there."""
-    theirs = tmp_path / "tmp" / f"minigen-{os.getuid()}"
-    os.mkdir(theirs)
-    theirs.chmod(0o777)
+    """Another user could change the files that minigen reads there."""
+    shared = tmp_path / "tmp" / f"minigen-{os.getuid()}"
+    os.mkdir(shared)
+    shared.chmod(0o777)
     forbidden += [tmp_path / "installed", tmp_path / "home"]
     with pytest.raises(UserError, match="cannot write in any of"):
         places.writable(tmp_path / "installed" / "cache")
 
 
-def test_a_user_without_a_home_has_a_place(
+def test_a_user_without_a_home_folder_uses_the_temporary_folder(
     forbidden: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A number without a name, as in a container."""
+    """In a container, a user may be a number without a name and a home folder."""
 
-    def nobody() -> Path:
+    def no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
     forbidden.append(tmp_path / "installed")
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.delenv("LOCALAPPDATA", raising=False)
-    monkeypatch.setattr(Path, "home", nobody)
+    monkeypatch.setattr(Path, "home", no_home)
     assert places.writable(tmp_path / "installed" / "cache").is_relative_to(tmp_path / "tmp")
 
 
-def test_texts_lie_in_the_checkout_or_in_the_users_cache(
+def test_the_data_folder_is_in_the_checkout_or_in_the_users_cache(
     forbidden: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An installed package is no place for them; MINIGEN_DATA names another one in both cases."""
+    """Without a checkout it is in the user's cache; MINIGEN_DATA names another in both cases."""
     monkeypatch.delenv("MINIGEN_DATA", raising=False)
     assert places.data_folder() == shell.ROOT / "data"
     monkeypatch.setattr(shell, "ROOT", tmp_path / "installed")
     assert places.data_folder() == tmp_path / "home" / "minigen" / "data"
-    monkeypatch.setenv("MINIGEN_DATA", str(tmp_path / "mine"))
-    assert places.data_folder() == tmp_path / "mine"
+    monkeypatch.setenv("MINIGEN_DATA", str(tmp_path / "named"))
+    assert places.data_folder() == tmp_path / "named"
 
 
-def test_a_corpus_is_read_where_it_lies_and_written_where_it_can_be(
+def test_a_corpus_is_read_from_an_installation_and_written_to_a_writable_folder(
     forbidden: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An installation that has the corpus needs no other place; one without it has one."""
+    """A corpus that lies in a read-only installation is read there; a new one goes to the cache."""
     sizes = {"train_bytes": 9000, "val_bytes": 2000}
     write = tales.write
     monkeypatch.setattr(tales, "write", lambda folder: write(folder, **sizes))
@@ -115,6 +122,6 @@ def test_a_corpus_is_read_where_it_lies_and_written_where_it_can_be(
     forbidden.append(tmp_path / "installed")
     assert corpora.find(["tales"], data).train == (data / "tales" / "train.txt",)
     other = tmp_path / "installed" / "other"
-    for _ in range(2):  # written, then found
-        found = corpora.find(["tales"], other).train
-        assert found == (tmp_path / "home" / "minigen" / "tales" / "train.txt",)
+    for _ in range(2):  # first it is written, then found
+        files = corpora.find(["tales"], other).train
+        assert files == (tmp_path / "home" / "minigen" / "tales" / "train.txt",)

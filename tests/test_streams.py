@@ -1,4 +1,4 @@
-"""The standard streams of a command, whatever they lead to."""
+"""The standard streams of a command: pipes, full disks, closed streams, terminals, notebooks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from train import TrainConfig
 
 ROOT = Path(streams.__file__).parents[2]
 
-# A command as all are, that imports nothing slow.
+# The beginning of a command that sets up its streams as all commands do, but imports no PyTorch.
 COMMAND = """
 import importlib.util, sys, types
 def module(name, path):
@@ -34,11 +35,17 @@ with one_line_errors():
 
 
 def command(body: str, shell: str) -> tuple[int, str]:
-    """Run a command with the body given, as `shell` says with "$@"; the exit code and stderr."""
+    """Run a command with this body; return its exit code and stderr.
+
+    Args:
+        shell: a line for bash, in which "$@" is the command.
+    """
     argv = [sys.executable, "-c", f"{COMMAND}    {body}", str(ROOT / "minigen")]
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     done = subprocess.run(
-        ["bash", "-c", shell, "bash", *argv], capture_output=True, encoding="utf-8", timeout=60
-    )
+        ["bash", "-c", shell, "bash", *argv],
+        capture_output=True, encoding="utf-8", timeout=60, env=env,
+    )  # fmt: skip
     return done.returncode, done.stderr
 
 
@@ -47,50 +54,74 @@ needs_bash = pytest.mark.skipif(os.name != "posix", reason="the streams are thos
 
 @needs_bash
 @pytest.mark.parametrize("unbuffered", ["", "PYTHONUNBUFFERED=1 "])
-def test_a_reader_that_has_seen_enough_is_no_error(unbuffered: str) -> None:
-    """The command ends as one that SIGPIPE has ended; nothing is said."""
-    body = "import time; print('one', flush=True); time.sleep(0.1); print('two\\n' * 99999)"
-    code, said = command(body, f'{unbuffered}"$@" | head -1 >/dev/null; exit ${{PIPESTATUS[0]}}')
-    assert (code, said) == (141, "")
-    body = "import time; time.sleep(0.1); print('short')"  # written after the end of the body
-    assert command(body, '"$@" | true; exit ${PIPESTATUS[0]}') == (141, "")
+def test_a_command_whose_reader_has_gone_ends_by_sigpipe(unbuffered: str) -> None:
+    """After `head -1` has closed the pipe, the command ends with 141 and prints no error."""
+    body = "print('one', flush=True); print('two\\n' * 99999)"  # more than a pipe holds
+    code, stderr = command(body, f'{unbuffered}"$@" | head -1 >/dev/null; exit ${{PIPESTATUS[0]}}')
+    assert (code, stderr) == (141, "")
 
 
 @needs_bash
-def test_a_full_disk_is_one_line_and_a_bug_keeps_its_traceback() -> None:
-    """Also where the text is written after the end of the body; other errors are as before."""
+def test_a_reader_that_has_gone_before_the_last_flush_ends_the_command_by_sigpipe() -> None:
+    """A short output stays in the buffer until the end of the body, and is noticed there."""
+    body = "print('short'); sys.stdin.read()"  # ends when the file `gone` is made
+    shell = 'until [ -e "$GONE" ]; do sleep 0.01; done | "$@" | { exec <&-; : >"$GONE"; }'
+    with tempfile.TemporaryDirectory() as folder:
+        shell = f"GONE={folder}/gone; {shell}; exit ${{PIPESTATUS[1]}}"
+        assert command(body, shell) == (141, "")
+
+
+@needs_bash
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+@pytest.mark.parametrize("body", ["print('short')", "raise SystemExit(print('help'))"])
+def test_an_output_on_a_full_disk_is_one_line(body: str) -> None:
+    """The command exits with 2 and says that the output cannot be written."""
     line = "error: cannot write the output: No space left on device; make room\n"
-    if os.path.exists("/dev/full"):
-        assert command("print('short')", '"$@" >/dev/full') == (2, line)
-        assert command("raise SystemExit(print('help'))", '"$@" >/dev/full') == (2, line)
-        assert command("raise UserError('wrong')", '"$@" 2>/dev/full') == (2, "")
-    code, said = command("1 / 0", '"$@"')
-    assert code == 1 and said.startswith("Traceback") and "ZeroDivisionError" in said
+    assert command(body, '"$@" >/dev/full') == (2, line)
+
+
+@needs_bash
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_an_error_message_that_cannot_be_written_keeps_the_exit_code() -> None:
+    """A `UserError` exits with 2 even if stderr is on a full disk."""
+    assert command("raise UserError('wrong')", '"$@" 2>/dev/full') == (2, "")
+
+
+@needs_bash
+def test_a_bug_keeps_its_traceback() -> None:
+    """An error that is not a `UserError` is printed as Python does it."""
+    code, stderr = command("1 / 0", '"$@"')
+    assert code == 1 and stderr.startswith("Traceback") and "ZeroDivisionError" in stderr
+
+
+@needs_bash
+def test_ctrl_c_exits_with_130() -> None:
+    """`KeyboardInterrupt` ends a command with 130 and without a traceback."""
     assert command("raise KeyboardInterrupt", '"$@"') == (130, "")
 
 
 @needs_bash
-def test_streams_that_are_closed_lead_to_nothing() -> None:
-    """All three are there, what is read is empty, and a file that is opened has another number."""
+def test_closed_streams_become_dev_null() -> None:
+    """All three can be used, stdin is empty, and a file that is opened gets another descriptor."""
     body = "print(1); print(2, file=sys.stderr); n = open(sys.argv[1] + '/model.py').fileno(); "
     body += "raise SystemExit(9 if n > 2 and sys.stdin.buffer.read() == b'' else n)"
     assert command(body, 'exec "$@" <&- >&- 2>&-') == (9, "")
 
 
-def test_a_stream_without_a_reader_takes_everything() -> None:
-    """And isatty, encodings and line ends are those of the stream."""
+def test_a_stream_that_ignores_errors_takes_everything_without_a_reader() -> None:
+    """It writes like the original stream, and drops the text after the reader has gone."""
     reader, writer = os.pipe()
     with open(writer, "w", encoding="ascii") as stream:
-        unheard = streams.unheard(stream)
-        print("한", file=unheard)
-        assert os.read(reader, 99) == b"\\ud55c\n" and not unheard.isatty()
+        lossy = streams.ignore_write_errors(stream)
+        print("한", file=lossy)
+        assert os.read(reader, 99) == b"\\ud55c\n" and not lossy.isatty()
         os.close(reader)
-        print("x" * 99999, file=unheard, flush=True)
-        unheard.flush()
+        print("x" * 99999, file=lossy, flush=True)
+        lossy.flush()
 
 
-def test_a_stream_of_a_notebook_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is no file is written to as it is."""
+def test_a_stream_without_a_file_is_written_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notebook's stdout and stderr have no file descriptor, and still get their text."""
     notebook = io.StringIO()
     monkeypatch.setattr(sys, "stdout", notebook)
     monkeypatch.setattr(sys, "stderr", notebook)
@@ -100,8 +131,8 @@ def test_a_stream_of_a_notebook_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert notebook.getvalue() == "out\nerr\n"
 
 
-def test_a_word_is_utf8_in_every_locale() -> None:
-    """What Python could not decode in the C locale is decoded; what it could stays."""
+def test_an_argument_is_utf8_in_every_locale() -> None:
+    """An argument that Python could not decode in the C locale is decoded as UTF-8."""
     assert streams.decoded("하늘") == "하늘"
     assert streams.decoded(os.fsdecode(b"\xff")) == os.fsdecode(b"\xff")
     code = "import sys; sys.path.insert(0, sys.argv[2]); from minigen.system import streams; "
@@ -111,10 +142,10 @@ def test_a_word_is_utf8_in_every_locale() -> None:
     assert subprocess.run(argv, env=env, capture_output=True).stdout.decode() == "하늘"
 
 
-def test_a_word_of_another_encoding_stays_as_it_was_decoded(
+def test_an_argument_in_another_encoding_stays_as_python_decoded_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of a terminal in Latin-1: `é` is no UTF-8, but two bytes of UTF-8 that came there are."""
+    """In a Latin-1 locale, the byte of `é` is not UTF-8 and stays; two UTF-8 bytes become `é`."""
     monkeypatch.setattr(os, "fsencode", lambda word: word.encode("latin-1", "surrogateescape"))
     assert streams.decoded("café") == "café"
     assert streams.decoded("cafÃ©") == "café"
@@ -124,7 +155,7 @@ def test_a_word_of_another_encoding_stays_as_it_was_decoded(
 def test_help_has_room_in_every_terminal(
     columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also in one that says it is one column wide; afterwards it says so still."""
+    """A help text is printed even if COLUMNS is 1 or senseless; COLUMNS stays as it was."""
     monkeypatch.setenv("COLUMNS", columns)
     with pytest.raises(SystemExit):
         parse(TrainConfig, ["--help"])
@@ -132,44 +163,67 @@ def test_help_has_room_in_every_terminal(
     assert os.environ["COLUMNS"] == columns
 
 
-def test_colours_are_for_terminals_whose_reader_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither in a file, nor with NO_COLOR, nor at a terminal that knows none."""
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    monkeypatch.setenv("TERM", "xterm")
+@pytest.mark.parametrize(
+    "is_terminal, no_color, term, has_colours",
+    [
+        (True, "", "xterm", True),
+        (False, "", "xterm", False),
+        (True, "1", "xterm", False),
+        (True, "", "dumb", False),
+    ],
+)
+def test_colours_are_for_terminals_unless_forbidden(
+    is_terminal: bool, no_color: str, term: str, has_colours: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file gets no colours, nor does a terminal with NO_COLOR or TERM=dumb."""
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setenv("TERM", term)
     monkeypatch.setattr(sys, "stdout", io.StringIO())
-    assert not streams.shows_colours()
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    assert streams.shows_colours()
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert not streams.shows_colours()
-    monkeypatch.delenv("NO_COLOR")
-    monkeypatch.setenv("TERM", "dumb")
-    assert not streams.shows_colours()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
+    assert streams.shows_colours() == has_colours
+
+
+def make_stderr_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace stderr by a stream that is a terminal."""
+    stderr = io.StringIO()
+    monkeypatch.setattr(stderr, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.delenv("TERM", raising=False)
+
+
+def test_a_bar_is_hidden_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is drawn if stderr is a file, or if there is no stderr."""
+    stderr = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    with streams.progress_bar(total=2) as bar:
+        bar.update()
+    assert bar.disable and stderr.getvalue() == ""
+    monkeypatch.setattr(sys, "stderr", None)
+    assert streams.progress_bar(total=2).disable
 
 
 @pytest.mark.parametrize("columns", [0, 1, 80])
-def test_a_bar_is_drawn_at_any_width(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hidden where nobody sees it, without standard error too; and no variable of tqdm ends it."""
-    shown = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", shown)
-    with streams.progress_bar(total=2) as bar:
-        bar.update()
-    assert bar.disable and shown.getvalue() == ""
-    monkeypatch.setattr(shown, "isatty", lambda: True)
+def test_a_bar_is_drawn_in_a_terminal_of_any_width(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal of no or one column raises no error."""
+    make_stderr_a_terminal(monkeypatch)
     monkeypatch.setenv("COLUMNS", str(columns))
-    monkeypatch.delenv("TERM", raising=False)
     with streams.progress_bar(total=2, dynamic_ncols=True, mininterval=0) as bar:
         bar.set_postfix_str("loss 1.0", refresh=True)
         bar.update()
         assert not bar.disable
 
-    class Odd(tqdm):  # type: ignore[type-arg]
+
+def test_a_bar_that_cannot_be_made_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An odd value of a TQDM_... variable, at which tqdm fails, costs the bar and nothing else."""
+    make_stderr_a_terminal(monkeypatch)
+
+    class FailingBar(tqdm):  # type: ignore[type-arg]
         def __init__(self, **options: object) -> None:
             if not options["disable"]:
-                raise TypeError("TQDM_NCOLS is no number")
+                raise TypeError("TQDM_NCOLS has no digits")
             super().__init__(**options)
 
-    monkeypatch.setattr(streams, "tqdm", Odd)
-    assert streams.progress_bar(total=2).disable
-    monkeypatch.setattr(sys, "stderr", None)
+    monkeypatch.setattr(streams, "tqdm", FailingBar)
     assert streams.progress_bar(total=2).disable

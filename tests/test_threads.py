@@ -1,11 +1,11 @@
-"""Threads compute where there are processors for them, and another program costs its share only."""
+"""The number of threads is the number of processors that other programs leave free."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
+from collections import namedtuple
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,156 +14,188 @@ import pytest
 import torch
 from steps import around_gradients
 
-from minigen.system.threads import INTERVAL, Processors, Threads, fitting
+from minigen.system.threads import INTERVAL, Processors, Threads, n_threads
 
 
-class Told(Processors):
-    """Processors of which others keep busy what the test says."""
+class FakeProcessors(Processors):
+    """Processors whose measurements the test gives."""
 
-    def __init__(self, taken: list[float], count: int = 2) -> None:
-        self.told, self.n = iter(taken), count
+    def __init__(self, n_busy: list[float], count: int = 2) -> None:
+        self.measurements, self.n = iter(n_busy), count
 
-    def taken(self) -> float | None:
-        return next(self.told)
+    def n_busy(self) -> float | None:
+        """Return the next measurement."""
+        return next(self.measurements)
 
     def count(self) -> int:
+        """Return the number of processors."""
         return self.n
 
 
 @pytest.fixture
 def two_threads() -> Iterator[None]:
-    """PyTorch with two threads, and with one again."""
+    """Give PyTorch two threads during the test."""
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(1)
 
 
-def followed(taken: list[float], count: int = 2) -> list[int]:
-    """The numbers of threads for a sequence of measurements; PyTorch's is the same each time."""
+def adapted(n_busy: list[float], count: int = 2) -> list[int]:
+    """Return the number of threads after each measurement; it is PyTorch's number, too."""
     threads, numbers = Threads(), list[int]()
-    threads.processors = Told(taken, count)
-    for _ in taken:
-        numbers.append(threads.follow())
+    threads.processors = FakeProcessors(n_busy, count)
+    for _ in n_busy:
+        numbers.append(threads.adapt())
         assert torch.get_num_threads() == numbers[-1]
     return numbers
 
 
-def test_no_more_threads_than_free_processors() -> None:
-    """Never none, never more than PyTorch would use, and half a processor is rounded."""
-    assert [fitting(2, 2, taken) for taken in (0, 0.4, 0.6, 1, 2, 9)] == [2, 2, 1, 1, 1, 1]
-    assert [fitting(4, 8, taken) for taken in (0, 4, 5, 7.6)] == [4, 4, 3, 1]
+def test_there_is_one_thread_for_each_free_processor() -> None:
+    """The number is rounded, at least one, and at most the number that PyTorch would use."""
+    assert [n_threads(2, 2, n_busy) for n_busy in (0, 0.4, 0.6, 1, 2, 9)] == [2, 2, 1, 1, 1, 1]
+    assert [n_threads(4, 8, n_busy) for n_busy in (0, 4, 5, 7.6)] == [4, 4, 3, 1]
 
 
-def test_the_number_of_threads_follows_other_programs(two_threads: None) -> None:
-    """One measurement changes nothing, two in a row do, down and up again."""
-    assert followed([0, 1, 0, 1, 1, 1, 0, 1, 0, 0, 0]) == [2, 2, 2, 2, 1, 1, 1, 1, 1, 2, 2]
-    torch.set_num_threads(2)
-    assert followed([5, 6, 5, 4], count=8) == [2, 2, 2, 2]
+def test_two_measurements_in_a_row_change_the_number_of_threads(two_threads: None) -> None:
+    """A single measurement changes nothing; two in a row lower or raise the number."""
+    assert adapted([0, 1, 0, 1, 1, 1, 0, 1, 0, 0, 0]) == [2, 2, 2, 2, 1, 1, 1, 1, 1, 2, 2]
+
+
+def test_busy_processors_beyond_the_threads_change_nothing(two_threads: None) -> None:
+    """With two threads on eight processors, others may keep up to six busy."""
+    assert adapted([5, 6, 5, 4], count=8) == [2, 2, 2, 2]
 
 
 def test_of_two_measurements_the_smaller_change_is_made() -> None:
-    """Six of eight and then four of eight are free: six threads."""
+    """If six and then four of eight processors are free, eight threads become six."""
     torch.set_num_threads(8)
-    assert followed([2, 4, 4], count=8) == [8, 6, 4]
+    assert adapted([2, 4, 4], count=8) == [8, 6, 4]
     torch.set_num_threads(1)
 
 
-def test_a_number_that_was_chosen_stays(two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By OMP_NUM_THREADS, by `torch.set_num_threads` or by --threads."""
+def test_omp_num_threads_fixes_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With OMP_NUM_THREADS set, nothing is measured; without it, the processors are."""
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert Threads().processors is None
     monkeypatch.delenv("OMP_NUM_THREADS")
+    assert Threads().processors is not None
+
+
+def test_a_number_that_the_program_sets_stays(two_threads: None) -> None:
+    """After `torch.set_num_threads`, the number adapts no more."""
     threads = Threads()
-    assert threads.processors is not None
-    threads.processors = Told([0, 2, 2, 2, 2])
-    assert threads.follow() == 2
+    threads.processors = FakeProcessors([0, 2, 2, 2, 2])
+    assert threads.adapt() == 2
     torch.set_num_threads(3)
-    assert [threads.follow() for _ in range(4)] == [3, 3, 3, 3]
+    assert [threads.adapt() for _ in range(4)] == [3, 3, 3, 3]
+
+
+def test_a_fixed_number_stays(two_threads: None) -> None:
+    """After `fix`, which --threads calls, the number adapts no more."""
     threads = Threads()
+    threads.processors = FakeProcessors([2, 2, 2])
     threads.fix(2)
-    threads.follow()
-    assert threads.processors is None and torch.get_num_threads() == 2
+    assert [threads.adapt() for _ in range(3)] == [2, 2, 2]
 
 
 def test_a_resumed_run_has_the_threads_that_it_was_saved_with(two_threads: None) -> None:
-    """Where the machine has so many; then other programs are followed as before."""
+    """`resume` sets the saved number if the machine allows it; afterwards the number adapts."""
     threads = Threads()
-    threads.processors = Told([0, 0, 0, 0, 1, 1])
+    threads.processors = FakeProcessors([0, 0, 0, 0, 1, 1])
     assert threads.resume(1) and torch.get_num_threads() == 1
     assert not threads.resume(3) and torch.get_num_threads() == 1
     assert threads.resume(2) and torch.get_num_threads() == 2
-    assert [threads.follow() for _ in range(3)] == [2, 2, 1]
+    assert [threads.adapt() for _ in range(3)] == [2, 2, 1]
 
 
 @pytest.mark.parametrize("error", [psutil.AccessDenied(), FileNotFoundError("/proc/stat"),
                                    NotImplementedError(), IndexError(), ValueError()])  # fmt: skip
-def test_a_system_that_does_not_tell_changes_nothing(
+def test_without_measurements_the_number_of_threads_stays(
     error: Exception, two_threads: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without /proc, in a sandbox, in a container of another kind: the number of threads stays."""
+    """psutil may fail without /proc, in a sandbox or in a container; it may also be missing."""
 
     def fail(*_: object, **__: object) -> None:
         raise error
 
     threads = Threads()
-    threads.processors = Told([0.0], 2)
-    monkeypatch.setattr(Told, "taken", fail)
-    assert threads.follow() == 2
+    threads.processors = FakeProcessors([0.0], 2)
+    monkeypatch.setattr(FakeProcessors, "n_busy", fail)
+    assert threads.adapt() == 2
     monkeypatch.undo()
     monkeypatch.setattr(psutil, "cpu_times", fail)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert Threads().processors is None and Threads().follow() == 2
+    assert Threads().processors is None and Threads().adapt() == 2
     monkeypatch.setattr("minigen.system.threads.psutil", None)
-    assert Threads().follow() == 2
+    assert Threads().adapt() == 2
 
 
-def test_a_busy_program_is_measured() -> None:
-    """A loop in another process counts, and one in this process does not."""
-    mine, without = Processors(), Processors(psutil.Process())
-    without.own = psutil.Process(os.getppid())  # as another process sees this one
-    without.busy = without._busy()
-    end = time.perf_counter() + 1.2 * INTERVAL
-    while time.perf_counter() < end:
-        pass
-    seen_by_me, seen_by_others = mine.taken(), without.taken()
-    assert seen_by_me is not None and seen_by_others is not None
-    assert seen_by_others - seen_by_me > 0.3
-    assert mine.taken() is None  # too soon
+def test_only_the_work_of_others_on_allowed_processors_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Idle time, guests, which count as user time too, and this process's own work do not count."""
+    seconds = 0.0
 
+    class OwnProcess:
+        def cpu_affinity(self) -> list[int]:
+            return [0, 1]
+
+        def cpu_times(self) -> tuple[float, ...]:
+            return (0.5 * seconds, 0.1 * seconds, 0.1 * seconds, 0.0, 0.0)  # with its children
+
+    Times = namedtuple("Times", "user system idle iowait guest")
+
+    def cpu_times(percpu: bool) -> list[Times]:
+        shares = [(0.9, 0.1, 0.0, 0.0, 0.3), (0.2, 0.0, 0.7, 0.1, 0.0), (1.0, 0.0, 0.0, 0.0, 0.0)]
+        return [Times(*(share * seconds for share in each)) for each in shares]
+
+    monkeypatch.setattr(psutil, "cpu_times", cpu_times)
+    monkeypatch.setattr("minigen.system.threads.time.perf_counter", lambda: seconds)
+    processors = Processors(OwnProcess())  # type: ignore[arg-type]
+    seconds = 0.9 * INTERVAL
+    assert processors.n_busy() is None  # too early
+    seconds = 2 * INTERVAL
+    assert processors.n_busy() == pytest.approx(1.0 + 0.2 - 0.7)
+    assert processors.count() == 2
+
+
+def test_the_work_of_another_process_counts() -> None:
+    """A loop in another process keeps a processor busy."""
+    processors = Processors()
     loop = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
-        time.sleep(1.2 * INTERVAL)
-        taken = mine.taken()
-        assert taken is not None and taken > 0.3
+        time.sleep(1.2 * INTERVAL)  # the measured interval itself, not a wait for an event
+        n_busy = processors.n_busy()
+        assert n_busy is not None and n_busy > 0.3
     finally:
         loop.kill()
         loop.wait()
 
 
-def test_a_run_keeps_a_record_of_its_threads(
+def test_a_run_records_its_numbers_of_threads(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_threads: None,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """Busy from step 2 to 5: checkpoint and metrics have it, and one line says why."""
+    """The checkpoint and metrics.jsonl have each change; one line on stderr gives the reason."""
     import train
     from minigen.files import checkpoint
     from minigen.run import run as run_module
     from minigen.run.log import read_metrics
 
-    class Busy(Threads):
-        def follow(self) -> int:
-            self.most, self.taken = 2, 1.0
-            return 1 if 2 <= steps < 5 else 2
+    class BusyFromStep2To5(Threads):
+        def adapt(self) -> int:
+            self.max_threads, self.n_busy = 2, 1.0
+            return 1 if 2 <= step < 5 else 2
 
-    steps = -1
+    step = -1
 
-    def counted(run: run_module.Run, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
-        nonlocal steps
-        steps += 1
+    def count(run: run_module.Run, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+        nonlocal step
+        step += 1
         return compute()
 
-    monkeypatch.setattr(run_module, "threads", Busy())
-    monkeypatch.setattr(run_module.Run, "within_memory", around_gradients(counted))
+    monkeypatch.setattr(run_module, "threads", BusyFromStep2To5())
+    monkeypatch.setattr(run_module.Run, "within_memory", around_gradients(count))
     monkeypatch.setenv("MINIGEN_DATA", str(tmp_path / "data"))
     flags = f"--data {text} --out_dir {tmp_path}/out --name run --n_layer 1 --n_head 1 --n_embd 8"
     flags += " --block_size 16 --batch_size 2 --max_steps 8 --compile no --device cpu"
@@ -172,5 +204,5 @@ def test_a_run_keeps_a_record_of_its_threads(
     assert checkpoint.load_newest(run).state["thread_counts"] == [[0, 2], [3, 1], [6, 2]]
     logged = [(line["step"], line["threads"]) for line in read_metrics(run) if "threads" in line]
     assert logged == [(0, 2), (3, 1), (6, 2)]
-    said = capsys.readouterr().err
-    assert said.count("other programs keep 1.0 processors busy, so 1 of 2 threads computes") == 1
+    stderr = capsys.readouterr().err
+    assert stderr.count("other programs keep 1.0 processors busy, so 1 of 2 threads computes") == 1

@@ -646,7 +646,7 @@ def test_ctrl_c_saves_and_prints_the_command_to_resume(
     _, output = process.communicate(timeout=60)
     assert process.returncode == 130
     newest = checkpoint.steps(out_dir / "text")[-1]
-    command = re.search(r"stopped and saved at step \d+\. To [a-z ]+: (.*)", output)
+    command = re.search(r"stopped and saved at step \d+\. To resume: (.*)", output)
     assert command is not None, output
     more = ["--max_steps", str(checkpoint.load(newest).step + 1)]
     done = server.python(*shlex.split(command[1])[1:], *more, cwd=Path.cwd())

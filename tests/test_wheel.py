@@ -1,4 +1,4 @@
-"""An installed wheel does, from any folder, what a checkout does."""
+"""An installed wheel works like a checkout, from any folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TINY = ["--tokenizer", "byte", "--n_layer", "1", "--n_head", "1", "--n_embd", "8
         "16", "--batch_size", "2", "--max_steps", "2", "--eval_tokens", "50", "--device", "cpu",
         "--compile", "no", "--name", "my"]  # fmt: skip
 
-# The commands in one process, as each process imports PyTorch anew.
+# All commands run in one process, because each new process would import PyTorch again.
 LIBRARY = """
 import sys
 import minigen
@@ -47,14 +47,14 @@ print(write("the", max_new_tokens=3, do_sample=False))
 
 @dataclass(frozen=True)
 class Installed:
-    """An environment with minigen's wheel, and a folder beside it in which nothing else lies."""
+    """A virtual environment with minigen's wheel, and an empty working folder."""
 
     bin: Path
     folder: Path
     env: Mapping[str, str]
 
     def run(self, program: str, *words: str) -> str:
-        """Run a program of the environment in the folder; return all that it prints."""
+        """Run a program of the environment in the working folder; return its whole output."""
         done = subprocess.run(
             [self.bin / program, *words], cwd=self.folder, env=self.env, encoding="utf-8",
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -65,7 +65,7 @@ class Installed:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """Build the wheel, and install it, without a network, where the outer packages are seen."""
+    """Build the wheel and install it, without a network; other packages are the outer ones."""
     pytest.importorskip("hatchling")
     tmp = tmp_path_factory.mktemp("installed")
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp)]
@@ -79,7 +79,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     env = {name: value for name, value in os.environ.items()
            if name not in ("PYTHONPATH", "MINIGEN_DATA")}  # fmt: skip
     env |= {"PATH": f"{bin}{os.pathsep}{env['PATH']}", "XDG_CACHE_HOME": str(tmp / "cache")}
-    env["MPLCONFIGDIR"] = matplotlib.get_cachedir()  # where its list of fonts is known already
+    env["MPLCONFIGDIR"] = matplotlib.get_cachedir()  # which has a list of fonts already
     (tmp / "empty").mkdir()
     made = Installed(bin, tmp / "empty", env)
     flags = ["--no-deps", "--no-index", "--no-compile", "--ignore-installed"]
@@ -87,17 +87,18 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     return made
 
 
-def test_an_installed_wheel_trains_samples_and_is_a_library(installed: Installed) -> None:
-    """From an empty folder; the printed commands run, and the text's tokens lie in the cache."""
+def test_an_installed_wheel_trains_samples_evaluates_and_is_a_library(installed: Installed) -> None:
+    """In an empty folder all commands run, also the printed one; tokens go to the user's cache."""
     write_text(installed.folder)
-    said = installed.run("minigen", "train", "text.txt", *TINY)
-    line = re.search(r"Now: (.*)", said)
+    output = installed.run("minigen", "train", "text.txt", *TINY)
+    line = re.search(r"Now: (.*)", output)
     assert line is not None
     program, command, *words = shlex.split(line[1])
     assert (program, command) == ("minigen", "sample")
-    said = installed.run("python", "-c", f"SAMPLE = {words}\n{LIBRARY}")
-    assert "the sun" in said and "out/my/step-000002" in said
-    assert "bits/byte" in said and "model: model" in said and "'generated_text': 'the" in said
+    output = installed.run("python", "-c", f"SAMPLE = {words}\n{LIBRARY}")
+    assert "the sun" in output and "out/my/step-000002" in output
+    assert "bits/byte" in output and "model: model" in output
+    assert "'generated_text': 'the" in output
     assert any((installed.folder.parent / "cache/minigen/data/cache").glob("*.bin"))
     (package,) = (installed.bin.parent).rglob("site-packages/minigen")
     assert not (package.parent / "data").exists() and not (installed.folder / "data").exists()
@@ -106,10 +107,14 @@ def test_an_installed_wheel_trains_samples_and_is_a_library(installed: Installed
 def test_the_help_of_an_installed_command_names_it_and_the_data_folder(
     installed: Installed,
 ) -> None:
-    """As it is typed, with the folder in the user's cache; nothing is installed but the package."""
-    said = " ".join(installed.run("minigen", "train", "--help").split())
-    assert said.startswith("usage: minigen train ")
-    assert str(installed.folder.parent / "cache/minigen/data") in said.replace(" ", "")
+    """The usage line begins with `minigen train`, and the data folder is in the user's cache."""
+    usage = " ".join(installed.run("minigen", "train", "--help").split())
+    assert usage.startswith("usage: minigen train ")
+    assert str(installed.folder.parent / "cache/minigen/data") in usage.replace(" ", "")
+
+
+def test_an_installed_wheel_has_its_version_and_one_package(installed: Installed) -> None:
+    """`minigen --version` prints the version, and the wheel installs no other package."""
     assert installed.run("minigen", "--version") == f"minigen {minigen.__version__}\n"
     (package,) = (installed.bin.parent).rglob("site-packages/minigen")
     shipped = {path.name for path in package.parent.iterdir()} - {"__pycache__", "outer.pth"}
@@ -117,7 +122,7 @@ def test_the_help_of_an_installed_command_names_it_and_the_data_folder(
 
 
 def test_an_installed_hint_names_the_packages_that_are_missing(installed: Installed) -> None:
-    """Not minigen itself, as nobody knows where its wheel lies."""
+    """The hint names the packages of the extra, because pip does not record where the wheel is."""
     code = "from minigen.system.shell import install; print(install('hf'))"
-    said = installed.run("python", "-c", code)
-    assert said.endswith("-m pip install huggingface-hub transformers\n")
+    output = installed.run("python", "-c", code)
+    assert output.endswith("-m pip install huggingface-hub transformers\n")

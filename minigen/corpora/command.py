@@ -24,7 +24,7 @@ from minigen.cli import parse
 from minigen.corpora import task
 from minigen.corpora.task import Task
 from minigen.errors import UserError
-from minigen.system.streams import shows_colours, unheard
+from minigen.system.streams import ignore_write_errors, shows_colours
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     corpus = task.get(config.corpus)
     is_file = config.save is not None and config.save.suffix.lower() in corpus.ENDINGS
     if config.save:  # the files are wanted, even if nobody reads the text
-        sys.stdout = unheard(sys.stdout)
+        sys.stdout = ignore_write_errors(sys.stdout)
     if config.check is not None:
         texts = check_file(config.check, corpus)
     else:

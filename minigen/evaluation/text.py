@@ -69,7 +69,7 @@ def validation_windows(
     length = min(tokens.n_tokens, limit or tokens.n_tokens)
     with progress_bar(total=length, desc=tokens.name, delay=1, leave=False) as bar:
         for x, y in tokens.sliding(block_size, n_rows, limit=limit):
-            threads.follow()
+            threads.adapt()
             yield x, y
             bar.update(int((y >= 0).sum()))
 

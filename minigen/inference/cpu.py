@@ -97,7 +97,7 @@ class Decoder:
 
     def __call__(self, ids: Tensor, cache: KVCache, at: Tensor) -> Tensor:
         B, T = ids.shape
-        most_threads = threads.follow()
+        most_threads = threads.adapt()
         if self.code is None or (T > 1 and self.short < B * T):
             with torch.no_grad():
                 logits: Tensor = self.model(ids, cache, at)

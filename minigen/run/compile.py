@@ -1,4 +1,4 @@
-"""Compile a model with torch.compile, where the run is long enough to repay it."""
+"""Compile a model with torch.compile, if the run is long enough to earn back the time."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ from minigen.system.device import autocast
 
 
 def compiling_pays(device: str, seconds: float) -> bool:
-    """Return whether a run of `seconds` is long enough to earn back the time of compiling."""
+    """Return whether a run of `seconds` is long enough to earn back the time of compiling.
+
+    On a CPU that needs a C++ compiler, too. On "mps" nothing is compiled.
+    """
     kind = torch.device(device).type
     has_compiler = kind == "cuda" or any(shutil.which(name) for name in ("c++", "g++", "clang++"))
     return kind != "mps" and has_compiler and seconds >= 240
 
 
 def compile_blocks(model: GPT, ids: Tensor, dtype: str) -> bool:
-    """Compile the model block by block (all share one piece of code) and try it on ids (B, T).
+    """Compile each block of the model, and try it on ids (B, T); return whether that succeeded.
 
-    A failure is one warning, and the model is as before.
+    Blocks have equal shapes, so the compiler generates code once and all blocks run it. If it
+    fails, one warning says so, and the model runs without compiled code.
     """
     try:
         for block in model.blocks:
@@ -32,12 +36,12 @@ def compile_blocks(model: GPT, ids: Tensor, dtype: str) -> bool:
             loss = model(ids).float().logsumexp(-1).mean()
         loss.backward()
         return True
-    except Exception as error:  # whatever a compiler can do wrong: the run goes on without it
+    except Exception as error:  # a compiler can fail in any way, and training does not need it
         for block in model.blocks:
-            block._compiled_call_impl = None
+            block._compiled_call_impl = None  # undo `block.compile`
         reason = str(error).splitlines()[0]
         print(
-            f"warning: torch.compile failed ({reason[:100]}); going on without it",
+            f"warning: torch.compile failed ({reason[:100]}); training continues without it",
             file=sys.stderr,
         )
         return False
@@ -48,9 +52,10 @@ def compile_blocks(model: GPT, ids: Tensor, dtype: str) -> bool:
 def eager(is_compiled: bool) -> contextlib.AbstractContextManager[None]:
     """Return a context in which a compiled model runs without its compiled code.
 
-    Compiled code is made for one shape of a batch, and evaluation has others.
+    Compiled code is made for one batch shape. Evaluation has other shapes, and each of them would
+    be compiled anew.
     """
     if not is_compiled:
-        return contextlib.nullcontext()  # the compiler takes a second to import
+        return contextlib.nullcontext()  # because the import of the compiler takes a second
     context: contextlib.AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
     return context

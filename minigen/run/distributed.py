@@ -1,14 +1,15 @@
-"""More than one process: each works on a share of every batch, and all end a step alike.
+"""Train with several processes: all communication between ranks is in this file.
 
-    torchrun --nproc_per_node=8 train.py           DDP: each has the whole model
-    torchrun --nproc_per_node=8 train.py --fsdp    FSDP2: each has an eighth of every matrix
+    torchrun --nproc_per_node=8 train.py           DDP: each rank holds the whole model
+    torchrun --nproc_per_node=8 train.py --fsdp    FSDP2: each rank holds an eighth of each matrix
 
-torchrun starts the processes and numbers them: `rank` 0 to `size` - 1. Here stands all that they
-say to each other. The model knows nothing of it, and its parameters keep their names. Without
-torchrun there is one process, nothing is set up, and each function gives back what it was given.
+torchrun starts the processes and gives each a rank, from 0 to the world size - 1. The model knows
+nothing of ranks, and its parameters keep their names. Without torchrun the world size is 1: nothing
+is set up, and each function returns its argument unchanged.
 
-A batch is cut into the same micro-batches, however many ranks there are. A rank takes each
-`size`-th, and gradients are added up over all ranks. Only rank 0 logs and writes.
+A batch is cut into the same micro-batches for any world size. Rank r of n computes micro-batches
+r, r + n, r + 2n, ..., and the gradients are summed over all ranks: so any world size takes the same
+steps, up to rounding (test_ddp_trains_as_one_process_does). Only rank 0 logs and saves.
 """
 
 from __future__ import annotations
@@ -42,39 +43,42 @@ from minigen.system.device import choose_device
 Item = TypeVar("Item")
 
 
-# ---- who is there ----
+# ---- ranks, and how they find each other ----
 
 
 def launch() -> str | None:
-    """The name of this launch (torchrun's --rdzv-id), or None without torchrun."""
+    """Return the name of this launch (torchrun's --rdzv-id); None without torchrun."""
     return os.environ.get("TORCHELASTIC_RUN_ID")
 
 
 def size() -> int:
-    """The number of processes."""
+    """Return the world size: the number of ranks."""
     return int(os.environ["WORLD_SIZE"]) if launch() else 1
 
 
 def rank() -> int:
-    """The number of this process, counted from 0."""
+    """Return the number of this process among the ranks, counted from 0."""
     return int(os.environ["RANK"]) if launch() else 0
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that speaks and writes."""
+    """Return whether this process is rank 0, the only one that logs and saves."""
     return rank() == 0
 
 
 def join(device: str) -> None:
-    """Meet the other processes, and take one GPU for each. `UserError` if there are too few."""
+    """Set up communication with the other ranks, and choose one GPU for this rank.
+
+    Raises `UserError` if the machine has fewer GPUs than ranks, or if `device` is "mps".
+    """
     if size() == 1 or dist.is_initialized():
         return
     kind = choose_device(device).type
     if kind == "cuda":
-        local, here = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-        if local >= here:
-            raise UserError(f"this machine has only {here} GPUs; give --nproc_per_node={here}")
-        torch.cuda.set_device(local)  # what "cuda" means from now on
+        local_rank, n_gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local_rank >= n_gpus:
+            raise UserError(f"this machine has only {n_gpus} GPUs; give --nproc_per_node={n_gpus}")
+        torch.cuda.set_device(local_rank)  # from now on "cuda" means this GPU
     elif kind != "cpu":
         raise UserError(f"{kind} works with one process only; give --device cpu, or no torchrun")
     dist.init_process_group(
@@ -84,15 +88,16 @@ def join(device: str) -> None:
         rank=rank(),
         world_size=size(),
     )
-    _patient_group()
+    _long_timeout_group()  # creating it is a collective, so all ranks must do it here
 
 
 def _fresh_store() -> Store:
-    """A part of torchrun's store of keys and values that no processes of before have used.
+    """Return a view of torchrun's TCPStore, a shared dictionary, under a prefix never used before.
 
-    torchrun keeps one store while it starts its processes again and again. Who looks there for the
-    others would find the addresses of the dead: https://github.com/pytorch/pytorch/issues/135712.
-    So the first process draws a name for the place; that it is still there shows in its answer.
+    The store survives when torchrun restarts the ranks, and would give the new ranks the network
+    addresses of the dead ones (https://github.com/pytorch/pytorch/issues/135712). So rank 0
+    publishes a random prefix. Another rank may read the prefix of a dead rank 0, hence it asks for
+    an acknowledgement and reads the prefix again until rank 0 has sent one.
     """
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     hosts = is_main_process() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
@@ -100,23 +105,28 @@ def _fresh_store() -> Store:
         address, port, is_master=hosts, timeout=timedelta(minutes=10)
     )
     if is_main_process():
-        place = uuid.uuid4().hex
-        store.set("place", place)
+        prefix = uuid.uuid4().hex
+        store.set("prefix", prefix)
         for other in range(1, size()):
-            store.set(f"{place}/{other}/{store.get(f'{place}/{other}').decode()}", "welcome")
-        return PrefixStore(place, store)
-    call = uuid.uuid4().hex
+            request = store.get(f"{prefix}/{other}").decode()  # waits until that rank has asked
+            store.set(f"{prefix}/{other}/{request}", "acknowledged")
+        return PrefixStore(prefix, store)
+    request = uuid.uuid4().hex
     while True:
-        place = store.get("place").decode()
-        store.set(f"{place}/{rank()}", call)
-        with contextlib.suppress(dist.DistStoreError):  # no answer; is there another place by now?
-            store.wait([f"{place}/{rank()}/{call}"], timedelta(seconds=1))
-            return PrefixStore(place, store)
+        prefix = store.get("prefix").decode()
+        store.set(f"{prefix}/{rank()}", request)
+        with contextlib.suppress(dist.DistStoreError):  # no answer: is there a new prefix by now?
+            store.wait([f"{prefix}/{rank()}/{request}"], timedelta(seconds=1))
+            return PrefixStore(prefix, store)
 
 
 @functools.cache
-def _patient_group() -> dist.ProcessGroup:
-    """All of them again, as those who may wait long: until a text is tokenised or a model saved."""
+def _long_timeout_group() -> dist.ProcessGroup:
+    """Return a Gloo group of all ranks with a timeout of one day, for `barrier`.
+
+    The other ranks wait there while rank 0 tokenises a text or saves a checkpoint, which may take
+    longer than the ten minutes after which a collective of training counts as failed.
+    """
     group = dist.new_group(backend="gloo", timeout=timedelta(days=1))
     assert isinstance(group, dist.ProcessGroup)
     return group
@@ -124,65 +134,73 @@ def _patient_group() -> dist.ProcessGroup:
 
 @contextlib.contextmanager
 def rank0_only() -> Iterator[None]:
-    """Let only the first process speak, and end together.
+    """Silence stderr on all ranks but rank 0, and let all ranks exit together.
 
-    What ends a process makes torchrun end the others. So an error that all have is left to the
-    first; another process tells its own only when the first had the time to tell the same.
+    torchrun ends all ranks as soon as one exits. So an error that all ranks raise is reported by
+    rank 0 alone: another rank waits five seconds before it reports its own error, and in most cases
+    is ended during that time (test_an_error_of_all_ranks_is_reported_once). A lost connection
+    becomes a `UserError`.
     """
     try:
         with contextlib.ExitStack() as stack:
             if not is_main_process():
-                nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
-                stack.enter_context(contextlib.redirect_stderr(nowhere))
+                devnull = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+                stack.enter_context(contextlib.redirect_stderr(devnull))
             yield
             if dist.is_initialized():
                 barrier()
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, to who leaves second
+                # torchrun sends SIGTERM to the rank that exits second, which has nothing to lose.
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 dist.destroy_process_group()
     except (UserError, RuntimeError) as error:
-        lost = isinstance(error, dist.DistError) or "gloo/transport" in str(error)
-        if not lost and not isinstance(error, UserError):
+        is_lost = isinstance(error, dist.DistError) or "gloo/transport" in str(error)
+        if not is_lost and not isinstance(error, UserError):
             raise
         if not is_main_process():
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # so that torchrun can end this rank now
             time.sleep(5)
-        if lost:
+        if is_lost:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise UserError(
-                f"lost the other processes ({reason}); torchrun names the first to end"
+                f"lost the connection to the other processes ({reason}); "
+                "torchrun names the process that ended first"
             ) from None
         raise
 
 
 def find_launched_run(out_dir: Path) -> Path | None:
-    """The run in `out_dir` that this launch has begun, if torchrun starts its processes again.
+    """Return the newest run in `out_dir` that this launch started; None if there is none.
 
-    It does so where one has died (--max-restarts), or where machines come and go.
+    torchrun restarts all ranks after one has died (--max-restarts), or when machines join or leave.
+    The restarted ranks must resume that run instead of starting a new one.
     """
-    # "none": torchrun was given no name, so another launch may have it too.
+    # torchrun's name is "none" unless the user gave one. An earlier launch may have had it, too, so
+    # the name proves something only after a restart of this launch.
     name = launch()
     if name is None or (
         name == "none" and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
     ):
         return None
-    notes = itertools.chain(out_dir.glob("*/launch"), out_dir.glob("*/*/launch"))  # --name exp/one
-    signed = [path for path in notes if path.is_file() and path.read_bytes() == name.encode()]
-    return max((path.parent for path in signed), key=lambda run: run.stat().st_mtime, default=None)
+    # --name may hold a folder, as in --name exp/one.
+    paths = itertools.chain(out_dir.glob("*/launch"), out_dir.glob("*/*/launch"))
+    matching = [path for path in paths if path.is_file() and path.read_bytes() == name.encode()]
+    runs = (path.parent for path in matching)
+    return max(runs, key=lambda run: run.stat().st_mtime, default=None)
 
 
 def record_launch(run: Path) -> None:
-    """Note in a new run's folder which launch began it, for `find_launched_run`."""
+    """Write the name of this launch into a new run's folder, where `find_launched_run` reads it."""
     if name := launch():
         (run / "launch").write_text(name, "utf-8")
 
 
-# ---- what they say to each other ----
+# ---- collectives: every rank must call these ----
 
 
 def barrier() -> None:
-    """Go on when all processes have come to this point."""
+    """Wait until all ranks have reached this call."""
     if size() > 1:
-        dist.barrier(_patient_group())
+        dist.barrier(_long_timeout_group())
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
@@ -193,136 +211,152 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
 
 
 def all_reduce_max(number: int) -> int:
-    """Return the highest of the numbers that the ranks give."""
+    """Return the largest of the numbers of all ranks."""
     if size() == 1:
         return number
-    numbers = torch.tensor(number)
-    dist.all_reduce(numbers, dist.ReduceOp.MAX)
-    return int(numbers)
+    tensor = torch.tensor(number)
+    dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    return int(tensor)
 
 
 def broadcast(number: float) -> float:
-    """Return the number that rank 0 gives: clocks differ, so one of them decides."""
+    """Return rank 0's number on all ranks. Clocks differ, so a decision by the time needs this."""
     if size() == 1:
         return number
-    numbers = torch.tensor(number, dtype=torch.float64)
-    dist.broadcast(numbers, src=0)
-    return float(numbers)
+    tensor = torch.tensor(number, dtype=torch.float64)
+    dist.broadcast(tensor, src=0)
+    return float(tensor)
 
 
-# ---- who does what ----
+# ---- the work of each rank ----
 
 
 def micro_batches_of_rank(micro_batches: Sequence[Item], model: nn.Module) -> Iterator[Item]:
     """Yield the micro-batches of this rank.
 
-    Each rank adds up its gradients. DDP averages them over the ranks in the backward pass of the
-    last micro-batch only, as that takes time.
+    DDP averages the gradients over the ranks in the backward pass of the last micro-batch only: the
+    exchange takes time, and the sum over the rank's micro-batches is complete only then.
     """
-    mine = micro_batches[rank() :: size()]
-    for number, item in enumerate(mine, 1):
+    own = micro_batches[rank() :: size()]
+    for number, item in enumerate(own, 1):
         if isinstance(model, DistributedDataParallel):
-            model.require_backward_grad_sync = number == len(mine)
+            model.require_backward_grad_sync = number == len(own)
         yield item
 
 
 def split_over_ranks(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-    """This process's share of batches (x, y): as many as each other has, as FSDP asks for.
+    """Yield the batches (x, y) of this rank: batches r, r + n, r + 2n, ... for rank r of n.
 
-    Where they do not come out even, a batch comes once more without targets: its y is -1.
+    Each rank gets the same number of batches, because with FSDP each forward pass is a collective.
+    If the batches run out, a rank gets a batch a second time, with y = `NOT_SCORED` everywhere, so
+    that no target counts twice.
     """
     batches = iter(batches)
     while group := list(itertools.islice(batches, size())):
-        mine = rank() < len(group)
-        x, y = group[rank() if mine else 0]
-        yield x, y if mine else torch.full_like(y, NOT_SCORED)
+        has_own = rank() < len(group)
+        x, y = group[rank() if has_own else 0]
+        yield x, y if has_own else torch.full_like(y, NOT_SCORED)
 
 
 def distribute(model: GPT, device: str, dtype: str, fsdp: bool) -> nn.Module:
-    """Bring the model to the device; return what to call in its place to train it.
+    """Move the model to the device; return the module to call in training instead of `model`.
 
-    The gradients are then the mean over the processes.
+    With several ranks, that module averages the gradients over the ranks.
 
     Args:
-        model: the same on all processes, on the CPU.
-        dtype: of products. A block's weights are gathered in it, so that none are kept for long.
-        fsdp: keep only a share of each parameter (Zhao et al. 2023, arXiv:2304.11277), and gather
-            a block's when it is its turn.
+        model: equal on all ranks, on the CPU.
+        dtype: the number format of matrix products. FSDP gathers a block's weights in this format.
+        fsdp: shard each parameter over the ranks (Zhao et al. 2023, arXiv:2304.11277). A block's
+            weights are gathered just before the block is computed, and freed after it.
     """
     if size() > 1 and fsdp:
-        # Here, as it takes a while to import.
+        # Imported here, because the import takes a while.
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-        # On CPUs it warns that it has to gather where it would exchange.
+        # Silences a warning on CPUs: Gloo has no all-to-all, so an all-gather replaces it.
         logging.getLogger("torch.distributed.tensor._collective_utils").setLevel(logging.ERROR)
         mesh = dist.device_mesh.init_device_mesh(torch.device(device).type, (size(),))
-        products = MixedPrecisionPolicy(
+        precision = MixedPrecisionPolicy(
             getattr(torch, dtype), reduce_dtype=torch.float32, cast_forward_inputs=False
         )
         for block in model.blocks:
-            fully_shard(block, mesh=mesh, mp_policy=products)
+            fully_shard(block, mesh=mesh, mp_policy=precision)
         fully_shard(model, mesh=mesh)
         return model
     model.to(device)
     return DistributedDataParallel(model, gradient_as_bucket_view=True) if size() > 1 else model
 
 
-# ---- tensors of which each process has a share: PyTorch's DTensor, slow to import ----
+# ---- sharded tensors: PyTorch's DTensor, which is slow to import ----
 
 
 def _is_sharded(tensor: Tensor) -> bool:
+    """Return whether a tensor is a DTensor, of which this rank holds a shard."""
     return hasattr(tensor, "full_tensor")
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """Return a whole tensor of which each rank may have a shard; all ranks must call this."""
+    """Return the full tensor of which each rank may hold a shard; all ranks must call this."""
     full: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return full
 
 
 def gather_full(model: GPT, state: Mapping[str, Tensor]) -> tuple[GPT, Mapping[str, Tensor]]:
-    """The model and the optimiser's state as the first process is to save them: on it, whole."""
-    if not _is_sharded(next(iter(state.values()))):  # FSDP's model may just have been gathered
+    """Gather a sharded model and optimiser state on rank 0, to be saved there.
+
+    On the other ranks the returned tensors are on the "meta" device, which takes no memory. A model
+    that is not sharded is returned as it is.
+    """
+    if not _is_sharded(next(iter(state.values()))):  # a parameter may be gathered for the moment
         return model, state
     weights, state = ({name: _to_rank0(t) for name, t in tensors.items()}
                       for tensors in (model.state_dict(), state))  # fmt: skip
-    plain = huggingface.empty_model(model.config)
+    full = huggingface.empty_model(model.config)
     if lora.is_added(model):
-        lora.add(plain, len(lora.pair(next(lora.matrices(model)))[0]))
-    plain.load_state_dict(weights, assign=True)
-    return plain, state
+        lora.add(full, len(lora.pair(next(lora.matrices(model)))[0]))
+    full.load_state_dict(weights, assign=True)
+    return full, state
 
 
 def _to_rank0(tensor: Tensor) -> Tensor:
-    """The whole tensor on the first process, and no memory for it on the others."""
+    """Return the full tensor on rank 0's CPU, and an empty "meta" tensor on the other ranks."""
     return full_tensor(tensor).to("cpu" if is_main_process() else "meta")
 
 
 def shard_like(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Of whole tensors what this process has to keep, cut as those of `like` are."""
+    """Shard full tensors with the device mesh and the placements of `like`.
+
+    Args:
+        tensors: by name, equal on all ranks.
+        like: tensors that are all sharded alike, or all not sharded; then `tensors` is returned.
+    """
     pattern = next(iter(like.values()))
     if not _is_sharded(pattern):
         return tensors
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     assert isinstance(pattern, DTensor)
-    mesh, cut = pattern.device_mesh, pattern.placements
-    return {name: distribute_tensor(t.to(pattern.device), mesh, cut, src_data_rank=None)
+    mesh, placements = pattern.device_mesh, pattern.placements
+    return {name: distribute_tensor(t.to(pattern.device), mesh, placements, src_data_rank=None)
             for name, t in tensors.items()}  # fmt: skip
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """`optim.newton_schulz`, which needs whole matrices: each process takes some of them.
+    """Compute `optim.newton_schulz` of sharded matrices: each rank takes some full matrices.
+
+    Newton-Schulz multiplies whole matrices, and a rank holds only some rows of each. So an
+    all-to-all first gives each rank all rows of some matrices, and a second one gives the rows
+    back. Each matrix is then computed once, and not once on each rank.
 
     Args:
-        matrices: (n, rows, columns); of a share, each process has some rows of all n.
+        matrices: (n, rows, columns); a DTensor that is sharded over the rows, or a full tensor.
     """
     if not _is_sharded(matrices):
         return optim.newton_schulz(matrices)
     from torch.distributed.tensor import DTensor, Shard
 
     assert isinstance(matrices, DTensor)
-    mine = matrices.redistribute(placements=[Shard(0)])  # all rows of some matrices
-    done = optim.newton_schulz(mine)
-    assert isinstance(done, DTensor)
-    return done.redistribute(placements=[Shard(1)])
+    own = matrices.redistribute(placements=[Shard(0)])  # all rows of some matrices
+    result = optim.newton_schulz(own)
+    assert isinstance(result, DTensor)
+    return result.redistribute(placements=[Shard(1)])

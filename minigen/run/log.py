@@ -126,11 +126,12 @@ class Report:
     def threads(self, step: int, number: int, threads: Threads) -> None:
         """Log the number of threads that compute from `step` on; print the reason, once."""
         self.record(step=step, threads=number)
-        if number < threads.most and threads.taken > 0.25 and not self.busy:
+        if number < threads.max_threads and threads.n_busy > 0.25 and not self.busy:
             self.busy = True
+            verb = "compute" if number > 1 else "computes"
             self.say(
-                f"step {step}: other programs keep {threads.taken:.1f} processors busy, so "
-                f"{number} of {threads.most} threads {'compute' if number > 1 else 'computes'}"
+                f"step {step}: other programs keep {threads.n_busy:.1f} processors busy, so "
+                f"{number} of {threads.max_threads} threads {verb}"
             )
 
     def final(self, step: int, loss: float, n_tokens: int, n_all: int) -> None:

@@ -1,6 +1,7 @@
-"""A run in progress: its steps, its clock, its checkpoints, and the accidents in between.
+"""A training run in progress: the methods that the loop in train.py calls, in that order.
 
-`train` in train.py is the loop; the methods here stand in the order in which the loop calls them.
+The loop is about learning. These methods do the rest: they count steps, follow the clock, log,
+evaluate, save checkpoints, and handle signals, full memory and non-finite losses.
 """
 
 from __future__ import annotations
@@ -37,15 +38,15 @@ from minigen.system.threads import threads
 if TYPE_CHECKING:
     from train import TrainConfig
 
-MAX_SKIPPED = 20  # steps of a run without finite gradients, with --on_nan skip
-SHOWING = 0.5  # seconds that an evaluation takes besides: a sample, a plot, a checkpoint
+MAX_SKIPPED = 20  # steps that --on_nan skip may leave out in one run
+REPORTING = 0.5  # seconds that the sample, the plot and the checkpoint of an evaluation may take
 
 Result = TypeVar("Result")
 Evaluate = Callable[[GPT, TokenStream, "TrainConfig", int, int], float]  # train.py's `evaluate`
 
 
 class Stopped(Exception):
-    """End a run before its last step.
+    """Raised to end a run before its last step.
 
     Args:
         code: the exit code of the command.
@@ -57,77 +58,92 @@ class Stopped(Exception):
 
 @dataclass
 class Run:
-    """A run in progress."""
+    """A training run in progress: its parts, which stay the same, and its state, which changes."""
 
-    # --- what a run is; none of this changes ---
+    # --- the parts of the run ---
     config: TrainConfig
     folder: Path
     text: Text
     model: GPT
-    ddp_model: nn.Module  # the model as it is called to train it; with one process, just the model
+    ddp_model: nn.Module  # the module to call in training: the model, or DDP around it
     optimizer: Optimizer
-    companions: Companions | None  # other files of the base model, which its checkpoints keep
-    base: dict[str, Any] | None  # facts about the model that is fine-tuned, if one is
+    companions: Companions | None  # other files of the base model, copied to each checkpoint
+    base: dict[str, Any] | None  # fine-tuning: the base model's path, hash and settings
     report: Report
     clock: Clock
     signals: StopSignal
-    # --- what a run finds out and counts ---
-    step: int  # how many steps were taken
+    # --- the state of the run ---
+    step: int  # the number of steps taken
     schedule: Schedule
-    n_micro_batches: int
+    n_micro_batches: int  # micro-batches of a step
     is_compiled: bool = False
     n_skipped: int = 0  # steps whose gradient was not finite
-    thread_counts: list[list[int]] = field(default_factory=list)  # [from this step on, threads]
-    stopped_by: int = 0  # a signal's number
+    thread_counts: list[list[int]] = field(default_factory=list)  # [step, threads from it on]
+    stopped_by: int = 0  # the number of the signal that stops the run; 0: none
     is_evaluation_due: bool = False
     exit_code: int = 0
-    _began: float = 0.0  # the step or the evaluation in progress
-    _evaluated: int = 0  # the step of the latest evaluation
-    _saved: int = -1  # the step of the latest checkpoint
+    _began_at: float = 0.0  # when the step or evaluation in progress began, by `perf_counter`
+    _evaluated_at: int = 0  # the step of the latest evaluation
+    _saved_at: int = -1  # the step of the latest checkpoint
 
     @property
     def max_steps(self) -> int:
-        """The number of steps; 0 while it is not known yet."""
+        """The step at which the run ends; 0 while it is not known yet."""
         return self.schedule.max_steps
 
     def begin(self, evaluate: Evaluate) -> None:
-        """Evaluate the model before its first step; log a base model's loss on its old text."""
+        """Evaluate the model before its first step, as the value that training must improve.
+
+        With --minutes, also time an evaluation, because the plan of the steps has to leave time for
+        evaluations. In fine-tuning, also measure the base model on its old text, so that `finish`
+        can report forgetting.
+
+        Args:
+            evaluate: train.py's function of that name.
+        """
         if self.step == 0:
             self.validate(evaluate)
         if self.base and "before" not in self.base:
-            self.base["before"] = self._knowledge(evaluate, self.model)
+            self.base["before"] = self._measure_forgetting(evaluate, self.model)
         if self.clock.seconds is not None:
-            self._timed_loss(evaluate)  # only to time it: the first one included start-up costs
-            self.clock.pause = self.clock.evaluating + SHOWING
-        self._evaluated = 0
+            self._timed_val_loss(evaluate)  # again, as the time of the first one includes start-up
+            self.clock.pause = self.clock.evaluating + REPORTING
+        self._evaluated_at = 0
 
     def steps(self) -> Iterator[int]:
-        """Yield the number of each step: up to --max_steps, or all that fit into --minutes.
+        """Yield the number of each step, up to --max_steps or until --minutes are over.
 
-        A signal ends the run after the step that it arrives in, and saves it.
+        After Ctrl-C or another signal the loop gets no further step: a checkpoint is saved, so that
+        the run can resume, and `Stopped` ends the run.
         """
-        self.signals.waits = True
+        self.signals.defer = True
         while not self.max_steps or self.step < self.max_steps:
-            self._began = time.perf_counter()
-            self._follow_threads()
+            self._began_at = time.perf_counter()
+            self._adapt_threads()
             yield self.step
             if self.stopped_by:
-                if self._saved != self.step:
+                if self._saved_at != self.step:
                     self.save()
-                again = command("train", "--init_from", "resume", "--name", self.folder)
-                self.report.say(f"stopped and saved at step {self.step}. To go on: {again}")
+                resume = command("train", "--init_from", "resume", "--name", self.folder)
+                self.report.say(f"stopped and saved at step {self.step}. To resume: {resume}")
                 raise Stopped(128 + self.stopped_by)
-        self.signals.waits = False
+        self.signals.defer = False
 
-    def _follow_threads(self) -> None:
-        """Compute with one thread for each core that other programs leave free."""
-        number = threads.follow()
+    def _adapt_threads(self) -> None:
+        """Set the number of threads to the number of cores that other programs leave free."""
+        number = threads.adapt()
         if not self.thread_counts or self.thread_counts[-1][1] != number:
             self.thread_counts.append([self.step, number])
             self.report.threads(self.step, number, threads)
 
     def within_memory(self, compute: Callable[..., Result], *args: Any) -> Result:
-        """Return `compute(*args, n_micro_batches)`; if memory runs out, try with twice as many."""
+        """Return `compute(*args, n_micro_batches)`, which must cut a batch into micro-batches.
+
+        If memory runs out, double the number of micro-batches and compute the same batch again:
+        gradients add up over micro-batches, so the step is the same.
+
+        Raises `UserError` if a single sequence does not fit, or with several ranks.
+        """
         while True:
             try:
                 return compute(*args, self.n_micro_batches)
@@ -137,91 +153,116 @@ class Run:
             self.model.zero_grad(set_to_none=True)
             self.n_micro_batches = count_finer(self.config, self.n_micro_batches)
             self.report.say(
-                f"out of memory: going on with --gradient_accumulation_steps "
+                f"out of memory: training continues with --gradient_accumulation_steps "
                 f"{self.n_micro_batches}, the same batch"
             )
 
     def accepts(self, loss: Tensor, grad_norm: Tensor) -> bool:
-        """Return True if the loss and the gradient are finite, so that a step may be taken.
+        """Return whether the loss and the gradient norm are finite, so that the optimiser may step.
 
-        Otherwise skip the step, or end the run before its weights are spoilt, as --on_nan says.
+        One NaN in the gradient makes its norm NaN; clipping then makes every weight NaN, and the
+        run is lost. So with --on_nan skip the gradient is dropped, and with --on_nan stop the run
+        ends with exit code 3 (test_a_nonfinite_loss_or_gradient_stops_the_run_before_it_is_learnt).
         Both numbers are of the whole batch, so all ranks decide alike.
         """
         norm = distributed.full_tensor(grad_norm)
         if bool((loss.isfinite() & norm.isfinite()).item()):
             return True
         self.n_skipped += 1
-        found = f"step {self.step} has loss {loss.item():g} and a gradient of {norm.item():g}"
+        problem = f"step {self.step} has loss {loss.item():g} and gradient norm {norm.item():g}"
         if self.config.on_nan == "stop" or self.n_skipped > MAX_SKIPPED:
-            self.report.say(f"error: {found}; nothing of it was learnt; lower --learning_rate")
+            self.report.say(f"error: {problem}; the weights are unchanged; lower --learning_rate")
             raise Stopped(3)
-        self.report.say(f"warning: {found}; skipped, as {self.n_skipped} of at most {MAX_SKIPPED}")
+        self.report.say(
+            f"warning: {problem}; skipped, number {self.n_skipped} of at most {MAX_SKIPPED}"
+        )
         self.model.zero_grad(set_to_none=True)
         return False
 
     def end_step(self, loss: Tensor, grad_norm: Tensor, learning_rate: float) -> None:
-        """Count the step and log it; plan how many more there are, and whether to evaluate now."""
+        """Count and log a step that was taken or skipped, and plan what follows it.
+
+        The plan has three parts: how many steps --minutes leave time for, whether an evaluation is
+        due, and whether a signal has come.
+
+        Args:
+            learning_rate: the rate of this step, to be logged.
+        """
         config = self.config
         self.step += 1
-        seconds = time.perf_counter() - self._began
+        seconds = time.perf_counter() - self._began_at
         self.clock.stepped(seconds)
         values = loss.item(), distributed.full_tensor(grad_norm).item()
         if all(map(math.isfinite, values)):  # else the step was skipped
             speed = config.batch_size * config.block_size / seconds
             self.report.step(self.step, *values, learning_rate, speed)
         self._plan()
-        # Once a step, as a signal may arrive at any time, and on one rank only.
+        # A signal may arrive on one rank only, and all ranks have to stop after the same step.
         self.stopped_by = distributed.all_reduce_max(self.signals.number)
 
     def _plan(self) -> None:
-        """Settle the number of steps, where the clock does, and whether to evaluate now."""
+        """Plan the last step, if --minutes limit the run; decide whether to evaluate now."""
         given, by_clock = self.config.eval_interval, self.clock.seconds is not None
-        # Ranks decide together, which takes a while.
+        # Several ranks do this every tenth step only, as a broadcast takes time.
         if by_clock and (distributed.size() == 1 or self.step % 10 == 0):
-            last_step = self.clock.last_step(self.step, self.max_steps, given, self._n_parts)
+            last_step = self.clock.last_step(self.step, self.max_steps, given, self._val_size_ratio)
             last_step = int(distributed.broadcast(last_step))
             if last_step != self.max_steps:
                 self.schedule = self.schedule.ending_at(last_step, self.step)
                 self.report.plan(last_step)
         interval = given or self.clock.interval(self.max_steps)
-        if by_clock:  # clocks differ, and all ranks evaluate together
+        if by_clock:  # clocks differ, and all ranks have to evaluate after the same step
             interval = int(distributed.broadcast(interval))
         due = bool(interval) and self.step % interval == 0
-        if due and not given:  # none right after another, or right before the last
-            nearest = min(self.step - self._evaluated, self.max_steps - self.step)
-            due = nearest >= interval / 2
+        if due and not given:  # the interval changes with the plan: keep evaluations apart
+            distance = min(self.step - self._evaluated_at, self.max_steps - self.step)
+            due = distance >= interval / 2
         self.is_evaluation_due = due or self.step == self.max_steps
 
     @property
-    def _n_parts(self) -> float:
-        """How many times as long as one evaluation the whole validation text takes."""
+    def _val_size_ratio(self) -> float:
+        """The length of the validation text, divided by the tokens that one evaluation scores."""
         n_tokens = self.text.val_tokens.n_tokens
         return n_tokens / min(n_tokens, self.config.eval_tokens)
 
     def validate(self, evaluate: Evaluate) -> float:
-        """Return the loss on validation text, in nats/token; log it with a sample."""
-        self._evaluated, self._began = self.step, time.perf_counter()
-        val_loss = self._timed_loss(evaluate)
-        self.report.evaluation(self.step, val_loss, self._sample(self.model))
+        """Return the loss on validation text, in nats/token, and log it with a sample.
+
+        The loop saves a checkpoint with this loss, because the model with the lowest one is kept:
+        the training loss cannot tell whether a model has learnt the language or memorised the text.
+        """
+        self._evaluated_at, self._began_at = self.step, time.perf_counter()
+        val_loss = self._timed_val_loss(evaluate)
+        self.report.evaluation(self.step, val_loss, self._eager_sample(self.model))
         return val_loss
 
-    def _timed_loss(self, evaluate: Evaluate) -> float:
-        """Return the loss on validation text, and note how long that takes."""
+    def _timed_val_loss(self, evaluate: Evaluate) -> float:
+        """Return the loss on validation text, and tell the clock how long that took."""
         began, limit = time.perf_counter(), self.config.eval_tokens
-        val_loss = self._loss(evaluate, self.model, self.text.val_tokens, limit)
+        val_loss = self._eager_loss(evaluate, self.model, self.text.val_tokens, limit)
         self.clock.evaluating = time.perf_counter() - began
         return val_loss
 
-    def _loss(self, evaluate: Evaluate, model: GPT, tokens: TokenStream, limit: int) -> float:
+    def _eager_loss(self, evaluate: Evaluate, model: GPT, tokens: TokenStream, limit: int) -> float:
+        """Return the loss on about `limit` tokens, without compiled code."""
         with eager(self.is_compiled):
             return evaluate(model, tokens, self.config, self.n_micro_batches, limit)
 
-    def _sample(self, model: GPT) -> str:
+    def _eager_sample(self, model: GPT) -> str:
+        """Return a sample of the model, without compiled code."""
         with eager(self.is_compiled):
             return sample_text(model, self.text.tokenizer, self.config, self.text.opening)
 
     def save(self, **losses: float) -> None:
-        """Save a checkpoint. If the disk is full before the last step, warn and train on."""
+        """Save a checkpoint, from which the run can resume bit for bit; delete old checkpoints.
+
+        If the disk is full, training continues with a warning, because the next save may succeed.
+
+        Args:
+            losses: `val_loss`, if the model was evaluated at this step.
+
+        Raises `NotSavedError` if the last checkpoint of a run cannot be saved.
+        """
         text = self.text
         config = dataclasses.replace(
             self.config,
@@ -239,64 +280,74 @@ class Run:
             "opening": text.opening,
             "threads": torch.get_num_threads(),
             "thread_counts": self.thread_counts,
-            # How the text is found again; its paths begin in `folder`.
+            # A resumed run finds its text with these; relative paths begin in `folder`.
             "most_chars": text.most_chars,
             "folder": cwd(),
             "links": text.links,
         }
         if self.base:
             state["tuned"] = self.base
-        model, averages = distributed.gather_full(self.model, self.optimizer.state)
+        model, optimizer_state = distributed.gather_full(self.model, self.optimizer.state)
         try:
             if distributed.is_main_process():
                 checkpoint.save(
-                    self.folder, model, text.tokenizer, averages, state, self.companions
+                    self.folder, model, text.tokenizer, optimizer_state, state, self.companions
                 )
                 checkpoint.prune(self.folder)
         except checkpoint.NotSavedError as error:
             if self.stopped_by or self.step == self.max_steps:
                 raise
-            self.report.say(f"warning: {error}; training goes on")
+            self.report.say(f"warning: {error}; training continues")
         distributed.barrier()  # if a rank exits before rank 0 has saved, torchrun kills rank 0
-        self._saved = self.step
+        self._saved_at = self.step
         if losses:
-            self.clock.pause = time.perf_counter() - self._began
+            self.clock.pause = time.perf_counter() - self._began_at
 
-    def _knowledge(self, evaluate: Evaluate, model: GPT) -> dict[str, Any]:
-        """Return a sample, and the loss on a text that the base model knew: both change."""
+    def _measure_forgetting(self, evaluate: Evaluate, model: GPT) -> dict[str, Any]:
+        """Return a sample of the model, and its loss on text that the base model was trained on.
+
+        Fine-tuning makes a model forget: the loss on the old text rises. `finish` reports both
+        before and after.
+        """
         tokens = self.text.old_tokens or self.text.val_tokens
-        old_loss = self._loss(evaluate, model, tokens, self.config.eval_tokens)
-        return {"sample": self._sample(model), "old_loss": old_loss}
+        old_loss = self._eager_loss(evaluate, model, tokens, self.config.eval_tokens)
+        return {"sample": self._eager_sample(model), "old_loss": old_loss}
 
     def finish(self, evaluate: Evaluate) -> None:
-        """Report the best model's loss on all validation text, and what to do with the model."""
+        """Log the loss of the best checkpoint on all validation text, and the next command to run.
+
+        With --minutes, "all" is the part that the rest of the time is enough for.
+        """
         config, report, text = self.config, self.report, self.text
         best = checkpoint.load_best(self.folder)
         model = best.model()
         distributed.distribute(model, config.device, config.dtype, config.fsdp)
-        n_parts = distributed.broadcast(self.clock.affordable(self._n_parts))
-        limit, n_tokens = round(n_parts * config.eval_tokens), text.val_tokens.n_tokens
-        val_loss = self._loss(evaluate, model, text.val_tokens, limit)
+        n_evaluations = distributed.broadcast(self.clock.affordable(self._val_size_ratio))
+        limit, n_tokens = round(n_evaluations * config.eval_tokens), text.val_tokens.n_tokens
+        val_loss = self._eager_loss(evaluate, model, text.val_tokens, limit)
         report.final(best.step, val_loss, limit, n_tokens)
         if self.base:
-            after = self._knowledge(evaluate, model)
+            after = self._measure_forgetting(evaluate, model)
             report.before_and_after(best.step, self.base["before"], after)
         if self.clock.seconds is not None:
             n_trained = self.step * config.batch_size * config.block_size
-            found = far_from_done(
+            advice = far_from_done(
                 self.clock.n_steps, n_trained / text.train_tokens.n_tokens,
                 self.clock.seconds / 60, report.busy,
             )  # fmt: skip
-            if found:
-                why, minutes = found
-                again = ("--init_from", "resume", "--name", self.folder, "--minutes", str(minutes))
-                report.say(f"{why}. More time would help: {command('train', *again)}")
-        now = command("sample", "--run", self.folder)
-        report.say(f"done: {best.path}, {self.folder / 'loss.png'}. Now: {now}")
+            if advice:
+                reason, minutes = advice
+                flags = ("--init_from", "resume", "--name", self.folder, "--minutes", str(minutes))
+                report.say(f"{reason}. More time would help: {command('train', *flags)}")
+        sample = command("sample", "--run", self.folder)
+        report.say(f"done: {best.path}, {self.folder / 'loss.png'}. Now: {sample}")
         report.close()
 
     def save_before_error(self) -> None:
-        """Save what was learnt when the loop ends with an error, such as a text that is gone."""
+        """Save a checkpoint if the loop ends with a `UserError`, such as a text cut short.
+
+        Several ranks cannot do so: a save is a collective, and only one of them may have failed.
+        """
         is_saved = (self.folder / f"step-{self.step:06d}").exists()
-        if self.signals.waits and distributed.size() == 1 and not is_saved:
+        if self.signals.defer and distributed.size() == 1 and not is_saved:
             self.save()

@@ -1,4 +1,4 @@
-"""A sample of the model that is being trained."""
+"""Sample a model during training, so that its progress can be read."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ MAX_TOKENS = 60
 
 
 def sample_text(model: GPT, tokenizer: Tokenizer, config: TrainConfig, opening: str) -> str:
-    """Return a text that continues --sample_prompt, with the same random numbers at each call.
+    """Return --sample_prompt and a continuation of at most `MAX_TOKENS` tokens.
+
+    The random numbers are the same at each call. So samples of two evaluations differ only because
+    the model has changed.
 
     Args:
-        opening: the text to continue where there is no prompt.
+        opening: the text to continue if --sample_prompt is empty.
     """
     prompt = corpora.unescape(config.sample_prompt)
     engine = Engine(

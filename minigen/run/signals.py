@@ -1,4 +1,4 @@
-"""The signals that end a run: each leaves a note, so that the step is finished and saved."""
+"""The signals that stop a run: the step in progress is finished, and the run is saved."""
 
 from __future__ import annotations
 
@@ -10,42 +10,50 @@ from types import FrameType
 
 from minigen.run import distributed
 
-PERSON = (signal.SIGINT, signal.SIGTERM)  # a second one of these ends the process at once
-# A lost terminal or a console that closes; a cluster's notice that the time of a job is over. Some
-# come twice, or each second.
-MACHINE = tuple(
+FROM_USER = (signal.SIGINT, signal.SIGTERM)  # the second of these ends the process at once
+# From the system: a closed terminal or console, or a cluster's notice that a job's time is nearly
+# over. Some systems send a notice twice, or every second.
+FROM_SYSTEM = tuple(
     getattr(signal, name)
     for name in ("SIGHUP", "SIGBREAK", "SIGUSR1", "SIGUSR2", "SIGXCPU")
     if hasattr(signal, name)  # Windows has only SIGBREAK
 )
-SIGNALS = (*PERSON, *MACHINE)
+SIGNALS = (*FROM_USER, *FROM_SYSTEM)
 
 
 class StopSignal:
-    """Before and after the steps a signal ends the run at once, as nothing is lost.
+    """The handler of the signals that stop a run.
 
-    During them it leaves a note, so that no step and no save is cut in two. A second Ctrl-C or
-    SIGTERM ends the process wherever it is. Of several processes, each only leaves a note. Only a
-    process's main thread can be told of signals; a run in another thread leaves them alone.
+    While `defer` is true, a signal is only recorded, so that no step and no save is interrupted;
+    the training loop reads `number` after each step. While `defer` is false (before and after the
+    steps), a signal exits at once, because nothing can be lost. A second Ctrl-C or SIGTERM always
+    ends the process at once (test_a_second_signal_ends_the_process_at_once). With several ranks a
+    signal is only recorded, because all ranks have to stop after the same step.
+
+    Python handles signals in the main thread only. A run in another thread installs no handlers.
+
+    Args:
+        cleanup: puts the former handlers back when it closes.
     """
 
-    def __init__(self, held: contextlib.ExitStack) -> None:
-        self.number = 0
-        self.waits = False
+    def __init__(self, cleanup: contextlib.ExitStack) -> None:
+        self.number = 0  # of the signal that arrived; 0: none
+        self.defer = False
         if threading.current_thread() is not threading.main_thread():
             return
         for number in SIGNALS:
-            before = signal.getsignal(number)
-            ignored = number in MACHINE and before == signal.SIG_IGN  # `nohup` keeps a run alive
-            if before is not None and not ignored:
-                held.callback(signal.signal, number, signal.signal(number, self.note))
+            former = signal.getsignal(number)
+            # `nohup` starts a process with SIGHUP ignored, and it must stay ignored.
+            is_ignored = number in FROM_SYSTEM and former == signal.SIG_IGN
+            if former is not None and not is_ignored:
+                cleanup.callback(signal.signal, number, signal.signal(number, self.handle))
 
-    def note(self, number: int, frame: FrameType | None) -> None:
-        """Remember the signal; if nothing would be lost, end the process."""
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Record the signal; exit with 128 + its number unless `defer` or several ranks forbid."""
         self.number = number
         if distributed.size() > 1:
-            return  # it may come twice, by itself and from torchrun, and all have to leave together
+            return  # torchrun may send the signal a second time, so no handler changes here
         for each in SIGNALS:
-            signal.signal(each, signal.SIG_DFL if each in PERSON else signal.SIG_IGN)
-        if not self.waits:
+            signal.signal(each, signal.SIG_DFL if each in FROM_USER else signal.SIG_IGN)
+        if not self.defer:
             sys.exit(128 + number)

@@ -304,11 +304,11 @@ def _resume(last: Checkpoint, optimizer: Optimizer) -> tuple[int, list[list[int]
     optimizer.load(optimizer_state, last.step - n_skipped)
     last.weights.clear()  # copied by now; to keep them would double the memory
     last.optimizer.clear()
-    n_threads = last.state.get("threads", threads.follow())
+    n_threads = last.state.get("threads", threads.adapt())
     if not threads.resume(n_threads):  # sums in another order differ in their last digits
         print(
             f"warning: this run was saved with {n_threads} threads, and now has "
-            f"{threads.follow()}; for the same bits, give --threads {n_threads}",
+            f"{threads.adapt()}; for the same bits, give --threads {n_threads}",
             file=sys.stderr,
         )
     return n_skipped, [*last.state.get("thread_counts", [])]
@@ -331,7 +331,7 @@ def _schedule(flags: TrainConfig, config: TrainConfig, last: Checkpoint | None) 
     if 0 < schedule.max_steps <= last.step and is_further:
         schedule = dataclasses.replace(schedule, max_steps=0)
         if schedule.cooldown:  # else the rate has not fallen
-            schedule = schedule.again(last.step, saved["cooldown"])
+            schedule = schedule.warm_restart(last.step, saved["cooldown"])
     return schedule if max_steps is None else schedule.ending_at(max_steps, last.step)
 
 

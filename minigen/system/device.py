@@ -1,4 +1,4 @@
-"""Where the arithmetic runs: the device, its number format, and its memory."""
+"""The device that computes: its choice, its number format, and its memory."""
 
 from __future__ import annotations
 
@@ -9,32 +9,39 @@ import torch
 
 from minigen.errors import UserError
 
-# The most bytes that the float32 logits of one forward pass may take, by device: a larger batch is
-# computed part by part, which is as fast.
+# The most bytes that the float32 logits of one forward pass may take, by device. A larger batch is
+# computed in micro-batches, which is as fast.
 LOGITS_BYTES = {"cpu": 2**28, "mps": 2**30, "cuda": 2**32}
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The named device, or the fastest here. `UserError` if the named one is not here."""
-    found = {
+    """Return the device of this name; for "auto", the first of cuda, mps and cpu that is available.
+
+    Raises `UserError` if there is no such device, or if this machine does not have it.
+    """
+    is_available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if name == "auto":
-        return torch.device(next(kind for kind, here in found.items() if here))
+        return torch.device(next(kind for kind, has in is_available.items() if has))
     try:
         device = torch.device(name)
     except RuntimeError:
         raise UserError(f"--device {name} is not a device; choose auto, cuda, mps or cpu") from None
-    if not found.get(device.type, False):
-        here = ", ".join(kind for kind, is_here in found.items() if is_here)
-        raise UserError(f"--device {name} is not on this machine; it has: {here}")
+    if not is_available.get(device.type, False):
+        available = ", ".join(kind for kind, has in is_available.items() if has)
+        raise UserError(f"--device {name} is not on this machine; it has: {available}")
     return device
 
 
 def choose_dtype(name: str, device: torch.device) -> str:
-    """bfloat16 where the hardware multiplies it (elsewhere it is slow), or as named."""
+    """Return the number format of this name; for "auto", the fastest one on the device.
+
+    That is "bfloat16" where the hardware multiplies bfloat16, because elsewhere it is slow; else
+    "float32".
+    """
     if name != "auto":
         return name
     if device.type == "cuda":
@@ -47,27 +54,34 @@ def choose_dtype(name: str, device: torch.device) -> str:
 
 
 def autocast(device: str, dtype: str) -> contextlib.AbstractContextManager[None]:
-    """A context in which matrix products run in `dtype`, while the weights stay as they are."""
+    """Return a context in which matrix products are computed in `dtype`; the weights keep theirs.
+
+    For "float32" the context does nothing.
+    """
     if dtype == "float32":
         return contextlib.nullcontext()
     return torch.autocast(torch.device(device).type, getattr(torch, dtype))
 
 
 def disable_malloc_trim() -> None:
-    """Let this process keep the memory that it frees, so that the next step finds it at once.
+    """Let this process keep the memory that it frees, so that the next step can use it at once.
 
-    Linux's C library gives large blocks back to the system, which hands out new ones page by page,
-    each filled with zeros: a fifth of the time that a small model's step takes on a CPU.
+    Linux's C library returns large blocks to the system. The system then hands out new blocks page
+    by page, and fills each page with zeros: a fifth of the time of a small model's step on a CPU.
+    With another C library this does nothing.
     """
-    m_trim_threshold, m_mmap_max = -1, -4  # as malloc.h has them
-    with contextlib.suppress(AttributeError, TypeError, OSError):  # another C library
+    m_trim_threshold, m_mmap_max = -1, -4  # the values in glibc's malloc.h
+    with contextlib.suppress(AttributeError, TypeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(m_mmap_max, 0)
         mallopt(m_trim_threshold, 2**31 - 1)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """CUDA has an exception of its own for it; CPUs and Macs only a text."""
+    """Return whether an error of PyTorch means that memory has run out.
+
+    CUDA has its own class of exception; on a CPU and on "mps" only the message says it.
+    """
     return (
         isinstance(error, torch.OutOfMemoryError)
         or "out of memory" in str(error)

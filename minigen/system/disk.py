@@ -1,7 +1,7 @@
-"""Flushes, renames and locks, where a file system has them.
+"""Flush, rename and lock files, also on a file system that does not support all of these.
 
-A network drive, a FUSE mount or a bucket may lack one of these and say so. What is lacking is a
-warning, once for each, and the work resumes without it. An error of the disk itself is raised.
+A network drive, a FUSE mount or a bucket may answer "not supported". Then one warning says so, and
+the work continues without that operation. An error of the disk itself, such as EIO, is raised.
 """
 
 from __future__ import annotations
@@ -19,22 +19,27 @@ from typing import BinaryIO
 
 from minigen.errors import UserError
 
-LACKING = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY}
-NO_FOLDER = {*LACKING, errno.EBADF, errno.EISDIR, errno.EACCES, errno.EPERM}  # to open and flush
-NO_LOCK = {*LACKING, errno.ENOLCK}
-NO_RENAME = {*LACKING, errno.EXDEV, errno.EEXIST, errno.EPERM, errno.EACCES}
-TAKEN = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}
+# The errors that mean "this file system does not support the operation".
+UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY}
+FLUSH_FOLDER_UNSUPPORTED = {
+    *UNSUPPORTED, errno.EBADF, errno.EISDIR, errno.EACCES, errno.EPERM
+}  # fmt: skip
+LOCK_UNSUPPORTED = {*UNSUPPORTED, errno.ENOLCK}
+RENAME_UNSUPPORTED = {*UNSUPPORTED, errno.EXDEV, errno.EEXIST, errno.EPERM, errno.EACCES}
+# The errors that mean "another process has the lock".
+LOCKED = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}
 
 _warned = set[str]()
 
 
 def flush(file: BinaryIO) -> None:
-    """Return when what was written lies on the disk, where a power cut leaves it."""
+    """Flush a file's data from the system's cache to the disk, where a power cut cannot lose it."""
     file.flush()
     try:
         os.fsync(file.fileno())
     except OSError as error:
-        _pass_over(error, LACKING, "flushes no file, so a power cut may cost what was saved last")
+        meaning = "flushes no file, so a power cut may lose the last save"
+        _warn_if_in(UNSUPPORTED, error, meaning)
 
 
 def flush_folder(folder: Path) -> None:
@@ -48,21 +53,22 @@ def flush_folder(folder: Path) -> None:
         finally:
             os.close(handle)
     except OSError as error:
-        _pass_over(error, NO_FOLDER, "flushes no folder, so a power cut may undo the last save")
+        meaning = "flushes no folder, so a power cut may undo the last save"
+        _warn_if_in(FLUSH_FOLDER_UNSUPPORTED, error, meaning)
 
 
-def rename_file(part: Path, path: Path) -> None:
-    """Give a file the name `path`, at once, also where another file has it."""
+def rename_file(source: Path, target: Path) -> None:
+    """Rename a file, as one atomic operation; a file that has the name `target` is replaced."""
     try:
-        part.replace(path)
+        source.replace(target)
     except OSError as error:
-        _pass_over(error, NO_RENAME, "renames no file, so files are copied")
-        shutil.copyfile(part, path)
-        part.unlink()
+        _warn_if_in(RENAME_UNSUPPORTED, error, "renames no file, so files are copied")
+        shutil.copyfile(source, target)
+        source.unlink()
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's content, in hex, without holding all of the content."""
+    """Return the SHA-256 of a file, in hex; the file may be larger than the memory."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while data := file.read(1 << 20):
@@ -72,40 +78,43 @@ def sha256_of(path: Path) -> str:
 
 @contextlib.contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write; the file becomes `path` when the block ends.
+    """Yield a temporary path to write; the file is renamed to `path` when the block ends.
 
-    The file `path` is whole at any moment. If the block raises, the temporary file vanishes. Two
-    processes may write the same file at once: each writes its own, and the later one stays.
+    So at any moment `path` is a complete file, or there is none. If the block raises, the temporary
+    file is deleted. Two processes may write the same path at once: each has its own temporary file,
+    and the later rename wins.
 
-    Raises `UserError` if the disk does not take the file.
+    Raises `UserError` if the file cannot be written.
     """
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        with part.open("rb+") as file:
+        yield temporary
+        with temporary.open("rb+") as file:
             flush(file)
-        rename_file(part, path)
+        rename_file(temporary, path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; make room or mend that") from None
     finally:
-        with contextlib.suppress(OSError):  # the file is `path` now, or was never begun
-            part.unlink()
+        with contextlib.suppress(OSError):  # it was renamed, or never made
+            temporary.unlink()
 
 
 def rename_folder(folder: Path, target: Path, last: str) -> None:
-    """Give a folder a name that is free, at once.
+    """Rename a folder to a name that is free, as one atomic operation.
+
+    If the file system cannot rename folders, copy the files and then delete the folder.
 
     Args:
-        last: the file without which the folder counts for nothing; where folders cannot be renamed,
-            the files are copied, and this one is the last.
+        last: the file to copy last, without which readers ignore the folder: so an incomplete copy
+            is never taken for a complete one.
     """
     try:
         os.rename(folder, target)
         return
     except OSError as error:
-        _pass_over(error, NO_RENAME, "renames no folder, so checkpoints are copied")
-    target.mkdir()  # which fails if the name is not free
+        _warn_if_in(RENAME_UNSUPPORTED, error, "renames no folder, so checkpoints are copied")
+    target.mkdir()  # raises if the name is not free
     try:
         for name in sorted(os.listdir(folder), key=lambda name: name == last):
             with (folder / name).open("rb") as source, (target / name).open("xb") as file:
@@ -118,19 +127,22 @@ def rename_folder(folder: Path, target: Path, last: str) -> None:
 
 
 def take_lock(path: Path) -> BinaryIO:
-    """Lock a file, which is made if it is missing, for this process; return it, open.
+    """Lock a file for this process, and create it if it is missing; return the open file.
 
-    The kernel holds the lock. It is free again when the file is closed or the process ends, however
-    that comes about. Raises `BlockingIOError` if another process has it.
+    The kernel keeps the lock, and frees it when the file is closed or the process ends, even by
+    kill -9. So no lock can remain of a process that has died.
+
+    Raises `BlockingIOError` if another process has the lock.
     """
     file = path.open("ab+")
     try:
         _lock(file)
     except OSError as error:
         try:
-            if error.errno in TAKEN:
+            if error.errno in LOCKED:
                 raise BlockingIOError(error.errno, error.strerror) from None
-            _pass_over(error, NO_LOCK, "has no locks, so never train twice in one folder at once")
+            meaning = "has no locks, so never train twice in one folder at once"
+            _warn_if_in(LOCK_UNSUPPORTED, error, meaning)
         except OSError:
             file.close()
             raise
@@ -138,10 +150,12 @@ def take_lock(path: Path) -> BinaryIO:
 
 
 def _lock(file: BinaryIO) -> None:
+    """Lock an open file for this process; raise `OSError` if that is impossible."""
     if sys.platform == "win32":
         import msvcrt
 
-        file.seek(1 << 20)  # nobody can read what is locked there, so it is no byte of the text
+        # Windows lets no other process read the locked byte, so lock one after the file's text.
+        file.seek(1 << 20)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
     else:
         import fcntl
@@ -149,9 +163,13 @@ def _lock(file: BinaryIO) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _pass_over(error: OSError, lacking: set[int], meaning: str) -> None:
-    """Warn of what a file system lacks, once; raise an error that means anything else."""
-    if error.errno not in lacking:
+def _warn_if_in(unsupported: set[int], error: OSError, meaning: str) -> None:
+    """Raise the error unless its number is in `unsupported`; then print a warning, once.
+
+    Args:
+        meaning: the rest of the sentence "this file system ...".
+    """
+    if error.errno not in unsupported:
         raise error
     if meaning not in _warned:
         _warned.add(meaning)

@@ -1,8 +1,8 @@
-"""Import this module before all others: the imports of PyTorch take seconds.
+"""Import this module before all others, because importing PyTorch takes seconds.
 
-While a process runs train.py, sample.py or `python -m minigen`, Ctrl-C and SIGTERM end it without a
-traceback, until the command installs handlers of its own. `threads` begins to measure how busy the
-machine is. A program that imports a script as a library keeps its own handlers.
+During those seconds, Ctrl-C and SIGTERM end train.py, sample.py and `python -m minigen` without a
+traceback; later the command installs its own handlers. `threads` measures how busy the machine is.
+A program that imports a script as a library keeps its own handlers.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from pathlib import Path
 
 from minigen.system import threads  # noqa: F401
 
-STARTED = time.perf_counter()  # --minutes counts the whole command, slow imports too
+STARTED = time.perf_counter()  # --minutes includes the time of the imports
 SCRIPTS = ("train.py", "sample.py")
 
 
 def _leave(number: int, frame: object) -> None:
+    """Exit at once, in the middle of an import, with the exit code of a signal."""
     os._exit(128 + number)
 
 

@@ -1,4 +1,4 @@
-"""Compute a function of many items in threads; the results come in the order of the items."""
+"""Apply a function to many items in several threads."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ Result = TypeVar("Result")
 def map_in_threads(
     function: Callable[[Item], Result], items: Iterable[Item], n_threads: int
 ) -> Iterator[Result]:
-    """Yield function(item) for each item, in order.
+    """Yield function(item) for each item, in the order of the items.
 
-    At most n_threads + 2 items are read ahead of the results, so that memory stays bounded.
+    At most n_threads + 2 items are read before their results are yielded, so that memory stays
+    bounded. If a call raises, the error is raised in the place of its result.
 
     >>> list(map_in_threads(abs, [-3, 2, -1], n_threads=2))
     [3, 2, 1]

@@ -1,4 +1,4 @@
-"""Commands for the user to copy into a shell."""
+"""Make command lines that the user can copy into a shell."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
-ROOT = PACKAGE.parent  # a checkout, or where packages are installed
-SCRIPTS = ("train", "sample")  # the commands whose files lie beside the package, to be read first
+ROOT = PACKAGE.parent  # the checkout, or the folder of installed packages
+SCRIPTS = ("train", "sample")  # commands with a file of their own in the checkout's root
 
 
 def is_checkout() -> bool:
@@ -24,28 +24,28 @@ def is_checkout() -> bool:
 
 
 def script(name: str) -> Path:
-    """Return the file of a command of SCRIPTS: beside the package, or in an installed package."""
+    """Return the file of a command of SCRIPTS, in the checkout or in the installed package."""
     return (ROOT if is_checkout() else PACKAGE) / f"{name}.py"
 
 
 def program() -> str:
-    """Return the name of the command that runs now, as its --help shows it.
+    """Return the name of the running command for its --help: `train.py`, or `minigen train`.
 
-    It is `train.py` where that file was run, and `minigen train` where minigen is installed.
+    The second form is for an installed minigen, which has no train.py in sight.
     """
     path = Path(sys.argv[0])
     return f"minigen {path.stem}" if path.parent == PACKAGE else path.name
 
 
 def command(name: str, *words: str | Path) -> str:
-    """Return a command line that runs as it stands, copied into the shell that minigen runs in.
+    """Return a command line that runs when it is copied into the shell that minigen runs in.
 
-    The command names the Python that runs now, and finds minigen from any folder.
+    It names the running Python interpreter, and finds minigen from any working folder.
 
     Args:
         name: a command of `python -m minigen`.
-        words: the flags and their values, which are quoted where a shell needs quotes. A `Path`
-            is written so that it is never taken for a name.
+        words: the flags and their values; they are quoted where the shell needs it. A `Path` is
+            spelt so that minigen cannot take it for the name of a run or a model.
 
     In a checkout, and where a wheel is installed:
 
@@ -59,14 +59,15 @@ def command(name: str, *words: str | Path) -> str:
 
 
 def _beginning(name: str) -> list[str]:
-    """Return the words that start a command."""
+    """Return the words of a command line before its flags."""
     if is_checkout() and name in SCRIPTS:
         return [_python(), _nearest(script(name))]
     beside = os.path.join(os.path.dirname(sys.executable), "minigen")
     if not is_checkout() and _finds("minigen", beside):
         return ["minigen", name]
     line = [_python(), "-m", "minigen", name]
-    # The first folder is that of the script, or the working folder: not there in the next run.
+    # Python puts the folder of the script, or the working folder, first. The next command may run
+    # in another folder, so only the other folders count.
     others = [path for path in sys.path[1:] if path]
     if cwd() == str(ROOT) or importlib.machinery.PathFinder.find_spec("minigen", others):
         return line
@@ -74,12 +75,12 @@ def _beginning(name: str) -> list[str]:
 
 
 def quoted(word: str) -> str:
-    r"""Return a word as a shell takes it, also a name that is not UTF-8.
+    r"""Return a word quoted for a shell; the word may be a file name that is not UTF-8.
 
     >>> quoted("my run"), quoted(os.fsdecode(b"caf\xe9"))
     ("'my run'", "$'caf\\xe9'")
     """
-    if word.isascii() or not any("\udc80" <= sign <= "\udcff" for sign in word):
+    if word.isascii() or not any("\udc80" <= char <= "\udcff" for char in word):
         return shlex.quote(word)
     plain = (chr(byte) if 32 <= byte < 127 and chr(byte) not in "'\\" else f"\\x{byte:02x}"
              for byte in os.fsencode(word))  # fmt: skip
@@ -87,7 +88,7 @@ def quoted(word: str) -> str:
 
 
 def install(extra: str) -> str:
-    """Return the command that installs what an extra of pyproject.toml needs.
+    """Return the command that installs the packages of an extra of pyproject.toml.
 
     In a checkout, and where a wheel is installed:
 
@@ -96,13 +97,14 @@ def install(extra: str) -> str:
     >>> install("hf")                                         # doctest: +SKIP
     'python -m pip install huggingface-hub transformers'
     """
-    what = ["-e", f"{'.' if cwd() == str(ROOT) else ROOT}[{extra}]"]
-    if not is_checkout():  # the place that minigen was installed from is not known any more
-        from importlib import metadata  # here, as few commands need it
+    packages = ["-e", f"{'.' if cwd() == str(ROOT) else ROOT}[{extra}]"]
+    if not is_checkout():  # pip does not record where minigen's wheel lies, so name the packages
+        from importlib import metadata  # imported here, as few commands need it
 
         needs = [need.partition(";") for need in metadata.requires("minigen") or []]
-        what = [name.strip() for name, _, when in needs if extra in re.findall(r"[\w-]+", when)]
-    return shlex.join([_python(), "-m", "pip", "install", *what])
+        packages = [name.strip() for name, _, extras in needs
+                    if extra in re.findall(r"[\w-]+", extras)]  # fmt: skip
+    return shlex.join([_python(), "-m", "pip", "install", *packages])
 
 
 def cwd() -> str:
@@ -114,28 +116,28 @@ def cwd() -> str:
 
 
 def as_path(path: Path) -> str:
-    """Return a path as a string that is no bare name: `./tales`, not `tales`."""
+    """Return a path as a string with a folder in it: `./tales` instead of `tales`."""
     return str(path) if os.path.dirname(path) else os.path.join(os.curdir, path)
 
 
 def _python() -> str:
-    """Return the name of this Python if the shell finds it by that name, or its path."""
+    """Return the shortest word by which the shell runs this Python: `python`, or a path."""
     names = ("python", Path(sys.executable).stem)
-    found = (name for name in names if _finds(name, sys.executable))
-    return next(found, sys.executable or "python")
+    on_path = (name for name in names if _finds(name, sys.executable))
+    return next(on_path, sys.executable or "python")
 
 
 def _finds(name: str, path: str) -> bool:
-    """Return whether the shell runs the file `path` when it is given the name alone."""
-    found = shutil.which(name)
+    """Return whether the shell runs the file `path` if the name alone is typed."""
+    executable = shutil.which(name)
     try:
-        return found is not None and os.path.abspath(found) == os.path.abspath(path)
+        return executable is not None and os.path.abspath(executable) == os.path.abspath(path)
     except OSError:  # in a folder that was removed
         return False
 
 
 def _nearest(path: Path) -> str:
-    """Return a path as it is shortest: from the working folder, or from the root."""
+    """Return the shorter form of a path: relative to the working folder, or absolute."""
     try:
         return min(os.path.relpath(path), str(path), key=len)
     except (ValueError, OSError):  # on another drive, or the working folder was removed

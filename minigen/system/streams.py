@@ -1,7 +1,7 @@
-"""The standard streams of a command, whatever they lead to: a terminal, `head`, a disk, nothing.
+"""Set up the standard streams of a command: a terminal, a pipe, a file, or nothing at all.
 
-Standard error is for people, and a command does its work whether or not anybody reads it. Standard
-output is the result: a reader that has seen enough ends the command, without a word.
+Standard error is for people: a command does its work even if nobody can read it. Standard output is
+the result: when its reader has gone, as in `... | head`, the command ends without a message.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from tqdm import tqdm
 
 from minigen.errors import UserError
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class _Unheard(io.FileIO):
-    """A file that also takes what it cannot write: on a full disk, after its reader has gone."""
+class _LossyFile(io.FileIO):
+    """A file that drops data which it cannot write: on a full disk, or without a reader."""
 
     def write(self, data: Any, /) -> int:
+        """Write the data, or drop it; return its number of bytes in both cases."""
         try:
             return super().write(data)
         except OSError:
@@ -34,46 +35,46 @@ class _Unheard(io.FileIO):
 
 
 @contextlib.contextmanager
-def standard() -> Iterator[None]:
-    """Give a command all three standard streams, and end it as a shell expects.
+def standard_streams() -> Iterator[None]:
+    """Open the standard streams that are closed, and end the command if stdout fails.
 
-    A stream that is closed (`>&-`, or a program without a console) leads to nothing. A character
-    that stdout's encoding does not have is written as an escape.
+    A closed stream (`>&-`, or a program without a console) becomes /dev/null. A character that the
+    encoding of stdout does not have is written as an escape.
 
-    After the reader of stdout has gone, the command ends by SIGPIPE, which a shell shows as 141; if
-    stdout is on a full disk, with 2.
+    If the reader of stdout has gone, the command ends by SIGPIPE, as a shell expects (exit code
+    141). If the disk is full, it ends with one line and exit code 2.
     """
-    _open()
+    _repair()
     try:
         try:
             yield
         finally:
-            sys.stdout.flush()  # here, as Python complains of a failure after the end
+            sys.stdout.flush()  # now: at its own end Python would print a traceback of a failure
     except BrokenPipeError:
-        _drop(sys.stdout)
+        _redirect_to_null(sys.stdout)
         if hasattr(signal, "SIGPIPE"):  # not on Windows
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGPIPE)
         sys.exit(141)
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in DISK_FULL:
             raise
-        _drop(sys.stdout)
+        _redirect_to_null(sys.stdout)
         print(f"error: cannot write the output: {error.strerror}; make room", file=sys.stderr)
         sys.exit(2)
 
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Show a `UserError` as one line on stderr and exit with code 2; let bugs keep their traceback.
+    """Print a `UserError` as one line on stderr and exit with code 2; bugs keep their traceback.
 
-    Ctrl-C exits with code 130. The standard streams become what `standard` makes of them.
+    Ctrl-C exits with code 130. The standard streams are set up by `standard_streams`.
 
     >>> with one_line_errors():                                       # doctest: +SKIP
     ...     raise UserError("--top_k is 0; give 1 or more")
     error: --top_k is 0; give 1 or more
     """
-    with standard():
+    with standard_streams():
         try:
             yield
         except KeyboardInterrupt:
@@ -83,33 +84,38 @@ def one_line_errors() -> Iterator[None]:
             sys.exit(2)
 
 
-def _open() -> None:
+def _repair() -> None:
+    """Open closed standard streams on /dev/null, and make writing to stderr never fail."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # the lowest free number is that of the stream
-            nowhere = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115
-            setattr(sys, name, nowhere)
-            setattr(sys, f"__{name}__", nowhere)  # which keeps it open
+        if getattr(sys, name) is None:
+            # `open` takes the lowest free file descriptor, which is the one of this stream.
+            devnull = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, devnull)
+            setattr(sys, f"__{name}__", devnull)  # a second reference, so that it stays open
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            os.set_blocking(stream.fileno(), True)  # another program at the terminal changed it
+            os.set_blocking(stream.fileno(), True)  # another program may have changed it
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    sys.stderr = unheard(sys.stderr)
+    sys.stderr = ignore_write_errors(sys.stderr)
 
 
-def unheard(stream: Any) -> Any:
-    """Return the same stream as one whose failures do not matter; as it is if it is no file."""
+def ignore_write_errors(stream: Any) -> Any:
+    """Return a stream to the same file that drops text which it cannot write, without an error.
+
+    A stream without a file descriptor, such as a notebook's, is returned unchanged.
+    """
     try:
-        raw = _Unheard(stream.fileno(), "w", closefd=False)
-    except (OSError, ValueError, AttributeError):  # a test's, or a notebook's
+        raw = _LossyFile(stream.fileno(), "w", closefd=False)
+    except (OSError, ValueError, AttributeError):
         return stream
     return io.TextIOWrapper(
         io.BufferedWriter(raw), stream.encoding, "backslashreplace", line_buffering=True
     )
 
 
-def _drop(stream: Any) -> None:
-    """Lead a stream to nothing, also the part of its text that could not be written."""
+def _redirect_to_null(stream: Any) -> None:
+    """Redirect a stream to /dev/null, with the text that is still in its buffer."""
     with contextlib.suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
@@ -117,26 +123,26 @@ def _drop(stream: Any) -> None:
 
 
 def as_utf8() -> None:
-    """Read and write texts as UTF-8, whatever the terminal's encoding; other bytes stay as is."""
+    """Set stdin and stdout to UTF-8 in any locale; bytes that are not UTF-8 stay as they are."""
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="surrogateescape")
 
 
 def decoded(text: str) -> str:
-    """Return a word of the command line as UTF-8, where its bytes are, also if the locale is C.
+    """Return a command-line argument decoded as UTF-8, even if the locale is C.
 
-    Python decodes words by the locale, and keeps bytes that it cannot decode as surrogates. A word
-    from a terminal of another encoding, which is no UTF-8, stays as Python decoded it.
+    Python decodes arguments by the locale, and keeps undecodable bytes as surrogates. An argument
+    whose bytes are not UTF-8, from a terminal with another encoding, stays as Python decoded it.
     """
     try:
         return os.fsencode(text).decode("utf-8")
-    except UnicodeError:  # it was not decoded by the locale, or it is no UTF-8
+    except UnicodeError:  # not UTF-8, or not decoded by the locale
         return text
 
 
 def shows_colours() -> bool:
-    """Return whether stdout is a terminal that shows colours, to a person who wants them."""
+    """Return whether stdout is a terminal with colours, and NO_COLOR does not forbid them."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return sys.stdout.isatty() and not plain
 
@@ -145,8 +151,8 @@ def typed_lines(hint: str) -> Iterator[str]:
     """Yield the lines of standard input up to an empty one; at a terminal, print `hint` first."""
     at_terminal = sys.stdin.isatty()
     if at_terminal:
-        with contextlib.suppress(Exception):  # Windows has its own, and others a broken one
-            import readline  # noqa: F401  makes `input` know the arrow keys and earlier lines
+        with contextlib.suppress(Exception):  # missing on Windows, broken on some systems
+            import readline  # noqa: F401  gives `input` arrow keys and a history
         print(hint, file=sys.stderr)
     with contextlib.suppress(EOFError):
         while line := input("> " if at_terminal else ""):
@@ -155,7 +161,7 @@ def typed_lines(hint: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def wide_enough() -> Iterator[None]:
-    """Let a terminal count as 40 columns wide if it says less, where a help text has no room."""
+    """Set the terminal's width to at least 40 columns, so that a help text has room."""
     given, columns = os.environ.get("COLUMNS"), shutil.get_terminal_size().columns
     os.environ["COLUMNS"] = str(max(40, columns))
     try:
@@ -167,14 +173,14 @@ def wide_enough() -> Iterator[None]:
 
 
 def progress_bar(**options: Any) -> tqdm[Any]:
-    """Return a progress bar on stderr; one that is hidden where stderr is no terminal.
+    """Return a progress bar on stderr; the bar is hidden if stderr is not a terminal.
 
     Args:
-        options: of tqdm. `disable` hides it everywhere.
+        options: tqdm's options; `disable=True` hides the bar in any case.
     """
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
     hidden = options.pop("disable", False) or not is_terminal or os.environ.get("TERM") == "dumb"
     try:
         return tqdm(**options, disable=hidden)
-    except Exception:  # as on odd values of its TQDM_... variables; nobody needs the bar
+    except Exception:  # an odd value of a TQDM_... variable; the work needs no bar
         return tqdm(total=options.get("total"), disable=True)

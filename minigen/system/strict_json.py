@@ -1,4 +1,4 @@
-"""JSON as every reader takes it: a number that is not finite is written as null."""
+"""Write JSON that every parser reads: a non-finite number is written as null."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """Return a value as JSON; NaN and the infinities, for which JSON has no word, become null.
+    """Return a value as JSON; NaN and the infinities, which JSON does not have, become null.
 
     >>> to_json({"loss": float("inf"), "losses": [1.5, float("nan")]})
     '{"loss": null, "losses": [1.5, null]}'
@@ -24,8 +24,9 @@ def to_json(value: Any, indent: int | None = None) -> str:
 
 
 def _finite(value: Any) -> Any:
+    """Return a copy of a value in which non-finite floats, at any depth, are None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _finite(part) for key, part in value.items()}
-    return [_finite(part) for part in value] if isinstance(value, list | tuple) else value
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value

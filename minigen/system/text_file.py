@@ -1,6 +1,6 @@
-"""Tell text from other files, and guess the encoding of a text that is not UTF-8.
+"""Tell text files from other files, and guess the encoding of a text that is not UTF-8.
 
-An error message names the encoding or format, and the command that converts the file.
+The error messages name the encoding or the format, and the command that converts the file.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from minigen.system.shell import quoted
 
 CONTROL_BYTES = bytes({*range(32), 127} - set(b"\t\n\f\r\x1b"))
 
-# Encodings from before UTF-8 as iconv names them; CP932 is the Shift JIS of Windows. Each has a
-# pattern, and the percentage of a text's characters beyond ASCII that match it, at least; the first
-# encoding that fits is named. The bytes of one language decode in the encodings of other languages
-# too, but to characters that those seldom have: an accented letter and the letter after it make a
-# Chinese character, which then stands alone.
+# Encodings older than UTF-8, by iconv's names (CP932 is the Shift JIS of Windows). Each has a
+# pattern of its usual characters, and the least percentage of a text's characters beyond ASCII that
+# must match it. The first encoding that fits is named. A percentage is needed because the bytes of
+# one language often decode in the encodings of other languages too, but to rare characters: for
+# example, an accented letter and the letter after it become a single Chinese character.
 LEGACY = {
     "CP932": (re.compile("[\u3040-\u30ff]+"), 20),
     "EUC-JP": (re.compile("[\u3040-\u30ff]+"), 20),
@@ -45,7 +45,7 @@ CONTAINERS = {
     b"\xd0\xcf\x11\xe0": ("a document of an office program", "save it as plain text"),
 }
 MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:\{\\rtf|<\?xml|<!doctype|<html)", re.IGNORECASE)
-READ = 1 << 20  # bytes at once
+READ_SIZE = 1 << 20  # bytes
 
 
 def unreadable(path: Path | str, error: OSError) -> UserError:
@@ -54,21 +54,35 @@ def unreadable(path: Path | str, error: OSError) -> UserError:
 
 
 def is_binary(data: bytes) -> bool:
-    """Return whether the first bytes of a file are not text: one is zero, or most are controls."""
+    """Return whether a file is not text: a zero byte, mostly control bytes, or a known container.
+
+    Args:
+        data: the first bytes of the file.
+    """
     n_control = len(data) - len(data.translate(None, CONTROL_BYTES))
-    strange = b"\0" in data or n_control > len(data) / 2
-    return find_utf16(data) is None and (strange or find_container(data) is not None)
+    has_controls = b"\0" in data or n_control > len(data) / 2
+    return find_utf16(data) is None and (has_controls or find_container(data) is not None)
 
 
 def find_container(data: bytes) -> tuple[str, str] | None:
-    """Return the format of a file around a text, by its first bytes, and how to unpack it."""
-    return next((said for mark, said in CONTAINERS.items() if data.startswith(mark)), None)
+    """Return the format of a file that contains a text, such as a PDF, and how to extract the text.
+
+    None if the file is no known container.
+
+    Args:
+        data: the first bytes of the file.
+    """
+    return next((entry for mark, entry in CONTAINERS.items() if data.startswith(mark)), None)
 
 
 def find_utf16(data: bytes) -> tuple[str, str] | None:
-    """Return the kind of UTF-16 that the first bytes of a file are in, and the evidence, or None.
+    """Return the kind of UTF-16 that a file begins in, and the evidence; None if it is not UTF-16.
 
-    Without a mark, every second byte of a text in Latin letters is zero, and no other byte is.
+    Without a byte-order mark, UTF-16 shows in Latin text: every second byte is zero, and the other
+    bytes are letters.
+
+    Args:
+        data: the first bytes of the file.
     """
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "UTF-16", "it begins with UTF-16's mark"
@@ -90,21 +104,23 @@ def count_documents(files: Iterable[Path], mark: str) -> int:
     Args:
         mark: in ASCII, without newlines.
 
-    Raises UserError if a file cannot be read.
+    Raises `UserError` if a file cannot be read.
     """
     n_marks = n_documents = 0
     for path in files:
-        rest = b""  # of the document that is not at its end, less than `mark` and a sign before
+        # The end of the unfinished document: enough to find a `mark` that two reads cut in two, and
+        # one byte more if the document has text, so that it counts.
+        rest = b""
         try:
             with path.open("rb") as file:
-                data = file.read(READ).removeprefix(codecs.BOM_UTF8)
+                data = file.read(READ_SIZE).removeprefix(codecs.BOM_UTF8)
                 while data:
                     *ended, rest = (rest + data).split(mark.encode())
                     n_marks += len(ended)
                     n_documents += sum(1 for text in ended if text.strip(b"\r\n"))
-                    sure = max(0, len(rest) - len(mark))
-                    rest = rest[:sure].strip(b"\r\n")[:1] + rest[sure:]
-                    data = file.read(READ)
+                    n_settled = max(0, len(rest) - len(mark))
+                    rest = rest[:n_settled].strip(b"\r\n")[:1] + rest[n_settled:]
+                    data = file.read(READ_SIZE)
         except OSError as error:
             raise unreadable(path, error) from None
         n_documents += bool(rest.strip(b"\r\n"))
@@ -112,26 +128,34 @@ def count_documents(files: Iterable[Path], mark: str) -> int:
 
 
 def not_utf8(path: Path, complaint: str, encoding: str | None) -> UserError:
-    """Return the error to raise; where `encoding` is guessed, with the command that converts."""
+    """Return the error to raise for a file that is not UTF-8.
+
+    Args:
+        complaint: the evidence, such as the first invalid byte.
+        encoding: the guessed encoding, which the message names with the command that converts the
+            file; None: no guess.
+    """
     advice = "convert it to UTF-8, or leave it out"
     if encoding is not None:
-        old, new = str(path), str(path.with_name(f"{path.stem}-utf8{path.suffix}"))
-        command = f"iconv -f {encoding} -t UTF-8 {quoted(old)} > {quoted(new)}"
+        converted = str(path.with_name(f"{path.stem}-utf8{path.suffix}"))
+        command = f"iconv -f {encoding} -t UTF-8 {quoted(str(path))} > {quoted(converted)}"
         advice = f"it may be {encoding}; then {command} makes a file to give instead"
     return UserError(f"{path} is not UTF-8: {complaint}; {advice}")
 
 
 def guess_encoding(data: bytes, bad: int) -> str | None:
-    """Return the encoding that a text may have; None if there is no evidence for one.
+    """Return the probable encoding of a text that is not UTF-8; None without evidence for one.
+
+    A text with UTF-8 characters beyond ASCII before the first invalid byte is damaged UTF-8, so
+    nothing is guessed.
 
     Args:
-        data: a part of the text that begins with a character; it may end in mid-character.
-        bad: the place in `data` of the first byte that is not UTF-8. A text with characters beyond
-            ASCII before that place is damaged UTF-8.
+        data: a section of the text; it begins with a whole character, and may end inside one.
+        bad: the index in `data` of the first byte that is not UTF-8.
     """
     if not data[:bad].isascii():
         return None
-    # Begin with the line of that byte: no encoding has a newline as a part of a character.
+    # Begin with the line of that byte: in no encoding does a newline byte belong to a character.
     rest = data[data.rfind(b"\n", 0, bad) + 1 :]
     for encoding, (usual, least) in LEGACY.items():
         decoder = codecs.getincrementaldecoder(encoding)()

@@ -1,11 +1,11 @@
-"""Choose how many threads compute: one for each core that other programs leave free.
+"""Choose the number of threads that compute: one for each core that other programs leave free.
 
-PyTorch shares out every product among its threads, and the threads wait for each other hundreds of
-times in a training step. Where another program has the core of one thread, all threads wait for
-that one: beside a single busy program, two threads on two cores are slower than one thread alone.
-The operating system knows how busy its processors are, so it is asked about once a second.
+PyTorch divides every matrix product among its threads, and the threads wait for each other hundreds
+of times in a training step. If another program uses the core of one thread, all threads wait for
+that thread: beside a single busy program, two threads on two cores are slower than one thread.
+The operating system counts how busy its processors are, so it is asked about once a second.
 
-Where OMP_NUM_THREADS is set, or `torch.set_num_threads` was called, that number stays.
+If OMP_NUM_THREADS is set, or the program calls `torch.set_num_threads`, that number stays.
 """
 
 from __future__ import annotations
@@ -16,132 +16,135 @@ import time
 
 try:
     import psutil
-except Exception:  # an installation that is broken; the number of threads then stays
+except Exception:  # a broken installation; then the number of threads never changes
     psutil = None  # type: ignore[assignment]
 
-INTERVAL = 1.0  # seconds between two looks at the processors: they count in hundredths of a second
-AGREE = 2  # measurements in a row that must ask for fewer threads, or for more, before a change
+INTERVAL = 1.0  # seconds between measurements, as the system counts in hundredths of a second
+CONFIRMATIONS = 2  # measurements in a row that must want fewer threads, or more, before a change
 
 
 class Processors:
-    """Measures how many processors other programs keep busy.
+    """A measurement of how many processors other programs keep busy.
 
     Args:
-        own: the process whose use does not count, with its children; by default this one.
+        own: the process that does not count as another program, with its children; by default this
+            process.
     """
 
     def __init__(self, own: psutil.Process | None = None) -> None:
         self.own = own or psutil.Process()
         self.time, self.busy = time.perf_counter(), self._busy()
 
-    def _mine(self) -> set[int]:
+    def _allowed(self) -> set[int]:
         """Return the numbers of the processors that this process may run on."""
         affinity = getattr(self.own, "cpu_affinity", None)  # macOS has none
         return set(affinity()) if affinity else set(range(psutil.cpu_count() or 1))
 
     def _busy(self) -> float:
-        """Return the processor time, in seconds, that others took of this process's processors."""
-        here = self._mine()
+        """Return the seconds for which other programs have used the processors of this process."""
+        allowed = self._allowed()
         total = 0.0
         for number, spent in enumerate(psutil.cpu_times(percpu=True)):
-            if number in here:
+            if number in allowed:
                 idle = spent.idle + getattr(spent, "iowait", 0.0)
                 guests = getattr(spent, "guest", 0.0) + getattr(spent, "guest_nice", 0.0)
-                total += sum(spent) - guests - idle  # the time of guests is part of `user`, too
+                total += sum(spent) - guests - idle  # `user` includes the time of guests
         own = self.own.cpu_times()
-        return total - sum(own[:4])  # user, system, and those of children that have ended
+        return total - sum(own[:4])  # user, system, and both of children that have ended
 
-    def taken(self) -> float | None:
+    def n_busy(self) -> float | None:
         """Return the mean number of processors that others kept busy since the last measurement.
 
-        None if that was less than `INTERVAL` ago.
+        None if the last measurement was less than `INTERVAL` ago.
         """
         elapsed = time.perf_counter() - self.time
         if elapsed < INTERVAL:
             return None
         busy = self._busy()
-        taken = max(0.0, busy - self.busy) / elapsed
+        n_busy = max(0.0, busy - self.busy) / elapsed
         self.time, self.busy = time.perf_counter(), busy
-        return taken
+        return n_busy
 
     def count(self) -> int:
         """Return the number of processors that this process may run on."""
-        return len(self._mine())
+        return len(self._allowed())
 
 
-def fitting(most: int, count: int, taken: float) -> int:
-    """Return the number of threads for `count` processors of which others keep `taken` busy.
+def n_threads(max_threads: int, n_processors: int, n_busy: float) -> int:
+    """Return the number of threads for `n_processors`, of which other programs keep `n_busy` busy.
 
-    Never more than `most`, the number that PyTorch would use (one for each core, where a core may
-    be two processors), and never less than one.
+    It is at least 1, and at most `max_threads`: PyTorch's own choice, one thread for each core,
+    while the system counts a core as two processors if it can run two threads.
 
-    >>> [fitting(2, 2, taken) for taken in (0.0, 0.4, 1.0, 2.0)]
+    >>> [n_threads(2, 2, n_busy) for n_busy in (0.0, 0.4, 1.0, 2.0)]
     [2, 2, 1, 1]
-    >>> fitting(4, 8, 1.0)
+    >>> n_threads(4, 8, 1.0)
     4
     """
-    return max(1, min(most, int(count - taken + 0.5)))
+    return max(1, min(max_threads, int(n_processors - n_busy + 0.5)))
 
 
 class Threads:
-    """Sets PyTorch's number of threads, and sets it again as other programs come and go."""
+    """PyTorch's number of threads, which adapts as other programs come and go."""
 
     def __init__(self) -> None:
         self.processors: Processors | None = None
         if "OMP_NUM_THREADS" not in os.environ:
-            with contextlib.suppress(Exception):  # nobody can tell, as without /proc
-                self.processors = Processors()  # before the slow imports: they are measured, too
-        self.most = self.now = 0  # not known before PyTorch is imported
-        self.taken = 0.0  # processors that others keep busy, as last measured
-        self.asked: list[int] = []  # the numbers of threads that the last measurements ask for
+            with contextlib.suppress(Exception):  # the system does not say, as without /proc
+                self.processors = Processors()  # now, to measure during the slow imports, too
+        self.max_threads = self.current = 0  # 0: not known before PyTorch is imported
+        self.n_busy = 0.0  # processors that others keep busy, by the latest measurement
+        self.wanted: list[int] = []  # the number of threads for each of the latest measurements
 
-    def follow(self) -> int:
-        """Adapt the number of threads if it is time to; return the number.
+    def adapt(self) -> int:
+        """Change the number of threads if measurements ask for it; return the number.
 
-        Costs under a microsecond between two measurements.
+        A call between two measurements costs less than a microsecond.
         """
-        import torch  # here, so that the first measurement can begin before this import
+        import torch  # imported here, so that the first measurement begins before PyTorch's import
 
         number = torch.get_num_threads()
-        if not self.most:
-            self.most = self.now = number
+        if not self.max_threads:
+            self.max_threads = self.current = number
         if self.processors is None:
             return number
-        if number != self.now:  # someone else chose it
+        if number != self.current:  # the program has chosen another number
             self.processors = None
             return number
         try:
-            taken = self.processors.taken()
-            count = self.processors.count()
-        except Exception:  # whatever a system can answer that psutil does not know
+            n_busy = self.processors.n_busy()
+            n_processors = self.processors.count()
+        except Exception:  # a system may answer in ways that psutil does not expect
             return number
-        if taken is None:
+        if n_busy is None:
             return number
-        self.taken = taken
-        self.asked = [*self.asked, fitting(self.most, count, taken)][-AGREE:]
-        if len(self.asked) == AGREE and not min(self.asked) <= number <= max(self.asked):
-            self.now = min(self.asked, key=lambda asked: abs(asked - number))
-            torch.set_num_threads(self.now)
-        return self.now
+        self.n_busy = n_busy
+        wanted = n_threads(self.max_threads, n_processors, n_busy)
+        self.wanted = [*self.wanted, wanted][-CONFIRMATIONS:]
+        is_confirmed = len(self.wanted) == CONFIRMATIONS
+        if is_confirmed and not min(self.wanted) <= number <= max(self.wanted):
+            self.current = min(self.wanted, key=lambda wanted: abs(wanted - number))
+            torch.set_num_threads(self.current)
+        return self.current
 
     def resume(self, number: int) -> bool:
-        """Begin with the number of threads of an earlier process; return whether that is possible.
+        """Begin with the number of threads that a resumed run had; return whether that is possible.
 
-        It is not where there are fewer processors, or where the number of threads is fixed.
+        It is impossible with fewer processors, or if the number of threads is fixed.
         """
         import torch
 
-        if self.follow() != number and self.processors and number <= self.most:
+        if self.adapt() != number and self.processors and number <= self.max_threads:
             torch.set_num_threads(number)
-            self.now, self.asked = number, []
+            self.current, self.wanted = number, []
         return torch.get_num_threads() == number
 
     def fix(self, number: int) -> None:
-        """Compute with this number of threads from now on, whatever other programs do."""
+        """Set the number of threads, which from now on does not adapt."""
         import torch
 
         torch.set_num_threads(number)
         self.processors = None
 
 
-threads = Threads()  # PyTorch has one number of threads, and so has the process
+threads = Threads()  # the only one, as PyTorch has one number of threads for the process

@@ -1,4 +1,4 @@
-"""What a fork of tests/forks.py does in a trial: a job, and a hook that makes it go wrong."""
+"""The jobs of a trial in a fork of tests/forks.py, and the hooks that make them go wrong."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ Flags = Callable[..., list[str]]
 
 
 def train_job(argv: list[str]) -> int:
+    """Run train.py with these flags, and return its exit code."""
     from brief import make_brief
 
     import train
-    from minigen.run.signals import PERSON
+    from minigen.run.signals import FROM_USER
 
-    for number in PERSON:  # as train.py does before it imports anything
+    for number in FROM_USER:  # as train.py does before its imports
         signal.signal(number, lambda number, _: os._exit(128 + number))
     os.environ["MINIGEN_DATA"] = str(Path(sys.argv[1]) / "data")
     make_brief()
@@ -32,6 +33,7 @@ def train_job(argv: list[str]) -> int:
 
 
 def sample_job(argv: list[str]) -> int:
+    """Run sample.py with these flags."""
     import sample
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -57,7 +59,7 @@ def save_job(argv: list[str]) -> int:
 
 
 def samples_job(argv: list[str]) -> int:
-    """Run sample.py with each of the arguments, given as JSON, and print what came of it."""
+    """Run sample.py once for each argument, a list of flags in JSON; print each result as JSON."""
     import io
 
     import sample
@@ -74,7 +76,7 @@ def samples_job(argv: list[str]) -> int:
             wrong = f"{type(error).__name__}: {error}"
         text, sys.stdout = sys.stdout.getvalue(), real
         result = json.dumps({"text": text, "said": said, "wrong": wrong})
-        os.write(1, f"{result}\n".encode())  # at once, as stderr goes to the same file
+        os.write(1, f"{result}\n".encode())  # unbuffered, because stderr goes to the same file
     return 0
 
 
@@ -83,15 +85,20 @@ FORBIDDEN = ("pickle.find_class", "os.system", "subprocess.Popen", "os.exec", "o
 
 
 def open_job(argv: list[str]) -> int:
-    """Load each of the folders, and print what came of it, as JSON: a line for each."""
-    from transformers import AutoTokenizer  # noqa: F401  what is imported late is not to be counted
+    """Load the model in each folder, and print a line of JSON with the result and its cost.
+
+    Args:
+        argv: a folder that loads without errors, which is not reported, and the others.
+    """
+    # Late imports must not count as the cost of the first folder.
+    from transformers import AutoTokenizer  # noqa: F401
 
     from minigen.errors import UserError
     from minigen.inference.engine import load
 
     done: list[str] = []
     sys.addaudithook(lambda name, _: done.append(name) if name in FORBIDDEN else None)
-    with contextlib.suppress(UserError):  # and this imports the rest
+    with contextlib.suppress(UserError):  # imports the rest
         load(argv[0])
     for folder in argv[1:]:
         done.clear()
@@ -109,13 +116,13 @@ def open_job(argv: list[str]) -> int:
 
 
 def memory(kind: str) -> int:
-    """Bytes of this process's memory, of a kind that Linux counts."""
+    """Return bytes of this process's memory, by Linux's name of the figure, such as "VmRSS"."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.partition(f"{kind}:")[2].split()[0])
 
 
 def model_and_optimizer(seed: int) -> Any:
-    """A small random model, a tokenizer, and an optimiser's state."""
+    """Return a small random model, a tokenizer, and a random optimiser state."""
     import torch
 
     from minigen.model import GPT, GPTConfig
@@ -133,7 +140,7 @@ def model_and_optimizer(seed: int) -> Any:
 
 
 def kill_inside_a_save(number: int, event: int) -> None:
-    """End the process at the `event`-th thing that the `number`-th save does to the disk."""
+    """Kill the process at the `event`-th disk operation of the `number`-th save."""
     from minigen.files import checkpoint
 
     saves = events = 0
@@ -155,13 +162,13 @@ def kill_inside_a_save(number: int, event: int) -> None:
         count()
         fsync(handle)
 
-    disk = ("open", "os.mkdir", "os.rename", "os.rmdir", "os.remove")
-    sys.addaudithook(lambda name, _: count() if name in disk else None)
+    operations = ("open", "os.mkdir", "os.rename", "os.rmdir", "os.remove")
+    sys.addaudithook(lambda name, _: count() if name in operations else None)
     checkpoint.save, os.fsync = save, counted
 
 
-def poison(step: int, what: str, value: str) -> None:
-    """Make the loss, or one number of a gradient, NaN or Inf at a step; -1: at all."""
+def poison(step: int, where: str, value: str) -> None:
+    """Make the loss, or one number of a gradient, NaN or Inf at a step; at each step if -1."""
     from steps import around_gradients
 
     from minigen.run.run import Run
@@ -169,7 +176,7 @@ def poison(step: int, what: str, value: str) -> None:
     def poisoned(run: Run, compute: Callable[[], Any]) -> Any:
         loss = compute()
         if run.step == step or step < 0:
-            if what == "loss":
+            if where == "loss":
                 return loss + float(value)
             grad = run.model.blocks[0].mlp.down.weight.grad
             assert grad is not None
@@ -180,7 +187,7 @@ def poison(step: int, what: str, value: str) -> None:
 
 
 def slow_steps(seconds: float) -> None:
-    """Let each step take longer."""
+    """Make each step take these seconds longer."""
     from steps import around_gradients
 
     from minigen.run.run import Run
@@ -192,8 +199,8 @@ def slow_steps(seconds: float) -> None:
     Run.within_memory = around_gradients(slow)  # type: ignore[method-assign]
 
 
-def lacks(calls: str, number: int) -> None:
-    """The system answers calls with an error: "flock", "fsync", "madvise", "rename"."""
+def refuse_calls(calls: str, number: int) -> None:
+    """Make system calls fail with an error number: "flock", "fsync", "madvise", "rename"."""
     import fcntl
 
     from minigen.files import safetensors_file
@@ -214,35 +221,36 @@ def lacks(calls: str, number: int) -> None:
         os.rename = os.replace = Path.rename = Path.replace = refuse  # type: ignore[method-assign]
 
 
-def no_reader() -> None:
-    """Nobody reads standard error any more."""
+def close_reader() -> None:
+    """Make standard error a pipe whose reader has gone."""
     reader, writer = os.pipe()
     os.close(reader)
     os.dup2(writer, 2)
 
 
-def no_streams() -> None:
-    """The process was started without the three standard streams."""
+def close_streams() -> None:
+    """Close the three standard streams, as for a program without a console."""
     sys.stdin = sys.stdout = sys.stderr = None  # type: ignore[assignment]
     for number in range(3):
         with contextlib.suppress(OSError):
             os.close(number)
 
 
-def removed_folder() -> None:
-    """The working folder is gone."""
+def remove_working_folder() -> None:
+    """Make the working folder one that was removed."""
     folder = Path("removed")
     folder.mkdir()
     os.chdir(folder)
     Path(f"../{folder}").rmdir()
 
 
-def largest_file(n_bytes: int) -> None:
-    """The disk takes no file of more than so many bytes."""
+def limit_file_size(n_bytes: int) -> None:
+    """Make writing fail beyond `n_bytes` of a file, as a full disk does."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
 
 
-def threads(n: int) -> None:
+def set_threads(n: int) -> None:
+    """Set PyTorch's number of threads."""
     import torch
 
     torch.set_num_threads(n)
@@ -252,6 +260,6 @@ JOBS = {"train": train_job, "sample": sample_job, "samples": samples_job, "save"
         "open": open_job}  # fmt: skip
 HOOKS = {
     f.__name__: f
-    for f in (kill_inside_a_save, poison, slow_steps, largest_file, threads, lacks, no_reader,
-              no_streams, removed_folder)
+    for f in (kill_inside_a_save, poison, slow_steps, limit_file_size, set_threads, refuse_calls,
+              close_reader, close_streams, remove_working_folder)
 }  # fmt: skip

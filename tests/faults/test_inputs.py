@@ -104,7 +104,7 @@ def test_a_line_of_100_mb_trains(server: Server, flags: Flags, text: Path) -> No
     """A text of one very long line is tokenised in time and memory that a test has."""
     text.write_bytes(b"a long line " * 8_500_000)
     trial = server.start("train", flags("run", "--max_steps 2"))
-    assert trial.wait(240) == 0, trial.said()
+    assert trial.wait(240) == 0, trial.output()
 
 
 NUMBERS = st.one_of(
@@ -152,7 +152,7 @@ def test_any_flags_of_sample_give_a_text_or_an_error(
         trial = server.start("samples", [json.dumps(argv) for argv in drawn[i : i + 50]])
         assert trial.wait(120) == 0
         results += [
-            json.loads(line) for line in trial.said().splitlines() if line[:9] == '{"text": '
+            json.loads(line) for line in trial.output().splitlines() if line[:9] == '{"text": '
         ]
     assert len(results) == n
     for argv, result in zip(drawn, results, strict=False):
@@ -185,7 +185,7 @@ def test_any_prompt_is_continued_or_refused(server: Server, flags: Flags, tmp_pa
             given = json.dumps([*where, "--prompt_file", str(path)])
             trial = server.start("samples", [given])
             assert trial.wait(60) == 0
-            (line,) = (ln for ln in trial.said().splitlines() if ln[:9] == '{"text": ')
+            (line,) = (ln for ln in trial.output().splitlines() if ln[:9] == '{"text": ')
             result = json.loads(line)
             assert not result["wrong"] and "\n" not in result["said"], (kind, prompt[:9], result)
             written.append(not result["said"])

@@ -1,4 +1,4 @@
-"""Whatever kills a run, and whenever: it goes on to the same bits, and what was saved is whole."""
+"""A run killed at any moment resumes bit for bit, and each of its checkpoints is complete."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable
 from operator import sub
 from pathlib import Path
@@ -19,90 +20,97 @@ from jobs import Flags, model_and_optimizer
 from minigen.files import checkpoint
 
 slow = pytest.mark.slow
-needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not here")
+needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 
 
-Trained = Callable[[str], dict[str, str]]
+Trained = Callable[..., dict[str, str]]
 
 
-def go_on(server: Server, flags: Flags, resume: Flags, name: str, out: Path) -> None:
-    """Resume a run that was killed; begin it anew only if nothing of it had been saved."""
-    saved = checkpoint.steps(out / name)
-    code, said = server.run("train", resume(name) if saved else flags(name))
-    assert code == 0, said
-    assert not saved or f"step {0}: validation" not in said  # no silent restart
+def resume_or_restart(server: Server, flags: Flags, resume: Flags, name: str, out: Path) -> None:
+    """Resume a killed run, or start it again if it has no checkpoint; check that it resumed."""
+    checkpoints = checkpoint.steps(out / name)
+    code, stderr = server.run("train", resume(name) if checkpoints else flags(name))
+    assert code == 0, stderr
+    assert not checkpoints or "step 0: validation" not in stderr
 
 
 @pytest.mark.parametrize("n", [4, pytest.param(30, marks=slow)])
-def test_killed_at_any_moment(
-    n: int, server: Server, flags: Flags, resume: Flags, trained: Trained, tmp_path: Path
-) -> None:
-    """kill -9 at uniform moments of a run: in the end, all bits are those of a run without."""
+def test_a_run_killed_at_any_moment_resumes_bit_for_bit(
+    n: int, server: Server, flags: Flags, resume: Flags, trained: Trained, undisturbed: Trained,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """After kill -9 at `n` moments, spread evenly, the end is that of an undisturbed run."""
     began = time.monotonic()
-    assert server.run("train", flags("whole"))[0] == 0
+    expected = undisturbed()
     seconds = time.monotonic() - began
     for i in range(n):
         trial = server.start("train", flags(f"run{i}"))
         time.sleep(seconds * (i + random.random()) / n)
         trial.kill()
         trial.wait()
-        go_on(server, flags, resume, f"run{i}", tmp_path / "out")
-        assert trained(f"run{i}") == trained("whole"), i
+        resume_or_restart(server, flags, resume, f"run{i}", tmp_path / "out")
+        assert trained(f"run{i}") == expected, i
 
 
 @pytest.mark.parametrize("n", [4, pytest.param(20, marks=slow)])
-def test_killed_inside_a_save(
-    n: int, server: Server, flags: Flags, resume: Flags, trained: Trained, tmp_path: Path
-) -> None:
-    """At anything that one of the saves does to the disk."""
-    assert server.run("train", flags("whole"))[0] == 0
+def test_a_run_killed_during_a_save_resumes_bit_for_bit(
+    n: int, server: Server, flags: Flags, resume: Flags, trained: Trained, undisturbed: Trained,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """After kill -9 at any disk operation of any save, the end is that of an undisturbed run."""
+    expected = undisturbed()
     for i in range(n):
         save, event = random.randint(1, 5), random.randint(1, 21)
         trial = server.start("train", flags(f"run{i}"), "kill_inside_a_save", save, event)
-        assert trial.wait() == -9, trial.said()
-        go_on(server, flags, resume, f"run{i}", tmp_path / "out")
-        assert trained(f"run{i}") == trained("whole"), (save, event)
+        assert trial.wait() == -9, trial.output()
+        resume_or_restart(server, flags, resume, f"run{i}", tmp_path / "out")
+        assert trained(f"run{i}") == expected, (save, event)
 
 
-def test_killed_ten_times(
-    server: Server, flags: Flags, resume: Flags, trained: Trained, tmp_path: Path
-) -> None:
-    """Ten kills in one run, each inside a save: some lose that save, none more."""
+def test_a_kill_during_a_save_loses_at_most_that_save(
+    server: Server, flags: Flags, resume: Flags, trained: Trained, undisturbed: Trained,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """Ten such kills in one run each lose at most two steps, and the run ends in the same bits."""
     more = "--max_steps 44 --eval_interval 2"
-    assert server.run("train", flags("whole", more))[0] == 0
     argv, steps = flags("run", more), []
     for _ in range(10):
         trial = server.start("train", argv, "kill_inside_a_save", 2, random.randint(1, 21))
-        assert trial.wait() == -9, trial.said()
+        assert trial.wait() == -9, trial.output()
         steps.append(checkpoint.load_newest(tmp_path / "out" / "run").step)
         argv = resume("run")
     assert server.run("train", argv)[0] == 0
     assert steps == sorted(set(steps)) and max(map(sub, steps, [0, *steps])) <= 4
-    assert trained("run") == trained("whole")
+    assert trained("run") == undisturbed(more)
 
 
 # ---- every system call of a save ----
 
-CALLS = re.compile(r"^(?:\d+ +)?(\w+)\((.*?)\) += (\S+)", re.M)
+# A call is "unfinished" in the trace when another thread's call is printed before its result.
+CALLS = re.compile(r"^(?:\d+ +)?(\w+)\((.*?)(?:\) += | <unfinished)", re.M)
 
 
 def traced_save(server: Server, run: Path, step: int, *strace: str) -> list[tuple[str, str]]:
-    """Save the checkpoint of `step`, as the only thing that is traced; the calls and arguments."""
+    """Save the checkpoint of `step` under strace; return the system calls and their arguments.
+
+    Args:
+        strace: the options that choose the calls to trace, and a signal to send at one of them.
+    """
     pipe, trace = run.parent / "pipe", run.parent / "trace"
     pipe.unlink(missing_ok=True)
     os.mkfifo(pipe)
     trial = server.start("save", [str(run), str(step), str(pipe)])
-    with open(pipe, "wb"):  # opens as soon as the child does, which then reads until it is closed
+    with open(pipe, "wb"):  # the child opens the pipe too, and waits until this end is closed
         command = ["strace", "-f", "-y", "-o", str(trace), *strace, "-p", str(trial.pid)]
         tracer = subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8")
         assert tracer.stderr and "attached" in tracer.stderr.readline()
     trial.wait()
     tracer.communicate(timeout=30)
-    return [(name, arguments) for name, arguments, _ in CALLS.findall(trace.read_text())]
+    return CALLS.findall(trace.read_text())
 
 
-def prepared(server: Server, run: Path, first: bool) -> None:
-    """A run before the save of step 4: empty, or so full that a checkpoint must go."""
+def make_run(server: Server, run: Path, first: bool) -> None:
+    """Make a run that is about to save step 4: an empty run, or one with three checkpoints."""
     shutil.rmtree(run, ignore_errors=True)
     run.mkdir()
     for step in () if first else (1, 2, 3):
@@ -111,44 +119,45 @@ def prepared(server: Server, run: Path, first: bool) -> None:
 
 @needs_strace
 @pytest.mark.parametrize("first", [True, False], ids=["first save", "rotation"])
-@pytest.mark.parametrize("share", [12, pytest.param(1, marks=slow)])
-def test_killed_at_every_system_call(
-    first: bool, share: int, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("every", [12, pytest.param(1, marks=slow)])
+def test_a_save_killed_at_any_system_call_leaves_complete_checkpoints(
+    first: bool, every: int, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """At each call that touches a file: afterwards a whole checkpoint loads, or none was there."""
+    """After kill -9 at a call that touches a file, the newest checkpoint loads, if there is one.
+
+    The next save succeeds. Tried is each call in turn, or one of every 12.
+    """
     run = tmp_path / "run"
-    prepared(server, run, first)
-    seen: dict[str, int] = {}
+    make_run(server, run, first)
+    counts = Counter[str]()
     points = []
     for name, _ in traced_save(server, run, 4, "-e", "trace=%file,%desc"):
-        seen[name] = seen.get(name, 0) + 1
-        points.append((name, seen[name]))
+        counts[name] += 1
+        points.append((name, counts[name]))
     assert len(points) > 50
     allowed = ([], [4]) if first else ([2, 3], [2, 3, 4], [3, 4])
     unfinished = 0
-    for name, n in points[::share]:
-        prepared(server, run, first)
+    for name, n in points[::every]:
+        make_run(server, run, first)
         inject = f"inject={name}:signal=SIGKILL:when={n}"
         traced_save(server, run, 4, "-e", f"trace={name}", "-e", inject)
-        found = [int(path.name[5:]) for path in checkpoint.steps(run)]
-        assert found in allowed, (name, n)
-        if found:
-            assert checkpoint.load_newest(run).step == found[-1]
-        unfinished += found != allowed[-1] or any(run.glob(".tmp-*"))
-        checkpoint.save(
-            run, *model_and_optimizer(5), {"step": 5}
-        )  # and the next save is not in the way
+        steps = [int(path.name[5:]) for path in checkpoint.steps(run)]
+        assert steps in allowed, (name, n)
+        if steps:
+            assert checkpoint.load_newest(run).step == steps[-1]
+        unfinished += steps != allowed[-1] or any(run.glob(".tmp-*"))
+        checkpoint.save(run, *model_and_optimizer(5), {"step": 5})
         checkpoint.prune(run)
         assert checkpoint.load_newest(run).step == 5 and not list(run.glob(".tmp-*"))
-    assert unfinished > len(points) / share / 2
+    assert unfinished > len(points) / every / 2
     assert capsys.readouterr().err == ""
 
 
-def in_order(calls: list[tuple[str, str]], run: Path) -> None:
-    """fsync of each file, of the folder, rename, fsync of the parent; and nothing is written late.
+def assert_flushed_in_order(calls: list[tuple[str, str]], run: Path) -> None:
+    """Check the order: flush each file, flush the folder, rename it, flush its parent folder.
 
     Args:
-        calls: fsync and rename, each with the path that it is about.
+        calls: fsync and rename, each with its path.
     """
     folder = str(run / ".tmp-step-000004")
     names = {path.name for path in (run / "step-000004").iterdir()}
@@ -159,8 +168,13 @@ def in_order(calls: list[tuple[str, str]], run: Path) -> None:
     assert ("fsync", str(run)) in after
 
 
-def test_order_of_flushes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read off the functions that Python calls."""
+def test_a_save_flushes_files_and_folder_before_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python calls fsync for each file and the folder, then rename, then fsync for the parent.
+
+    So a power cut never leaves a folder with the final name and incomplete files.
+    """
     calls: list[tuple[str, str]] = []
     fsync, rename = os.fsync, os.rename
 
@@ -181,17 +195,19 @@ def test_order_of_flushes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     run = tmp_path / "run"
     run.mkdir()
     checkpoint.save(run, *model_and_optimizer(4), {"step": 4})
-    in_order(calls, run)
+    assert_flushed_in_order(calls, run)
 
 
 @needs_strace
-def test_order_of_flushes_in_a_trace(server: Server, tmp_path: Path) -> None:
-    """Read off what the kernel was asked."""
+def test_the_kernel_gets_the_flushes_in_the_order_of_the_calls(
+    server: Server, tmp_path: Path
+) -> None:
+    """In a trace of system calls, files and folder are flushed before the rename, too."""
     run = tmp_path / "run"
-    prepared(server, run, first=True)
+    make_run(server, run, first=True)
     calls = []
     for name, arguments in traced_save(server, run, 4, "-e", "trace=fsync,rename"):
-        found = re.search(r"<(.*)>$" if name == "fsync" else r'^"(.*?)"', arguments)
-        assert found
-        calls.append((name, found[1]))
-    in_order(calls, run)
+        path = re.search(r"<(.*)>$" if name == "fsync" else r'^"(.*?)"', arguments)
+        assert path
+        calls.append((name, path[1]))
+    assert_flushed_in_order(calls, run)

@@ -1,4 +1,4 @@
-"""Each guard is needed: without it, one of the tests fails."""
+"""Each guard in the code is needed: without it, a test fails."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from forks import ROOT, Server
 
 
 class Mutant(NamedTuple):
-    """A guard to drop, and a test that must then fail."""
+    """A guard to remove from the code, and a test that must then fail."""
 
-    where: str  # "module:function" or "module:Class.method"; the module in whatever folder it lies
-    guard: str  # in the function, once: a statement, an expression, or "if CONDITION:"
-    instead: str  # of the same kind
-    test: str  # its path from this folder
+    where: str  # "module:function" or "module:Class.method"; the module may lie in any folder
+    guard: str  # a statement, an expression or "if CONDITION:", which is in the function once
+    instead: str  # the replacement, of the same kind
+    test: str  # the path of the test, relative to this folder
 
 
 MUTANTS = {
     "fsync of a file": Mutant(
         "disk:flush", "os.fsync(file.fileno())", "pass",
-        "test_kills.py::test_order_of_flushes",
+        "test_kills.py::test_a_save_flushes_files_and_folder_before_the_rename",
     ),
     "fsync of the folder": Mutant(
         "checkpoint:save", "disk.flush_folder(folder)", "pass",
-        "test_kills.py::test_order_of_flushes",
+        "test_kills.py::test_a_save_flushes_files_and_folder_before_the_rename",
     ),
     "fsync of the parent": Mutant(
         "checkpoint:save", "disk.flush_folder(run)", "pass",
-        "test_kills.py::test_order_of_flushes",
+        "test_kills.py::test_a_save_flushes_files_and_folder_before_the_rename",
     ),
     "rename": Mutant(
         "checkpoint:save", 'folder = run / f".tmp-{target.name}"', "folder = target",
-        "test_kills.py::test_order_of_flushes",
+        "test_kills.py::test_a_save_flushes_files_and_folder_before_the_rename",
     ),
     "the optimiser's state": Mutant(
         "start:_resume", "optimizer.load(optimizer_state, last.step - n_skipped)", "pass",
-        "test_kills.py::test_killed_ten_times",
+        "test_kills.py::test_a_kill_during_a_save_loses_at_most_that_save",
     ),
     "the seed of a step": Mutant(
         "train:accumulate_gradients", "torch.manual_seed(int(key))", "pass",
-        "test_kills.py::test_killed_ten_times",
+        "test_kills.py::test_a_kill_during_a_save_loses_at_most_that_save",
     ),
     "the manifest's check": Mutant(
         "checkpoint:_verify", "facts.get(path.name) != dataclasses.asdict(fact)", "False",
@@ -53,11 +53,11 @@ MUTANTS = {
     ),
     "the finite check": Mutant(
         "run.run:Run.accepts", "bool((loss.isfinite() & norm.isfinite()).item())", "True",
-        "test_signals.py::test_what_is_no_number_is_not_learnt",
+        "test_signals.py::test_a_nonfinite_loss_or_gradient_stops_the_run_before_it_is_learnt",
     ),
     "the lock": Mutant(
         "disk:take_lock", "_lock(file)", "pass",
-        "test_disk.py::test_two_runs_in_one_folder",
+        "test_disk.py::test_a_folder_is_for_one_run_at_a_time",
     ),
     "the shapes' check": Mutant(
         "checkpoint:load", "_fit(config, *files)", "pass",
@@ -69,7 +69,7 @@ MUTANTS = {
     ),
     "the text's check": Mutant(
         "start:_prepare", 'last.state["content"] != text.content', "False",
-        "test_disk.py::test_another_text_config_or_tokenizer_is_refused",
+        "test_disk.py::test_another_text_is_refused_on_resume",
     ),
     "a field's values": Mutant(
         "config_file:decide", "name in only and value not in only[name]", "False",
@@ -113,13 +113,13 @@ MUTANTS = {
         "checkpoint:is_one", "named and not theirs", "named",
         "../test_weight_files.py::test_a_folder_of_others_is_what_it_holds",
     ),
-    "what a file system may lack": Mutant(
-        "disk:_pass_over", "if error.errno not in lacking:", "if True:",
-        "test_machines.py::test_what_a_file_system_lacks_is_a_warning",
+    "an unsupported operation": Mutant(
+        "disk:_warn_if_in", "if error.errno not in unsupported:", "if True:",
+        "test_machines.py::test_an_unsupported_operation_of_a_file_system_is_a_warning",
     ),
     "an error of the disk": Mutant(
-        "disk:_pass_over", "if error.errno not in lacking:", "if False:",
-        "test_machines.py::test_an_error_of_the_disk_is_no_lack",
+        "disk:_warn_if_in", "if error.errno not in unsupported:", "if False:",
+        "test_machines.py::test_an_error_of_the_disk_is_not_taken_for_an_unsupported_operation",
     ),
     "the documents of a user's text": Mutant(
         "separator:between", "count_documents(plain, END_OF_TEXT)", "0",
@@ -173,7 +173,7 @@ SCRIPTS = ("train.py", "sample.py")
 def mutated(root: Path, mutant: Mutant) -> tuple[Path, str]:
     """Return the file of a mutant's module below a folder, and its text without the guard.
 
-    The guard is found on the syntax tree, so lines may move and break anywhere. All else stays.
+    The guard is found in the syntax tree, so the layout of the lines does not matter.
     """
     module, _, function = mutant.where.partition(":")
     path = find_module(root, module)
@@ -193,7 +193,7 @@ def mutated(root: Path, mutant: Mutant) -> tuple[Path, str]:
 
 
 def find_module(root: Path, name: str) -> Path:
-    """Return the one file, of modules and scripts below a folder, whose dotted name ends so."""
+    """Return the only module or script below a folder whose dotted name ends with `name`."""
     paths = [*(root / "minigen").rglob("*.py"), *(root / script for script in SCRIPTS)]
     parts = {path: path.relative_to(root).with_suffix("").parts for path in paths}
     names = {path: ".".join(p for p in parts[path] if p != "__init__") for path in paths}
@@ -211,7 +211,7 @@ def find_function(node: ast.AST, names: list[str]) -> ast.AST | None:
 
 
 def condition(code: str) -> str:
-    """Return the condition of "if CONDITION:"; other code stays as it is."""
+    """Return the condition of "if CONDITION:", and other code unchanged."""
     return code.removeprefix("if ").removesuffix(":") if code.endswith(":") else code
 
 
@@ -222,10 +222,10 @@ def parsed(code: str) -> ast.stmt | ast.expr:
 
 
 def matches(function: ast.AST, mutant: Mutant) -> list[ast.stmt | ast.expr]:
-    """Return all places in a function where the guard stands, however it is laid out there."""
+    """Return all nodes of a function that are equal to the guard."""
     guard: ast.AST = parsed(mutant.guard)
     if isinstance(guard, ast.expr) and isinstance(parsed(mutant.instead), ast.stmt):
-        guard = ast.Expr(guard)  # a call that is a statement of its own
+        guard = ast.Expr(guard)  # the call is a statement
     nodes = [node for node in ast.walk(function) if isinstance(node, ast.stmt | ast.expr)]
     if mutant.guard.endswith(":"):
         nodes = [node.test for node in nodes if isinstance(node, ast.If)]
@@ -234,14 +234,14 @@ def matches(function: ast.AST, mutant: Mutant) -> list[ast.stmt | ast.expr]:
 
 
 @pytest.mark.parametrize("name", MUTANTS)
-def test_each_guard_stands_where_it_is_said_to_stand(name: str) -> None:
-    """So a guard that was moved or rewritten is found at once, and its mutant can follow it."""
+def test_each_guard_is_in_its_function_once(name: str) -> None:
+    """A guard that was moved or rewritten fails here, and its mutant must be changed with it."""
     path, text = mutated(ROOT, MUTANTS[name])
     assert ast.dump(ast.parse(text)) != ast.dump(ast.parse(path.read_bytes()))
 
 
-def test_a_guard_is_found_wherever_its_lines_are(tmp_path: Path) -> None:
-    """Laid out otherwise, in another folder; one that is gone or there twice is named."""
+def test_a_guard_is_found_in_any_folder_and_layout(tmp_path: Path) -> None:
+    """Only the guard is replaced; a guard that is missing or there twice is an error."""
     path = tmp_path / "minigen" / "deep" / "é.py"
     path.parent.mkdir(parents=True)
     path.write_text(
@@ -264,8 +264,8 @@ def test_a_guard_is_found_wherever_its_lines_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", [n if n in CHEAP else pytest.param(n, marks=pytest.mark.slow) for n in MUTANTS]
 )
-def test_a_guard_less_is_noticed(name: str, server: Server, tmp_path: Path) -> None:
-    """A copy of minigen without it fails a test that passes with it."""
+def test_without_a_guard_a_test_fails(name: str, server: Server, tmp_path: Path) -> None:
+    """In a copy of minigen without the guard, the test of the guard fails."""
     for part in ("minigen", "tests", "train.py", "sample.py", "pyproject.toml"):
         source = ROOT / part
         if source.is_dir():
@@ -274,7 +274,7 @@ def test_a_guard_less_is_noticed(name: str, server: Server, tmp_path: Path) -> N
             shutil.copy(source, tmp_path / part)
     path, text = mutated(tmp_path, MUTANTS[name])
     path.write_text(text, encoding="utf-8")
-    # No other process, as there is one test; and nobody reads why it fails.
+    # One test needs no further processes, and no explanation of its failure.
     options = ["-q", "-x", "-n", "0", "--assert=plain", "-p", "no:cacheprovider"]
     environment = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
     where = (f"--basetemp={tmp_path / 'trials'}", f"tests/faults/{MUTANTS[name].test}")
