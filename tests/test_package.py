@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -105,18 +104,6 @@ def test_examples_in_docstrings_are_true(name: str) -> None:
     """Each >>> example in a module gives the result that the docstring shows."""
     result = doctest.testmod(importlib.import_module(f"minigen.{name}"))
     assert result.failed == 0
-
-
-def test_each_test_that_a_text_names_exists() -> None:
-    """A page, docstring or comment that names a test as its proof names one that can be run."""
-    tests = sorted((PACKAGE.parent / "tests").rglob("*.py"))
-    names = {path.stem for path in tests}
-    for path in tests:
-        names |= set(re.findall(r"def (test_\w+)", path.read_text(encoding="utf-8")))
-    pages = [*PACKAGE.parent.glob("*.md"), *PACKAGE.parent.glob("docs/*.md")]
-    for path in [*pages, *MODULES, *SCRIPTS]:
-        for name in re.findall(r"\btest_\w+", path.read_text(encoding="utf-8")):
-            assert name in names, f"{path.name} names {name}"
 
 
 def test_importing_minigen_is_silent_and_imports_no_large_library() -> None:
