@@ -91,7 +91,7 @@ def test_the_logits_are_those_of_peft(
     with torch.no_grad():
         assert off(huggingface.load(beside).model(IDS), theirs) < 1e-5
     assert all(finding.agrees for finding in parity.check(alone)[:-1])
-    assert checkpoint.find(str(alone)) == alone and not checkpoint.is_one(alone)
+    assert checkpoint.find(str(alone)) == alone and not checkpoint.is_checkpoint(alone)
 
 
 def test_an_adapter_is_not_rounded_away(bases: dict[str, Path], tmp_path: Path) -> None:

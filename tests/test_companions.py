@@ -103,7 +103,9 @@ def test_what_is_not_computed_is_refused_by_name(tmp_path: Path) -> None:
             asked.settings("m")
     for name in companions.COMPUTED:
         with pytest.raises(UserError, match=f"^m: {name} is "):
-            companions.of({"generation_config.json": json.dumps({name: {}}).encode()}, {}, "m")
+            companions.from_files(
+                {"generation_config.json": json.dumps({name: {}}).encode()}, {}, "m"
+            )
 
 
 @pytest.mark.parametrize(
@@ -194,7 +196,7 @@ def test_each_end_ends_a_text_and_is_not_shown(
 def test_a_model_without_ends_has_none(tmp_path: Path) -> None:
     """transformers takes no default of the model_type; nor a first token that there is not."""
     for kind in ("gpt2", "llama", "qwen3"):
-        beside = companions.of({}, {"model_type": kind}, "m")
+        beside = companions.from_files({}, {"model_type": kind}, "m")
         assert beside.ends == frozenset() and beside.kept["eos_token_id"] is None
     make(tmp_path, {"bos_token_id": 999})
     ours = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")

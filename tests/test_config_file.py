@@ -12,7 +12,7 @@ from transformers import GPT2Config, LlamaConfig, PreTrainedConfig, Qwen3Config
 from transformers.generation import GenerationConfig
 
 from minigen.errors import UserError
-from minigen.files.config_file import FIELDS, HARMLESS, ONLY, read_config, say_of_dropout
+from minigen.files.config_file import FIELDS, HARMLESS, ONLY, read_config, warn_of_dropout
 from minigen.model import GPTConfig
 
 CLASSES = {"gpt2": GPT2Config, "llama": LlamaConfig, "qwen3": Qwen3Config}
@@ -149,9 +149,9 @@ def test_what_is_refused(kind: str, changes: dict[str, Any], complaint: str) -> 
 
 def test_three_rates_of_dropout_where_minigen_has_one(capsys: pytest.CaptureFixture[str]) -> None:
     """The one that counts is named, unless all are the same."""
-    say_of_dropout({"model_type": "gpt2"}, "config.json")
+    warn_of_dropout({"model_type": "gpt2"}, "config.json")
     assert capsys.readouterr().err == ""
-    say_of_dropout({"model_type": "gpt2", "attn_pdrop": 0.3}, "config.json")
+    warn_of_dropout({"model_type": "gpt2", "attn_pdrop": 0.3}, "config.json")
     told = "resid_pdrop 0.1, embd_pdrop 0.1, attn_pdrop 0.3; in training minigen takes the first"
     assert told in capsys.readouterr().err
     assert read("gpt2", attn_pdrop=0.3, resid_pdrop=0.2).dropout == 0.2

@@ -232,7 +232,7 @@ def test_the_hint_to_export_runs_when_it_is_copied(
     tuned = [*begun, "--lora_rank", "1", "--eval_tokens", "50"]
     assert train.main([*tuned, "--init_from", "base", "--name", "lora"]) == 0
     state = checkpoint.load_best(Path("out/lora")).state
-    assert state["tuned"]["path"] == str(tmp_path / "out/base/step-000001")
+    assert state["base_model"]["path"] == str(tmp_path / "out/base/step-000001")
     with pytest.raises(UserError, match="is a correction already") as caught:
         train.main([*tuned, "--init_from", "lora"])
     hint = re.search(r"its model: (.*)", str(caught.value))

@@ -156,7 +156,7 @@ def test_a_run_keeps_the_rule_that_it_began_with(
         judged = evaluate.find_texts(EvaluateConfig(file=name), loaded).held_out
         assert judged.n_documents == 60
     tuned = run("--init_from", "run", "--data", "more/u.txt", name="tuned", small=TINY[8:])
-    assert checkpoint.load_newest(tuned).state["tuned"]["config"]["separator"] == END_OF_TEXT
+    assert checkpoint.load_newest(tuned).state["base_model"]["config"]["separator"] == END_OF_TEXT
     put(tmp_path / "book.txt", "It was a dark night. " * 50)
     run("--init_from", "run", "--data", "book.txt", name="book", small=TINY[8:])
     said = capsys.readouterr().err

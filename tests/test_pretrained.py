@@ -132,7 +132,7 @@ def test_there_and_back_is_the_same(name: str, tmp_path: Path) -> None:
     """Loaded and written again, every tensor of theirs is bit for bit what it was."""
     theirs = make(name, tmp_path)
     loaded = huggingface.load(tmp_path)
-    written = huggingface.to_theirs(loaded.model)
+    written = huggingface.to_hugging_face(loaded.model)
     state = {k: v for k, v in theirs.state_dict().items() if k != "lm_head.weight" or k in written}
     assert written.keys() == state.keys()
     assert all(torch.equal(written[key], state[key]) for key in state)

@@ -255,7 +255,7 @@ def test_a_folder_of_others_is_what_it_holds(name: str, tmp_path: Path) -> None:
     folder = tmp_path / "models" / name
     folder.parent.mkdir()
     save_file(parts("gpt2", folder), folder / "model.safetensors", {"format": "pt"})
-    assert not checkpoint.is_one(folder)
+    assert not checkpoint.is_checkpoint(folder)
     assert checkpoint.steps(folder.parent) == [] and checkpoint.runs(tmp_path) == []
     assert checkpoint.find(str(folder)) == folder
     assert_same(folder)
@@ -272,6 +272,6 @@ def test_a_checkpoint_without_manifest_stays_a_damaged_one(tmp_path: Path) -> No
         folder = tmp_path / f"step-{n}"
         save_file(parts("gpt2", folder), folder / "model.safetensors")
         change(folder)
-        assert checkpoint.is_one(folder)
+        assert checkpoint.is_checkpoint(folder)
         with pytest.raises(UserError, match="no MANIFEST"):
             checkpoint.load(folder)

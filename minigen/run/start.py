@@ -199,7 +199,7 @@ def _find_origin(flags: TrainConfig, held: contextlib.ExitStack) -> tuple[Origin
     base = load(source, flags.dropout or 0.0)
     if flags.lora_rank and (base.path / "adapter_config.json").exists():
         mend = command("export", base.path, "FOLDER")
-        if not checkpoint.is_one(base.path):
+        if not checkpoint.is_checkpoint(base.path):
             mend = "merge_and_unload() of peft"
         raise UserError(
             f"{base.path} is a correction already; first make it a part of its model: {mend}"
@@ -211,8 +211,8 @@ def _find_origin(flags: TrainConfig, held: contextlib.ExitStack) -> tuple[Origin
 
 def _settings_of_old_text(origin: Origin, config: TrainConfig) -> dict[str, Any]:
     """Return the configuration that the base model was trained with, for its text."""
-    if origin.last is not None and "tuned" in origin.last.state:
-        return dict(origin.last.state["tuned"].get("config", {}))
+    if origin.last is not None and "base_model" in origin.last.state:
+        return dict(origin.last.state["base_model"].get("config", {}))
     settings = dict(origin.base.state.get("config", {})) if origin.base else {}
     settings["separator"] = separator_of(config.old_data, settings)
     return settings
@@ -223,7 +223,7 @@ def _make_model(
 ) -> tuple[GPT, dict[str, Any] | None]:
     """Return the model to train, and facts about the base model if it is fine-tuned."""
     if origin.last is not None:
-        return origin.last.model(), origin.last.state.get("tuned")
+        return origin.last.model(), origin.last.state.get("base_model")
     if origin.base is None:
         return GPT(new_shape(n_vocab, config)), None
     model = origin.base.model.float()
@@ -252,7 +252,7 @@ def new_folder(out_dir: Path, name: str) -> Path:
     parts = [part for part in Path(name).parts if re.fullmatch(checkpoint.STEP, part)]
     if Path(name).name in ("", "..") or parts or not name.isprintable():
         raise UserError(f"a run cannot be called {name!r}; give another --name")
-    while checkpoint.steps(run):
+    while checkpoint.steps(run) or checkpoint.is_checkpoint(run):
         n += 1
         run = out_dir / f"{name}-{n}"
     try:

@@ -37,7 +37,7 @@ def agree(folder: Path) -> None:
     for name in manifest["files"]:
         path = folder / name
         if path.is_file() and path.stat().st_size < 64 * MEGABYTE:
-            fact = checkpoint._fact(path.read_bytes())
+            fact = checkpoint._digest(path.read_bytes())
             manifest["files"][name] = {"bytes": fact.bytes, "sha256": fact.sha256}
     (folder / "MANIFEST.json").write_text(json.dumps(manifest))
 

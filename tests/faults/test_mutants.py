@@ -48,7 +48,7 @@ MUTANTS = {
         "test_kills.py::test_killed_ten_times",
     ),
     "the manifest's check": Mutant(
-        "checkpoint:_verify", "facts.get(path.name) != dataclasses.asdict(fact)", "False",
+        "checkpoint:_verify", "digests.get(path.name) != dataclasses.asdict(digest)", "False",
         "test_damage.py::test_every_damage_is_named_and_passed_over",
     ),
     "the finite check": Mutant(
@@ -60,7 +60,7 @@ MUTANTS = {
         "test_disk.py::test_two_runs_in_one_folder",
     ),
     "the shapes' check": Mutant(
-        "checkpoint:load", "_fit(config, *files)", "pass",
+        "checkpoint:load", "_check_shapes(config, *files)", "pass",
         "test_hostile.py::test_handcrafted",
     ),
     "the header's limit": Mutant(
@@ -81,16 +81,16 @@ MUTANTS = {
         "../test_config_file.py::test_what_is_refused",
     ),
     "a head of its own": Mutant(
-        "huggingface:as_held", "bool((read(HEAD) == embedding).all())", "True",
+        "huggingface:config_of_weights", "bool((read(HEAD) == embedding).all())", "True",
         "../test_weight_files.py::test_a_head_of_its_own_counts",
     ),
     "biases that are not zero": Mutant(
-        "huggingface:as_held",
-        "any(name in names and read(name).any() for name, _ in no_biases(config))", "False",
+        "huggingface:config_of_weights",
+        "any(name in names and read(name).any() for name, _ in zero_biases(config))", "False",
         "../test_weight_files.py::test_biases_that_should_not_be_there",
     ),
     "what is computed anyway": Mutant(
-        "huggingface:check_buffers", "if not same:", "if False:",
+        "huggingface:check_buffers", "if not agrees:", "if False:",
         "../test_weight_files.py::test_what_is_computed_anyway",
     ),
     "several formats of numbers": Mutant(
@@ -102,7 +102,7 @@ MUTANTS = {
         "../test_weight_files.py::test_files_in_pieces",
     ),
     "an adapter": Mutant(
-        "huggingface:_model", "if adapter.is_one(folder):", "if False:",
+        "huggingface:_model", "if adapter.is_adapter(folder):", "if False:",
         "../test_adapter.py::test_the_logits_are_those_of_peft",
     ),
     "an adapter's fields": Mutant(
@@ -110,7 +110,7 @@ MUTANTS = {
         "../test_adapter.py::test_what_is_refused",
     ),
     "whose folder": Mutant(
-        "checkpoint:is_one", "named and not theirs", "named",
+        "checkpoint:is_checkpoint", "named and not other_program", "named",
         "../test_weight_files.py::test_a_folder_of_others_is_what_it_holds",
     ),
     "what a file system may lack": Mutant(
@@ -145,7 +145,7 @@ MUTANTS = {
     ),
     "control tokens in a prompt": Mutant(
         "hub_tokenizer:HubTokenizer._read",
-        "self._theirs.encode_special_tokens = not special", "pass",
+        "self._hub.encode_special_tokens = not special", "pass",
         "../test_companions.py::test_a_checkpoint_keeps_what_belongs_to_its_model",
     ),
     "the model's own ends": Mutant(
@@ -158,7 +158,7 @@ MUTANTS = {
     ),
     "what belongs to a model": Mutant(
         "checkpoint:files_of_tokenizer",
-        '{"tokenizer.json": content, "tokenizer_config.json": config, **beside.files}',
+        '{"tokenizer.json": content, "tokenizer_config.json": config, **companions.files}',
         '{"tokenizer.json": content, "tokenizer_config.json": config}',
         "../test_companions.py::test_a_checkpoint_keeps_what_belongs_to_its_model",
     ),
