@@ -122,7 +122,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-def test_what_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
+def test_an_unsupported_adapter_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
     """One line names the field, or the tensor, and says how peft makes one model of the two."""
     folder = adapted(bases["gpt2"], tmp_path / "adapter", target_modules=["c_attn"])
     whole = (folder / "adapter_config.json").read_text()
@@ -144,7 +144,7 @@ def test_what_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
         huggingface.load(folder)
 
 
-def test_a_base_that_is_none(bases: dict[str, Path], tmp_path: Path) -> None:
+def test_an_adapter_without_a_base_model_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
     """An adapter whose model is not there, not named, or itself an adapter: one line."""
     first = adapted(bases["gpt2"], tmp_path / "first")
     second = tmp_path / "second"
@@ -159,7 +159,7 @@ def test_a_base_that_is_none(bases: dict[str, Path], tmp_path: Path) -> None:
             huggingface.load(second)
 
 
-def test_every_field_of_peft_is_decided_about() -> None:
+def test_every_field_of_peft_is_in_a_table() -> None:
     decided = {*adapter.COMPUTED, *adapter.ONLY, *adapter.HARMLESS}
     fields = {field.name for field in dataclasses.fields(peft.LoraConfig)}
     assert len(fields) > 30

@@ -33,7 +33,7 @@ def make(run: Path, step: int, val_loss: float | None = None, tied: bool = True)
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_what_is_saved_is_loaded(tmp_path: Path, tied: bool) -> None:
+def test_a_saved_checkpoint_loads_bit_for_bit(tmp_path: Path, tied: bool) -> None:
     """Weights bit for bit, config, tokenizer, optimiser and state."""
     model = make(tmp_path, 7, tied=tied)
     loaded = checkpoint.load(tmp_path / "step-000007")
@@ -50,7 +50,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path, tied: bool) -> None:
 
 
 @pytest.mark.parametrize("loss", [float("inf"), float("nan")])
-def test_a_loss_that_is_no_number_is_null(loss: float, tmp_path: Path) -> None:
+def test_a_non_finite_loss_is_null(loss: float, tmp_path: Path) -> None:
     """state.json is JSON for every reader, and such a checkpoint is whole, but never the best."""
     make(tmp_path, 1, val_loss=9.0)
     make(tmp_path, 2, val_loss=loss)
@@ -59,7 +59,7 @@ def test_a_loss_that_is_no_number_is_null(loss: float, tmp_path: Path) -> None:
     assert checkpoint.load_newest(tmp_path).step == 2 and checkpoint.load_best(tmp_path).step == 1
 
 
-def test_nothing_unfinished_has_a_name(tmp_path: Path) -> None:
+def test_a_failed_save_leaves_earlier_checkpoints(tmp_path: Path) -> None:
     """A save that fails leaves what was there, and no folder that looks like a checkpoint."""
     make(tmp_path, 1)
     (tmp_path / "step-000002").mkdir()
@@ -72,7 +72,7 @@ def test_nothing_unfinished_has_a_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [*(*checkpoint.WHOLE, *checkpoint.COMMON), "MANIFEST.json"])
 @pytest.mark.parametrize("damage", ["bit", "cut", "empty", "gone", "zeros"])
-def test_damage_is_named_and_passed_over(
+def test_a_damaged_checkpoint_is_named_and_skipped(
     tmp_path: Path, name: str, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whatever happens to a file of the newest checkpoint: one line says which."""
@@ -97,7 +97,7 @@ def test_damage_is_named_and_passed_over(
     assert said.count("\n") == 1 and "step-000002" in said and name in said
 
 
-def test_all_damaged_is_an_error_not_a_fresh_start(tmp_path: Path) -> None:
+def test_a_run_of_damaged_checkpoints_is_an_error(tmp_path: Path) -> None:
     """Without any whole checkpoint there is nothing to go on from."""
     make(tmp_path, 1)
     (tmp_path / "step-000001" / "model.safetensors").write_bytes(b"")
@@ -105,7 +105,7 @@ def test_all_damaged_is_an_error_not_a_fresh_start(tmp_path: Path) -> None:
         checkpoint.load_newest(tmp_path)
 
 
-def test_what_is_damaged_does_not_stand_in_the_way(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_set_aside(tmp_path: Path) -> None:
     """Going on from the checkpoint before a damaged one, a run comes to that step again."""
     make(tmp_path, 1)
     for _ in range(2):
@@ -177,7 +177,7 @@ def test_best_without_any_validation_loss_is_the_newest(tmp_path: Path) -> None:
     assert checkpoint.load_best(tmp_path).step == 3
 
 
-def test_runs_are_found_by_name_or_as_the_last(tmp_path: Path) -> None:
+def test_a_run_is_found_by_name_or_as_the_last(tmp_path: Path) -> None:
     """The run that was saved last, or the named one; for a missing one, those that exist."""
     with pytest.raises(UserError, match=r"train one: \S+ \S*train\.py"):
         checkpoint.find_run(tmp_path / "none")

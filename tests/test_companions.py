@@ -86,14 +86,14 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ---- settings ----
 
 
-def test_every_setting_of_transformers_is_decided_about() -> None:
+def test_every_setting_of_transformers_is_in_one_table() -> None:
     known = {name for name in GenerationConfig().to_dict() if not name.startswith("_")}
     decided = [companions.COMPUTED, companions.NOT_COMPUTED, companions.WITHOUT_EFFECT]
     assert known <= set().union(*decided)
     assert sum(map(len, decided)) == len(set().union(*decided))  # once
 
 
-def test_what_is_not_computed_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_setting_that_is_not_computed_is_refused(tmp_path: Path) -> None:
     """Unless its value asks for nothing; and what no version of transformers knows."""
     for name in (*companions.NOT_COMPUTED, "a_new_one"):
         for value in (None, *companions.NOT_COMPUTED.get(name, ())):
@@ -128,7 +128,7 @@ def test_what_is_not_computed_is_refused_by_name(tmp_path: Path) -> None:
         (None, {"do_sample": False, "max_new_tokens": 30}),
     ],
 )  # fmt: skip
-def test_what_a_call_does_not_say_is_taken_from_the_model(
+def test_the_model_s_settings_are_the_defaults_of_a_call(
     generation: dict[str, Any] | None, call: dict[str, Any], tmp_path: Path
 ) -> None:
     """Both pipelines write the same. A draw that only one token can win is no chance."""
@@ -158,7 +158,7 @@ def test_settings_in_an_old_config_are_read(tmp_path: Path) -> None:
         minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")
 
 
-def test_the_command_says_what_the_model_asks_for(
+def test_sample_reports_settings_that_it_does_not_follow(
     chat: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sample.main(["--checkpoint", str(chat), "--prompt", "a", "--max_new_tokens", "2", "--top_k=7"])
@@ -193,7 +193,7 @@ def test_each_end_ends_a_text_and_is_not_shown(
         assert written == "a" + ("<|im_start|>" * 5 if shown is None else shown) + "\n"
 
 
-def test_a_model_without_ends_has_none(tmp_path: Path) -> None:
+def test_a_model_without_ends_gets_none(tmp_path: Path) -> None:
     """transformers takes no default of the model_type; nor a first token that there is not."""
     for kind in ("gpt2", "llama", "qwen3"):
         beside = companions.from_files({}, {"model_type": kind}, "m")
@@ -245,7 +245,7 @@ def same_companions(before: Path, after: Path) -> None:
         assert old.get(name) == new.get(name)
 
 
-def test_a_checkpoint_keeps_what_belongs_to_its_model(chat: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_keeps_the_companions_of_its_model(chat: Path, tmp_path: Path) -> None:
     """Also the next one of the same run, what is exported of it, and a model with LoRA merged."""
     (chat / "chat_template.jinja").write_text(TEMPLATE)
     loaded = huggingface.load(chat)
@@ -273,7 +273,7 @@ def test_a_checkpoint_keeps_what_belongs_to_its_model(chat: Path, tmp_path: Path
         checkpoint.load(first)
 
 
-def test_fine_tuning_keeps_what_belongs_to_the_model(
+def test_fine_tuning_keeps_the_companions(
     chat: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: None
 ) -> None:
     """And the live sample ends at the model's ends; a resumed run keeps them, too."""
@@ -287,7 +287,7 @@ def test_fine_tuning_keeps_what_belongs_to_the_model(
         same_companions(chat, tmp_path / f"out/tuned/step-{step:06d}")
 
 
-def test_an_adapter_has_a_tokenizer_of_its_own_and_its_model_s_settings(tmp_path: Path) -> None:
+def test_an_adapter_s_own_tokenizer_is_read(tmp_path: Path) -> None:
     """As transformers reads them: generation_config.json beside an adapter is not looked at."""
     make(tmp_path / "base", {"top_k": 3}, chat_template="of the base")
     make(tmp_path / "adapter", {"top_k": 9}, chat_template="of its own")
@@ -307,7 +307,7 @@ def test_an_adapter_s_tokenizer_without_a_class_is_refused(tmp_path: Path) -> No
         huggingface.load(tmp_path / "adapter")
 
 
-def test_what_an_old_config_says_stays_with_the_model(tmp_path: Path) -> None:
+def test_settings_in_an_old_config_are_kept(tmp_path: Path) -> None:
     """Its settings, its ends where it has none, and the class of its tokenizer."""
     old = tmp_path / "old"
     make(old)
@@ -328,7 +328,7 @@ def test_what_an_old_config_says_stays_with_the_model(tmp_path: Path) -> None:
     assert all(text == texts[0] for text in texts)
 
 
-def test_a_checkpoint_of_before_has_no_companions_and_loads(chat: Path, tmp_path: Path) -> None:
+def test_an_older_checkpoint_without_companions_loads(chat: Path, tmp_path: Path) -> None:
     """It has another's tokenizer.json, and our tokenizer_config.json."""
     loaded = huggingface.load(chat)
     assert loaded.tokenizer is not None

@@ -31,7 +31,7 @@ def read(kind: str, **changes: Any) -> GPTConfig:
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_every_field_of_transformers_is_decided_about(kind: str) -> None:
+def test_every_field_of_transformers_is_in_a_table(kind: str) -> None:
     """Those of the class, second names, words of older versions, and how to write with a model."""
     fields = FIELDS[kind]
     decided = {*fields.computed, *fields.only, *fields.checked, *fields.same, *ONLY, *HARMLESS}
@@ -53,7 +53,7 @@ def test_every_field_of_transformers_is_decided_about(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_what_transformers_writes_is_read(kind: str) -> None:
+def test_a_config_of_transformers_is_read(kind: str) -> None:
     """A config.json with all fields at their defaults is one that is computed."""
     config = CLASSES[kind](**SIZES[kind])
     for content in (config.to_dict(), config.to_diff_dict()):
@@ -89,7 +89,7 @@ COMPUTED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize("kind, changes, wanted", COMPUTED, ids=str)
-def test_what_is_computed(kind: str, changes: dict[str, Any], wanted: dict[str, Any]) -> None:
+def test_other_spellings_give_the_same_config(kind: str, changes: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Second names, old spellings, absent and empty values mean what transformers makes of them."""
     config = read(kind, **changes)
     assert {name: getattr(config, name) for name in wanted} == wanted
@@ -140,14 +140,14 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize("kind, changes, complaint", REFUSED, ids=str)
-def test_what_is_refused(kind: str, changes: dict[str, Any], complaint: str) -> None:
+def test_an_unsupported_field_is_refused(kind: str, changes: dict[str, Any], complaint: str) -> None:
     """One line names the file, the field and its value."""
     with pytest.raises(UserError, match=rf"^config\.json.*{complaint}") as caught:
         read(kind, **changes)
     assert "\n" not in str(caught.value)
 
 
-def test_three_rates_of_dropout_where_minigen_has_one(capsys: pytest.CaptureFixture[str]) -> None:
+def test_different_dropout_rates_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
     """The one that counts is named, unless all are the same."""
     warn_of_dropout({"model_type": "gpt2"}, "config.json")
     assert capsys.readouterr().err == ""

@@ -298,14 +298,14 @@ def outcomes(seeds: range) -> Counter[str]:
     return Counter(found.values())
 
 
-def test_twenty_drawn_folders() -> None:
+def test_random_folders_are_computed_or_refused() -> None:
     """None is computed otherwise without a word; some are the same, and some are refused."""
     found = outcomes(range(20))
     assert found["same"] >= 3 and found["refused"] >= 3, found
 
 
 @pytest.mark.slow
-def test_three_hundred_drawn_folders() -> None:
+def test_many_random_folders_are_computed_or_refused() -> None:
     found = outcomes(range(1000, 1300))
     print(dict(found))
     assert found["same"] >= 60 and found["refused"] >= 60, found

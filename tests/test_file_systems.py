@@ -28,7 +28,7 @@ def refusing(number: int) -> Any:
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
-def test_what_cannot_be_flushed_is_a_warning(
+def test_a_missing_flush_is_a_warning(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One for files and one for folders, however many there are."""
@@ -41,7 +41,7 @@ def test_what_cannot_be_flushed_is_a_warning(
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
-def test_what_a_disk_has_lost_is_an_error(
+def test_an_error_of_the_disk_is_raised(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a file, of a folder, of a rename and of a lock: nobody is told that it was saved."""
@@ -61,7 +61,7 @@ def test_what_a_disk_has_lost_is_an_error(
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EEXIST, errno.ENOSYS, errno.EXDEV])
-def test_where_nothing_can_be_renamed_it_is_copied(
+def test_files_are_copied_where_no_rename_works(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over a file of before, and a folder with the file that makes it whole as the last."""
@@ -87,7 +87,7 @@ def test_where_nothing_can_be_renamed_it_is_copied(
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP])
-def test_where_nothing_can_be_locked_a_run_is_not_taken(
+def test_a_missing_lock_is_not_another_process(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A missing lock is no lock of another process; a lock of another one is."""

@@ -84,14 +84,14 @@ def judged(seed: int, folder: Path) -> str:
     return "same"
 
 
-def test_a_drawn_tokenizer_is_read_as_transformers_reads_it_or_refused(tmp_path: Path) -> None:
+def test_random_tokenizers_are_read_as_by_transformers_or_refused(tmp_path: Path) -> None:
     """20 of the 300 drawn folders."""
     verdicts = Counter(judged(seed, tmp_path / str(seed)) for seed in range(20))
     assert verdicts["same"] >= 7
 
 
 @pytest.mark.slow
-def test_many_drawn_tokenizers_are_read_alike(tmp_path: Path) -> None:
+def test_many_random_tokenizers_are_read_as_by_transformers(tmp_path: Path) -> None:
     verdicts = Counter(judged(seed, tmp_path / str(seed)) for seed in range(20, 300))
     assert verdicts["same"] >= 100
 
@@ -123,7 +123,7 @@ def test_every_component_of_tokenizers_is_drawn() -> None:
     }  # fmt: skip
 
 
-def test_every_setting_of_a_tokenizer_is_drawn_or_no_setting() -> None:
+def test_every_setting_of_a_tokenizer_is_drawn() -> None:
     """As transformers takes them out of tokenizer_config.json."""
     base = transformers.PreTrainedTokenizerBase
     source = "".join(inspect.getsource(c.__init__) for c in (base, transformers.TokenizersBackend))
@@ -160,7 +160,7 @@ def folder_with(folder: Path, **parts: Any) -> dict[str, Any]:
     return saved
 
 
-def test_each_component_alone_is_computed_or_refused_by_name(tmp_path: Path) -> None:
+def test_each_component_is_computed_or_refused(tmp_path: Path) -> None:
     drawn = {
         "normalizer": drawn_tokenizers.NORMALIZERS,
         "pre_tokenizer": drawn_tokenizers.PRE_TOKENIZERS,
@@ -198,7 +198,7 @@ def test_each_component_alone_is_computed_or_refused_by_name(tmp_path: Path) -> 
         ({"pre_tokenizer": {"type": "Whitespace"}}, "is not byte-level: no step"),
     ],
 )
-def test_what_is_no_byte_level_tokenizer_is_called_by_its_name(
+def test_another_kind_of_tokenizer_is_refused_by_name(
     parts: dict[str, Any], complaint: str, tmp_path: Path
 ) -> None:
     folder_with(tmp_path, **parts)
@@ -209,7 +209,7 @@ def test_what_is_no_byte_level_tokenizer_is_called_by_its_name(
             read(tmp_path)
 
 
-def test_an_id_beyond_all_models_fills_no_memory(tmp_path: Path) -> None:
+def test_a_huge_id_allocates_nothing(tmp_path: Path) -> None:
     saved = folder_with(tmp_path)
     saved["model"]["vocab"]["zz"] = 2**32 - 1
     with pytest.raises(UserError, match="is damaged or not a byte-level tokenizer"):
@@ -229,7 +229,7 @@ def test_ids_with_gaps_are_refused(tmp_path: Path) -> None:
         from_json(json.dumps(saved).encode())
 
 
-def test_other_files_are_named(tmp_path: Path) -> None:
+def test_unsupported_files_are_refused_by_name(tmp_path: Path) -> None:
     """No tokenizer at all, one of SentencePiece, and one that needs the folder's own code."""
     folder_with(tmp_path)
     path, settings = tmp_path / "tokenizer.json", tmp_path / "tokenizer_config.json"
@@ -255,7 +255,7 @@ def test_other_files_are_named(tmp_path: Path) -> None:
         read(tmp_path)
 
 
-def test_truncation_and_padding_are_set_aside(tmp_path: Path) -> None:
+def test_truncation_and_padding_are_ignored(tmp_path: Path) -> None:
     """As transformers sets both anew at each call; a long text has all of its tokens."""
     folder_with(tmp_path)
     path, text = tmp_path / "tokenizer.json", 9 * drawn_tokenizers.WORDS
@@ -269,7 +269,7 @@ def test_truncation_and_padding_are_set_aside(tmp_path: Path) -> None:
         assert ours.encode_prompt("a") == ours.encode("a") and len(ours.encode("a")) == 1
 
 
-def test_another_token_than_end_of_text_parts_documents(tmp_path: Path) -> None:
+def test_the_eos_token_separates_documents(tmp_path: Path) -> None:
     """The eos_token of a tokenizer without END_OF_TEXT: in a stream of tokens, too."""
     saved = folder_with(tmp_path)
     saved["added_tokens"][0]["content"] = "</s>"
@@ -287,7 +287,7 @@ def test_another_token_than_end_of_text_parts_documents(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen3"])
-def test_a_file_of_ours_in_a_folder_that_names_no_class(kind: str, tmp_path: Path) -> None:
+def test_a_file_of_minigen_in_a_folder_without_a_class(kind: str, tmp_path: Path) -> None:
     """transformers takes the class of the model_type, and Qwen's cuts in another way."""
     ours = train_tokenizer("bpe", ["the goat 123\n\n" * 9], 280)
     (tmp_path / "tokenizer.json").write_bytes(to_json(ours))
@@ -374,7 +374,7 @@ CHANGES += ["normalizer", "no decoder", "one more token", "end_of_text lstrip", 
     [pytest.param(change, marks=pytest.mark.slow if n > 2 else ())  # two seconds each
      for n, change in enumerate(CHANGES)],
 )  # fmt: skip
-def test_gpt2_s_tokens_in_a_file_that_asks_for_more_are_not_gpt2(
+def test_gpt2_s_tokens_with_other_steps_are_not_gpt2(
     change: str, gpt2_file: dict[str, Any]
 ) -> None:
     base = gpt2_file

@@ -52,7 +52,7 @@ def save(model: GPT, path: Path, run: Path) -> Path:
     return checkpoint.save(run, model, TOKENIZER, {}, {"step": 2, "tuned": facts})
 
 
-def test_at_first_nothing_changes(path: Path) -> None:
+def test_a_new_adapter_changes_nothing(path: Path) -> None:
     """B is zero, so the logits are the same to the bit."""
     model = huggingface.load(path).model
     before = model(IDS)
@@ -60,7 +60,7 @@ def test_at_first_nothing_changes(path: Path) -> None:
     assert torch.equal(model(IDS), before)
 
 
-def test_the_correction_is_b_a(path: Path) -> None:
+def test_the_adapter_adds_b_a(path: Path) -> None:
     """The same as a model whose matrices have B A added by hand; and merged, the same again."""
     model, by_hand = corrected(path), huggingface.load(path).model
     for matrix, plain in zip(lora.matrices(model), lora.matrices(by_hand), strict=True):
@@ -77,7 +77,7 @@ def test_the_correction_is_b_a(path: Path) -> None:
     assert all(p.requires_grad for p in model.parameters())
 
 
-def test_only_the_correction_trains(path: Path) -> None:
+def test_only_the_adapter_trains(path: Path) -> None:
     """Gradients reach A and B of each matrix, and nothing else."""
     model = corrected(path)
     model(IDS).square().mean().backward()
@@ -95,7 +95,7 @@ def test_less_than_a_hundredth_of_gpt2() -> None:
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) < 0.01 * whole
 
 
-def test_saved_small_and_loaded_again(path: Path, tmp_path: Path) -> None:
+def test_an_adapter_is_saved_alone_and_loads(path: Path, tmp_path: Path) -> None:
     """Only A and B are in the files, and they come back bit for bit, unmerged or merged."""
     model = corrected(path)
     saved = save(model, path, tmp_path / "run")
@@ -138,7 +138,7 @@ def test_export_keeps_or_changes_the_format(path: Path, tmp_path: Path) -> None:
         export.export(path.parent, tmp_path / "bfloat16")
 
 
-def test_another_base_is_refused(path: Path, tmp_path: Path) -> None:
+def test_another_base_model_is_refused(path: Path, tmp_path: Path) -> None:
     """A correction of weights that changed since, or are gone, would be nonsense: one line."""
     saved = save(corrected(path), path, tmp_path / "run")
     model = huggingface.load(path).model
@@ -153,7 +153,7 @@ def test_another_base_is_refused(path: Path, tmp_path: Path) -> None:
         checkpoint.load(saved).model()
 
 
-def test_a_correction_of_another_shape_is_refused(tmp_path: Path) -> None:
+def test_an_adapter_of_another_shape_is_refused(tmp_path: Path) -> None:
     path = base("gpt2", tmp_path / "base")
     _, tensors = lora.to_peft(corrected(path), "")
     model = GPT(GPTConfig.gpt2(257, 32, 1, 2, 16))
@@ -162,7 +162,7 @@ def test_a_correction_of_another_shape_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rank", [0, -1, 17, math.inf])
-def test_a_rank_that_cannot_be(rank: int, tmp_path: Path) -> None:
+def test_an_impossible_rank_is_refused(rank: int, tmp_path: Path) -> None:
     model = GPT(CONFIGS["gpt2"])
     with pytest.raises(UserError, match=r"--lora_rank is .*; give 1 to 16"):
         lora.add(model, rank)

@@ -122,7 +122,7 @@ def test_a_path_that_exists_is_never_replaced(here: Path) -> None:
         checkpoint.find("books/tales")
 
 
-def test_a_name_on_the_hub_is_one_where_nothing_else_is_meant(here: Path) -> None:
+def test_a_hub_name_is_taken_when_no_run_has_it(here: Path) -> None:
     """Owner/name too, but no path that is misspelt."""
     assert checkpoint.find("gpt2") == "gpt2"
     assert checkpoint.find("Qwen/Qwen3-0.6B") == "Qwen/Qwen3-0.6B"
@@ -149,7 +149,7 @@ def test_a_name_on_the_hub_is_one_where_nothing_else_is_meant(here: Path) -> Non
         ("both", "'both' may be ./both or out/both; give one of these paths"),
     ],
 )
-def test_what_is_no_model_is_refused_with_the_nearest_name(
+def test_a_wrong_name_is_refused_with_the_nearest_one(
     name: str, complaint: str, here: Path
 ) -> None:
     """In one line, whichever command was given the name; what means two models is refused too."""

@@ -128,7 +128,7 @@ def test_the_check_sees_any_single_number(name: str, tmp_path: Path) -> None:
 
 
 @each_model
-def test_there_and_back_is_the_same(name: str, tmp_path: Path) -> None:
+def test_a_model_is_written_as_it_was_read(name: str, tmp_path: Path) -> None:
     """Loaded and written again, every tensor of theirs is bit for bit what it was."""
     theirs = make(name, tmp_path)
     loaded = huggingface.load(tmp_path)
@@ -153,7 +153,7 @@ def test_number_formats_and_tied_heads_are_kept(tmp_path: Path) -> None:
     assert theirs.lm_head.weight.data_ptr() == theirs.model.embed_tokens.weight.data_ptr()
 
 
-def test_files_in_pieces_and_old_ones(tmp_path: Path) -> None:
+def test_each_layout_of_files_gives_the_same_model(tmp_path: Path) -> None:
     """Shards, pytorch_model.bin, no prefix, and the masks that old files hold: the same model."""
     make("gpt2 untied", tmp_path)
     whole = huggingface.load(tmp_path).model.state_dict()
@@ -265,7 +265,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_what_is_wrong_is_one_line(what: str, tmp_path: Path) -> None:
+def test_a_fault_in_a_model_is_one_line(what: str, tmp_path: Path) -> None:
     """It names the file or the tensor, runs nothing, and allocates nothing absurd."""
     make("gpt2 untied", tmp_path)
     damage, complaint = BAD[what]
@@ -287,7 +287,7 @@ def test_what_is_wrong_is_one_line(what: str, tmp_path: Path) -> None:
         ({"rope_parameters": 7}, "damaged"),
     ],
 )
-def test_what_qwen3_can_ask_for_and_we_cannot(
+def test_unsupported_features_of_qwen3_are_refused(
     changes: dict[str, Any], complaint: str, tmp_path: Path
 ) -> None:
     make("qwen3", tmp_path)
@@ -296,7 +296,7 @@ def test_what_qwen3_can_ask_for_and_we_cannot(
         huggingface.load(tmp_path)
 
 
-def test_header_lies_are_found(tmp_path: Path) -> None:
+def test_a_wrong_header_is_refused(tmp_path: Path) -> None:
     """Overlaps, gaps, doubled names, negative sizes: refused before anything is read."""
     good = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
             "b": {"dtype": "F32", "shape": [1], "data_offsets": [8, 12]}}  # fmt: skip
@@ -319,7 +319,7 @@ def test_header_lies_are_found(tmp_path: Path) -> None:
                     TensorFile(path, stack)
 
 
-def test_a_name_that_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line for a path that is not there, and for a name that cannot be had offline."""
     with pytest.raises(UserError, match="neither a folder nor"):
         huggingface.load(tmp_path / "nothing")
@@ -402,7 +402,7 @@ def test_transformers_loads_a_checkpoint(
         assert theirs_tokenizer(text)["input_ids"] == tokenizer.encode_prompt(text)
 
 
-def test_a_mixture_that_no_one_else_has_is_refused(tmp_path: Path) -> None:
+def test_an_architecture_of_no_other_program_is_refused(tmp_path: Path) -> None:
     """Other switches make a model, but not one that transformers could load."""
     model = GPT(GPTConfig.modern(257, 8, 1, 1, 8, bias=True))
     with pytest.raises(UserError, match="none of GPT-2's, Llama's and Qwen3's"):

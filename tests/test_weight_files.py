@@ -122,7 +122,7 @@ def test_files_in_pieces(ending: str, tmp_path: Path) -> None:
         huggingface.load(tmp_path)
 
 
-def test_a_whole_file_counts_more_than_pieces(tmp_path: Path) -> None:
+def test_a_single_file_takes_precedence(tmp_path: Path) -> None:
     """As in transformers: pieces of before, and their index, are not read beside it."""
     tensors = parts("gpt2", tmp_path)
     stale = {name: torch.zeros_like(t) for name, t in tensors.items()}
@@ -134,7 +134,7 @@ def test_a_whole_file_counts_more_than_pieces(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["zip", "of before 2020"])
-def test_files_of_pytorch(whole: bool, tmp_path: Path) -> None:
+def test_pytorch_files_are_read(whole: bool, tmp_path: Path) -> None:
     """Zip archives and older ones; what is no tensor is named."""
     tensors, path = parts("gpt2", tmp_path), tmp_path / "pytorch_model.bin"
     torch.save(tensors, path, _use_new_zipfile_serialization=whole)
@@ -150,7 +150,7 @@ def test_files_of_pytorch(whole: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("others", [torch.bfloat16, torch.float16, torch.float64], ids=str)
-def test_several_formats_of_numbers(others: torch.dtype, tmp_path: Path) -> None:
+def test_mixed_number_formats_are_not_rounded(others: torch.dtype, tmp_path: Path) -> None:
     """All get one that holds each number: nothing is rounded that transformers would not round."""
     tensors = parts("llama", tmp_path)
     mixed = {name: t if "norm" in name else t.to(others) for name, t in tensors.items()}
@@ -177,7 +177,7 @@ def test_quantised_numbers_are_refused_by_name(kind: torch.dtype, tmp_path: Path
 @pytest.mark.parametrize(
     "kind, word", [("gpt2", "transformer.wte"), ("llama", "model.embed_tokens")]
 )
-def test_a_head_of_its_own_counts(kind: str, word: str, tmp_path: Path) -> None:
+def test_an_untied_head_is_used(kind: str, word: str, tmp_path: Path) -> None:
     """Whatever config.json says; one that equals the embedding is the embedding."""
     tensors = parts(kind, tmp_path)
     edit(tmp_path, tie_word_embeddings=True)
@@ -195,7 +195,7 @@ def test_a_head_of_its_own_counts(kind: str, word: str, tmp_path: Path) -> None:
         huggingface.load(tmp_path)
 
 
-def test_biases_that_should_not_be_there(tmp_path: Path) -> None:
+def test_biases_in_the_file_are_used(tmp_path: Path) -> None:
     """With "bias": false zeros mean none, others are used; names that no model has are refused."""
     tensors = parts("gpt2", tmp_path)
     edit(tmp_path, bias=False)
@@ -226,7 +226,7 @@ BUFFERS: list[tuple[str, str, Tensor, Tensor]] = [
 
 
 @pytest.mark.parametrize("kind, name, right, wrong", BUFFERS, ids=[case[1] for case in BUFFERS])
-def test_what_is_computed_anyway(
+def test_masks_and_angles_are_compared(
     kind: str, name: str, right: Tensor, wrong: Tensor, tmp_path: Path
 ) -> None:
     """Masks and angles of old files are passed over only if they are those that are computed."""
@@ -250,7 +250,7 @@ def test_a_tensor_under_two_names_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["step-1000", "step-000001", "checkpoint-500"])
-def test_a_folder_of_others_is_what_it_holds(name: str, tmp_path: Path) -> None:
+def test_a_model_of_another_program_is_not_a_checkpoint(name: str, tmp_path: Path) -> None:
     """A model of transformers is one under any name, and no checkpoint of a run."""
     folder = tmp_path / "models" / name
     folder.parent.mkdir()
@@ -261,7 +261,7 @@ def test_a_folder_of_others_is_what_it_holds(name: str, tmp_path: Path) -> None:
     assert_same(folder)
 
 
-def test_a_checkpoint_without_manifest_stays_a_damaged_one(tmp_path: Path) -> None:
+def test_a_checkpoint_without_a_manifest_is_damaged(tmp_path: Path) -> None:
     """Its other files tell it from a folder of others; an empty one may be any, and is named."""
     files: list[Callable[[Path], object]] = [
         lambda folder: (folder / "state.json").write_text("{}"),

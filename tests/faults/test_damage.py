@@ -32,7 +32,7 @@ def damages(content: bytes, other: bytes, n: int) -> Iterator[bytes | None]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_damage_is_named_and_passed_over(
+def test_every_damage_is_named_and_skipped(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """100 bits flipped, 50 cuts, zeros, nothing, or another step's file: for each of the files."""
@@ -56,7 +56,7 @@ def test_every_damage_is_named_and_passed_over(
     assert survived >= (155 if name != "MANIFEST.json" else 130)
 
 
-def test_a_run_goes_on_from_the_one_before(
+def test_a_run_resumes_from_the_checkpoint_before(
     server: Server,
     flags: Flags,
     resume: Flags,
@@ -81,7 +81,7 @@ def test_a_run_goes_on_from_the_one_before(
     assert trained("run") == trained("again")
 
 
-def test_all_damaged_is_no_fresh_start(
+def test_a_run_of_damaged_checkpoints_does_not_start_afresh(
     server: Server, flags: Flags, resume: Flags, tmp_path: Path
 ) -> None:
     """Exit code 2, a line for each, and nothing is changed."""
@@ -97,7 +97,7 @@ def test_all_damaged_is_no_fresh_start(
     assert sorted(run.rglob("*")) == before
 
 
-def test_what_is_named_is_that_or_nothing(server: Server, flags: Flags, tmp_path: Path) -> None:
+def test_a_named_checkpoint_is_never_replaced(server: Server, flags: Flags, tmp_path: Path) -> None:
     """A checkpoint, or a run, that is given by its name is not replaced by another in silence."""
     assert server.run("train", flags("run"))[0] == 0
     out = tmp_path / "out"

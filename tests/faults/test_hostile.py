@@ -228,7 +228,7 @@ def harmless(result: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "model of a stranger"])
-def test_handcrafted(kind: str, server: Server, whole: Path, tmp_path: Path) -> None:
+def test_handcrafted_files_are_harmless(kind: str, server: Server, whole: Path, tmp_path: Path) -> None:
     """Each is refused; with a manifest that agrees, or in a folder that has none."""
     evil = pickle.dumps(Touch(str(tmp_path / "was here")))
     folders, crafted = [], list(cases(evil))
@@ -289,7 +289,7 @@ def mutated(text: bytes, draw: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("n", [200, pytest.param(2000, marks=pytest.mark.slow)])
-def test_mutated_headers(n: int, server: Server, whole: Path, tmp_path: Path) -> None:
+def test_mutated_files_are_harmless(n: int, server: Server, whole: Path, tmp_path: Path) -> None:
     """Headers, configs and states with small changes: refused in one line, or loaded."""
     draw, results, loaded = random.Random(), [], 0
     for first in range(0, n, 100):
