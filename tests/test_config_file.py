@@ -89,7 +89,9 @@ COMPUTED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize("kind, changes, wanted", COMPUTED, ids=str)
-def test_other_spellings_give_the_same_config(kind: str, changes: dict[str, Any], wanted: dict[str, Any]) -> None:
+def test_other_spellings_give_the_same_config(
+    kind: str, changes: dict[str, Any], wanted: dict[str, Any]
+) -> None:
     """Second names, old spellings, absent and empty values mean what transformers makes of them."""
     config = read(kind, **changes)
     assert {name: getattr(config, name) for name in wanted} == wanted
@@ -140,7 +142,9 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize("kind, changes, complaint", REFUSED, ids=str)
-def test_an_unsupported_field_is_refused(kind: str, changes: dict[str, Any], complaint: str) -> None:
+def test_an_unsupported_field_is_refused(
+    kind: str, changes: dict[str, Any], complaint: str
+) -> None:
     """One line names the file, the field and its value."""
     with pytest.raises(UserError, match=rf"^config\.json.*{complaint}") as caught:
         read(kind, **changes)

@@ -528,9 +528,8 @@ def find_run(out_dir: str | Path, name: str | None = None) -> Path:
     if not steps(run):
         inside = is_checkpoint(run) and steps(run.absolute().parent)
         hint = f"name its run: {run.parent}" if inside else _known(Path(out_dir))
-        raise UserError(
-            f"{run} is {'a checkpoint' if is_checkpoint(run) else 'a model'}, no run; {hint}"
-        )
+        kind = "checkpoint" if is_checkpoint(run) else "model"
+        raise UserError(f"{run} is a {kind}, not a run; {hint}")
     return run
 
 

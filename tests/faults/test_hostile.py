@@ -228,7 +228,9 @@ def harmless(result: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "model of a stranger"])
-def test_handcrafted_files_are_harmless(kind: str, server: Server, whole: Path, tmp_path: Path) -> None:
+def test_handcrafted_files_are_harmless(
+    kind: str, server: Server, whole: Path, tmp_path: Path
+) -> None:
     """Each is refused; with a manifest that agrees, or in a folder that has none."""
     evil = pickle.dumps(Touch(str(tmp_path / "was here")))
     folders, crafted = [], list(cases(evil))
