@@ -1,4 +1,4 @@
-"""An adapter of peft is computed as peft computes it, or refused by name; never passed over."""
+"""An adapter of peft is computed as in peft, or refused by name; it is never ignored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from minigen.inference import parity
 
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Tiny models of transformers, saved."""
+    """Save tiny models of transformers; return their folders by architecture."""
     folders = {}
     for kind in ("gpt2", "llama"):
         folders[kind] = tmp_path_factory.mktemp(kind)
@@ -31,7 +31,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def adapted(base: Path, folder: Path, **settings: Any) -> Path:
-    """Save an adapter whose every number matters; it names its base."""
+    """Save an adapter, all of whose weights change the logits; return its folder."""
     torch.manual_seed(1)
     model = peft.get_peft_model(
         AutoModelForCausalLM.from_pretrained(base),
@@ -74,7 +74,7 @@ SAME: list[tuple[str, dict[str, Any]]] = [
 def test_the_logits_are_those_of_peft(
     kind: str, settings: dict[str, Any], bases: dict[str, Path], tmp_path: Path
 ) -> None:
-    """Alone, by the name of its base, and beside the model; without it they are others."""
+    """With an adapter, alone or in its base model's folder, the logits are those of peft."""
     alone = adapted(bases[kind], tmp_path / "alone", **settings)
     ours, theirs = logits(alone)
     assert off(ours, theirs) < 1e-5
@@ -95,7 +95,7 @@ def test_the_logits_are_those_of_peft(
 
 
 def test_an_adapter_is_not_rounded_away(bases: dict[str, Path], tmp_path: Path) -> None:
-    """Of a model in bfloat16 the corrected matrices are float32, and so is then the whole."""
+    """A bfloat16 model with an adapter becomes float32, so that small changes are not lost."""
     base = tmp_path / "half"
     AutoModelForCausalLM.from_pretrained(bases["llama"]).bfloat16().save_pretrained(base)
     folder = adapted(base, tmp_path / "alone", lora_alpha=0.01)
@@ -112,7 +112,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"target_modules": ["c_attn", "c_fc"]}, "target_modules name .*c_fc, but its file has no"),
     ({"target_modules": ["c_fc"]}, "target_modules name|its file has .*c_attn"),
     ({"rank_pattern": {".*attn": 2}}, "rank_pattern has '[.][*]attn'"),
-    ({"rank_pattern": {"c_attn": 2}}, "of rank 2 they do not fit"),
+    ({"rank_pattern": {"c_attn": 2}}, "with rank 2 they do not fit"),
     ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa'"),
     ({"peft_type": "IA3"}, "peft_type is 'IA3'"),
     ({"new_way": 1}, "does not know the field 'new_way'"),
@@ -123,7 +123,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 def test_an_unsupported_adapter_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
-    """One line names the field, or the tensor, and says how peft makes one model of the two."""
+    """An adapter that minigen does not compute is refused: one line names the field or tensor."""
     folder = adapted(bases["gpt2"], tmp_path / "adapter", target_modules=["c_attn"])
     whole = (folder / "adapter_config.json").read_text()
     for changes, complaint in REFUSED:
@@ -134,10 +134,10 @@ def test_an_unsupported_adapter_is_refused(bases: dict[str, Path], tmp_path: Pat
         (folder / "adapter_config.json").write_text(whole)
 
     path = folder / "adapter_model.safetensors"
-    held = load_file(path)
+    tensors = load_file(path)
     name = "base_model.model.transformer.h.0.attn.c_attn.lora_magnitude_vector"
-    save_file(held | {name: torch.ones(48)}, path)
-    with pytest.raises(UserError, match="lora_magnitude_vector, of which minigen makes nothing"):
+    save_file(tensors | {name: torch.ones(48)}, path)
+    with pytest.raises(UserError, match="lora_magnitude_vector, which minigen does not use"):
         huggingface.load(folder)
     path.unlink()
     with pytest.raises(UserError, match=r"cannot read .*adapter_model\.safetensors"):
@@ -145,14 +145,14 @@ def test_an_unsupported_adapter_is_refused(bases: dict[str, Path], tmp_path: Pat
 
 
 def test_an_adapter_without_a_base_model_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
-    """An adapter whose model is not there, not named, or itself an adapter: one line."""
+    """An adapter whose base model is missing, not named, or an adapter is refused in one line."""
     first = adapted(bases["gpt2"], tmp_path / "first")
     second = tmp_path / "second"
     shutil.copytree(first, second)
     for name, complaint in (
-        (str(tmp_path / "nothing"), "only corrects another model: .*nothing is neither"),
+        (str(tmp_path / "nothing"), "is an adapter without its base model: .*nothing is neither"),
         (None, "base_model_name_or_path is None"),
-        (str(first), "which is an adapter too"),
+        (str(first), ", an adapter too"),
     ):
         edit(second, base_model_name_or_path=name)
         with pytest.raises(UserError, match=complaint):
@@ -160,6 +160,7 @@ def test_an_adapter_without_a_base_model_is_refused(bases: dict[str, Path], tmp_
 
 
 def test_every_field_of_peft_is_in_a_table() -> None:
+    """Each field of peft's LoraConfig is computed, restricted to values, or harmless."""
     decided = {*adapter.COMPUTED, *adapter.ONLY, *adapter.HARMLESS}
     fields = {field.name for field in dataclasses.fields(peft.LoraConfig)}
     assert len(fields) > 30

@@ -1,4 +1,4 @@
-"""Each field of a config.json is decided about: computed, without effect, or refused by name."""
+"""Each field of a config.json is computed, has no effect, or is refused by name."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ SIZES["qwen3"] = SIZES["llama"] | {"num_key_value_heads": 2, "head_dim": 16}
 
 
 def read(kind: str, **changes: Any) -> GPTConfig:
-    """Read a small config.json with some fields changed; `...` leaves one out."""
+    """Return the config of a small config.json with some fields changed, or left out (`...`)."""
     content = {"model_type": kind} | SIZES[kind] | changes
     return read_config({k: v for k, v in content.items() if v is not ...}, "config.json")
 
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_every_field_of_transformers_is_in_a_table(kind: str) -> None:
-    """Those of the class, second names, words of older versions, and how to write with a model."""
+    """Each field that transformers reads from a config.json of this kind is in a table."""
     fields = FIELDS[kind]
     decided = {*fields.computed, *fields.only, *fields.checked, *fields.same, *ONLY, *HARMLESS}
     config = CLASSES[kind](**SIZES[kind])
@@ -47,14 +47,14 @@ def test_every_field_of_transformers_is_in_a_table(kind: str) -> None:
     known |= set(re.findall(r'kwargs\.(?:pop|get)\("(\w+)"', older))
     if kind == "gpt2":  # which has no rotary positions
         known -= {"rope_scaling", "rope_theta", "partial_rotary_factor"}
-    known -= {"_attn_implementation_internal", "_experts_implementation_internal"}  # not obeyed
+    known -= {"_attn_implementation_internal", "_experts_implementation_internal"}  # not read
     assert len(known) > 60
     assert known <= decided, known - decided
 
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_a_config_of_transformers_is_read(kind: str) -> None:
-    """A config.json with all fields at their defaults is one that is computed."""
+    """A config.json that transformers writes, with all fields or without the defaults, is read."""
     config = CLASSES[kind](**SIZES[kind])
     for content in (config.to_dict(), config.to_diff_dict()):
         assert read_config(content, "config.json") == read(kind)
@@ -92,7 +92,7 @@ COMPUTED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 def test_other_spellings_give_the_same_config(
     kind: str, changes: dict[str, Any], wanted: dict[str, Any]
 ) -> None:
-    """Second names, old spellings, absent and empty values mean what transformers makes of them."""
+    """Second names, old spellings, absent and empty values mean the same as in transformers."""
     config = read(kind, **changes)
     assert {name: getattr(config, name) for name in wanted} == wanted
 
@@ -145,17 +145,17 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 def test_an_unsupported_field_is_refused(
     kind: str, changes: dict[str, Any], complaint: str
 ) -> None:
-    """One line names the file, the field and its value."""
+    """A value that minigen does not compute is refused: one line names file, field and value."""
     with pytest.raises(UserError, match=rf"^config\.json.*{complaint}") as caught:
         read(kind, **changes)
     assert "\n" not in str(caught.value)
 
 
 def test_different_dropout_rates_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
-    """The one that counts is named, unless all are the same."""
+    """A warning lists the three dropout rates of a GPT-2 if they differ."""
     warn_of_dropout({"model_type": "gpt2"}, "config.json")
     assert capsys.readouterr().err == ""
     warn_of_dropout({"model_type": "gpt2", "attn_pdrop": 0.3}, "config.json")
-    told = "resid_pdrop 0.1, embd_pdrop 0.1, attn_pdrop 0.3; in training minigen takes the first"
-    assert told in capsys.readouterr().err
+    warning = "resid_pdrop 0.1, embd_pdrop 0.1, attn_pdrop 0.3; in training minigen takes the first"
+    assert warning in capsys.readouterr().err
     assert read("gpt2", attn_pdrop=0.3, resid_pdrop=0.2).dropout == 0.2
