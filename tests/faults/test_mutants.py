@@ -99,7 +99,7 @@ MUTANTS = {
     ),
     "one tensor in two files": Mutant(
         "weight_files:_together", "if name in home:", "if False:",
-        "../test_weight_files.py::test_files_in_pieces",
+        "../test_weight_files.py::test_a_tensor_in_two_files_is_refused",
     ),
     "an adapter": Mutant(
         "huggingface:_model", "if adapter.is_adapter(folder):", "if False:",
