@@ -59,7 +59,12 @@ def signals() -> Iterator[None]:
 
 @pytest.fixture
 def gpt2_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """GPT-2's vocabulary where tiktoken finds it without a network."""
+    """Let tiktoken find GPT-2's vocabulary without a network, or skip the test."""
+    use_gpt2_cache(monkeypatch)
+
+
+def use_gpt2_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let tiktoken find GPT-2's vocabulary without a network, or skip the test."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "data" / "tiktoken_cache"
     if not folder.is_dir():
         pytest.skip("the folder with GPT-2's vocabulary, shared/data/tiktoken_cache, is not here")

@@ -51,11 +51,13 @@ def edit(folder: Path, **changes: Any) -> None:
 
 @torch.no_grad()
 def logits(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(IDS).logits
-    return huggingface.load(folder).model.float()(IDS), theirs
+    """Return the logits of minigen and of transformers for a folder."""
+    reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(IDS).logits
+    return huggingface.load(folder).model.float()(IDS), reference
 
 
 def off(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Return the largest difference of `a` and `b`, relative to the largest number of `b`."""
     return ((a - b).abs().max() / b.abs().max()).item()
 
 
@@ -76,10 +78,10 @@ def test_the_logits_are_those_of_peft(
 ) -> None:
     """With an adapter, alone or in its base model's folder, the logits are those of peft."""
     alone = adapted(bases[kind], tmp_path / "alone", **settings)
-    ours, theirs = logits(alone)
-    assert off(ours, theirs) < 1e-5
+    actual, reference = logits(alone)
+    assert off(actual, reference) < 1e-5
     with torch.no_grad():
-        assert off(huggingface.load(bases[kind]).model(IDS), theirs) > 1e-2
+        assert off(huggingface.load(bases[kind]).model(IDS), reference) > 1e-2
     beside = tmp_path / "beside"
     shutil.copytree(bases[kind], beside)
     for file in ("adapter_config.json", "adapter_model.safetensors"):
@@ -89,7 +91,7 @@ def test_the_logits_are_those_of_peft(
     torch.save(load_file(old), beside / "adapter_model.bin")
     old.unlink()
     with torch.no_grad():
-        assert off(huggingface.load(beside).model(IDS), theirs) < 1e-5
+        assert off(huggingface.load(beside).model(IDS), reference) < 1e-5
     assert all(finding.agrees for finding in parity.check(alone)[:-1])
     assert checkpoint.find(str(alone)) == alone and not checkpoint.is_checkpoint(alone)
 

@@ -138,26 +138,26 @@ def test_the_model_s_settings_are_the_defaults_of_a_call(
     """
     make(tmp_path, generation)
     text = "<|im_start|>the goat<|im_end|>"
-    theirs = transformers.pipeline("text-generation", model=str(tmp_path), device="cpu")
-    ours = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")
-    assert ours(text, **call) == theirs(text, **call)
+    reference = transformers.pipeline("text-generation", model=str(tmp_path), device="cpu")
+    pipe = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")
+    assert pipe(text, **call) == reference(text, **call)
 
 
 def test_an_empty_prompt_begins_with_the_model_s_first_token(tmp_path: Path) -> None:
     """An empty prompt is read as the model's bos_token_id."""
     make(tmp_path, {"bos_token_id": 301, "do_sample": False, "max_new_tokens": 9})
-    theirs = transformers.pipeline("text-generation", model=str(tmp_path), device="cpu")
-    ours = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")
-    assert ours.tokenizer.encode_prompt("") == [301] and ours("") == theirs("")
+    reference = transformers.pipeline("text-generation", model=str(tmp_path), device="cpu")
+    pipe = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")
+    assert pipe.tokenizer.encode_prompt("") == [301] and pipe("") == reference("")
 
 
 def test_settings_in_an_old_config_are_read(tmp_path: Path) -> None:
     """Without a generation_config.json, the settings in config.json apply, as in transformers."""
     make(tmp_path)
     edit(tmp_path / "config.json", repetition_penalty=1.9, do_sample=False)
-    ours = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")
-    theirs = transformers.pipeline("text-generation", model=str(tmp_path), device="cpu")
-    assert ours("the goat", max_new_tokens=20) == theirs("the goat", max_new_tokens=20)
+    pipe = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")
+    reference = transformers.pipeline("text-generation", model=str(tmp_path), device="cpu")
+    assert pipe("the goat", max_new_tokens=20) == reference("the goat", max_new_tokens=20)
     edit(tmp_path / "config.json", num_beams=4)
     with pytest.raises(UserError, match="num_beams 4"):
         minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")
@@ -190,9 +190,9 @@ def test_each_end_ends_a_text_and_is_not_shown(
         model.generation_config = GenerationConfig(eos_token_id=[302, 40])
         model.save_pretrained(tmp_path)
         ask = {"do_sample": False, "max_new_tokens": 5}
-        ours = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")("a", **ask)
-        theirs = transformers.pipeline("text-generation", model=str(tmp_path), device="cpu")
-        assert ours == theirs("a", **ask)
+        text = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")("a", **ask)
+        reference = transformers.pipeline("text-generation", model=str(tmp_path), device="cpu")
+        assert text == reference("a", **ask)
         flags = ["--checkpoint", str(tmp_path), "--prompt", "a", "--max_new_tokens", "5"]
         sample.main([*flags, "--temperature", "0"])
         written = capsys.readouterr().out
@@ -205,8 +205,8 @@ def test_a_model_without_ends_gets_none(tmp_path: Path) -> None:
         empty = companions.from_files({}, {"model_type": kind}, "m")
         assert empty.ends == frozenset() and empty.kept["eos_token_id"] is None
     make(tmp_path, {"bos_token_id": 999})
-    ours = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")
-    assert ours.tokenizer.ends == frozenset() and ours.tokenizer.encode_prompt("") == [300]
+    pipe = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")
+    assert pipe.tokenizer.ends == frozenset() and pipe.tokenizer.encode_prompt("") == [300]
 
 
 @pytest.mark.parametrize("begin", [65, 300])
@@ -214,22 +214,22 @@ def test_an_empty_prompt_begins_as_in_transformers(begin: int, tmp_path: Path) -
     """The first token of an empty prompt is shown unless it is a control token."""
     make(tmp_path, {"bos_token_id": begin})
     ask = {"do_sample": False, "max_new_tokens": 5}
-    ours, theirs = (
+    text, reference = (
         pipeline("text-generation", model=str(tmp_path), device="cpu")("", **ask)
         for pipeline in (minigen.pipeline, transformers.pipeline)
     )
-    assert ours == theirs
+    assert text == reference
 
 
 @pytest.mark.parametrize("stop", ["e", "ll", "<|im_end|>", "<|im_start|>", ["Q", " g"], "t."])
 def test_a_stop_string_ends_a_text_as_in_transformers(stop: Any, tmp_path: Path) -> None:
     """A stop string in a token, across tokens or as a control token ends both pipelines' texts."""
     make(tmp_path, {"eos_token_id": None})
-    theirs = transformers.pipeline("text-generation", model=str(tmp_path), device="cpu")
-    ours = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")
+    reference = transformers.pipeline("text-generation", model=str(tmp_path), device="cpu")
+    pipe = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")
     for text in ("the goat", "<|im_start|>the", "it"):
         ask = {"do_sample": False, "max_new_tokens": 30, "stop_strings": stop}
-        assert ours(text, **ask) == theirs(text, **ask, tokenizer=theirs.tokenizer), text
+        assert pipe(text, **ask) == reference(text, **ask, tokenizer=reference.tokenizer), text
 
 
 # ---- a checkpoint keeps the companions ----
@@ -355,9 +355,9 @@ def test_the_check_sees_other_ends_and_settings(chat: Path) -> None:
     assert "16 of 16" in found["tokenizer, size"].verdict
     assert found["ends of a text"].ours == "[300, 302]"
     loaded = huggingface.load(chat)
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(chat)
+    reference = transformers.AutoModelForCausalLM.from_pretrained(chat)
     assert loaded.tokenizer is not None
     loaded.tokenizer.ends = frozenset([300])
-    theirs.generation_config.repetition_penalty = 5.0
-    _, ends, written = parity._compare_texts(loaded, theirs)
+    reference.generation_config.repetition_penalty = 5.0
+    _, ends, written = parity._compare_texts(loaded, reference)
     assert not ends.agrees and not written.agrees

@@ -15,6 +15,7 @@ import drawn_tokenizers
 import pytest
 import tokenizers
 import transformers
+from conftest import use_gpt2_cache
 from drawn_tokenizers import TEXTS
 from transformers import AutoTokenizer
 
@@ -427,10 +428,7 @@ def test_gpt2_s_tokens_with_other_steps_are_not_gpt2(
 @pytest.fixture(scope="module")
 def gpt2_file() -> dict[str, Any]:
     """Return GPT-2's tokenizer.json in the spelling of another program."""
-    cache = Path(__file__).resolve().parents[2] / "shared" / "data" / "tiktoken_cache"
-    if not cache.is_dir():
-        pytest.skip("the folder with GPT-2's vocabulary, shared/data/tiktoken_cache, is not here")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TIKTOKEN_CACHE_DIR", str(cache))
+        use_gpt2_cache(patch)
         saved: dict[str, Any] = json.loads(to_json(train_tokenizer("gpt2", [])))
     return saved | {"post_processor": None}

@@ -66,9 +66,9 @@ def edit(folder: Path, **changes: Any) -> None:
 @torch.no_grad()
 def assert_same(folder: Path) -> None:
     """Assert that minigen and transformers compute the same logits from a folder."""
-    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(IDS).logits
-    ours = huggingface.load(folder).model.float()(IDS)
-    assert (ours - theirs).abs().max() / theirs.abs().max() < 1e-5
+    reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(IDS).logits
+    actual = huggingface.load(folder).model.float()(IDS)
+    assert (actual - reference).abs().max() / reference.abs().max() < 1e-5
 
 
 def shards(folder: Path, tensors: Tensors, ending: str) -> dict[str, Any]:
