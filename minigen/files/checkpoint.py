@@ -472,7 +472,7 @@ def find(name: str | Path, out_dir: str | Path = "out") -> Path | str:
     if isinstance(name, Path):
         return _folder(name)
     if not name:
-        raise UserError(f"the name of a run is empty; {_known(Path(out_dir))}")
+        raise UserError(f"the name of a run is empty; {_hint(Path(out_dir))}")
     here, there = Path(name), Path(out_dir) / name
     if os.path.lexists(here) and (there == here or os.path.dirname(name)):
         return _folder(here)  # a path, and therefore nothing else
@@ -499,7 +499,7 @@ def find(name: str | Path, out_dir: str | Path = "out") -> Path | str:
         return _folder(here)
     parent = Path(owner) if owner else Path(out_dir)
     if not owner or parent == Path(out_dir):
-        raise UserError(f"no run {here.name!r} in {parent}; {_known(parent, here.name)}")
+        raise UserError(f"no run {here.name!r} in {parent}; {_hint(parent, here.name)}")
     if not parent.is_dir():  # it may be a folder of runs in out_dir
         parent = Path(out_dir) / parent
     inside = [str(path.relative_to(parent)) for path in (*runs(parent), *steps(parent))]
@@ -507,7 +507,7 @@ def find(name: str | Path, out_dir: str | Path = "out") -> Path | str:
     raise UserError(
         f"there is no run, checkpoint or model {name}; "
         + (f"did you mean {parent / near[0]}? " if near else "")
-        + _known(Path(out_dir))
+        + _hint(Path(out_dir))
     )
 
 
@@ -518,16 +518,16 @@ def find_run(out_dir: str | Path, name: str | None = None) -> Path:
     """
     if name is None:
         if not (found := runs(Path(out_dir))):
-            raise UserError(f"no run in {out_dir} yet; {_known(Path(out_dir))}")
+            raise UserError(f"no run in {out_dir} yet; {_hint(Path(out_dir))}")
         return max(found, key=lambda path: steps(path)[-1].stat().st_mtime)
     if name in huggingface.HUB_NAMES and steps(Path(out_dir) / name):
         return Path(out_dir) / name  # a name on the hub does not name a run
     run = find(name, out_dir)
     if isinstance(run, str):
-        raise UserError(f"no run {name!r} in {out_dir}; {_known(Path(out_dir), name)}")
+        raise UserError(f"no run {name!r} in {out_dir}; {_hint(Path(out_dir), name)}")
     if not steps(run):
         inside = is_checkpoint(run) and steps(run.absolute().parent)
-        hint = f"name its run: {run.parent}" if inside else _known(Path(out_dir))
+        hint = f"name its run: {run.parent}" if inside else _hint(Path(out_dir))
         kind = "checkpoint" if is_checkpoint(run) else "model"
         raise UserError(f"{run} is a {kind}, not a run; {hint}")
     return run
@@ -560,11 +560,11 @@ def _folder(path: Path) -> Path:
     if inside := runs(path):
         raise UserError(f"{path} is a folder of runs; give one of them: {_listed(inside, str)}")
     raise UserError(
-        f"{path} holds no model: no step-… folder, no config.json; {_known(path.parent)}"
+        f"{path} holds no model: no step-… folder, no config.json; {_hint(path.parent)}"
     )
 
 
-def _known(out_dir: Path, name: str = "") -> str:
+def _hint(out_dir: Path, name: str = "") -> str:
     """Return the end of an error about a missing run: the nearest name, and all runs."""
     found = runs(out_dir)
     if not found:

@@ -95,34 +95,34 @@ class HubTokenizer(Tokenizer):
     def encode(self, text: str | bytes, special: bool = False) -> list[int]:
         if not (special and isinstance(text, str)):
             return super().encode(text)
-        return self._read(text, special=True, whole=False)
+        return self._read(text, special=True, with_template=False)
 
     def encode_prompt(self, text: str, opening: str = "", special: bool = True) -> list[int]:
         if opening and not text:
             return self.encode(opening)
-        return self._read(text, special, whole=True) or [self.begin]
+        return self._read(text, special, with_template=True) or [self.begin]
 
     def encode_array(self, text: str) -> npt.NDArray[np.uint32]:
         import numpy as np
 
-        ids = self._read(text, special=False, whole=False)
+        ids = self._read(text, special=False, with_template=False)
         return np.array(ids, dtype=np.uint32)
 
-    def _read(self, text: str, special: bool, whole: bool) -> list[int]:
+    def _read(self, text: str, special: bool, with_template: bool) -> list[int]:
         """Return the ids of a text.
 
         Args:
             special: control tokens that the text spells become these tokens.
-            whole: with the tokens that the tokenizer adds before and after a text.
+            with_template: with the tokens that the tokenizer adds before and after a text.
         """
         self._hub.encode_special_tokens = not special
         try:
-            ids: list[int] = self._hub.encode(text, add_special_tokens=whole).ids
+            ids: list[int] = self._hub.encode(text, add_special_tokens=with_template).ids
         except (TypeError, UnicodeEncodeError):
             raise UserError("the text holds half of a surrogate pair; remove it") from None
         finally:
             self._hub.encode_special_tokens = True
-        if not (special or whole) and not self.controls.keys().isdisjoint(ids):
+        if not (special or with_template) and not self.controls.keys().isdisjoint(ids):
             return self._letters(text, ids)
         return ids
 

@@ -7,7 +7,7 @@
 https://github.com/huggingface/safetensors#format. The library of that name checks the header but
 not the data, does not flush to the disk, and maps files into memory, where a file that another
 process shortens kills the reader. So here a file is hashed while it is written and read, and it is
-read by `read`.
+not mapped.
 """
 
 from __future__ import annotations
