@@ -256,15 +256,16 @@ def test_a_file_of_the_user_called_best_stays(tmp_path: Path) -> None:
         assert sorted(os.listdir(run)) == ["best", "step-000001"]
 
 
+@pytest.mark.parametrize("call", ["symlink", "replace"])
 def test_a_run_is_saved_where_there_are_no_links(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On a file system without symbolic links, a save makes no link and does not fail."""
+    """Where no link can be made or renamed, a save makes no link and does not fail."""
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
-    monkeypatch.setattr(os, "symlink", refuse)
+    monkeypatch.setattr(os, call, refuse)
     make(tmp_path, 1, 1.0)
     assert os.listdir(tmp_path) == ["step-000001"] and capsys.readouterr().err == ""
 

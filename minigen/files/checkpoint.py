@@ -204,9 +204,12 @@ def _link_best(run: Path) -> None:
     with contextlib.suppress(OSError):
         if os.path.lexists(link) and not re.fullmatch(STEP, os.readlink(link)):
             return
-        new_link.unlink(missing_ok=True)
+        new_link.unlink(missing_ok=True)  # a process that was killed may have left it
         new_link.symlink_to(best_first(run)[0].name, target_is_directory=True)
-        os.replace(new_link, link)  # atomically: `best` is the former or the new checkpoint
+        try:
+            os.replace(new_link, link)  # atomic: `best` is always one of the two checkpoints
+        finally:
+            new_link.unlink(missing_ok=True)  # only if the file system renames no links
 
 
 def without_link(path: Path) -> Path:
