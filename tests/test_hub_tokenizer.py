@@ -15,8 +15,8 @@ import drawn_tokenizers
 import pytest
 import tokenizers
 import transformers
-from conftest import use_gpt2_cache
 from drawn_tokenizers import TEXTS
+from gpt2_vocabulary import use_gpt2_cache
 from transformers import AutoTokenizer
 
 from minigen import data

@@ -14,7 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
-from conftest import use_gpt2_cache
+from gpt2_vocabulary import use_gpt2_cache
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,

@@ -211,7 +211,7 @@ def refuse(saved: dict[str, Any], name: str) -> None:
         raise UserError(f"{name} is not byte-level: {why}; minigen reads byte-level BPE")
     if model.get("dropout"):
         raise UserError(
-            f"{name} encodes at random (dropout {plain(model['dropout'])}); set dropout to null"
+            f"{name} is random (dropout {plain(model['dropout'])}); set dropout to null"
         )
 
 
