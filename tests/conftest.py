@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from forks import Server
+from gpt2_vocabulary import use_gpt2_cache
 from small_text import write_text
 
 # torch reads this variable at its import, in this process and in the processes that tests start.
@@ -61,7 +62,4 @@ def signals() -> Iterator[None]:
 @pytest.fixture
 def gpt2_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let tiktoken find GPT-2's vocabulary without a network, or skip the test."""
-    folder = Path(__file__).resolve().parents[2] / "shared" / "data" / "tiktoken_cache"
-    if not folder.is_dir():
-        pytest.skip("the folder with GPT-2's vocabulary, shared/data/tiktoken_cache, is not here")
-    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(folder))
+    use_gpt2_cache(monkeypatch)

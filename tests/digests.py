@@ -1,6 +1,6 @@
-"""Digests of files, for tests to compare in place of contents.
+"""Digests of files, which tests compare instead of contents.
 
-Where contents differ, pytest computes the difference of all their bytes, which takes minutes.
+For contents that differ, pytest would show the difference of all bytes, which takes minutes.
 """
 
 from __future__ import annotations

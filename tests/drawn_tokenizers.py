@@ -1,4 +1,4 @@
-"""Folders with tokenizers of other people: byte-level BPE with all that can be asked for, drawn."""
+"""Folders with random tokenizers of the hub: byte-level BPE with each component and setting."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ NAMES = ["<answer>", "ZORP", " goat", "né", "<|im_start|>", "the", "é", "\n\n"
 
 @functools.cache
 def trained(regex: bool) -> str:
-    """The vocabulary and the merges of 300 tokens."""
-    theirs = tokenizers.Tokenizer(models.BPE())
-    theirs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=regex)
+    """Return a tokenizer.json with the vocabulary and the merges of 300 tokens."""
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=regex)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
-    theirs.train_from_iterator(WORDS.splitlines() * 9, trainer)
-    return theirs.to_str()
+    tokenizer.train_from_iterator(WORDS.splitlines() * 9, trainer)
+    return tokenizer.to_str()
 
 
 def byte_level(prefix: bool = False, regex: bool = True) -> Any:
@@ -52,7 +52,7 @@ def split(pattern: str, behavior: str = "isolated") -> Any:
     return pre_tokenizers.Split(tokenizers.Regex(pattern), behavior)
 
 
-# One of each component that `tokenizers` has, with settings of its own.
+# Each component that `tokenizers` has, with some settings.
 NORMALIZERS = [
     normalizers.NFC(), normalizers.NFD(), normalizers.NFKC(), normalizers.NFKD(),
     normalizers.Lowercase(), normalizers.StripAccents(), normalizers.Strip(True, False),
@@ -107,7 +107,7 @@ def as_json(part: Any) -> Any:
 
 
 def draw(seed: int, folder: Path) -> None:
-    """Write a tokenizer's files and a config.json that go with them, by a seed."""
+    """Write the files of a random tokenizer and a config.json, the same ones for each seed."""
     rng = random.Random(f"tokenizer/{seed}")
 
     def perhaps(share: float) -> bool:
@@ -123,7 +123,7 @@ def draw(seed: int, folder: Path) -> None:
         flags = {key: perhaps(0.15) for key in ("single_word", "lstrip", "rstrip")}
         token = {"id": n, "content": name, **flags, "normalized": perhaps(0.3), "special": special}
         if perhaps(0.1) or name in vocab:
-            vocab.setdefault(name, n)  # as `BpeTrainer` does it
+            vocab.setdefault(name, n)  # as `BpeTrainer` does
             token["id"] = vocab[name]
         n = max(n, token["id"] + 1)
         saved["added_tokens"].append(token)
@@ -143,20 +143,20 @@ def draw(seed: int, folder: Path) -> None:
     model["unk_token"] = some[2] if perhaps(0.1) and some[2] in vocab else None
     model["end_of_word_suffix"] = "@" if perhaps(0.03) else None
     model["continuing_subword_prefix"] = "" if perhaps(0.2) else None
-    theirs = tokenizers.Tokenizer.from_str(json.dumps(saved))
+    tokenizer = tokenizers.Tokenizer.from_str(json.dumps(saved))
     if perhaps(0.2):
-        theirs.enable_truncation(rng.choice([4, 16]))
+        tokenizer.enable_truncation(rng.choice([4, 16]))
     if perhaps(0.2):
-        theirs.enable_padding(length=rng.choice([None, 64]), pad_id=0)
+        tokenizer.enable_padding(length=rng.choice([None, 64]), pad_id=0)
     folder.mkdir(parents=True)
     config = {"model_type": rng.choice(["gpt2", "qwen3"]), "vocab_size": 320}
     config["eos_token_id"] = ids[some[3]]
     if perhaps(0.08):
-        theirs.model.save(str(folder))
+        tokenizer.model.save(str(folder))
     else:
-        theirs.save(str(folder / "tokenizer.json"))
+        tokenizer.save(str(folder / "tokenizer.json"))
     if perhaps(0.85):
-        settings = told(rng, some, n)
+        settings = settings_of(rng, some, n)
         (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     if perhaps(0.08):
         (folder / "special_tokens_map.json").write_text(json.dumps({"eos_token": some[0]}))
@@ -165,7 +165,7 @@ def draw(seed: int, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
-# What a tokenizer_config.json may say, with values to draw from; callables get names and a size.
+# The fields of tokenizer_config.json, and values to draw; a callable gets names and a size.
 FIELDS: dict[str, list[Any]] = {
     "tokenizer_class": ["PreTrainedTokenizerFast"] * 4
     + ["GPT2Tokenizer", "GPT2TokenizerFast", "Qwen2Tokenizer", "LlamaTokenizer",
@@ -202,12 +202,13 @@ FIELDS: dict[str, list[Any]] = {
 }  # fmt: skip
 
 
-def told(rng: random.Random, names: list[str], n: int) -> dict[str, Any]:
+def settings_of(rng: random.Random, names: list[str], n: int) -> dict[str, Any]:
+    """Draw the content of a tokenizer_config.json."""
     chosen = ["tokenizer_class"] * (rng.random() < 0.9) + rng.sample(
         [*FIELDS][1:], rng.randint(0, 5)
     )
-    found = {}
+    settings = {}
     for field in chosen:
         value = rng.choice(FIELDS[field])
-        found[field] = value(names, n) if callable(value) else value
-    return found
+        settings[field] = value(names, n) if callable(value) else value
+    return settings

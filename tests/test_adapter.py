@@ -1,4 +1,4 @@
-"""An adapter of peft is computed as peft computes it, or refused by name; never passed over."""
+"""An adapter of peft is computed as in peft, or refused by name; it is never ignored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from minigen.inference import parity
 
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Tiny models of transformers, saved."""
+    """Save tiny models of transformers; return their folders by architecture."""
     folders = {}
     for kind in ("gpt2", "llama"):
         folders[kind] = tmp_path_factory.mktemp(kind)
@@ -31,7 +31,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def adapted(base: Path, folder: Path, **settings: Any) -> Path:
-    """Save an adapter whose every number matters; it names its base."""
+    """Save an adapter, all of whose weights change the logits; return its folder."""
     torch.manual_seed(1)
     model = peft.get_peft_model(
         AutoModelForCausalLM.from_pretrained(base),
@@ -51,11 +51,13 @@ def edit(folder: Path, **changes: Any) -> None:
 
 @torch.no_grad()
 def logits(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(IDS).logits
-    return huggingface.load(folder).model.float()(IDS), theirs
+    """Return the logits of minigen and of transformers for a folder."""
+    reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(IDS).logits
+    return huggingface.load(folder).model.float()(IDS), reference
 
 
 def off(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Return the largest difference of `a` and `b`, relative to the largest number of `b`."""
     return ((a - b).abs().max() / b.abs().max()).item()
 
 
@@ -74,12 +76,12 @@ SAME: list[tuple[str, dict[str, Any]]] = [
 def test_the_logits_are_those_of_peft(
     kind: str, settings: dict[str, Any], bases: dict[str, Path], tmp_path: Path
 ) -> None:
-    """Alone, by the name of its base, and beside the model; without it they are others."""
+    """With an adapter, alone or in its base model's folder, the logits are those of peft."""
     alone = adapted(bases[kind], tmp_path / "alone", **settings)
-    ours, theirs = logits(alone)
-    assert off(ours, theirs) < 1e-5
+    actual, reference = logits(alone)
+    assert off(actual, reference) < 1e-5
     with torch.no_grad():
-        assert off(huggingface.load(bases[kind]).model(IDS), theirs) > 1e-2
+        assert off(huggingface.load(bases[kind]).model(IDS), reference) > 1e-2
     beside = tmp_path / "beside"
     shutil.copytree(bases[kind], beside)
     for file in ("adapter_config.json", "adapter_model.safetensors"):
@@ -89,13 +91,13 @@ def test_the_logits_are_those_of_peft(
     torch.save(load_file(old), beside / "adapter_model.bin")
     old.unlink()
     with torch.no_grad():
-        assert off(huggingface.load(beside).model(IDS), theirs) < 1e-5
+        assert off(huggingface.load(beside).model(IDS), reference) < 1e-5
     assert all(finding.agrees for finding in parity.check(alone)[:-1])
-    assert checkpoint.find(str(alone)) == alone and not checkpoint.is_one(alone)
+    assert checkpoint.find(str(alone)) == alone and not checkpoint.is_checkpoint(alone)
 
 
 def test_an_adapter_is_not_rounded_away(bases: dict[str, Path], tmp_path: Path) -> None:
-    """Of a model in bfloat16 the corrected matrices are float32, and so is then the whole."""
+    """A bfloat16 model with an adapter becomes float32, so that small changes are not lost."""
     base = tmp_path / "half"
     AutoModelForCausalLM.from_pretrained(bases["llama"]).bfloat16().save_pretrained(base)
     folder = adapted(base, tmp_path / "alone", lora_alpha=0.01)
@@ -112,7 +114,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"target_modules": ["c_attn", "c_fc"]}, "target_modules name .*c_fc, but its file has no"),
     ({"target_modules": ["c_fc"]}, "target_modules name|its file has .*c_attn"),
     ({"rank_pattern": {".*attn": 2}}, "rank_pattern has '[.][*]attn'"),
-    ({"rank_pattern": {"c_attn": 2}}, "of rank 2 they do not fit"),
+    ({"rank_pattern": {"c_attn": 2}}, "with rank 2 they do not fit"),
     ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa'"),
     ({"peft_type": "IA3"}, "peft_type is 'IA3'"),
     ({"new_way": 1}, "does not know the field 'new_way'"),
@@ -122,8 +124,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-def test_what_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
-    """One line names the field, or the tensor, and says how peft makes one model of the two."""
+def test_an_unsupported_adapter_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
+    """An adapter that minigen does not compute is refused: one line names the field or tensor."""
     folder = adapted(bases["gpt2"], tmp_path / "adapter", target_modules=["c_attn"])
     whole = (folder / "adapter_config.json").read_text()
     for changes, complaint in REFUSED:
@@ -134,32 +136,33 @@ def test_what_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
         (folder / "adapter_config.json").write_text(whole)
 
     path = folder / "adapter_model.safetensors"
-    held = load_file(path)
+    tensors = load_file(path)
     name = "base_model.model.transformer.h.0.attn.c_attn.lora_magnitude_vector"
-    save_file(held | {name: torch.ones(48)}, path)
-    with pytest.raises(UserError, match="lora_magnitude_vector, of which minigen makes nothing"):
+    save_file(tensors | {name: torch.ones(48)}, path)
+    with pytest.raises(UserError, match="lora_magnitude_vector, which minigen does not use"):
         huggingface.load(folder)
     path.unlink()
     with pytest.raises(UserError, match=r"cannot read .*adapter_model\.safetensors"):
         huggingface.load(folder)
 
 
-def test_a_base_that_is_none(bases: dict[str, Path], tmp_path: Path) -> None:
-    """An adapter whose model is not there, not named, or itself an adapter: one line."""
+def test_an_adapter_without_a_base_model_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
+    """An adapter whose base model is missing, not named, or an adapter is refused in one line."""
     first = adapted(bases["gpt2"], tmp_path / "first")
     second = tmp_path / "second"
     shutil.copytree(first, second)
     for name, complaint in (
-        (str(tmp_path / "nothing"), "only corrects another model: .*nothing is neither"),
+        (str(tmp_path / "nothing"), "is an adapter without its base model: .*nothing is neither"),
         (None, "base_model_name_or_path is None"),
-        (str(first), "which is an adapter too"),
+        (str(first), ", an adapter too"),
     ):
         edit(second, base_model_name_or_path=name)
         with pytest.raises(UserError, match=complaint):
             huggingface.load(second)
 
 
-def test_every_field_of_peft_is_decided_about() -> None:
+def test_every_field_of_peft_is_in_a_table() -> None:
+    """Each field of peft's LoraConfig is computed, restricted to values, or harmless."""
     decided = {*adapter.COMPUTED, *adapter.ONLY, *adapter.HARMLESS}
     fields = {field.name for field in dataclasses.fields(peft.LoraConfig)}
     assert len(fields) > 30

@@ -1,4 +1,4 @@
-"""Theorems about what belongs to a model: its ends, its settings, its template stay with it."""
+"""A model keeps its companions: its end tokens, its sampling settings, its chat template."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfo
 
 
 def make(folder: Path, generation: dict[str, Any] | None = None, **settings: Any) -> Any:
-    """Save a random Qwen3 with a chat's control tokens; returns the model of transformers.
+    """Save a random Qwen3 with the control tokens of a chat; return transformers' model.
 
     Args:
-        generation: the content of generation_config.json; None: there is none.
-        settings: of tokenizer_config.json.
+        generation: the content of generation_config.json; None: no such file.
+        settings: fields of tokenizer_config.json.
     """
     saved = json.loads(drawn_tokenizers.trained(True))
     n = len(saved["model"]["vocab"])
     saved["decoder"] = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True,
                         "use_regex": True}  # fmt: skip
-    theirs = tokenizers.Tokenizer.from_str(json.dumps(saved))
-    theirs.add_special_tokens([END_OF_TEXT, "<|im_start|>", "<|im_end|>"])
+    tokenizer = tokenizers.Tokenizer.from_str(json.dumps(saved))
+    tokenizer.add_special_tokens([END_OF_TEXT, "<|im_start|>", "<|im_end|>"])
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     model = Qwen3ForCausalLM(
@@ -59,7 +59,7 @@ def make(folder: Path, generation: dict[str, Any] | None = None, **settings: Any
         )
     )
     model.save_pretrained(folder)
-    theirs.save(str(folder / "tokenizer.json"))
+    tokenizer.save(str(folder / "tokenizer.json"))
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", **settings}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     path = folder / "generation_config.json"
@@ -75,7 +75,7 @@ def edit(path: Path, **changes: Any) -> None:
 
 @pytest.fixture(scope="module")
 def chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A chat model: a template, an end of its own, settings of its own."""
+    """Return the folder of a chat model with a template, its own end tokens and settings."""
     folder = tmp_path_factory.mktemp("chat")
     generation = {"eos_token_id": [302, 300], "repetition_penalty": 1.3, "top_k": 7,
                   "return_dict_in_generate": True, "output_scores": True}  # fmt: skip
@@ -86,24 +86,27 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ---- settings ----
 
 
-def test_every_setting_of_transformers_is_decided_about() -> None:
+def test_every_setting_of_transformers_is_in_one_table() -> None:
+    """Each sampling setting of transformers is in exactly one of the three tables."""
     known = {name for name in GenerationConfig().to_dict() if not name.startswith("_")}
-    decided = [companions.COMPUTED, companions.NOT_COMPUTED, companions.WITHOUT_EFFECT]
-    assert known <= set().union(*decided)
-    assert sum(map(len, decided)) == len(set().union(*decided))  # once
+    tables = [companions.COMPUTED, companions.NOT_COMPUTED, companions.WITHOUT_EFFECT]
+    assert known <= set().union(*tables)
+    assert sum(map(len, tables)) == len(set().union(*tables))
 
 
-def test_what_is_not_computed_is_refused_by_name(tmp_path: Path) -> None:
-    """Unless its value asks for nothing; and what no version of transformers knows."""
+def test_a_setting_that_is_not_computed_is_refused(tmp_path: Path) -> None:
+    """A setting that minigen does not compute is refused by name, unless its value does nothing."""
     for name in (*companions.NOT_COMPUTED, "a_new_one"):
         for value in (None, *companions.NOT_COMPUTED.get(name, ())):
             assert companions.Companions(generation={name: value}).settings("m") == {}
-        asked = companions.Companions(generation={name: [7], "top_k": 5})
-        with pytest.raises(UserError, match=rf"^m: generation_config.json asks for {name} \[7\],"):
-            asked.settings("m")
+        model = companions.Companions(generation={name: [7], "top_k": 5})
+        with pytest.raises(UserError, match=rf"^m: generation_config.json has {name} \[7\],"):
+            model.settings("m")
     for name in companions.COMPUTED:
         with pytest.raises(UserError, match=f"^m: {name} is "):
-            companions.of({"generation_config.json": json.dumps({name: {}}).encode()}, {}, "m")
+            companions.from_files(
+                {"generation_config.json": json.dumps({name: {}}).encode()}, {}, "m"
+            )
 
 
 @pytest.mark.parametrize(
@@ -126,39 +129,44 @@ def test_what_is_not_computed_is_refused_by_name(tmp_path: Path) -> None:
         (None, {"do_sample": False, "max_new_tokens": 30}),
     ],
 )  # fmt: skip
-def test_what_a_call_does_not_say_is_taken_from_the_model(
+def test_the_model_s_settings_are_the_defaults_of_a_call(
     generation: dict[str, Any] | None, call: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Both pipelines write the same. A draw that only one token can win is no chance."""
+    """Both pipelines write the same text: settings that a call leaves open are the model's.
+
+    Where the settings draw, they leave only one token to draw.
+    """
     make(tmp_path, generation)
     text = "<|im_start|>the goat<|im_end|>"
-    theirs = transformers.pipeline("text-generation", model=str(tmp_path), device="cpu")
-    ours = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")
-    assert ours(text, **call) == theirs(text, **call)
+    reference = transformers.pipeline("text-generation", model=str(tmp_path), device="cpu")
+    pipe = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")
+    assert pipe(text, **call) == reference(text, **call)
 
 
 def test_an_empty_prompt_begins_with_the_model_s_first_token(tmp_path: Path) -> None:
+    """An empty prompt is read as the model's bos_token_id."""
     make(tmp_path, {"bos_token_id": 301, "do_sample": False, "max_new_tokens": 9})
-    theirs = transformers.pipeline("text-generation", model=str(tmp_path), device="cpu")
-    ours = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")
-    assert ours.tokenizer.encode_prompt("") == [301] and ours("") == theirs("")
+    reference = transformers.pipeline("text-generation", model=str(tmp_path), device="cpu")
+    pipe = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")
+    assert pipe.tokenizer.encode_prompt("") == [301] and pipe("") == reference("")
 
 
 def test_settings_in_an_old_config_are_read(tmp_path: Path) -> None:
-    """As transformers reads them where there is no generation_config.json."""
+    """Without a generation_config.json, the settings in config.json apply, as in transformers."""
     make(tmp_path)
     edit(tmp_path / "config.json", repetition_penalty=1.9, do_sample=False)
-    ours = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")
-    theirs = transformers.pipeline("text-generation", model=str(tmp_path), device="cpu")
-    assert ours("the goat", max_new_tokens=20) == theirs("the goat", max_new_tokens=20)
+    pipe = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")
+    reference = transformers.pipeline("text-generation", model=str(tmp_path), device="cpu")
+    assert pipe("the goat", max_new_tokens=20) == reference("the goat", max_new_tokens=20)
     edit(tmp_path / "config.json", num_beams=4)
     with pytest.raises(UserError, match="num_beams 4"):
         minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")
 
 
-def test_the_command_says_what_the_model_asks_for(
+def test_sample_reports_settings_that_it_does_not_follow(
     chat: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """sample.py reports a setting of the model that its flags overrule."""
     sample.main(["--checkpoint", str(chat), "--prompt", "a", "--max_new_tokens", "2", "--top_k=7"])
     assert "asks for repetition_penalty 1.3; flags decide" in capsys.readouterr().err
 
@@ -166,9 +174,9 @@ def test_the_command_says_what_the_model_asks_for(
 def test_each_end_ends_a_text_and_is_not_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also in sample.py; a token that is no control token is shown, as transformers does."""
+    """A text ends at each end token, which is hidden if it is a control token."""
     model = make(tmp_path, {"eos_token_id": [302, 40]})
-    with torch.no_grad():  # whatever is read, one token follows
+    with torch.no_grad():  # one token follows every text
         model.model.norm.weight.zero_()
         model.model.norm.weight[0] = 1.0
         model.model.embed_tokens.weight[:, 0] = 5.0
@@ -182,53 +190,53 @@ def test_each_end_ends_a_text_and_is_not_shown(
         model.generation_config = GenerationConfig(eos_token_id=[302, 40])
         model.save_pretrained(tmp_path)
         ask = {"do_sample": False, "max_new_tokens": 5}
-        ours = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")("a", **ask)
-        theirs = transformers.pipeline("text-generation", model=str(tmp_path), device="cpu")
-        assert ours == theirs("a", **ask)
+        text = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")("a", **ask)
+        reference = transformers.pipeline("text-generation", model=str(tmp_path), device="cpu")
+        assert text == reference("a", **ask)
         flags = ["--checkpoint", str(tmp_path), "--prompt", "a", "--max_new_tokens", "5"]
         sample.main([*flags, "--temperature", "0"])
         written = capsys.readouterr().out
         assert written == "a" + ("<|im_start|>" * 5 if shown is None else shown) + "\n"
 
 
-def test_a_model_without_ends_has_none(tmp_path: Path) -> None:
-    """transformers takes no default of the model_type; nor a first token that there is not."""
+def test_a_model_without_ends_gets_none(tmp_path: Path) -> None:
+    """A model without an eos_token_id has no default one, and a bos_token_id must exist."""
     for kind in ("gpt2", "llama", "qwen3"):
-        beside = companions.of({}, {"model_type": kind}, "m")
-        assert beside.ends == frozenset() and beside.kept["eos_token_id"] is None
+        empty = companions.from_files({}, {"model_type": kind}, "m")
+        assert empty.ends == frozenset() and empty.kept["eos_token_id"] is None
     make(tmp_path, {"bos_token_id": 999})
-    ours = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")
-    assert ours.tokenizer.ends == frozenset() and ours.tokenizer.encode_prompt("") == [300]
+    pipe = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")
+    assert pipe.tokenizer.ends == frozenset() and pipe.tokenizer.encode_prompt("") == [300]
 
 
 @pytest.mark.parametrize("begin", [65, 300])
 def test_an_empty_prompt_begins_as_in_transformers(begin: int, tmp_path: Path) -> None:
-    """With the model's first token, which is shown unless it is a control token."""
+    """The first token of an empty prompt is shown unless it is a control token."""
     make(tmp_path, {"bos_token_id": begin})
     ask = {"do_sample": False, "max_new_tokens": 5}
-    ours, theirs = (
+    text, reference = (
         pipeline("text-generation", model=str(tmp_path), device="cpu")("", **ask)
         for pipeline in (minigen.pipeline, transformers.pipeline)
     )
-    assert ours == theirs
+    assert text == reference
 
 
 @pytest.mark.parametrize("stop", ["e", "ll", "<|im_end|>", "<|im_start|>", ["Q", " g"], "t."])
 def test_a_stop_string_ends_a_text_as_in_transformers(stop: Any, tmp_path: Path) -> None:
-    """Within a token, from the prompt on, or as a control token."""
+    """A stop string in a token, across tokens or as a control token ends both pipelines' texts."""
     make(tmp_path, {"eos_token_id": None})
-    theirs = transformers.pipeline("text-generation", model=str(tmp_path), device="cpu")
-    ours = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")
+    reference = transformers.pipeline("text-generation", model=str(tmp_path), device="cpu")
+    pipe = minigen.pipeline("text-generation", model=str(tmp_path), device="cpu")
     for text in ("the goat", "<|im_start|>the", "it"):
         ask = {"do_sample": False, "max_new_tokens": 30, "stop_strings": stop}
-        assert ours(text, **ask) == theirs(text, **ask, tokenizer=theirs.tokenizer), text
+        assert pipe(text, **ask) == reference(text, **ask, tokenizer=reference.tokenizer), text
 
 
-# ---- what stays with a model ----
+# ---- a checkpoint keeps the companions ----
 
 
 def same_companions(before: Path, after: Path) -> None:
-    """What transformers finds in both."""
+    """Assert that transformers reads the same companions from two folders."""
     a, b = (AutoTokenizer.from_pretrained(path) for path in (before, after))
     assert (a.chat_template, a.special_tokens_map) == (b.chat_template, b.special_tokens_map)
     assert {k: str(v) for k, v in a.added_tokens_decoder.items()} == {
@@ -243,26 +251,26 @@ def same_companions(before: Path, after: Path) -> None:
         assert old.get(name) == new.get(name)
 
 
-def test_a_checkpoint_keeps_what_belongs_to_its_model(chat: Path, tmp_path: Path) -> None:
-    """Also the next one of the same run, what is exported of it, and a model with LoRA merged."""
+def test_a_checkpoint_keeps_the_companions_of_its_model(chat: Path, tmp_path: Path) -> None:
+    """A checkpoint, the next one of its run, and an export have the companions of the model."""
     (chat / "chat_template.jinja").write_text(TEMPLATE)
     loaded = huggingface.load(chat)
-    beside, facts = loaded.companions, {"step": 1}
-    first = checkpoint.save(tmp_path, loaded.model, loaded.tokenizer, {}, facts, beside)
+    kept, state = loaded.companions, {"step": 1}
+    first = checkpoint.save(tmp_path, loaded.model, loaded.tokenizer, {}, state, kept)
     again = checkpoint.load(first)
-    assert again.tokenizer.ends == {300, 302} and again.companions == beside
+    assert again.tokenizer.ends == {300, 302} and again.companions == kept
     second = checkpoint.save(
         tmp_path, again.model(), again.tokenizer, {}, {"step": 2}, again.companions
     )
     lora.add(loaded.model, 2)
     path = str(chat)
-    tuned = {"path": path, "sha256": lora.fingerprint(loaded.model), "config": {}}
+    base = {"path": path, "sha256": lora.fingerprint(loaded.model), "config": {}}
     third = checkpoint.save(
-        tmp_path, loaded.model, loaded.tokenizer, {}, {"step": 3, "tuned": tuned}, beside
+        tmp_path, loaded.model, loaded.tokenizer, {}, {"step": 3, "base_model": base}, kept
     )
     prompt = "<|im_start|>user\nthe goat<|im_end|>"
-    theirs = AutoTokenizer.from_pretrained(chat)(prompt)["input_ids"]
-    assert again.tokenizer.encode_prompt(prompt) == theirs
+    expected = AutoTokenizer.from_pretrained(chat)(prompt)["input_ids"]
+    assert again.tokenizer.encode_prompt(prompt) == expected
     for folder in (first, second, export(third, tmp_path / "exported")):
         same_companions(chat, folder)
     assert (third / "chat_template.jinja").read_text() == TEMPLATE
@@ -271,10 +279,10 @@ def test_a_checkpoint_keeps_what_belongs_to_its_model(chat: Path, tmp_path: Path
         checkpoint.load(first)
 
 
-def test_fine_tuning_keeps_what_belongs_to_the_model(
+def test_fine_tuning_keeps_the_companions(
     chat: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: None
 ) -> None:
-    """And the live sample ends at the model's ends; a resumed run keeps them, too."""
+    """Each checkpoint of a run that fine-tunes a model, also resumed, has the companions."""
     monkeypatch.chdir(tmp_path)
     flags = ["--block_size", "16", "--batch_size", "2", "--device", "cpu", "--compile", "no"]
     flags += ["--data", str(text), "--old_data", str(text), "--name", "tuned"]
@@ -285,8 +293,8 @@ def test_fine_tuning_keeps_what_belongs_to_the_model(
         same_companions(chat, tmp_path / f"out/tuned/step-{step:06d}")
 
 
-def test_an_adapter_has_a_tokenizer_of_its_own_and_its_model_s_settings(tmp_path: Path) -> None:
-    """As transformers reads them: generation_config.json beside an adapter is not looked at."""
+def test_an_adapter_s_own_tokenizer_is_read(tmp_path: Path) -> None:
+    """An adapter's tokenizer is read, and the generation_config.json of its base model."""
     make(tmp_path / "base", {"top_k": 3}, chat_template="of the base")
     make(tmp_path / "adapter", {"top_k": 9}, chat_template="of its own")
     found = companions.read(tmp_path / "base", tmp_path / "adapter", {})
@@ -294,19 +302,19 @@ def test_an_adapter_has_a_tokenizer_of_its_own_and_its_model_s_settings(tmp_path
 
 
 def test_an_adapter_s_tokenizer_without_a_class_is_refused(tmp_path: Path) -> None:
-    """transformers' pipeline would read the tokenizer of the model instead."""
+    """An adapter's tokenizer without a class is refused: transformers would read another one."""
     make(tmp_path / "base")
     make(tmp_path / "adapter")
     (tmp_path / "adapter" / "config.json").unlink()
     (tmp_path / "adapter" / "tokenizer_config.json").write_text("{}")
-    told = {"peft_type": "LORA", "base_model_name_or_path": str(tmp_path / "base")}
-    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(told))
-    with pytest.raises(UserError, match="names its tokenizer_class, so that transformers reads"):
+    config = {"peft_type": "LORA", "base_model_name_or_path": str(tmp_path / "base")}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="names its tokenizer_class, so transformers would read"):
         huggingface.load(tmp_path / "adapter")
 
 
-def test_what_an_old_config_says_stays_with_the_model(tmp_path: Path) -> None:
-    """Its settings, its ends where it has none, and the class of its tokenizer."""
+def test_settings_in_an_old_config_are_kept(tmp_path: Path) -> None:
+    """Settings, ends and the tokenizer's class in config.json stay in a checkpoint and export."""
     old = tmp_path / "old"
     make(old)
     settings = {"repetition_penalty": 1.9, "eos_token_id": None, "tokenizer_class": "GPT2Tokenizer"}
@@ -326,8 +334,8 @@ def test_what_an_old_config_says_stays_with_the_model(tmp_path: Path) -> None:
     assert all(text == texts[0] for text in texts)
 
 
-def test_a_checkpoint_of_before_has_no_companions_and_loads(chat: Path, tmp_path: Path) -> None:
-    """It has another's tokenizer.json, and our tokenizer_config.json."""
+def test_an_older_checkpoint_without_companions_loads(chat: Path, tmp_path: Path) -> None:
+    """A checkpoint without the model's companions loads with the same tokenizer."""
     loaded = huggingface.load(chat)
     assert loaded.tokenizer is not None
     path = checkpoint.save(tmp_path, loaded.model, loaded.tokenizer, {}, {"step": 1})
@@ -341,15 +349,15 @@ def test_a_checkpoint_of_before_has_no_companions_and_loads(chat: Path, tmp_path
 
 
 def test_the_check_sees_other_ends_and_settings(chat: Path) -> None:
-    """It compares the texts that both pipelines write, and ids of long and special texts."""
+    """The check fails if minigen's ends of a text or its settings differ from transformers'."""
     found = {one.what: one for one in parity.check(chat)}
     assert all(one.agrees for one in found.values()), found
     assert "16 of 16" in found["tokenizer, size"].verdict
     assert found["ends of a text"].ours == "[300, 302]"
     loaded = huggingface.load(chat)
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(chat)
+    reference = transformers.AutoModelForCausalLM.from_pretrained(chat)
     assert loaded.tokenizer is not None
     loaded.tokenizer.ends = frozenset([300])
-    theirs.generation_config.repetition_penalty = 5.0
-    _, ends, written = parity._compare_texts(loaded, theirs)
+    reference.generation_config.repetition_penalty = 5.0
+    _, ends, written = parity._compare_texts(loaded, reference)
     assert not ends.agrees and not written.agrees

@@ -1,4 +1,4 @@
-"""Each field of a config.json is decided about: computed, without effect, or refused by name."""
+"""Each field of a config.json is computed, has no effect, or is refused by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import GPT2Config, LlamaConfig, PreTrainedConfig, Qwen3Config
 from transformers.generation import GenerationConfig
 
 from minigen.errors import UserError
-from minigen.files.config_file import FIELDS, HARMLESS, ONLY, read_config, say_of_dropout
+from minigen.files.config_file import FIELDS, HARMLESS, ONLY, read_config, warn_of_dropout
 from minigen.model import GPTConfig
 
 CLASSES = {"gpt2": GPT2Config, "llama": LlamaConfig, "qwen3": Qwen3Config}
@@ -25,14 +25,14 @@ SIZES["qwen3"] = SIZES["llama"] | {"num_key_value_heads": 2, "head_dim": 16}
 
 
 def read(kind: str, **changes: Any) -> GPTConfig:
-    """Read a small config.json with some fields changed; `...` leaves one out."""
+    """Return the config of a small config.json with some fields changed, or left out (`...`)."""
     content = {"model_type": kind} | SIZES[kind] | changes
     return read_config({k: v for k, v in content.items() if v is not ...}, "config.json")
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_every_field_of_transformers_is_decided_about(kind: str) -> None:
-    """Those of the class, second names, words of older versions, and how to write with a model."""
+def test_every_field_of_transformers_is_in_a_table(kind: str) -> None:
+    """Each field that transformers reads from a config.json of this kind is in a table."""
     fields = FIELDS[kind]
     decided = {*fields.computed, *fields.only, *fields.checked, *fields.same, *ONLY, *HARMLESS}
     config = CLASSES[kind](**SIZES[kind])
@@ -47,14 +47,14 @@ def test_every_field_of_transformers_is_decided_about(kind: str) -> None:
     known |= set(re.findall(r'kwargs\.(?:pop|get)\("(\w+)"', older))
     if kind == "gpt2":  # which has no rotary positions
         known -= {"rope_scaling", "rope_theta", "partial_rotary_factor"}
-    known -= {"_attn_implementation_internal", "_experts_implementation_internal"}  # not obeyed
+    known -= {"_attn_implementation_internal", "_experts_implementation_internal"}  # not read
     assert len(known) > 60
     assert known <= decided, known - decided
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_what_transformers_writes_is_read(kind: str) -> None:
-    """A config.json with all fields at their defaults is one that is computed."""
+def test_a_config_of_transformers_is_read(kind: str) -> None:
+    """A config.json that transformers writes, with all fields or without the defaults, is read."""
     config = CLASSES[kind](**SIZES[kind])
     for content in (config.to_dict(), config.to_diff_dict()):
         assert read_config(content, "config.json") == read(kind)
@@ -89,8 +89,10 @@ COMPUTED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize("kind, changes, wanted", COMPUTED, ids=str)
-def test_what_is_computed(kind: str, changes: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Second names, old spellings, absent and empty values mean what transformers makes of them."""
+def test_other_spellings_give_the_same_config(
+    kind: str, changes: dict[str, Any], wanted: dict[str, Any]
+) -> None:
+    """Second names, old spellings, absent and empty values mean the same as in transformers."""
     config = read(kind, **changes)
     assert {name: getattr(config, name) for name in wanted} == wanted
 
@@ -140,18 +142,20 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize("kind, changes, complaint", REFUSED, ids=str)
-def test_what_is_refused(kind: str, changes: dict[str, Any], complaint: str) -> None:
-    """One line names the file, the field and its value."""
+def test_an_unsupported_field_is_refused(
+    kind: str, changes: dict[str, Any], complaint: str
+) -> None:
+    """A value that minigen does not compute is refused: one line names file, field and value."""
     with pytest.raises(UserError, match=rf"^config\.json.*{complaint}") as caught:
         read(kind, **changes)
     assert "\n" not in str(caught.value)
 
 
-def test_three_rates_of_dropout_where_minigen_has_one(capsys: pytest.CaptureFixture[str]) -> None:
-    """The one that counts is named, unless all are the same."""
-    say_of_dropout({"model_type": "gpt2"}, "config.json")
+def test_different_dropout_rates_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    """A warning lists the three dropout rates of a GPT-2 if they differ."""
+    warn_of_dropout({"model_type": "gpt2"}, "config.json")
     assert capsys.readouterr().err == ""
-    say_of_dropout({"model_type": "gpt2", "attn_pdrop": 0.3}, "config.json")
-    told = "resid_pdrop 0.1, embd_pdrop 0.1, attn_pdrop 0.3; in training minigen takes the first"
-    assert told in capsys.readouterr().err
+    warn_of_dropout({"model_type": "gpt2", "attn_pdrop": 0.3}, "config.json")
+    warning = "resid_pdrop 0.1, embd_pdrop 0.1, attn_pdrop 0.3; in training minigen takes the first"
+    assert warning in capsys.readouterr().err
     assert read("gpt2", attn_pdrop=0.3, resid_pdrop=0.2).dropout == 0.2

@@ -1,4 +1,4 @@
-"""Drawn at random, a folder is computed as transformers computes it, or refused by name."""
+"""A random folder is computed as in transformers, or refused by name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from minigen.errors import UserError
 from minigen.files import huggingface
 
 ABSENT = object()
-# What else a complaint may name: a tensor that fits no longer, or a field that is contradicted.
+# Other names in an error: a tensor that does not fit any more, a field that is contradicted.
 ALSO_NAMED = (".weight", ".bias", "rope_theta", "n_layer", "n_head", "n_embd", "n_positions",
               "num_key_value_heads", "num_attention_heads", "n_kv_head", "head_dim",
               "intermediate_size", "hidden_size", "model_type")  # fmt: skip
@@ -44,7 +44,7 @@ SIZES = {
     "qwen3": ROTARY,
 }
 
-# For each field: values that are odd, old, of another type, or as others write them.
+# For each field: unusual and former values, wrong types, and spellings of other programs.
 POOL: dict[str, list[Any]] = {
     "tie_word_embeddings": [True, False, None, ABSENT],
     "vocab_size": [60, 62, ABSENT],
@@ -137,20 +137,20 @@ LLAMA_AND_QWEN3 = {
 
 
 def drawn(draw: random.Random, folder: Path) -> set[str]:
-    """Make a folder; return the names of the fields and of the tensors that were changed."""
+    """Write a random model; return the names of its changed fields and tensors."""
     kind = draw.choice(list(SIZES))
     pool = POOL | (GPT2 if kind == "gpt2" else LLAMA_AND_QWEN3)
     tied = draw.random() < 0.4
     sizes = SIZES[kind] | {"tie_word_embeddings": tied}
-    model = theirs_of(kind, sizes, draw.randrange(1000))
+    model = transformers_model(kind, sizes, draw.randrange(1000))
     content = model.config.to_diff_dict() | sizes | {"model_type": kind}
     changed = draw.sample(sorted(pool), draw.randint(1, 3))
     for name in changed:
         content[name] = draw.choice(pool[name])
-    if draw.random() < 0.8:  # the model that such a file asks for, where there is one
+    if draw.random() < 0.8:  # a model with the changed config, if there is one
         asked = {name: v for name, v in content.items() if v is not ABSENT}
         with contextlib.suppress(Exception):
-            model = theirs_of(kind, asked, 1)
+            model = transformers_model(kind, asked, 1)
     (folder / "config.json").write_text(
         json.dumps({name: v for name, v in content.items() if v is not ABSENT})
     )
@@ -158,8 +158,8 @@ def drawn(draw: random.Random, folder: Path) -> set[str]:
     return {*changed, *write(draw, kind, tensors, folder)}
 
 
-def theirs_of(kind: str, content: dict[str, Any], seed: int) -> Any:
-    """A model of transformers with random numbers everywhere."""
+def transformers_model(kind: str, content: dict[str, Any], seed: int) -> Any:
+    """Return a model of transformers whose parameters are all random."""
     import transformers
 
     torch.manual_seed(seed)
@@ -173,7 +173,7 @@ def theirs_of(kind: str, content: dict[str, Any], seed: int) -> Any:
 
 
 def check_size(config: Any) -> None:
-    """Raise `ValueError` for a model that would not be quick, before it takes memory."""
+    """Raise `ValueError` for a model that is too large for a test, before it takes memory."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     if sum(p.numel() for p in model.parameters()) > 1e7:
@@ -181,7 +181,7 @@ def check_size(config: Any) -> None:
 
 
 def write(draw: random.Random, kind: str, tensors: dict[str, Tensor], folder: Path) -> set[str]:
-    """Write the tensors in one of the ways that people have; return those that were changed."""
+    """Write the tensors in a random layout of files; return the names of changed tensors."""
     base = "transformer" if kind == "gpt2" else "model"
     embedding = f"{base}.wte.weight" if kind == "gpt2" else f"{base}.embed_tokens.weight"
     touched = set()
@@ -219,7 +219,7 @@ def write(draw: random.Random, kind: str, tensors: dict[str, Tensor], folder: Pa
     elif extra == "less":
         touched.add(name := draw.choice(sorted(tensors)))
         del tensors[name]
-    tensors = {name: t.clone().contiguous() for name, t in tensors.items()}  # none shares memory
+    tensors = {name: t.clone().contiguous() for name, t in tensors.items()}  # without shared memory
 
     files = draw.choice(["safetensors"] * 3 + ["pieces", "bin", "old bin", "bin pieces"])
     if files == "safetensors":
@@ -244,30 +244,33 @@ def write(draw: random.Random, kind: str, tensors: dict[str, Tensor], folder: Pa
 
 @torch.no_grad()
 def outcome(seed: int) -> str:
-    """Return "same", "refused", "only minigen" or "neither"; any other word is a fault."""
+    """Compare a random folder in both programs.
+
+    Returns "same", "refused", "only minigen" or "neither"; any other word is a fault.
+    """
     draw = random.Random(seed)
     folder = Path(tempfile.mkdtemp())
     try:
         changed = drawn(draw, folder)
         ids = torch.randint(V - 1, (1, T - 6), generator=torch.Generator().manual_seed(seed))
-        theirs, text = None, []
-        with contextlib.suppress(Exception):  # whatever it is
+        reference, text = None, []
+        with contextlib.suppress(Exception):  # any error of transformers
             check_size(AutoConfig.from_pretrained(folder))
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-            theirs, text = model(ids).logits, greedy(model, ids)
+            other = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+            reference, text = other(ids).logits, greedy(other, ids)
         try:
-            ours = huggingface.load(folder).model.float()
+            model = huggingface.load(folder).model.float()
         except UserError as error:
             named = any(name in str(error) for name in (*changed, *ALSO_NAMED))
-            if theirs is None:
+            if reference is None:
                 return "neither"
             return "refused" if named else f"refused without a name: {error}"
-        if theirs is None:
+        if reference is None:
             return "only minigen"
-        logits, own = ours(ids), ids
+        logits, own = model(ids), ids
         for _ in range(6):
-            own = torch.cat((own, ours(own)[:, -1:].argmax(-1)), dim=1)
-        off = ((logits - theirs).abs().max() / theirs.abs().max()).item()
+            own = torch.cat((own, model(own)[:, -1:].argmax(-1)), dim=1)
+        off = ((logits - reference).abs().max() / reference.abs().max()).item()
         if not off <= 1e-4:
             return f"logits off by {off:.1e}"
         return "same" if own[0].tolist() == text else "another greedy text"
@@ -276,7 +279,7 @@ def outcome(seed: int) -> str:
 
 
 def greedy(model: Any, ids: Tensor) -> list[int]:
-    """The ids, and the six most probable tokens after them, by the cache of transformers."""
+    """Return the ids with the six tokens that transformers adds greedily, with its cache."""
     plain = GenerationConfig(
         do_sample=False, num_beams=1, max_new_tokens=6, min_new_tokens=6, use_cache=True,
         temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0, eos_token_id=None,
@@ -289,23 +292,25 @@ def greedy(model: Any, ids: Tensor) -> list[int]:
 
 
 def outcomes(seeds: range) -> Counter[str]:
+    """Count the outcomes of random folders, and assert that none is a fault."""
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
     found = {seed: outcome(seed) for seed in seeds}
-    known = ("same", "refused", "only minigen", "neither")
-    wrong = {seed: what for seed, what in found.items() if what not in known}
+    right = ("same", "refused", "only minigen", "neither")
+    wrong = {seed: what for seed, what in found.items() if what not in right}
     assert not wrong, wrong
     return Counter(found.values())
 
 
-def test_twenty_drawn_folders() -> None:
-    """None is computed otherwise without a word; some are the same, and some are refused."""
+def test_random_folders_are_computed_or_refused() -> None:
+    """Of 20 random folders none is computed differently; some agree, and some are refused."""
     found = outcomes(range(20))
     assert found["same"] >= 3 and found["refused"] >= 3, found
 
 
 @pytest.mark.slow
-def test_three_hundred_drawn_folders() -> None:
+def test_many_random_folders_are_computed_or_refused() -> None:
+    """Of 300 random folders none is computed differently; many agree, and many are refused."""
     found = outcomes(range(1000, 1300))
     print(dict(found))
     assert found["same"] >= 60 and found["refused"] >= 60, found

@@ -1,4 +1,4 @@
-"""What a file system lacks is passed over with a warning; what a disk has lost never is."""
+"""A feature that a file system lacks costs a warning; an error of the disk is always raised."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from minigen.system import disk
 
 
 @pytest.fixture(autouse=True)
-def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_warnings_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the warnings of earlier tests, as each is printed once."""
     monkeypatch.setattr(disk, "_warned", set())
 
 
 def refusing(number: int) -> Any:
-    """Return a function that fails with this error."""
+    """Return a function that raises `OSError` with this number."""
 
     def refuse(*_: Any) -> None:
         raise OSError(number, os.strerror(number))
@@ -28,10 +29,10 @@ def refusing(number: int) -> Any:
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
-def test_what_cannot_be_flushed_is_a_warning(
+def test_a_missing_flush_is_a_warning(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One for files and one for folders, however many there are."""
+    """A file system that cannot flush costs one warning for files, and one for folders."""
     monkeypatch.setattr(os, "fsync", refusing(number))
     for _ in range(2):
         with (tmp_path / "file").open("wb") as file:
@@ -41,10 +42,10 @@ def test_what_cannot_be_flushed_is_a_warning(
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
-def test_what_a_disk_has_lost_is_an_error(
+def test_an_error_of_the_disk_is_raised(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a file, of a folder, of a rename and of a lock: nobody is told that it was saved."""
+    """An error of the disk in a flush, a rename or a lock is raised."""
     (tmp_path / "part").touch()
     for module, name in ((os, "fsync"), (os, "rename"), (Path, "replace"), (disk, "_lock")):
         monkeypatch.setattr(module, name, refusing(number))
@@ -61,10 +62,10 @@ def test_what_a_disk_has_lost_is_an_error(
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EEXIST, errno.ENOSYS, errno.EXDEV])
-def test_where_nothing_can_be_renamed_it_is_copied(
+def test_files_are_copied_where_no_rename_works(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Over a file of before, and a folder with the file that makes it whole as the last."""
+    """Without renames, a file replaces another one, and a folder's deciding file is copied last."""
     copied: list[str] = []
     flush = disk.flush
     monkeypatch.setattr(disk, "flush", lambda f: (copied.append(Path(f.name).name), flush(f)))
@@ -81,16 +82,16 @@ def test_where_nothing_can_be_renamed_it_is_copied(
     assert not (tmp_path / "folder").exists() and copied == ["b", "c", "a"]
     assert sorted(p.read_text() for p in (tmp_path / "target").iterdir()) == ["a", "b", "c"]
     (tmp_path / "another").mkdir()
-    with pytest.raises(FileExistsError):  # a name that is not free stays what it was
+    with pytest.raises(FileExistsError):  # a name that is not free is not overwritten
         disk.rename_folder(tmp_path / "another", tmp_path / "target", last="a")
     assert len(list((tmp_path / "target").iterdir())) == 3
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP])
-def test_where_nothing_can_be_locked_a_run_is_not_taken(
+def test_a_missing_lock_is_not_another_process(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A missing lock is no lock of another process; a lock of another one is."""
+    """A file is free if the file system has no locks, and taken if another process locked it."""
     disk.take_lock(tmp_path / "lock").close()
     with disk.take_lock(tmp_path / "lock"), pytest.raises(BlockingIOError):
         disk.take_lock(tmp_path / "lock")
@@ -101,7 +102,7 @@ def test_where_nothing_can_be_locked_a_run_is_not_taken(
 
 @pytest.mark.parametrize("n_bytes", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 21) + 7])
 def test_the_digest_of_a_file_is_that_of_its_bytes(n_bytes: int, tmp_path: Path) -> None:
-    """Wherever a read of a large file ends."""
+    """The SHA-256 of a file is that of its bytes, whatever the size of the file."""
     content = bytes(i % 251 for i in range(1000)) * (n_bytes // 1000 + 1)
     (tmp_path / "file").write_bytes(content[:n_bytes])
     assert disk.sha256_of(tmp_path / "file") == hashlib.sha256(content[:n_bytes]).hexdigest()

@@ -1,4 +1,4 @@
-"""Theorems about other people's tokenizers: what minigen reads is what transformers reads."""
+"""Tokenizers of the hub: minigen gives the ids and the text of transformers, or refuses a file."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 import tokenizers
 import transformers
 from drawn_tokenizers import TEXTS
+from gpt2_vocabulary import use_gpt2_cache
 from transformers import AutoTokenizer
 
 from minigen import data
@@ -35,72 +36,79 @@ def read(folder: Path) -> Tokenizer | None:
     return tokenizer_files.read(folder, companions.read(folder, folder, config))
 
 
-def same(ours: Tokenizer, theirs: Any) -> None:
-    """Ids of prompts and of strangers' texts, and the text of ids, whole and in a stream."""
-    spelled = [f"a {name}b  {name} c" for name in theirs.get_added_vocab()]
-    for text in [*TEXTS, *spelled, "".join(theirs.get_added_vocab())]:
-        prompt = theirs(text)["input_ids"]
-        assert ours.encode_prompt(text) == prompt or not prompt, text
+def same(tokenizer: Tokenizer, reference: Any) -> None:
+    """Assert that a tokenizer gives transformers' ids and text, at once and in a stream.
+
+    Args:
+        reference: the tokenizer of transformers.
+    """
+    spelled = [f"a {name}b  {name} c" for name in reference.get_added_vocab()]
+    for text in [*TEXTS, *spelled, "".join(reference.get_added_vocab())]:
+        prompt = reference(text)["input_ids"]
+        assert tokenizer.encode_prompt(text) == prompt or not prompt, text
         assert (
-            ours.encode(text, special=True) == theirs(text, add_special_tokens=False)["input_ids"]
+            tokenizer.encode(text, special=True)
+            == reference(text, add_special_tokens=False)["input_ids"]
         )
-        letters = theirs(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        if ours.controls.keys().isdisjoint(letters):
-            assert ours.encode(text) == letters, text
-        else:  # joins of letters lead to a control token, which `encode` never gives
+        letters = reference(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        if tokenizer.controls.keys().isdisjoint(letters):
+            assert tokenizer.encode(text) == letters, text
+        else:  # merges of letters end in a control token, which `encode` never returns
             with contextlib.suppress(UserError):
-                assert ours.controls.keys().isdisjoint(ours.encode(text)), text
+                assert tokenizer.controls.keys().isdisjoint(tokenizer.encode(text)), text
         for ids in (prompt, letters):
-            assert ours.decode(ids) == theirs.decode(ids), text
-            stream = ours.stream()
-            assert "".join(map(stream.push, ids)) + stream.finish() == theirs.decode(ids)
-            shown = [id for id in ids if id not in ours.controls]
-            assert ours.decode(shown) == theirs.decode(ids, skip_special_tokens=True)
+            assert tokenizer.decode(ids) == reference.decode(ids), text
+            stream = tokenizer.stream()
+            assert "".join(map(stream.push, ids)) + stream.finish() == reference.decode(ids)
+            shown = [id for id in ids if id not in tokenizer.controls]
+            assert tokenizer.decode(shown) == reference.decode(ids, skip_special_tokens=True)
 
 
 def judged(seed: int, folder: Path) -> str:
-    """How a drawn folder is read: "same", or the line that refuses it."""
+    """Draw a folder and read it; return "same", or the error that refuses it."""
     drawn_tokenizers.draw(seed, folder)
     try:
-        ours = read(folder)
+        tokenizer = read(folder)
     except UserError as error:
         assert re.fullmatch(r"[^\n]{20,400}", str(error)) and str(folder) in str(error)
         return str(error).replace(str(folder), "")
-    assert ours is not None
-    theirs = AutoTokenizer.from_pretrained(folder)
-    same(ours, theirs)
-    # As a checkpoint has it: the same to minigen, which asks transformers no more, and to them.
+    assert tokenizer is not None
+    reference = AutoTokenizer.from_pretrained(folder)
+    same(tokenizer, reference)
+    # A checkpoint's tokenizer.json gives the same ids, in minigen alone and in transformers.
     config = json.loads((folder / "config.json").read_text())
     kept, again = companions.read(folder, folder, config), folder / "again"
     again.mkdir()
-    told = huggingface.tokenizer_config(64, ours.controls[ours.end_of_text])
-    files = {"tokenizer.json": to_json(ours), "tokenizer_config.json": json.dumps(told).encode()}
+    settings = huggingface.tokenizer_config(64, tokenizer.controls[tokenizer.end_of_text])
+    files = {"tokenizer.json": to_json(tokenizer)}
+    files["tokenizer_config.json"] = json.dumps(settings).encode()
     for name, content in {**files, **kept.files}.items():
         (again / name).write_bytes(content)
     (again / "config.json").write_text(json.dumps(config))
-    saved = tokenizer_files.with_companions(to_json(ours), "tokenizer.json", kept)
-    assert (saved.fingerprint, saved.end_of_text) == (ours.fingerprint, ours.end_of_text)
+    saved = tokenizer_files.with_companions(to_json(tokenizer), "tokenizer.json", kept)
+    assert (saved.fingerprint, saved.end_of_text) == (tokenizer.fingerprint, tokenizer.end_of_text)
     same(saved, AutoTokenizer.from_pretrained(again))
     return "same"
 
 
-def test_a_drawn_tokenizer_is_read_as_transformers_reads_it_or_refused(tmp_path: Path) -> None:
-    """20 of the 300 drawn folders."""
+def test_random_tokenizers_are_read_as_by_transformers_or_refused(tmp_path: Path) -> None:
+    """Each of 20 random tokenizers is read as by transformers, or refused in one line."""
     verdicts = Counter(judged(seed, tmp_path / str(seed)) for seed in range(20))
     assert verdicts["same"] >= 7
 
 
 @pytest.mark.slow
-def test_many_drawn_tokenizers_are_read_alike(tmp_path: Path) -> None:
+def test_many_random_tokenizers_are_read_as_by_transformers(tmp_path: Path) -> None:
+    """Each of 280 more random tokenizers is read as by transformers, or refused in one line."""
     verdicts = Counter(judged(seed, tmp_path / str(seed)) for seed in range(20, 300))
     assert verdicts["same"] >= 100
 
 
-# ---- nothing is undecided ----
+# ---- the random tokenizers have each component and setting ----
 
 
 def test_every_component_of_tokenizers_is_drawn() -> None:
-    """And each key of a tokenizer.json is one that the drawn files change."""
+    """Each component of `tokenizers`, and each key of tokenizer.json, occurs in random files."""
     for module, base, drawn in (
         (tokenizers.normalizers, "Normalizer", drawn_tokenizers.NORMALIZERS),
         (tokenizers.pre_tokenizers, "PreTokenizer", drawn_tokenizers.PRE_TOKENIZERS),
@@ -110,7 +118,7 @@ def test_every_component_of_tokenizers_is_drawn() -> None:
         classes = {c for c in vars(module).values() if isinstance(c, type) and issubclass(c, kind)}
         names = {c.__name__ for c in classes - {kind}}
         used = re.findall(r'"type": ?"(\w+)"', json.dumps([*map(drawn_tokenizers.as_json, drawn)]))
-        # Precompiled is SentencePiece's: it has a table that only its own program makes.
+        # Precompiled has a table that only SentencePiece makes.
         assert names - {"Precompiled"} <= set(used)
     saved = json.loads(drawn_tokenizers.trained(True))
     assert saved.keys() == {
@@ -123,13 +131,13 @@ def test_every_component_of_tokenizers_is_drawn() -> None:
     }  # fmt: skip
 
 
-def test_every_setting_of_a_tokenizer_is_drawn_or_no_setting() -> None:
-    """As transformers takes them out of tokenizer_config.json."""
+def test_every_setting_of_a_tokenizer_is_drawn() -> None:
+    """Each setting that transformers reads from tokenizer_config.json occurs in random files."""
     base = transformers.PreTrainedTokenizerBase
     source = "".join(inspect.getsource(c.__init__) for c in (base, transformers.TokenizersBackend))
     taken = set(re.findall(r'kwargs\.(?:pop|get|setdefault)\(\s*"(\w+)"', source))
     taken |= set(base.SPECIAL_TOKENS_ATTRIBUTES)
-    arguments = {  # that the program gives, or that only tell where something came from
+    arguments = {  # of the program, or without effect on the ids
         "_json_padding", "_json_truncation", "_spm_precompiled_charsmap", "backend", "gguf_file",
         "merges", "name_or_path", "post_processor", "tokenizer", "tokenizer_file",
         "tokenizer_object", "tokenizer_padding", "tokenizer_truncation", "unk_id", "vocab",
@@ -141,7 +149,7 @@ def test_every_setting_of_a_tokenizer_is_drawn_or_no_setting() -> None:
     assert taken <= drawn_tokenizers.FIELDS.keys() | arguments, taken
 
 
-# ---- what is read, and what is refused by name ----
+# ---- single components and files ----
 
 
 def folder_with(folder: Path, **parts: Any) -> dict[str, Any]:
@@ -160,7 +168,8 @@ def folder_with(folder: Path, **parts: Any) -> dict[str, Any]:
     return saved
 
 
-def test_each_component_alone_is_computed_or_refused_by_name(tmp_path: Path) -> None:
+def test_each_component_is_computed_or_refused(tmp_path: Path) -> None:
+    """A tokenizer with one component changed gives transformers' ids, or is not byte-level."""
     drawn = {
         "normalizer": drawn_tokenizers.NORMALIZERS,
         "pre_tokenizer": drawn_tokenizers.PRE_TOKENIZERS,
@@ -176,14 +185,14 @@ def test_each_component_alone_is_computed_or_refused_by_name(tmp_path: Path) -> 
             folder = tmp_path / f"{part}-{n}"
             folder_with(folder, **{part: drawn_tokenizers.as_json(component)})
             try:
-                ours = read(folder)
+                tokenizer = read(folder)
             except UserError as error:
                 assert "is not byte-level" in str(error)
                 refused[part] += 1
             else:
-                assert ours is not None
-                same(ours, AutoTokenizer.from_pretrained(folder))
-    # Only what does not take a text as bytes, or give bytes as text.
+                assert tokenizer is not None
+                same(tokenizer, AutoTokenizer.from_pretrained(folder))
+    # Components that do not turn a text into bytes, or bytes into a text.
     assert refused == {"pre_tokenizer": 2, "decoder": len(drawn_tokenizers.DECODERS) - 2}
 
 
@@ -191,16 +200,17 @@ def test_each_component_alone_is_computed_or_refused_by_name(tmp_path: Path) -> 
     "parts, complaint",
     [
         ({"model": {"type": "Unigram", "vocab": []}}, "is a Unigram (SentencePiece) tokenizer"),
-        ({"model": {"type": "WordPiece", "vocab": {}}}, "is a WordPiece (as of BERT) tokenizer"),
+        ({"model": {"type": "WordPiece", "vocab": {}}}, "is a WordPiece (as in BERT) tokenizer"),
         ({"added_tokens": []}, f"is a tokenizer without {END_OF_TEXT}, and no other"),
         ({"decoder": None}, "is not byte-level: it has no byte-level decoder"),
-        ({"decoder": {"type": "Metaspace"}}, "is not byte-level: it decodes by Metaspace"),
-        ({"pre_tokenizer": {"type": "Whitespace"}}, "is not byte-level: no step"),
+        ({"decoder": {"type": "Metaspace"}}, "is not byte-level: its decoder is Metaspace"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "is not byte-level: it has no byte-level step"),
     ],
 )
-def test_what_is_no_byte_level_tokenizer_is_called_by_its_name(
+def test_another_kind_of_tokenizer_is_refused_by_name(
     parts: dict[str, Any], complaint: str, tmp_path: Path
 ) -> None:
+    """A tokenizer that is not byte-level BPE is refused with its name."""
     folder_with(tmp_path, **parts)
     with pytest.raises(UserError, match=re.escape(f"tokenizer.json {complaint}")):
         tokenizer_files.load(tmp_path / "tokenizer.json")
@@ -209,7 +219,8 @@ def test_what_is_no_byte_level_tokenizer_is_called_by_its_name(
             read(tmp_path)
 
 
-def test_an_id_beyond_all_models_fills_no_memory(tmp_path: Path) -> None:
+def test_a_huge_id_allocates_nothing(tmp_path: Path) -> None:
+    """A token with an id above the limit is refused before a list of that length is made."""
     saved = folder_with(tmp_path)
     saved["model"]["vocab"]["zz"] = 2**32 - 1
     with pytest.raises(UserError, match="is damaged or not a byte-level tokenizer"):
@@ -217,7 +228,7 @@ def test_an_id_beyond_all_models_fills_no_memory(tmp_path: Path) -> None:
 
 
 def test_ids_with_gaps_are_refused(tmp_path: Path) -> None:
-    """`tokenizers` counts on from the number of tokens, and so gives other ids, or one twice."""
+    """A file whose ids have gaps is refused, as `tokenizers` would give its tokens other ids."""
     saved = folder_with(tmp_path)
     [end] = saved["added_tokens"]
     saved["added_tokens"] = [end | {"id": 302}]
@@ -229,24 +240,27 @@ def test_ids_with_gaps_are_refused(tmp_path: Path) -> None:
         from_json(json.dumps(saved).encode())
 
 
-def test_other_files_are_named(tmp_path: Path) -> None:
-    """No tokenizer at all, one of SentencePiece, and one that needs the folder's own code."""
+def test_unsupported_files_are_refused_by_name(tmp_path: Path) -> None:
+    """A tokenizer that needs code, one of SentencePiece and an odd setting are refused by name."""
     folder_with(tmp_path)
     path, settings = tmp_path / "tokenizer.json", tmp_path / "tokenizer_config.json"
     (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Mine: ...\n")
-    told = {"auto_map": {"AutoTokenizer": ["mine.Mine", "mine.Mine"]}, "tokenizer_class": "Mine"}
-    settings.write_text(json.dumps(told))
-    with pytest.raises(UserError, match="needs code of its folder"):
+    own_code = {"AutoTokenizer": ["mine.Mine", "mine.Mine"]}
+    settings.write_text(json.dumps({"auto_map": own_code, "tokenizer_class": "Mine"}))
+    with pytest.raises(UserError, match="needs code in its folder"):
         read(tmp_path)
     assert not (tmp_path / "ran").exists()
     refused: list[tuple[str, Any]] = [
         ("split_special_tokens", True),
         ("tokenizer_class", "ByT5Tokenizer"),
-        ("model_input_names", ["input_ids"]),  # transformers' pipeline then hides filling tokens
+        ("model_input_names", ["input_ids"]),  # transformers' pipeline then hides padding tokens
     ]
     for name, value in refused:
         settings.write_text(json.dumps({name: value}))
-        with pytest.raises(UserError, match=r"tokenizer_config\.json: (split|ByT5|model_input)"):
+        with pytest.raises(
+            UserError,
+            match=r"tokenizer_config\.json: (split|transformers computes ByT5|model_input)",
+        ):
             read(tmp_path)
     path.unlink()
     assert read(tmp_path) is None
@@ -255,80 +269,92 @@ def test_other_files_are_named(tmp_path: Path) -> None:
         read(tmp_path)
 
 
-def test_truncation_and_padding_are_set_aside(tmp_path: Path) -> None:
-    """As transformers sets both anew at each call; a long text has all of its tokens."""
+def test_truncation_and_padding_are_ignored(tmp_path: Path) -> None:
+    """With truncation and padding in the file, each text still has all of its own tokens."""
     folder_with(tmp_path)
     path, text = tmp_path / "tokenizer.json", 9 * drawn_tokenizers.WORDS
     ids = tokenizer_files.load(path).encode(text)
-    theirs = tokenizers.Tokenizer.from_file(str(path))
-    theirs.enable_truncation(16)
-    theirs.enable_padding(length=5000, pad_id=0)
-    theirs.save(str(path))
-    for ours in (tokenizer_files.load(path), read(tmp_path)):
-        assert ours is not None and ours.encode(text) == ours.encode_prompt(text) == ids
-        assert ours.encode_prompt("a") == ours.encode("a") and len(ours.encode("a")) == 1
+    reference = tokenizers.Tokenizer.from_file(str(path))
+    reference.enable_truncation(16)
+    reference.enable_padding(length=5000, pad_id=0)
+    reference.save(str(path))
+    for tokenizer in (tokenizer_files.load(path), read(tmp_path)):
+        assert (
+            tokenizer is not None and tokenizer.encode(text) == tokenizer.encode_prompt(text) == ids
+        )
+        assert (
+            tokenizer.encode_prompt("a") == tokenizer.encode("a")
+            and len(tokenizer.encode("a")) == 1
+        )
 
 
-def test_another_token_than_end_of_text_parts_documents(tmp_path: Path) -> None:
-    """The eos_token of a tokenizer without END_OF_TEXT: in a stream of tokens, too."""
+def test_the_eos_token_separates_documents(tmp_path: Path) -> None:
+    """In a tokenizer without END_OF_TEXT, the eos_token separates documents."""
     saved = folder_with(tmp_path)
     saved["added_tokens"][0]["content"] = "</s>"
     (tmp_path / "tokenizer.json").write_text(json.dumps(saved))
     (tmp_path / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>"})
     )
-    ours = read(tmp_path)
-    assert ours is not None and ours.end_of_text == 300 and ours.controls == {300: "</s>"}
+    tokenizer = read(tmp_path)
+    assert (
+        tokenizer is not None
+        and tokenizer.end_of_text == 300
+        and tokenizer.controls == {300: "</s>"}
+    )
     documents = ["a</s>b", END_OF_TEXT]
-    expected = [id for text in documents for id in (300, *ours.encode(text))]
-    assert ours.copy().encode_documents(documents).tolist() == expected
-    assert expected.count(300) == 2 and ours.encode_prompt("a</s>b").count(300) == 1
-    assert ours.encode_prompt("") == [300]
+    expected = [id for text in documents for id in (300, *tokenizer.encode(text))]
+    assert tokenizer.copy().encode_documents(documents).tolist() == expected
+    assert expected.count(300) == 2 and tokenizer.encode_prompt("a</s>b").count(300) == 1
+    assert tokenizer.encode_prompt("") == [300]
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen3"])
-def test_a_file_of_ours_in_a_folder_that_names_no_class(kind: str, tmp_path: Path) -> None:
-    """transformers takes the class of the model_type, and Qwen's cuts in another way."""
-    ours = train_tokenizer("bpe", ["the goat 123\n\n" * 9], 280)
-    (tmp_path / "tokenizer.json").write_bytes(to_json(ours))
+def test_a_file_of_minigen_in_a_folder_without_a_class(kind: str, tmp_path: Path) -> None:
+    """minigen's tokenizer.json without a class is read as by transformers, by the model_type."""
+    tokenizer = train_tokenizer("bpe", ["the goat 123\n\n" * 9], 280)
+    (tmp_path / "tokenizer.json").write_bytes(to_json(tokenizer))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, "vocab_size": 320}))
-    ours = read(tmp_path)
-    assert ours is not None
-    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer = read(tmp_path)
+    assert tokenizer is not None
+    reference = AutoTokenizer.from_pretrained(tmp_path)
     for text in TEXTS[:4]:
-        assert ours.encode_prompt(text) == theirs(text)["input_ids"]
+        assert tokenizer.encode_prompt(text) == reference(text)["input_ids"]
 
 
 def test_letters_that_join_to_a_control_token_stay_letters(tmp_path: Path) -> None:
-    """Where a word that is a token is taken whole, without joins."""
+    """`encode` gives letters even where merges of letters end in a control token."""
     saved = folder_with(tmp_path)
     saved["model"] |= {"ignore_merges": True, "vocab": {**saved["model"]["vocab"], "<|x|>": 300}}
     cut = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     saved["added_tokens"][0] |= {"content": "<|x|>"}
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(saved | {"pre_tokenizer": cut}))
-    theirs = tokenizers.Tokenizer.from_file(str(path))
-    theirs.encode_special_tokens = True
-    assert theirs.encode("<|x|>").ids == [300]
-    ours = from_json(path.read_bytes(), end="<|x|>")
-    assert 300 not in ours.encode("<|x|>") and ours.decode(ours.encode("<|x|>")) == "<|x|>"
-    assert ours.encode("<|x|>", special=True) == [300]
+    reference = tokenizers.Tokenizer.from_file(str(path))
+    reference.encode_special_tokens = True
+    assert reference.encode("<|x|>").ids == [300]
+    tokenizer = from_json(path.read_bytes(), end="<|x|>")
+    assert (
+        300 not in tokenizer.encode("<|x|>")
+        and tokenizer.decode(tokenizer.encode("<|x|>")) == "<|x|>"
+    )
+    assert tokenizer.encode("<|x|>", special=True) == [300]
 
 
 def test_an_unreadable_folder_costs_one_line_before_weights(tmp_path: Path) -> None:
-    """A token without a row in the embedding; no weights are needed to say so."""
+    """A tokenizer larger than the embedding is refused before weights are read."""
     folder_with(tmp_path)
     config = {"model_type": "gpt2", "vocab_size": 300, "n_embd": 8, "n_head": 1, "n_layer": 1}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(
-        UserError, match=r"301 tokens, but the model's vocab_size is 300.*parts doc"
+        UserError, match=r"301 tokens, but the model's vocab_size is 300.*the end of a text too"
     ):
         huggingface.load(tmp_path)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_tokens_of_parts_are_tokens_of_the_whole(seed: int, tmp_path: Path) -> None:
-    """For each way to cut into words, Qwen's too, by which line breaks join with what is before."""
+    """A text encoded in chunks has the ids of the whole text, with each way to split words."""
     rng = random.Random(seed)
     words = ["the", "goat!", "bells;", "\n", "\n\n", " \n", "\r\n", "12", " ", "  ", "é", "e\u0301"]
     text = "".join(rng.choice(words) for _ in range(4000))
@@ -338,31 +364,31 @@ def test_tokens_of_parts_are_tokens_of_the_whole(seed: int, tmp_path: Path) -> N
             folder_with(
                 tmp_path, pre_tokenizer=drawn_tokenizers.as_json(cut), normalizer=normalizer
             )
-            ours = tokenizer_files.load(tmp_path / "tokenizer.json")
+            tokenizer = tokenizer_files.load(tmp_path / "tokenizer.json")
             parts = [DocumentPart(i == 0, text[i : i + 1000]) for i in range(0, len(text), 1000)]
-            chunks = [*cut_chunks(parts, 300, ours)]
+            chunks = [*cut_chunks(parts, 300, tokenizer)]
             assert "".join(part for chunk in chunks for part in chunk.documents) == text
-            ids = [id for chunk in chunks for id in ours.encode(chunk.documents[0])]
-            whole += ids == ours.encode(text)
-            assert ids == ours.encode(text) or n == 2  # uncut, a text is one word: nowhere
+            ids = [id for chunk in chunks for id in tokenizer.encode(chunk.documents[0])]
+            whole += ids == tokenizer.encode(text)
+            assert ids == tokenizer.encode(text) or n == 2  # there a text is one word
     assert whole >= 14
 
 
-def test_a_text_that_spells_control_tokens_is_told(
+def test_control_tokens_in_a_text_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also when its tokens lie in the cache; and one that the tokenizer changes."""
+    """Notes report control tokens in a text, and a text that the tokenizer changes."""
     folder_with(tmp_path, normalizer={"type": "Lowercase"})
-    ours = tokenizer_files.load(tmp_path / "tokenizer.json")
+    tokenizer = tokenizer_files.load(tmp_path / "tokenizer.json")
     path = tmp_path / "text.txt"
     path.write_text(f"The goat{END_OF_TEXT}and two bells")
     for _ in range(2):
-        data.write_tokens(data.scan([path], None), ours, tmp_path / "cache", "training text")
-        said = capsys.readouterr().err.splitlines()
-        assert said[0].endswith(
+        data.write_tokens(data.scan([path], None), tokenizer, tmp_path / "cache", "training text")
+        notes = capsys.readouterr().err.splitlines()
+        assert notes[0].endswith(
             f"1 control tokens of the model ({END_OF_TEXT}) are read as letters"
         )
-        assert "changes the training text" in said[1]
+        assert "changes the training text" in notes[1]
 
 
 CHANGES = ["first token", "prefix space", "other merges", "digits alone", "no pattern"]
@@ -374,9 +400,10 @@ CHANGES += ["normalizer", "no decoder", "one more token", "end_of_text lstrip", 
     [pytest.param(change, marks=pytest.mark.slow if n > 2 else ())  # two seconds each
      for n, change in enumerate(CHANGES)],
 )  # fmt: skip
-def test_gpt2_s_tokens_in_a_file_that_asks_for_more_are_not_gpt2(
+def test_gpt2_s_tokens_with_other_steps_are_not_gpt2(
     change: str, gpt2_file: dict[str, Any]
 ) -> None:
+    """A file with GPT-2's tokens and one other step is not read as GPT-2's."""
     base = gpt2_file
     cut, [end] = base["pre_tokenizer"], base["added_tokens"]
     first = drawn_tokenizers.processor("first", END_OF_TEXT, END_OF_TEXT, {END_OF_TEXT: 50256})
@@ -400,11 +427,8 @@ def test_gpt2_s_tokens_in_a_file_that_asks_for_more_are_not_gpt2(
 
 @pytest.fixture(scope="module")
 def gpt2_file() -> dict[str, Any]:
-    """GPT-2's tokenizer.json as others save it."""
-    cache = Path(__file__).resolve().parents[2] / "shared" / "data" / "tiktoken_cache"
-    if not cache.is_dir():
-        pytest.skip("the folder with GPT-2's vocabulary, shared/data/tiktoken_cache, is not here")
+    """Return GPT-2's tokenizer.json in the spelling of another program."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TIKTOKEN_CACHE_DIR", str(cache))
+        use_gpt2_cache(patch)
         saved: dict[str, Any] = json.loads(to_json(train_tokenizer("gpt2", [])))
     return saved | {"post_processor": None}

@@ -1,4 +1,4 @@
-"""LoRA: changes nothing at first, trains little, is kept small, and merges into the model."""
+"""LoRA changes nothing at first, trains few weights, is saved small, and merges into its model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IDS = torch.randint(257, (2, 32), generator=torch.Generator().manual_seed(1))
 
 
 def base(kind: str, folder: Path) -> Path:
-    """A random model as a checkpoint."""
+    """Save a random model as a checkpoint; return its folder."""
     torch.manual_seed(0)
     model = GPT(CONFIGS[kind])
     for p in model.parameters():
@@ -33,8 +33,8 @@ def base(kind: str, folder: Path) -> Path:
     return checkpoint.save(folder, model, TOKENIZER, {}, {"step": 1})
 
 
-def corrected(path: Path, rank: int = 3) -> GPT:
-    """That model with a LoRA that does something."""
+def with_adapter(path: Path, rank: int = 3) -> GPT:
+    """Return the model of a checkpoint with an adapter that changes its logits."""
     model = huggingface.load(path).model
     lora.add(model, rank)
     for matrix in lora.matrices(model):
@@ -48,21 +48,21 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def save(model: GPT, path: Path, run: Path) -> Path:
-    facts = {"path": str(path), "sha256": lora.fingerprint(model)}
-    return checkpoint.save(run, model, TOKENIZER, {}, {"step": 2, "tuned": facts})
+    base_model = {"path": str(path), "sha256": lora.fingerprint(model)}
+    return checkpoint.save(run, model, TOKENIZER, {}, {"step": 2, "base_model": base_model})
 
 
-def test_at_first_nothing_changes(path: Path) -> None:
-    """B is zero, so the logits are the same to the bit."""
+def test_a_new_adapter_changes_nothing(path: Path) -> None:
+    """With a new adapter the logits are those of the base model, bit for bit."""
     model = huggingface.load(path).model
     before = model(IDS)
     lora.add(model, 3)
     assert torch.equal(model(IDS), before)
 
 
-def test_the_correction_is_b_a(path: Path) -> None:
-    """The same as a model whose matrices have B A added by hand; and merged, the same again."""
-    model, by_hand = corrected(path), huggingface.load(path).model
+def test_the_adapter_adds_b_a(path: Path) -> None:
+    """The logits with an adapter, merged or not, are those of a model with B A added to W."""
+    model, by_hand = with_adapter(path), huggingface.load(path).model
     for matrix, plain in zip(lora.matrices(model), lora.matrices(by_hand), strict=True):
         a, b = lora.pair(matrix)
         with torch.no_grad():
@@ -77,9 +77,9 @@ def test_the_correction_is_b_a(path: Path) -> None:
     assert all(p.requires_grad for p in model.parameters())
 
 
-def test_only_the_correction_trains(path: Path) -> None:
-    """Gradients reach A and B of each matrix, and nothing else."""
-    model = corrected(path)
+def test_only_the_adapter_trains(path: Path) -> None:
+    """A and B of each matrix have gradients, and no other parameter has."""
+    model = with_adapter(path)
     model(IDS).square().mean().backward()
     for name, p in model.named_parameters():
         trains = name.endswith(("lora_a", "lora_b"))
@@ -88,16 +88,16 @@ def test_only_the_correction_trains(path: Path) -> None:
 
 
 def test_less_than_a_hundredth_of_gpt2() -> None:
-    """Rank 8 on the 124M model."""
+    """With rank 8, less than a hundredth of the weights of GPT-2 is trained."""
     model = huggingface.empty_model(GPTConfig.gpt2())
-    whole = model.n_parameters()
+    n_parameters = model.n_parameters()
     lora.add(model, 8)
-    assert sum(p.numel() for p in model.parameters() if p.requires_grad) < 0.01 * whole
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) < 0.01 * n_parameters
 
 
-def test_saved_small_and_loaded_again(path: Path, tmp_path: Path) -> None:
-    """Only A and B are in the files, and they come back bit for bit, unmerged or merged."""
-    model = corrected(path)
+def test_an_adapter_is_saved_alone_and_loads(path: Path, tmp_path: Path) -> None:
+    """A checkpoint has A and B without the base model; both load bit for bit."""
+    model = with_adapter(path)
     saved = save(model, path, tmp_path / "run")
     assert not (saved / "model.safetensors").exists()
     again = checkpoint.load(saved).model()
@@ -108,61 +108,63 @@ def test_saved_small_and_loaded_again(path: Path, tmp_path: Path) -> None:
 
 
 def test_peft_loads_it(path: Path, tmp_path: Path) -> None:
-    """transformers with peft makes the same logits of the folder, and of its export alone."""
-    model = corrected(path)
+    """transformers with peft computes minigen's logits from a checkpoint, and from its export."""
+    model = with_adapter(path)
     saved = save(model, path, tmp_path / "run")
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(saved).eval()
+    by_path = transformers.AutoModelForCausalLM.from_pretrained(saved.parent / "best").eval()
     with_peft = peft.PeftModel.from_pretrained(
         transformers.AutoModelForCausalLM.from_pretrained(path), saved
     ).eval()
-    exported = tmp_path / "whole"
-    export.main([str(saved), str(exported)])
-    whole = transformers.AutoModelForCausalLM.from_pretrained(exported).eval()
+    exported = tmp_path / "exported"
+    export.main([str(saved.parent / "best"), str(exported)])
+    merged = transformers.AutoModelForCausalLM.from_pretrained(exported).eval()
     with torch.no_grad():
-        ours = model(IDS)
-        for other in (theirs, with_peft, whole):
+        expected = model(IDS)
+        for other in (by_path, with_peft, merged):
             logits = other(IDS).logits
-            assert ((ours - logits).abs().max() / logits.abs().max()).item() < 1e-5
-    assert theirs.num_parameters() > whole.num_parameters()
+            assert ((expected - logits).abs().max() / logits.abs().max()).item() < 1e-5
+    assert by_path.num_parameters() > merged.num_parameters()
     tokenizer = transformers.AutoTokenizer.from_pretrained(saved)
     assert tokenizer("né")["input_ids"] == TOKENIZER.encode_prompt("né")
 
 
 def test_export_keeps_or_changes_the_format(path: Path, tmp_path: Path) -> None:
-    """float32 stays, bfloat16 can be had; an existing folder is left alone."""
+    """An export has the number format that is asked for; an existing folder is left alone."""
     for dtype in ("float32", "bfloat16"):
         folder = export.export(path.parent, tmp_path / dtype, getattr(torch, dtype))
         model = huggingface.load(folder).model
         assert {str(p.dtype) for p in model.parameters()} == {f"torch.{dtype}"}
-    with pytest.raises(UserError, match="not there yet"):
+    with pytest.raises(UserError, match="does not exist yet"):
         export.export(path.parent, tmp_path / "bfloat16")
 
 
-def test_another_base_is_refused(path: Path, tmp_path: Path) -> None:
-    """A correction of weights that changed since, or are gone, would be nonsense: one line."""
-    saved = save(corrected(path), path, tmp_path / "run")
+def test_another_base_model_is_refused(path: Path, tmp_path: Path) -> None:
+    """An adapter whose base model has changed or is missing is refused in one line."""
+    saved = save(with_adapter(path), path, tmp_path / "run")
     model = huggingface.load(path).model
     with torch.no_grad():
         model.embedding.weight[0, 0] += 1
     checkpoint.save(path.parent, model, TOKENIZER, {}, {"step": 2})
     path.rename(path.with_name("old"))
-    with pytest.raises(UserError, match="only corrects another model"):
+    with pytest.raises(UserError, match="is an adapter without its base model"):
         checkpoint.load(saved).model()
     (path.parent / "step-000002").rename(path)
-    with pytest.raises(UserError, match=r"is not what .* corrects any more"):
+    with pytest.raises(UserError, match=r"the base model of the adapter .*, has changed"):
         checkpoint.load(saved).model()
 
 
-def test_a_correction_of_another_shape_is_refused(tmp_path: Path) -> None:
+def test_an_adapter_of_another_shape_is_refused(tmp_path: Path) -> None:
+    """An adapter of a model with another number of layers is refused."""
     path = base("gpt2", tmp_path / "base")
-    _, tensors = lora.to_peft(corrected(path), "")
+    _, tensors = lora.to_peft(with_adapter(path), "")
     model = GPT(GPTConfig.gpt2(257, 32, 1, 2, 16))
     with pytest.raises(UserError, match="does not fit"):
         lora.from_peft(model, tensors)
 
 
 @pytest.mark.parametrize("rank", [0, -1, 17, math.inf])
-def test_a_rank_that_cannot_be(rank: int, tmp_path: Path) -> None:
+def test_an_impossible_rank_is_refused(rank: int, tmp_path: Path) -> None:
+    """A rank below 1 or above the width of the matrices is refused with the limits."""
     model = GPT(CONFIGS["gpt2"])
     with pytest.raises(UserError, match=r"--lora_rank is .*; give 1 to 16"):
         lora.add(model, rank)

@@ -46,7 +46,7 @@ def save(run: Path, step: int, val_loss: float) -> None:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder: out/tales with two checkpoints, the first better, out/tunes, a model."""
+    """Return a working folder with out/tales (its first checkpoint is best), out/tunes, a model."""
     monkeypatch.chdir(tmp_path)
     save(Path("out/tales"), 1, 1.0)
     save(Path("out/tales"), 2, 2.0)
@@ -56,7 +56,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def places(name: str, monkeypatch: pytest.MonkeyPatch, tmp: Path) -> dict[str, Path]:
-    """Which model each command takes for a name."""
+    """Return the model that each command finds by a name."""
     taken = {
         "run": sample.find_model(SampleConfig(run=name)).path,
         "checkpoint": sample.find_model(SampleConfig(checkpoint=name)).path,
@@ -78,6 +78,8 @@ def places(name: str, monkeypatch: pytest.MonkeyPatch, tmp: Path) -> dict[str, P
         ("out/tales/step-000002", "out/tales/step-000002"),
         ("tales/step-000002", "out/tales/step-000002"),
         ("{here}/out/tales/step-000002", "out/tales/step-000002"),
+        ("out/tales/best", "out/tales/step-000001"),
+        ("tales/best", "out/tales/step-000001"),
         ("other", "other"),
         ("{here}/other", "other"),
     ],
@@ -85,10 +87,10 @@ def places(name: str, monkeypatch: pytest.MonkeyPatch, tmp: Path) -> dict[str, P
 def test_a_name_means_the_same_model_to_every_command(
     name: str, wanted: str, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run's name, a path and a step folder, absolute or not; another's folder as well."""
+    """Each command finds the same model by a name, a path, a checkpoint or a link `best`."""
     name = name.format(here=here)
     assert set(places(name, monkeypatch, here).values()) == {here / wanted}
-    found = checkpoint.find(name)  # which --init_from and export take it from
+    found = checkpoint.find(name)  # as --init_from and export do
     assert isinstance(found, Path)
     assert here / wanted in (found.resolve(), found.resolve() / "step-000001")
     if wanted != "other":
@@ -99,7 +101,7 @@ def test_a_name_means_the_same_model_to_every_command(
 
 
 def test_a_run_in_another_folder_has_its_name_there(here: Path) -> None:
-    """--out_dir says where names are looked for; a path needs none."""
+    """A run is found by its name in --out_dir, and by its path without --out_dir."""
     Path("out").rename("else where")
     wanted = Path("else where/tales/step-000001")
     assert sample.find_model(SampleConfig(run="tales", out_dir="else where")).path == wanted
@@ -108,22 +110,22 @@ def test_a_run_in_another_folder_has_its_name_there(here: Path) -> None:
 
 
 def test_a_folder_of_texts_hides_no_run(here: Path) -> None:
-    """A run is often called as the folder that it was trained on."""
+    """A run is found by its name even if a folder of texts has the same name."""
     Path("tales").mkdir()
     assert checkpoint.find("tales") == Path("out/tales")
     assert checkpoint.find_run("out", "tales") == Path("out/tales")
 
 
 def test_a_path_that_exists_is_never_replaced(here: Path) -> None:
-    """Not by a run of that name in --out_dir, although it holds no model."""
+    """An existing path without a model is an error, also if --out_dir has a run of that name."""
     save(Path("out/books/tales"), 1, 1.0)
     Path("books/tales").mkdir(parents=True)
     with pytest.raises(UserError, match="books/tales holds no model"):
         checkpoint.find("books/tales")
 
 
-def test_a_name_on_the_hub_is_one_where_nothing_else_is_meant(here: Path) -> None:
-    """Owner/name too, but no path that is misspelt."""
+def test_a_hub_name_is_taken_when_no_run_has_it(here: Path) -> None:
+    """A name on the hub means the hub, and a run of that name is found by its path."""
     assert checkpoint.find("gpt2") == "gpt2"
     assert checkpoint.find("Qwen/Qwen3-0.6B") == "Qwen/Qwen3-0.6B"
     save(Path("out/gpt2"), 1, 1.0)
@@ -140,7 +142,7 @@ def test_a_name_on_the_hub_is_one_where_nothing_else_is_meant(here: Path) -> Non
         ("out/tals", "no run 'tals' in out; did you mean tales?"),
         ("out/tales/step-000003", "did you mean out/tales/step-000002?"),
         ("./nothing", "there is no run, checkpoint or model ./nothing; "),
-        ("out", "out is a folder of runs; give one: out/gpt2, out/tales, out/tunes"),
+        ("out", "out is a folder of runs; give one of them: out/gpt2, out/tales, out/tunes"),
         ("my.txt", "my.txt is a file; give the folder"),
         ("books", "books holds no model"),
         ("unsaved", "out/unsaved holds no model"),
@@ -149,10 +151,10 @@ def test_a_name_on_the_hub_is_one_where_nothing_else_is_meant(here: Path) -> Non
         ("both", "'both' may be ./both or out/both; give one of these paths"),
     ],
 )
-def test_what_is_no_model_is_refused_with_the_nearest_name(
+def test_a_wrong_name_is_refused_with_the_nearest_one(
     name: str, complaint: str, here: Path
 ) -> None:
-    """In one line, whichever command was given the name; what means two models is refused too."""
+    """Each command refuses a name of no model, or of two models, in one line that helps."""
     for run in ("out/gpt2", "out/both", "both"):
         if not run.endswith("both") or name == "both":
             save(Path(run), 1, 1.0)
@@ -177,10 +179,10 @@ def test_what_is_no_model_is_refused_with_the_nearest_name(
 
 
 def test_only_a_run_resumes(here: Path) -> None:
-    """A checkpoint, another's model and a name on the hub are refused, and its run is named."""
+    """Only a run can resume: a checkpoint, a model and a name on the hub are refused."""
     for name, complaint in (
-        ("out/tales/step-000001", "a checkpoint, no run; name its run: out/tales"),
-        ("other", "other is a model, no run; runs there: tales, tunes"),
+        ("out/tales/step-000001", "a checkpoint, not a run; name its run: out/tales"),
+        ("other", "other is a model, not a run; runs there: tales, tunes"),
         ("gpt2", "no run 'gpt2' in out; runs there: tales, tunes"),
     ):
         with pytest.raises(UserError, match=re.escape(complaint)):
@@ -194,7 +196,7 @@ def test_only_a_run_resumes(here: Path) -> None:
 
 
 def copied(server: Server, command: str, folder: Path, *more: str) -> str:
-    """Run a printed line as a shell would, and return what it writes."""
+    """Run a printed command as a shell would; return its output."""
     python, *words = shlex.split(command)
     assert shutil.which(python) == sys.executable
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -207,34 +209,31 @@ def copied(server: Server, command: str, folder: Path, *more: str) -> str:
 def test_printed_commands_run_when_they_are_copied(
     text: Path, server: Server, tmp_path: Path
 ) -> None:
-    """From a folder that is not the repository, with spaces in a path and in a name."""
+    """A printed command runs in another folder than the repository, with spaces in its paths."""
     flags = [*SMALL.split(), "--max_steps", "2", "--out_dir", "else where", "--name", "my run"]
     line = shlex.join([sys.executable, str(ROOT / "train.py"), text.name, *flags])
-    said = copied(server, line, tmp_path)
-    sampling = re.search(r"Now: (.*)", said)
+    output = copied(server, line, tmp_path)
+    sampling = re.search(r"Now: (.*)", output)
     assert sampling is not None and "'else where/my run'" in sampling[1]
-    wrote = copied(server, sampling[1], tmp_path, "the sun", "--max_new_tokens", "3")
-    assert "the sun" in wrote and "else where/my run/step-000002" in wrote
+    text_out = copied(server, sampling[1], tmp_path, "the sun", "--max_new_tokens", "3")
+    assert "the sun" in text_out and "else where/my run/step-000002" in text_out
 
 
-@pytest.mark.xfail(
-    not (ROOT / "minigen" / "__main__.py").exists(), reason="`python -m minigen` is to come"
-)
 @pytest.mark.usefixtures("signals")
 def test_the_hint_to_export_runs_when_it_is_copied(
     text: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where minigen is not installed; and a model of one's own is fine-tuned by its name."""
+    """The error about an adapter ends with a command that merges the adapter when it is run."""
     monkeypatch.setenv("MINIGEN_DATA", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
     begun = ["--data", text.name, "--max_steps", "1", "--device", "cpu", "--compile", "no"]
     assert train.main([*SMALL.split(), *begun, "--name", "base"]) == 0
-    tuned = [*begun, "--lora_rank", "1", "--eval_tokens", "50"]
-    assert train.main([*tuned, "--init_from", "base", "--name", "lora"]) == 0
+    lora_flags = [*begun, "--lora_rank", "1", "--eval_tokens", "50"]
+    assert train.main([*lora_flags, "--init_from", "base", "--name", "lora"]) == 0
     state = checkpoint.load_best(Path("out/lora")).state
-    assert state["tuned"]["path"] == str(tmp_path / "out/base/step-000001")
+    assert state["base_model"]["path"] == str(tmp_path / "out/base/step-000001")
     with pytest.raises(UserError, match="is a LoRA adapter; first merge it") as caught:
-        train.main([*tuned, "--init_from", "lora"])
+        train.main([*lora_flags, "--init_from", "lora"])
     hint = re.search(r"its model: (.*)", str(caught.value))
     assert hint is not None
     copied(server, hint[1], tmp_path)
@@ -244,7 +243,7 @@ def test_the_hint_to_export_runs_when_it_is_copied(
 def test_a_command_names_the_script_from_every_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Shortly where it stands, with a path elsewhere; what stands in this folder is a path too."""
+    """A printed command has the short name of a script in its folder, and its path elsewhere."""
     monkeypatch.chdir(ROOT)
     words = shlex.split(shell.command("sample", "--run", Path("a b")))
     assert words[1:] == ["sample.py", "--run", os.path.join(".", "a b")]
@@ -259,7 +258,7 @@ def test_a_command_names_the_script_from_every_folder(
 def test_other_commands_run_from_every_folder_installed_or_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What finds minigen for this process is given to the next one where it has to be."""
+    """A printed command sets PYTHONPATH if Python would not find minigen without it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", ["", str(ROOT)])
     words = shlex.split(shell.command("evaluate", "x"))
@@ -271,13 +270,15 @@ def test_other_commands_run_from_every_folder_installed_or_not(
 def test_without_a_checkout_the_installed_command_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the shell finds it beside this Python; elsewhere Python runs the package."""
+    """Without a checkout, a printed command is `minigen`, or `python -m minigen` if needed."""
     python, installed = tmp_path / "python", tmp_path / "minigen"
     for program in (python, installed):
         program.touch(mode=0o755)
     monkeypatch.setattr(sys, "executable", str(python))
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "python -m minigen evaluate" in shell.command("evaluate")  # it may be of another one
+    assert "python -m minigen evaluate" in shell.command(
+        "evaluate"
+    )  # that `minigen` may belong to another Python
     monkeypatch.setattr(shell, "ROOT", tmp_path)
     monkeypatch.chdir(tmp_path)
     assert shell.command("train", "--minutes", "3") == "minigen train --minutes 3"
@@ -289,7 +290,7 @@ def test_without_a_checkout_the_installed_command_is_named(
 
 
 def test_the_version_is_that_of_pyproject(capsys: pytest.CaptureFixture[str]) -> None:
-    """For the library and for every command, whether minigen is installed or not."""
+    """The library and each command report the version in pyproject.toml."""
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     version = re.search(r'^version = "(.*)"', project, flags=re.M)
     assert version is not None and minigen.__version__ == version[1]
@@ -305,7 +306,7 @@ def test_the_version_is_that_of_pyproject(capsys: pytest.CaptureFixture[str]) ->
 def test_an_installed_package_knows_its_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without the project's folder the version is what was installed."""
+    """An installed package reports the version in its metadata."""
     monkeypatch.setattr(minigen, "__file__", str(tmp_path / "minigen" / "__init__.py"))
     monkeypatch.setattr(importlib.metadata, "version", lambda name: f"{name} of the metadata")
     assert minigen.__version__ == "minigen of the metadata"

@@ -186,7 +186,7 @@ def test_a_run_is_fine_tuned_with_its_separator(run: Run, separated: Path, tmp_p
     """A fine-tuned run keeps the separator of its base model."""
     put(tmp_path / "u.txt", TALES)
     tuned = run("--init_from", "run", "--data", "u.txt", name="tuned", small=TINY[8:])
-    assert checkpoint.load_newest(tuned).state["tuned"]["config"]["separator"] == END_OF_TEXT
+    assert checkpoint.load_newest(tuned).state["base_model"]["config"]["separator"] == END_OF_TEXT
 
 
 def test_fine_tuning_on_a_text_without_the_separator_warns(

@@ -1,4 +1,4 @@
-"""Our transformer is transformers': same numbers, same tokens, both ways, for random weights."""
+"""minigen and transformers load each other's models, and compute the same logits and tokens."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import safetensors.torch
 import torch
 import transformers
+from gpt2_vocabulary import use_gpt2_cache
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -29,7 +30,7 @@ from minigen.files.safetensors_file import TensorFile
 from minigen.inference import parity
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.sampling import Sampling, generate
-from minigen.tokenizer import train_tokenizer
+from minigen.tokenizer import Tokenizer, train_tokenizer
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -74,7 +75,7 @@ MODELS: dict[str, Callable[[], Any]] = {
 
 
 def make(name: str, folder: Path) -> Any:
-    """A model of transformers with random weights everywhere, biases and gains too; saved."""
+    """Save a model of transformers with random weights, biases and gains; return it."""
     torch.manual_seed(0)
     model = MODELS[name]()
     for parameter_name, p in model.named_parameters():
@@ -99,9 +100,9 @@ each_model = pytest.mark.parametrize(
 def test_the_check_finds_no_difference(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Logits at every position, loss, greedy text and the count of parameters are the same."""
+    """For each architecture, logits, loss, greedy text and number of parameters agree."""
     if "gpt2" in name and name not in ("gpt2 124M", "gpt2 untied"):
-        monkeypatch.setattr(parity, "N_GREEDY", 40)  # wide ones take seconds for more
+        monkeypatch.setattr(parity, "N_GREEDY", 40)  # wide models take seconds for more
     make(name, tmp_path)
     found = parity.check(tmp_path)
     assert len(found) == 5
@@ -111,50 +112,52 @@ def test_the_check_finds_no_difference(
 
 @pytest.mark.parametrize("name", ["gpt2 untied", "qwen3", "llama"])
 def test_the_check_sees_any_single_number(name: str, tmp_path: Path) -> None:
-    """Whichever tensor differs in one number by a tenth, the comparison of logits says so."""
-    theirs = make(name, tmp_path)
-    ours = huggingface.load(tmp_path).model
+    """The check of the logits fails if any tensor differs in one number by a tenth."""
+    reference = make(name, tmp_path)
+    loaded = huggingface.load(tmp_path).model
     ids = torch.randint(300, (1, 64), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        exact = theirs(ids).logits[0]
-        assert parity._compare_logits(ours(ids)[0], exact).agrees
-        for key, tensor in ours.state_dict().items():
+        exact = reference(ids).logits[0]
+        assert parity._compare_logits(loaded(ids)[0], exact).agrees
+        for key, tensor in loaded.state_dict().items():
             if key.endswith("attention.key.bias"):
-                continue  # it adds the same to a query's score of each key: softmax does not see it
+                continue  # it adds the same to a query's score of each key, so softmax cancels it
             number = tensor[ids[0, 3]] if key == "embedding.weight" else tensor.view(-1)
             number[1] += 0.1 * tensor.abs().max()
-            assert not parity._compare_logits(ours(ids)[0], exact).agrees, key
+            assert not parity._compare_logits(loaded(ids)[0], exact).agrees, key
             number[1] -= 0.1 * tensor.abs().max()
 
 
 @each_model
-def test_there_and_back_is_the_same(name: str, tmp_path: Path) -> None:
-    """Loaded and written again, every tensor of theirs is bit for bit what it was."""
-    theirs = make(name, tmp_path)
+def test_a_model_is_written_as_it_was_read(name: str, tmp_path: Path) -> None:
+    """A model that is loaded and written again has the same tensors, bit for bit."""
+    reference = make(name, tmp_path)
     loaded = huggingface.load(tmp_path)
-    written = huggingface.to_theirs(loaded.model)
-    state = {k: v for k, v in theirs.state_dict().items() if k != "lm_head.weight" or k in written}
+    written = huggingface.to_hugging_face(loaded.model)
+    state = {
+        k: v for k, v in reference.state_dict().items() if k != "lm_head.weight" or k in written
+    }
     assert written.keys() == state.keys()
     assert all(torch.equal(written[key], state[key]) for key in state)
     config = config_file.write_config(loaded.model.config, 299, torch.float32)
     assert config_file.read_config(config, "config.json") == loaded.model.config
-    assert theirs.num_parameters() == loaded.model.n_parameters()
+    assert reference.num_parameters() == loaded.model.n_parameters()
 
 
 def test_number_formats_and_tied_heads_are_kept(tmp_path: Path) -> None:
-    """A bfloat16 model stays one through loading, saving, and transformers."""
+    """A bfloat16 model with a tied head stays one when it is loaded, saved and loaded again."""
     make("qwen3 tied", tmp_path).bfloat16().save_pretrained(tmp_path)
     model = huggingface.load(tmp_path).model
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16} and model.lm_head is None
     tokenizer = train_tokenizer("byte", [])
     path = checkpoint.save(tmp_path / "run", model, tokenizer, {}, {"step": 1})
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(path)
-    assert theirs.dtype == torch.bfloat16 and theirs.config.tie_word_embeddings
-    assert theirs.lm_head.weight.data_ptr() == theirs.model.embed_tokens.weight.data_ptr()
+    reference = transformers.AutoModelForCausalLM.from_pretrained(path)
+    assert reference.dtype == torch.bfloat16 and reference.config.tie_word_embeddings
+    assert reference.lm_head.weight.data_ptr() == reference.model.embed_tokens.weight.data_ptr()
 
 
-def test_files_in_pieces_and_old_ones(tmp_path: Path) -> None:
-    """Shards, pytorch_model.bin, no prefix, and the masks that old files hold: the same model."""
+def test_each_layout_of_files_gives_the_same_model(tmp_path: Path) -> None:
+    """Shards, pytorch_model.bin, names without prefix, and old masks give the same model."""
     make("gpt2 untied", tmp_path)
     whole = huggingface.load(tmp_path).model.state_dict()
     tensors = safetensors.torch.load_file(tmp_path / "model.safetensors")
@@ -219,7 +222,7 @@ def pickle_with_code(folder: Path) -> None:
 
 
 class Touch:
-    """Unpickled, it makes a folder."""
+    """An object that makes a folder when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = str(path)
@@ -265,8 +268,8 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_what_is_wrong_is_one_line(what: str, tmp_path: Path) -> None:
-    """It names the file or the tensor, runs nothing, and allocates nothing absurd."""
+def test_a_fault_in_a_model_is_one_line(what: str, tmp_path: Path) -> None:
+    """One line names the wrong file, field or tensor; no code in the folder runs."""
     make("gpt2 untied", tmp_path)
     damage, complaint = BAD[what]
     damage(tmp_path)
@@ -287,17 +290,18 @@ def test_what_is_wrong_is_one_line(what: str, tmp_path: Path) -> None:
         ({"rope_parameters": 7}, "damaged"),
     ],
 )
-def test_what_qwen3_can_ask_for_and_we_cannot(
+def test_unsupported_features_of_qwen3_are_refused(
     changes: dict[str, Any], complaint: str, tmp_path: Path
 ) -> None:
+    """A Qwen3 with a feature that minigen does not compute is refused by name."""
     make("qwen3", tmp_path)
     change_config(**changes)(tmp_path)
     with pytest.raises(UserError, match=complaint):
         huggingface.load(tmp_path)
 
 
-def test_header_lies_are_found(tmp_path: Path) -> None:
-    """Overlaps, gaps, doubled names, negative sizes: refused before anything is read."""
+def test_a_wrong_header_is_refused(tmp_path: Path) -> None:
+    """A header with overlaps, gaps, doubled names or negative sizes is refused before a read."""
     good = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
             "b": {"dtype": "F32", "shape": [1], "data_offsets": [8, 12]}}  # fmt: skip
     texts = [
@@ -305,8 +309,8 @@ def test_header_lies_are_found(tmp_path: Path) -> None:
         for at in ([4, 8], [9, 13], [8, 16], [8], [12, 8])
     ]
     for dtype, shape in (("F99", [1]), ("F32", [2]), ("F32", [-1]), ("F32", [-1, -1])):
-        fact = {"dtype": dtype, "shape": shape, "data_offsets": [8, 12]}
-        texts.append(json.dumps(good | {"b": fact}))
+        entry = {"dtype": dtype, "shape": shape, "data_offsets": [8, 12]}
+        texts.append(json.dumps(good | {"b": entry}))
     texts += ['{"a": 1}', "[]", json.dumps(good)[:-1] + ', "a": {}}']
     path = tmp_path / "x.safetensors"
     for text in [*texts, json.dumps(good)]:
@@ -319,8 +323,8 @@ def test_header_lies_are_found(tmp_path: Path) -> None:
                     TensorFile(path, stack)
 
 
-def test_a_name_that_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line for a path that is not there, and for a name that cannot be had offline."""
+def test_an_unknown_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing path, and a hub name without a network, are each refused in one line."""
     with pytest.raises(UserError, match="neither a folder nor"):
         huggingface.load(tmp_path / "nothing")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -343,23 +347,34 @@ def random_model(config: GPTConfig) -> GPT:
     return model.eval()
 
 
+class Saved(NamedTuple):
+    """A random model and its tokenizer, and the checkpoint in which they are saved."""
+
+    model: GPT
+    tokenizer: Tokenizer
+    path: Path
+
+
 SHAPES = ("gpt2", "gpt2 without bias", "modern", "modern tied", "llama")
 
 
-@pytest.mark.parametrize(
-    ("kind", "shape"),
-    [
-        # GPT-2's vocabulary takes five seconds each time, and has nothing to do with the shape.
-        pytest.param(kind, shape, marks=pytest.mark.slow if kind == "gpt2" and n else ())
+@pytest.fixture(
+    scope="module",
+    params=[
+        # GPT-2's vocabulary takes five seconds each time, and does not depend on the shape.
+        pytest.param((kind, shape), marks=pytest.mark.slow if kind == "gpt2" and n else ())
         for kind in ("char", "byte", "bpe", "gpt2")
         for n, shape in enumerate(SHAPES)
     ],
+    ids=str,
 )
-def test_transformers_loads_a_checkpoint(
-    kind: str, shape: str, tmp_path: Path, gpt2_cache: None
-) -> None:
-    """Model, tokenizer and pipeline; the greedy text is the one that we write."""
-    tokenizer = train_tokenizer(kind, [TEXT * 9], vocab_size=280)
+def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    """Save a random model with each kind of tokenizer and each architecture."""
+    kind, shape = request.param
+    with pytest.MonkeyPatch.context() as patch:
+        if kind == "gpt2":
+            use_gpt2_cache(patch)
+        tokenizer = train_tokenizer(kind, [TEXT * 9], vocab_size=280)
     size = (tokenizer.n_vocab, 48, 2, 2, 16)
     config = {
         "gpt2": GPTConfig.gpt2(*size),
@@ -369,41 +384,57 @@ def test_transformers_loads_a_checkpoint(
         "llama": GPTConfig.modern(*size, n_kv_head=1, tie_embeddings=False, qk_norm=False),
     }[shape]
     model = random_model(config)
-    path = checkpoint.save(tmp_path, model, tokenizer, {}, {"step": 1})
-    saved = checkpoint.load(path)
-    assert saved.config == config
-    again = saved.model().state_dict()
-    assert all(torch.equal(t, again[key]) for key, t in model.state_dict().items())
+    run = tmp_path_factory.mktemp("run")
+    return Saved(model, tokenizer, checkpoint.save(run, model, tokenizer, {}, {"step": 1}))
 
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(path)
-    ids = torch.randint(tokenizer.n_vocab, (2, 48), generator=torch.Generator().manual_seed(1))
+
+def test_a_checkpoint_of_each_architecture_loads_bit_for_bit(saved: Saved) -> None:
+    """A checkpoint of each architecture loads with the same config and weights."""
+    loaded = checkpoint.load(saved.path)
+    assert loaded.config == saved.model.config
+    state = loaded.model().state_dict()
+    assert all(torch.equal(t, state[key]) for key, t in saved.model.state_dict().items())
+
+
+def test_transformers_computes_the_logits_of_a_checkpoint(saved: Saved) -> None:
+    """transformers loads the link `best`, and computes minigen's logits."""
+    reference = transformers.AutoModelForCausalLM.from_pretrained(saved.path.parent / "best")
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(saved.tokenizer.n_vocab, (2, 48), generator=generator)
     with torch.no_grad():
-        a, b = model(ids), theirs(ids).logits
+        a, b = saved.model(ids), reference(ids).logits
     assert ((a - b).abs().amax() / b.abs().amax()).item() < 1e-5
 
-    prompt = "the cat sat"
+
+def test_transformers_writes_the_greedy_text_of_a_checkpoint(saved: Saved) -> None:
+    """transformers' pipeline continues a prompt with minigen's greedy text."""
+    tokenizer, prompt = saved.tokenizer, "the cat sat"
     steps = generate(
-        model,
-        lambda rows: KVCache(config, rows, 48),
+        saved.model,
+        lambda rows: KVCache(saved.model.config, rows, 48),
         [tokenizer.encode_prompt(prompt)],
         Sampling(temperature=0),
         n_vocab=tokenizer.n_vocab,
         max_new_tokens=30,
         end_of_text=tokenizer.end_of_text,
     )
-    new = [token.id for (token,) in steps if token]
-    pipe = transformers.pipeline("text-generation", model=str(path))
+    ids = [token.id for (token,) in steps if token]
+    pipe = transformers.pipeline("text-generation", model=str(saved.path))
     (out,) = pipe(prompt, do_sample=False, max_new_tokens=30)
     assert out["generated_text"] == prompt + tokenizer.decode(
-        id for id in new if id != tokenizer.end_of_text
+        id for id in ids if id != tokenizer.end_of_text
     )
-    theirs_tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+
+
+def test_transformers_reads_the_tokenizer_of_a_checkpoint(saved: Saved) -> None:
+    """transformers' tokenizer of a checkpoint gives minigen's ids."""
+    reference = transformers.AutoTokenizer.from_pretrained(saved.path)
     for text in (TEXT, " the  mat\n\n"):
-        assert theirs_tokenizer(text)["input_ids"] == tokenizer.encode_prompt(text)
+        assert reference(text)["input_ids"] == saved.tokenizer.encode_prompt(text)
 
 
-def test_a_mixture_that_no_one_else_has_is_refused(tmp_path: Path) -> None:
-    """Other switches make a model, but not one that transformers could load."""
+def test_an_architecture_of_no_other_program_is_refused(tmp_path: Path) -> None:
+    """A model whose switches no architecture of transformers has is not saved."""
     model = GPT(GPTConfig.modern(257, 8, 1, 1, 8, bias=True))
-    with pytest.raises(UserError, match="none of GPT-2's, Llama's and Qwen3's"):
+    with pytest.raises(UserError, match="no architecture of GPT-2, Llama and Qwen3 has these"):
         checkpoint.save(tmp_path, model, train_tokenizer("byte", []), {}, {"step": 1})

@@ -1,11 +1,11 @@
-"""Weights are read from all the files that people have, or one line says what is wrong."""
+"""Weights are read from each layout of files that transformers reads; a fault is one line."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ Tensors = dict[str, Tensor]
 
 
 def tiny(kind: str) -> Any:
-    """A model of transformers, whose every weight matters."""
+    """Return a model of transformers, all of whose weights change the logits."""
     torch.manual_seed(0)
     model: Any
     if kind == "gpt2":
@@ -65,10 +65,10 @@ def edit(folder: Path, **changes: Any) -> None:
 
 @torch.no_grad()
 def assert_same(folder: Path) -> None:
-    """The logits are those that transformers computes from the folder."""
-    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(IDS).logits
-    ours = huggingface.load(folder).model.float()(IDS)
-    assert (ours - theirs).abs().max() / theirs.abs().max() < 1e-5
+    """Assert that minigen and transformers compute the same logits from a folder."""
+    reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(IDS).logits
+    actual = huggingface.load(folder).model.float()(IDS)
+    assert (actual - reference).abs().max() / reference.abs().max() < 1e-5
 
 
 def shards(folder: Path, tensors: Tensors, ending: str) -> dict[str, Any]:
@@ -85,45 +85,66 @@ def shards(folder: Path, tensors: Tensors, ending: str) -> dict[str, Any]:
     return {"metadata": {}, "weight_map": names}
 
 
-@pytest.mark.parametrize("ending", ["safetensors", "bin"])
-def test_files_in_pieces(ending: str, tmp_path: Path) -> None:
-    """An index names them; one that is wrong is refused in a line that says how."""
+class Pieces(NamedTuple):
+    """The weights of a model in two files."""
+
+    index: Path
+    weight_map: dict[str, str]  # name of a tensor -> file
+    tensors: Tensors
+    ending: str
+
+
+@pytest.fixture(params=["safetensors", "bin"])
+def pieces(request: pytest.FixtureRequest, tmp_path: Path) -> Pieces:
+    """Write a tiny Llama in two files, with an index."""
     tensors = parts("llama", tmp_path)
-    index = shards(tmp_path, tensors, ending)
-    name = "model.safetensors" if ending == "safetensors" else "pytorch_model.bin"
-    path = tmp_path / f"{name}.index.json"
-
-    with pytest.raises(UserError, match=f"has .*-00001-of-00002.*but no {path.name}"):
-        huggingface.load(tmp_path)
+    index = shards(tmp_path, tensors, request.param)
+    stem = "model.safetensors" if request.param == "safetensors" else "pytorch_model.bin"
+    path = tmp_path / f"{stem}.index.json"
     path.write_text(json.dumps(index))
-    assert_same(tmp_path)
-    path.write_text(json.dumps({"weight_map": index["weight_map"]}))
-    huggingface.load(tmp_path)
+    return Pieces(path, index["weight_map"], tensors, request.param)
 
-    first, second = sorted(set(index["weight_map"].values()))
+
+def test_files_in_pieces_are_read(pieces: Pieces) -> None:
+    """The files that an index names are one model, also if it has a tensor in the wrong file."""
+    assert_same(pieces.index.parent)
+    first, second = sorted(set(pieces.weight_map.values()))
+    swapped = {key: second if home == first else first for key, home in pieces.weight_map.items()}
+    pieces.index.write_text(json.dumps({"metadata": {}, "weight_map": swapped}))
+    assert_same(pieces.index.parent)
+    pieces.index.write_text(json.dumps({"weight_map": swapped}))  # transformers needs metadata
+    huggingface.load(pieces.index.parent)
+
+
+def test_a_wrong_index_is_refused(pieces: Pieces) -> None:
+    """An index that is missing, or names a missing tensor or file, is refused in one line."""
+    first = min(pieces.weight_map.values())
     for changes, complaint in (
         ({"ghost.weight": first}, "names the tensor ghost.weight"),
-        ({"ghost.weight": "../" + first}, "no file of weights beside it"),
-        ({"ghost.weight": "lost." + ending}, f"cannot read .*lost.{ending}"),
+        ({"ghost.weight": "../" + first}, "not a file of weights in its folder"),
+        ({"ghost.weight": "lost." + pieces.ending}, f"cannot read .*lost.{pieces.ending}"),
     ):
-        path.write_text(json.dumps({"weight_map": index["weight_map"] | changes}))
+        pieces.index.write_text(json.dumps({"weight_map": pieces.weight_map | changes}))
         with pytest.raises(UserError, match=complaint):
-            huggingface.load(tmp_path)
+            huggingface.load(pieces.index.parent)
+    pieces.index.unlink()
+    with pytest.raises(UserError, match=f"has .*-00001-of-00002.*but no {pieces.index.name}"):
+        huggingface.load(pieces.index.parent)
 
-    wrong = {key: second if home == first else first for key, home in index["weight_map"].items()}
-    path.write_text(json.dumps({"metadata": {}, "weight_map": wrong}))
-    assert_same(tmp_path)  # each tensor is read where it is
-    twice = {**tensors, "extra": torch.ones(1)}
-    if ending == "bin":
-        torch.save(twice, tmp_path / first)
+
+def test_a_tensor_in_two_files_is_refused(pieces: Pieces) -> None:
+    """A tensor that two files of an index hold is refused: the line names both files."""
+    first, second = sorted(set(pieces.weight_map.values()))
+    if pieces.ending == "bin":
+        torch.save(pieces.tensors, pieces.index.parent / first)
     else:
-        save_file(twice, tmp_path / first)
+        save_file(pieces.tensors, pieces.index.parent / first)
     with pytest.raises(UserError, match=f"is in two files, {first} and {second}"):
-        huggingface.load(tmp_path)
+        huggingface.load(pieces.index.parent)
 
 
-def test_a_whole_file_counts_more_than_pieces(tmp_path: Path) -> None:
-    """As in transformers: pieces of before, and their index, are not read beside it."""
+def test_a_single_file_takes_precedence(tmp_path: Path) -> None:
+    """model.safetensors is read, and other files with weights in its folder are not."""
     tensors = parts("gpt2", tmp_path)
     stale = {name: torch.zeros_like(t) for name, t in tensors.items()}
     index = shards(tmp_path, stale, "safetensors")
@@ -134,24 +155,24 @@ def test_a_whole_file_counts_more_than_pieces(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["zip", "of before 2020"])
-def test_files_of_pytorch(whole: bool, tmp_path: Path) -> None:
-    """Zip archives and older ones; what is no tensor is named."""
+def test_pytorch_files_are_read(whole: bool, tmp_path: Path) -> None:
+    """pytorch_model.bin is read, zip archive or older; an object that is no tensor is refused."""
     tensors, path = parts("gpt2", tmp_path), tmp_path / "pytorch_model.bin"
     torch.save(tensors, path, _use_new_zipfile_serialization=whole)
     assert_same(tmp_path)
     strange: list[Any] = [3, torch.ones(2, 2).to_sparse(), torch.empty(2, device="meta")]
     for value in strange:
         torch.save(tensors | {"epoch": value}, path, _use_new_zipfile_serialization=whole)
-        with pytest.raises(UserError, match=r"epoch is no plain tensor; .*state_dict"):
+        with pytest.raises(UserError, match=r"epoch is not a plain tensor; .*state_dict"):
             huggingface.load(tmp_path)
     torch.save([1], path, _use_new_zipfile_serialization=whole)
-    with pytest.raises(UserError, match="holds list, not tensors"):
+    with pytest.raises(UserError, match="holds a list, not tensors"):
         huggingface.load(tmp_path)
 
 
 @pytest.mark.parametrize("others", [torch.bfloat16, torch.float16, torch.float64], ids=str)
-def test_several_formats_of_numbers(others: torch.dtype, tmp_path: Path) -> None:
-    """All get one that holds each number: nothing is rounded that transformers would not round."""
+def test_mixed_number_formats_are_not_rounded(others: torch.dtype, tmp_path: Path) -> None:
+    """A model in several number formats gets one that represents each number exactly."""
     tensors = parts("llama", tmp_path)
     mixed = {name: t if "norm" in name else t.to(others) for name, t in tensors.items()}
     save_file(mixed, tmp_path / "model.safetensors", {"format": "pt"})
@@ -162,23 +183,23 @@ def test_several_formats_of_numbers(others: torch.dtype, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.int8, torch.uint8], ids=str)
 def test_quantised_numbers_are_refused_by_name(kind: torch.dtype, tmp_path: Path) -> None:
-    """Such a file is not damaged, but without its scales nothing can be computed."""
+    """A quantised tensor is refused by name, as minigen does not read its scales."""
     tensors = parts("llama", tmp_path)
     name = "model.layers.1.mlp.up_proj.weight"
     tensors[name] = tensors[name].to(kind)
     save_file(tensors, tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match=rf"{name} is {str(kind)[6:]}; .*before it was quantised"):
+    with pytest.raises(UserError, match=rf"{name} is {str(kind)[6:]}; .*not quantised"):
         huggingface.load(tmp_path)
 
 
-# ---- tensors that say nothing new, or do ----
+# ---- tensors that config.json does not announce ----
 
 
 @pytest.mark.parametrize(
     "kind, word", [("gpt2", "transformer.wte"), ("llama", "model.embed_tokens")]
 )
-def test_a_head_of_its_own_counts(kind: str, word: str, tmp_path: Path) -> None:
-    """Whatever config.json says; one that equals the embedding is the embedding."""
+def test_an_untied_head_is_used(kind: str, word: str, tmp_path: Path) -> None:
+    """A head in the file is used even if config.json ties it; an equal one is tied."""
     tensors = parts(kind, tmp_path)
     edit(tmp_path, tie_word_embeddings=True)
     embedding = f"{word}.weight"
@@ -187,7 +208,7 @@ def test_a_head_of_its_own_counts(kind: str, word: str, tmp_path: Path) -> None:
         save_file(tensors | {"lm_head.weight": head}, tmp_path / "model.safetensors")
         assert_same(tmp_path)
         assert huggingface.load(tmp_path).model.config.tie_embeddings == tied
-    del tensors[embedding]  # one matrix under its other name
+    del tensors[embedding]  # the tied matrix has only its second name
     save_file(tensors | {"lm_head.weight": other}, tmp_path / "model.safetensors")
     assert_same(tmp_path)
     save_file(tensors | {"lm_head.weight": other[:9]}, tmp_path / "model.safetensors")
@@ -195,8 +216,8 @@ def test_a_head_of_its_own_counts(kind: str, word: str, tmp_path: Path) -> None:
         huggingface.load(tmp_path)
 
 
-def test_biases_that_should_not_be_there(tmp_path: Path) -> None:
-    """With "bias": false zeros mean none, others are used; names that no model has are refused."""
+def test_biases_in_the_file_are_used(tmp_path: Path) -> None:
+    """With "bias": false, biases in the file are used unless they are zero."""
     tensors = parts("gpt2", tmp_path)
     edit(tmp_path, bias=False)
     path = tmp_path / "model.safetensors"
@@ -205,8 +226,8 @@ def test_biases_that_should_not_be_there(tmp_path: Path) -> None:
     assert huggingface.load(tmp_path).model.config.bias
     zeros = {n: torch.zeros_like(t) if n.endswith("bias") else t for n, t in tensors.items()}
     bare = {name.removeprefix("transformer."): t for name, t in zeros.items()}
-    for held in (zeros, bare):
-        save_file(held, path, {"format": "pt"})
+    for without_biases in (zeros, bare):
+        save_file(without_biases, path, {"format": "pt"})
         assert_same(tmp_path)
         assert not huggingface.load(tmp_path).model.config.bias
     save_file(zeros | {"adapter.bias": torch.zeros(3)}, path, {"format": "pt"})
@@ -226,10 +247,10 @@ BUFFERS: list[tuple[str, str, Tensor, Tensor]] = [
 
 
 @pytest.mark.parametrize("kind, name, right, wrong", BUFFERS, ids=[case[1] for case in BUFFERS])
-def test_what_is_computed_anyway(
+def test_masks_and_angles_are_compared(
     kind: str, name: str, right: Tensor, wrong: Tensor, tmp_path: Path
 ) -> None:
-    """Masks and angles of old files are passed over only if they are those that are computed."""
+    """Masks and angles in old files are ignored only if minigen computes the same ones."""
     tensors = parts(kind, tmp_path)
     save_file(tensors | {name: right}, tmp_path / "model.safetensors", {"format": "pt"})
     assert_same(tmp_path)
@@ -239,30 +260,31 @@ def test_what_is_computed_anyway(
 
 
 def test_a_tensor_under_two_names_is_refused(tmp_path: Path) -> None:
+    """A tensor that a file has with and without its prefix is refused."""
     tensors = parts("gpt2", tmp_path)
     tensors["h.0.ln_1.weight"] = tensors["transformer.h.0.ln_1.weight"] + 1
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UserError, match=r"h\.0\.ln_1\.weight are one tensor"):
+    with pytest.raises(UserError, match=r"h\.0\.ln_1\.weight are the same tensor"):
         huggingface.load(tmp_path)
 
 
-# ---- folders named as checkpoints are ----
+# ---- folders with the name of a checkpoint ----
 
 
 @pytest.mark.parametrize("name", ["step-1000", "step-000001", "checkpoint-500"])
-def test_a_folder_of_others_is_what_it_holds(name: str, tmp_path: Path) -> None:
-    """A model of transformers is one under any name, and no checkpoint of a run."""
+def test_a_model_of_another_program_is_not_a_checkpoint(name: str, tmp_path: Path) -> None:
+    """A model of transformers in a folder `step-…` is a model, not a checkpoint of a run."""
     folder = tmp_path / "models" / name
     folder.parent.mkdir()
     save_file(parts("gpt2", folder), folder / "model.safetensors", {"format": "pt"})
-    assert not checkpoint.is_one(folder)
+    assert not checkpoint.is_checkpoint(folder)
     assert checkpoint.steps(folder.parent) == [] and checkpoint.runs(tmp_path) == []
     assert checkpoint.find(str(folder)) == folder
     assert_same(folder)
 
 
-def test_a_checkpoint_without_manifest_stays_a_damaged_one(tmp_path: Path) -> None:
-    """Its other files tell it from a folder of others; an empty one may be any, and is named."""
+def test_a_checkpoint_without_a_manifest_is_damaged(tmp_path: Path) -> None:
+    """A folder `step-…` with files of a checkpoint, but no manifest, is a damaged checkpoint."""
     files: list[Callable[[Path], object]] = [
         lambda folder: (folder / "state.json").write_text("{}"),
         lambda folder: (folder / "optimizer.safetensors").touch(),
@@ -272,6 +294,6 @@ def test_a_checkpoint_without_manifest_stays_a_damaged_one(tmp_path: Path) -> No
         folder = tmp_path / f"step-{n}"
         save_file(parts("gpt2", folder), folder / "model.safetensors")
         change(folder)
-        assert checkpoint.is_one(folder)
+        assert checkpoint.is_checkpoint(folder)
         with pytest.raises(UserError, match="no MANIFEST"):
             checkpoint.load(folder)

@@ -1,23 +1,25 @@
-"""A checkpoint: a folder that holds all of a run at one step, written whole or not at all.
+"""A checkpoint: a folder that holds the whole state of a run at one step.
 
     out/tales/                    a run
+        best -> step-000400       a link to the checkpoint with the lowest validation loss
         step-000400/              a checkpoint
             config.json           the model's shape and arithmetic
-            model.safetensors     its weights
+            model.safetensors     the model's weights
             tokenizer.json        text <-> ids
             tokenizer_config.json which tokens are special, for transformers
-            ...                   of another's model that was fine-tuned, its other companions
+            ...                   other files of a base model that was fine-tuned (companions.py)
             optimizer.safetensors the optimiser's averages
             state.json            step, losses, and the training configuration
-            MANIFEST.json         size and sha256 of each file above
+            MANIFEST.json         size and SHA-256 of each file above
 
-The first four make it a model of Hugging Face's kind: `AutoModelForCausalLM.from_pretrained` and
-`pipeline` of transformers load a checkpoint as it is. Of a model with LoRA only the correction is
-kept, adapter_model.safetensors instead of model.safetensors, in the form of the library peft.
+The first four files are the files of any model of Hugging Face: `from_pretrained` and `pipeline` of
+transformers load a checkpoint unchanged. A checkpoint of a run with LoRA has only the adapter,
+adapter_model.safetensors instead of model.safetensors, in the format of the library peft.
 
-A checkpoint is never changed once it has its name: it is written into a hidden folder beside it,
-flushed to the disk, and renamed. So whatever ends the process, each `step-` folder is complete.
-Nothing in it is ever executed: JSON and safetensors hold data only.
+A checkpoint is saved atomically: its files are written into a hidden folder, flushed to the disk,
+and the folder is renamed. So whatever ends the process, each `step-` folder is complete
+(test_kills.py). A checkpoint does not change after that. No file in it is ever executed: JSON and
+safetensors hold data only.
 """
 
 from __future__ import annotations
@@ -38,10 +40,11 @@ from typing import Any
 from torch import Tensor
 
 from minigen.errors import UserError
-from minigen.files import companions, huggingface, lora, safetensors_file, tokenizer_files
+from minigen.files import companions as companion_files
+from minigen.files import huggingface, lora, safetensors_file, tokenizer_files
 from minigen.files.companions import Companions
 from minigen.files.config_file import read_config, write_config
-from minigen.files.safetensors_file import Fact, TensorFile, parse_json, plain, read_file
+from minigen.files.safetensors_file import FileDigest, TensorFile, parse_json, plain, read_file
 from minigen.files.weight_files import Weights
 from minigen.model import GPT, GPTConfig
 from minigen.system import disk
@@ -53,22 +56,23 @@ FORMAT = 2
 WHOLE = ("config.json", "model.safetensors")
 LORA = ("base_config.json", "adapter_model.safetensors", "adapter_config.json")  # instead of those
 COMMON = ("tokenizer.json", "tokenizer_config.json", "optimizer.safetensors", "state.json")
-ONLY_OURS = ("state.json", "optimizer.safetensors", "base_config.json")
+ONLY_MINIGEN = ("state.json", "optimizer.safetensors", "base_config.json")  # has these files
 STEP = r"step-(\d+)"  # the name of a checkpoint
+BEST = "best"  # the name of the link
 MAX_JSON = 1 << 20  # bytes of config.json, state.json and the like
 
 
 class NotSavedError(UserError):
-    """The disk did not take a checkpoint. Those of before are untouched."""
+    """A checkpoint could not be written to the disk. Earlier checkpoints are untouched."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One checkpoint, read and verified."""
+    """One checkpoint, read and verified against its manifest."""
 
     path: Path
     config: GPTConfig
-    weights: dict[str, Tensor]  # of a model with LoRA, only the correction
+    weights: dict[str, Tensor]  # with LoRA, only the adapter's
     optimizer: dict[str, Tensor]
     tokenizer: Tokenizer
     state: Mapping[str, Any]
@@ -79,35 +83,40 @@ class Checkpoint:
         return int(self.state["step"])
 
     def model(self, dropout: float | None = None) -> GPT:
-        """The model with its weights, in evaluation mode; LoRA stands beside them, not merged.
+        """Return the model in evaluation mode; an adapter is added to it, but not merged.
 
         Args:
-            dropout: None: the same as before.
+            dropout: None: that of the configuration.
+
+        Raises `UserError` if the base model of an adapter is missing or has changed.
         """
         config = self.config if dropout is None else replace(self.config, dropout=dropout)
         if any(".lora_A." in name for name in self.weights):
-            return self._corrected(config)
+            return self._base_model_with_adapter(config)
         shapes = {name: tuple(tensor.shape) for name, tensor in self.weights.items()}
         weights = Weights(shapes, self.weights.__getitem__)
         return huggingface.build(config, weights, str(self.path))
 
-    def _corrected(self, config: GPTConfig) -> GPT:
-        base = self.state["tuned"]
+    def _base_model_with_adapter(self, config: GPTConfig) -> GPT:
+        base = self.state["base_model"]
         try:
             model = huggingface.load_model(base["path"], config.dropout).float()
         except UserError as error:
-            raise UserError(f"{self.path} only corrects another model: {error}") from None
+            raise UserError(f"{self.path} is an adapter without its base model: {error}") from None
         if lora.fingerprint(model) != base["sha256"]:
-            raise UserError(f"{base['path']} is not what {self.path} corrects any more; restore it")
+            raise UserError(
+                f"{base['path']}, the base model of the adapter {self.path}, has changed; restore "
+                "its weights"
+            )
         lora.from_peft(model, self.weights)
         return model.eval()
 
 
 @contextlib.contextmanager
 def lock(run: Path) -> Iterator[None]:
-    """Be the only process that trains in the folder `run`; `UserError` if another one does.
+    """Lock the folder `run`, so that no other process trains in it; `UserError` if one does.
 
-    The kernel holds the lock and frees it when the process ends, however that comes about.
+    The kernel holds the lock, and frees it when the process ends, however the process ends.
     """
     path = run / ".lock"
     try:
@@ -134,17 +143,19 @@ def save(
     tokenizer: Tokenizer,
     optimizer: Mapping[str, Tensor],
     state: Mapping[str, Any],
-    beside: Companions | None = None,
+    companions: Companions | None = None,
 ) -> Path:
-    """Commit the checkpoint of `state["step"]` into the folder `run`, or raise `NotSavedError`.
-
-    What is not finite is refused, with `UserError`: nobody could go on from there. Where the model
-    has LoRA, `state["tuned"]` has the path and the sha256 (`lora.fingerprint`) of what it corrects.
+    """Save the checkpoint of step `state["step"]` in the folder `run`; return its folder.
 
     Args:
-        beside: the companions of the model that is fine-tuned or resumed; None: the model is new.
+        state: with LoRA, `state["base_model"]` has the path of the base model and its SHA-256
+            (`lora.fingerprint`).
+        companions: of the model that is fine-tuned or resumed; None: the model is new.
+
+    Raises `NotSavedError` if the disk does not take the checkpoint, and `UserError` if a tensor is
+    not finite, because no run could resume from it.
     """
-    beside = Companions() if beside is None else beside
+    companions = Companions() if companions is None else companions
     for name, tensor in {**model.state_dict(), **optimizer}.items():
         if tensor.numel() and not all(end.isfinite() for end in tensor.aminmax()):
             raise UserError(
@@ -154,24 +165,25 @@ def save(
     folder = run / f".tmp-{target.name}"
     contents: dict[str, bytes | Mapping[str, Tensor]]
     if lora.is_added(model):
-        adapter, weights = lora.to_peft(model, state["tuned"]["path"])
-        contents = {"base_config.json": _config(model, tokenizer, beside)}
+        adapter, weights = lora.to_peft(model, state["base_model"]["path"])
+        contents = {"base_config.json": _config(model, tokenizer, companions)}
         contents["adapter_config.json"] = _json(adapter)
         contents["adapter_model.safetensors"] = weights
     else:
-        contents = files_of_model(model, tokenizer, beside)
-    contents |= files_of_tokenizer(model, tokenizer, beside)
+        contents = files_of_model(model, tokenizer, companions)
+    contents |= files_of_tokenizer(model, tokenizer, companions)
     contents["optimizer.safetensors"] = optimizer
     contents["state.json"] = _json(state)
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        facts = {name: write_file(folder / name, content) for name, content in contents.items()}
-        files = {name: dataclasses.asdict(fact) for name, fact in facts.items()}
+        digests = {name: write_file(folder / name, content) for name, content in contents.items()}
+        files = {name: dataclasses.asdict(digest) for name, digest in digests.items()}
         write_file(folder / "MANIFEST.json", _json({"format": FORMAT, "files": files}))
         disk.flush_folder(folder)
-        # The commit: before it the checkpoint is not there, after it, it is whole.
+        # The commit: before this line there is no checkpoint, after it there is a complete one.
         disk.rename_folder(folder, target, last="MANIFEST.json")
+        _link_best(run)
         disk.flush_folder(run)
         disk.flush_folder(run.parent)  # the run itself may be new
     except OSError as error:
@@ -182,49 +194,101 @@ def save(
     return target
 
 
-def load(path: Path, to_train: bool = True) -> Checkpoint:
-    """Read a checkpoint, using the very bytes that were checked. `UserError` if one is wrong.
+def _link_best(run: Path) -> None:
+    """Make `best` in a run's folder a symbolic link to the best checkpoint.
 
-    What the files say of themselves is held against the config before anything is allocated.
+    The link is for other programs, which take a path. Where the file system has no links, or the
+    name belongs to a file of the user, nothing happens.
+    """
+    link, new_link = run / BEST, run / f".tmp-{BEST}"
+    with contextlib.suppress(OSError):
+        if os.path.lexists(link) and not re.fullmatch(STEP, os.readlink(link)):
+            return
+        new_link.unlink(missing_ok=True)  # a process that was killed may have left it
+        new_link.symlink_to(best_first(run)[0].name, target_is_directory=True)
+        try:
+            os.replace(new_link, link)  # atomic: `best` is always one of the two checkpoints
+        finally:
+            new_link.unlink(missing_ok=True)  # only if the file system renames no links
+
+
+def without_link(path: Path) -> Path:
+    """Return the checkpoint that the link `best` points to; any other path as it is."""
+    with contextlib.suppress(OSError):
+        if re.fullmatch(STEP, target := os.readlink(path)):
+            return path.with_name(target)
+    return path
+
+
+def load(path: Path, to_train: bool = True) -> Checkpoint:
+    """Read a checkpoint, and verify each byte that is used against the manifest.
+
+    Names, shapes and sizes are compared with the config before a tensor is allocated.
 
     Args:
-        to_train: read the optimiser too. A model that only writes does not need it.
+        to_train: read the optimiser's averages too; they are not needed to generate text.
+
+    Raises `UserError` that names the file that is missing or damaged.
     """
-    facts = _facts(path)
-    config_name, weights_name, *others = LORA if LORA[1] in facts else WHOLE
-    small: dict[str, bytes] = {}
-    beside = [name for name in companions.NAMES if name in facts]
-    most_of = dict.fromkeys(beside, companions.MAX_BYTES)
-    most_of["tokenizer.json"] = tokenizer_files.MAX_BYTES
-    for name in (config_name, *others, "tokenizer.json", "state.json", *beside):
-        most = most_of.get(name, MAX_JSON)
-        small[name] = read_file(path / name, most)
-        _verify(path / name, _fact(small[name]), facts)
-    where = path / config_name
-    theirs = parse_json(small[config_name], str(where))
-    config = read_config(theirs, str(where))
+    path = without_link(path)
+    digests = _read_manifest(path)
+    small = _read_small_files(path, digests)
+    config_name, weights_name, *_ = _names_of_kind(digests)
+    where = str(path / config_name)
+    config = read_config(parse_json(small[config_name], where), where)
     state = _read_state(path, small["state.json"])
-    where = path / "tokenizer.json"
-    kept = companions.of({name: small[name] for name in beside}, theirs, str(path))
-    tokenizer = tokenizer_files.with_companions(small["tokenizer.json"], str(where), kept)
+    tokenizer, companions = _read_tokenizer(path, small)
     huggingface.check_size(tokenizer, config, str(path))
 
     tensors: dict[str, dict[str, Tensor]] = {"optimizer.safetensors": {}}
     with contextlib.ExitStack() as stack:
         files = [TensorFile(path / weights_name, stack)]
         files += [TensorFile(path / "optimizer.safetensors", stack)] if to_train else []
-        _fit(config, *files)
+        _check_shapes(config, *files)
         for file in files:
-            tensors[file.path.name], fact = file.read_all()
-            _verify(file.path, fact, facts)
+            tensors[file.path.name], digest = file.read_all()
+            _verify(file.path, digest, digests)
     averages = {_present_name(name): t for name, t in tensors["optimizer.safetensors"].items()}
     return Checkpoint(
-        path, config, tensors[weights_name], averages, tokenizer, state, kept,
+        path, config, tensors[weights_name], averages, tokenizer, state, companions,
     )  # fmt: skip
 
 
-def _facts(path: Path) -> dict[str, Any]:
-    """What the manifest says of each file."""
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Read only the tokenizer of a checkpoint. `UserError` if a file is missing or damaged."""
+    path = without_link(path)
+    return _read_tokenizer(path, _read_small_files(path, _read_manifest(path)))[0]
+
+
+def _names_of_kind(digests: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the config, the weights and, with LoRA, the adapter's config."""
+    return LORA if LORA[1] in digests else WHOLE
+
+
+def _read_small_files(path: Path, digests: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return the content of each file without tensors, verified."""
+    config_name, _, *others = _names_of_kind(digests)
+    companions = [name for name in companion_files.NAMES if name in digests]
+    limits = dict.fromkeys(companions, companion_files.MAX_BYTES)
+    limits["tokenizer.json"] = tokenizer_files.MAX_BYTES
+    small = {}
+    for name in (config_name, *others, "tokenizer.json", "state.json", *companions):
+        small[name] = read_file(path / name, limits.get(name, MAX_JSON))
+        _verify(path / name, _digest(small[name]), digests)
+    return small
+
+
+def _read_tokenizer(path: Path, small: Mapping[str, bytes]) -> tuple[Tokenizer, Companions]:
+    config_name = next(name for name in (LORA[0], WHOLE[0]) if name in small)
+    config = parse_json(small[config_name], str(path / config_name))
+    files = {name: small[name] for name in companion_files.NAMES if name in small}
+    companions = companion_files.from_files(files, config, str(path))
+    where = str(path / "tokenizer.json")
+    return tokenizer_files.with_companions(small["tokenizer.json"], where, companions), companions
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """Return the size and the SHA-256 of each file, by its name, as the manifest has them."""
     name = path / "MANIFEST.json"
     if not os.path.isfile(name):
         raise UserError(
@@ -235,42 +299,53 @@ def _facts(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} has format {plain(manifest.get('format'))}; this minigen reads format {FORMAT}"
         )
-    if not isinstance(facts := manifest.get("files"), dict):
+    if not isinstance(digests := manifest.get("files"), dict):
         raise UserError(f"{name} is damaged: it names no files; use another checkpoint")
-    return facts
+    return digests
 
 
-def _verify(path: Path, fact: Fact, facts: Mapping[str, Any]) -> None:
-    if facts.get(path.name) != dataclasses.asdict(fact):
-        raise UserError(f"{path} is damaged: not what MANIFEST.json says; use another checkpoint")
+def _verify(path: Path, digest: FileDigest, digests: Mapping[str, Any]) -> None:
+    if digests.get(path.name) != dataclasses.asdict(digest):
+        raise UserError(
+            f"{path} is damaged: MANIFEST.json has another SHA-256 or size; use another checkpoint"
+        )
 
 
-def _fact(content: bytes) -> Fact:
-    return Fact(len(content), hashlib.sha256(content).hexdigest())
+def _digest(content: bytes) -> FileDigest:
+    return FileDigest(len(content), hashlib.sha256(content).hexdigest())
 
 
 def _read_state(path: Path, content: bytes) -> dict[str, Any]:
-    """The training's facts, of which those that this file and sample.py use are what they are."""
+    """Parse state.json, and check the types of the fields that this file and sample.py use."""
     name = path / "state.json"
     state = parse_json(content, str(name))
-    tuned, loss = state.get("tuned", {"path": "", "sha256": ""}), state.get("val_loss", 0.0)
+    if "tuned" in state:  # the former name
+        state["base_model"] = state.pop("tuned")
+    base, loss = state.get("base_model", {"path": "", "sha256": ""}), state.get("val_loss", 0.0)
     if not (
         type(state.get("step")) is int
         and state["step"] >= 0
         and isinstance(loss, int | float | None)
-        and isinstance(tuned, dict)
-        and all(isinstance(tuned.get(key), str) for key in ("path", "sha256"))
+        and isinstance(base, dict)
+        and all(isinstance(base.get(key), str) for key in ("path", "sha256"))
         and isinstance(state.get("config", {}), dict)
         and isinstance(state.get("opening", ""), str)
     ):
-        raise UserError(f"{name} is damaged: no step, or no loss; use another checkpoint")
+        raise UserError(
+            f"{name} is damaged: its step, its loss or its base model is not valid; use another "
+            "checkpoint"
+        )
     if re.fullmatch(STEP, path.name) and _step(path) != state["step"]:
-        raise UserError(f"{path} is of step {state['step']}; give it its own name back")
+        raise UserError(
+            f"{path} holds step {state['step']}; rename the folder to step-{state['step']:06d}"
+        )
     return state
 
 
-def _fit(config: GPTConfig, weights: TensorFile, optimizer: TensorFile | None = None) -> None:
-    """`UserError` if the tensors of the files are not those of such a model and its optimiser."""
+def _check_shapes(
+    config: GPTConfig, weights: TensorFile, optimizer: TensorFile | None = None
+) -> None:
+    """Raise `UserError` if the files do not have the tensors of this model and its optimiser."""
     if weights.path.name in WHOLE:
         huggingface.fit(config, weights.shapes, str(weights.path))
         shapes = huggingface.parameter_shapes(config)
@@ -281,28 +356,37 @@ def _fit(config: GPTConfig, weights: TensorFile, optimizer: TensorFile | None = 
     for name, shape in optimizer.shapes.items() if optimizer else ():
         if shapes.get(_present_name(name).rpartition(".")[0]) != shape:
             assert optimizer is not None
-            raise UserError(f"{optimizer.path}: {plain(name)} {plain(shape)} is of another model")
+            raise UserError(
+                f"{optimizer.path}: {plain(name)} {plain(shape)} is a tensor of another model; "
+                "use another checkpoint"
+            )
 
 
 def _present_name(name: str) -> str:
-    """Return the present name of a tensor of an optimiser's state that has a former name."""
+    """Return the present name of a tensor in optimizer.safetensors.
+
+    Earlier versions had other names (test_a_checkpoint_with_former_names_resumes_to_the_same_bits).
+    """
     parameter, _, average = name.rpartition(".")
     former = {"head.weight": "lm_head.weight", "mean": "exp_avg", "square": "exp_avg_sq"}
     return f"{former.get(parameter, parameter)}.{former.get(average, average)}"
 
 
 def load_newest(run: Path) -> Checkpoint:
-    """The newest whole checkpoint of a run; a damaged one is named on stderr and passed over."""
+    """Return the newest intact checkpoint of a run; warn of each damaged one, and skip it."""
     return _load_first(run, steps(run)[::-1], to_train=True)
 
 
 def load_best(run: Path) -> Checkpoint:
-    """The whole checkpoint with the lowest validation loss, to write with, not to train."""
+    """Return the intact checkpoint with the lowest validation loss, without its optimiser."""
     return _load_first(run, best_first(run), to_train=False)
 
 
 def best_first(run: Path) -> list[Path]:
-    """The checkpoints of a run by their validation loss; those without any last, newest first."""
+    """Return the checkpoints of a run by validation loss; those without a loss last.
+
+    Among equals, the newest comes first.
+    """
     return sorted(steps(run), key=lambda path: (_val_loss(path), -_step(path)))
 
 
@@ -316,33 +400,37 @@ def _load_first(run: Path, paths: list[Path], to_train: bool) -> Checkpoint:
 
 
 def set_aside(run: Path, step: int) -> None:
-    """Rename what comes after `step`, which could not be read: the run will get there again."""
+    """Rename the checkpoints after `step`, which are damaged: the run will save these steps again.
+
+    The new name is `damaged-step-…`, so that nothing is lost.
+    """
     for path in steps(run):
         if _step(path) > step:
             aside = path.with_name(f"damaged-{path.name}")
             shutil.rmtree(aside, ignore_errors=True)
             disk.rename_folder(path, aside, last="MANIFEST.json")
+    _link_best(run)
 
 
 def steps(run: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first."""
-    found = (
-        [path for path in run.glob("step-*") if re.fullmatch(STEP, path.name) and is_one(path)]
-        if os.path.isdir(run)
-        else []
-    )
-    return sorted(found, key=_step)
+    """Return the checkpoints of a run, oldest first."""
+    if not os.path.isdir(run):
+        return []
+    folders = [path for path in run.glob("step-*") if re.fullmatch(STEP, path.name)]
+    return sorted(filter(is_checkpoint, folders), key=_step)
 
 
-def is_one(folder: Path) -> bool:
-    """Return whether a folder is a checkpoint; also one that lost its manifest, which is damage.
+def is_checkpoint(folder: Path) -> bool:
+    """Return whether a folder is a checkpoint, intact or damaged.
 
-    Other programs have folders named `step-1000` too. One with a model, and without any of the
-    files that only a checkpoint has, is theirs.
+    Other programs have folders named `step-1000` too. A folder with a model, and without any of the
+    files that only a checkpoint has, belongs to another program.
     """
+    folder = without_link(folder)
     named = bool(re.fullmatch(STEP, folder.name)) and os.path.isdir(folder)
-    theirs = _has(folder, "config.json", "adapter_config.json") and not _has(folder, *ONLY_OURS)
-    return _has(folder, "MANIFEST.json") or (named and not theirs)
+    model = _has(folder, "config.json", "adapter_config.json")
+    other_program = model and not _has(folder, *ONLY_MINIGEN)
+    return _has(folder, "MANIFEST.json") or (named and not other_program)
 
 
 def _has(folder: Path, *names: str) -> bool:
@@ -351,46 +439,46 @@ def _has(folder: Path, *names: str) -> bool:
 
 
 def prune(run: Path) -> None:
-    """Keep the last two checkpoints and the best; drop the others, and what was left unfinished.
+    """Delete all checkpoints but the last two and the best, and the folders of unfinished saves.
 
-    They lose their names first, so that a checkpoint that is half deleted is none.
+    A checkpoint is renamed before it is deleted, so that a half-deleted folder is not a checkpoint.
     """
     keep = {*steps(run)[-2:], *best_first(run)[:1]}
-    with contextlib.suppress(OSError):  # the next time, then
+    with contextlib.suppress(OSError):  # it is tried again after the next save
         for path in steps(run):
             if path not in keep:
-                _give_up(path)
+                _delete(path)
         for path in run.glob(".tmp-step-*"):
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _give_up(path: Path) -> None:
+def _delete(path: Path) -> None:
     try:
         path.rename(path.with_name(f".tmp-{path.name}"))
-    except OSError:  # no folder can be renamed here: without its manifest it is none either
+    except OSError:  # this file system renames no folder: the manifest goes first
         (path / "MANIFEST.json").unlink(missing_ok=True)
         shutil.rmtree(path)
 
 
 def find(name: str | Path, out_dir: str | Path = "out") -> Path | str:
-    """Return the model that `name` means: a folder, or as a string a name on the hub.
+    """Return the model that `name` means: a folder as a `Path`, or a name on the hub as a string.
 
     Args:
         name: as a string, a run's name in `out_dir` (`tales`), the path of a run, of a checkpoint
-            or of another folder with a model (`out/tales`, `out/tales/step-000400`), or a name on
-            the hub (`gpt2`). A `Path` is a path only.
-        out_dir: where the runs are.
+            or of another folder with a model (`out/tales`, `out/tales/best`), or a name on the hub
+            (`gpt2`). A `Path` is never a name.
+        out_dir: the folder of the runs.
 
-    `UserError` if there is no such model, with the nearest name and the runs that are there, or if
-    the name means two.
+    Raises `UserError` if the name means no model, with the nearest name and a list of the runs, or
+    if it means two models.
     """
     if isinstance(name, Path):
         return _folder(name)
     if not name:
-        raise UserError(f"the name of a run is empty; {_known(Path(out_dir))}")
+        raise UserError(f"the name of a run is empty; {_hint(Path(out_dir))}")
     here, there = Path(name), Path(out_dir) / name
     if os.path.lexists(here) and (there == here or os.path.dirname(name)):
-        return _folder(here)  # a path: it, or nothing
+        return _folder(here)  # a path, and therefore nothing else
     found = [path for path in (here, there) if _holds_model(path)]
     if len(found) == 2 and not here.samefile(there):
         raise UserError(
@@ -402,10 +490,10 @@ def find(name: str | Path, out_dir: str | Path = "out") -> Path | str:
             "huggingface.co; give one of these names"
         )
     if found:
-        return found[0]
+        return without_link(found[0])
     owner = os.path.dirname(name)
     group = bool(owner) and bool(runs(Path(out_dir, owner)))
-    misspelt = os.path.isdir(owner) or group or owner == str(out_dir)  # a path, no name on the hub
+    misspelt = os.path.isdir(owner) or group or owner == str(out_dir)  # a path, not a hub name
     if huggingface.is_hub_name(name) and not misspelt:
         return name
     if os.path.lexists(there):
@@ -414,70 +502,73 @@ def find(name: str | Path, out_dir: str | Path = "out") -> Path | str:
         return _folder(here)
     parent = Path(owner) if owner else Path(out_dir)
     if not owner or parent == Path(out_dir):
-        raise UserError(f"no run {here.name!r} in {parent}; {_known(parent, here.name)}")
-    if not parent.is_dir():  # a folder of runs
+        raise UserError(f"no run {here.name!r} in {parent}; {_hint(parent, here.name)}")
+    if not parent.is_dir():  # it may be a folder of runs in out_dir
         parent = Path(out_dir) / parent
     inside = [str(path.relative_to(parent)) for path in (*runs(parent), *steps(parent))]
     near = difflib.get_close_matches(here.name, inside, n=1)
     raise UserError(
         f"there is no run, checkpoint or model {name}; "
         + (f"did you mean {parent / near[0]}? " if near else "")
-        + _known(Path(out_dir))
+        + _hint(Path(out_dir))
     )
 
 
 def find_run(out_dir: str | Path, name: str | None = None) -> Path:
-    """Return the run that `name` means, as `find` does, or the run in `out_dir` saved last.
+    """Return the folder of the run that `name` means; None: the run in `out_dir` saved last.
 
-    `UserError` if there is none.
+    Raises `UserError` if there is no such run.
     """
     if name is None:
         if not (found := runs(Path(out_dir))):
-            raise UserError(f"no run in {out_dir} yet; {_known(Path(out_dir))}")
+            raise UserError(f"no run in {out_dir} yet; {_hint(Path(out_dir))}")
         return max(found, key=lambda path: steps(path)[-1].stat().st_mtime)
     if name in huggingface.HUB_NAMES and steps(Path(out_dir) / name):
-        return Path(out_dir) / name  # a name on the hub is no run
+        return Path(out_dir) / name  # a name on the hub does not name a run
     run = find(name, out_dir)
     if isinstance(run, str):
-        raise UserError(f"no run {name!r} in {out_dir}; {_known(Path(out_dir), name)}")
+        raise UserError(f"no run {name!r} in {out_dir}; {_hint(Path(out_dir), name)}")
     if not steps(run):
-        inside = is_one(run) and steps(run.absolute().parent)
-        hint = f"name its run: {run.parent}" if inside else _known(Path(out_dir))
-        raise UserError(f"{run} is {'a checkpoint' if is_one(run) else 'a model'}, no run; {hint}")
+        inside = is_checkpoint(run) and steps(run.absolute().parent)
+        hint = f"name its run: {run.parent}" if inside else _hint(Path(out_dir))
+        kind = "checkpoint" if is_checkpoint(run) else "model"
+        raise UserError(f"{run} is a {kind}, not a run; {hint}")
     return run
 
 
 def runs(out_dir: Path) -> list[Path]:
-    """The folders in `out_dir` that hold checkpoints, by name, also in folders of runs there."""
+    """Return the folders of `out_dir`, and of the folders there, that hold checkpoints."""
     if not os.path.isdir(out_dir):
         return []
-    found = [path for path in out_dir.glob("*") if steps(path)]
     inside = {path.parent for path in out_dir.glob("*/*/step-*")}
-    return sorted([*found, *(path for path in inside if steps(path))])
+    return sorted(path for path in {*out_dir.glob("*"), *inside} if steps(path))
 
 
 def _holds_model(folder: Path) -> bool:
     models = ("config.json", "adapter_config.json")
-    return bool(steps(folder)) or is_one(folder) or _has(folder, *models)
+    return bool(steps(folder)) or is_checkpoint(folder) or _has(folder, *models)
 
 
 def _folder(path: Path) -> Path:
-    """The path itself; `UserError` if it is no folder with a model."""
+    """Return the path, without a link `best`. Raises `UserError` if no model is there."""
+    path = without_link(path)
     if _holds_model(path):
         return path
     if not os.path.lexists(path):
-        raise UserError(f"there is no folder {path}; give that of a run, a checkpoint or a model")
+        raise UserError(
+            f"there is no folder {path}; give the folder of a run, a checkpoint or a model"
+        )
     if not os.path.isdir(path):
         raise UserError(f"{path} is a file; give the folder of a run, a checkpoint or a model")
     if inside := runs(path):
-        raise UserError(f"{path} is a folder of runs; give one: {_listed(inside, str)}")
+        raise UserError(f"{path} is a folder of runs; give one of them: {_listed(inside, str)}")
     raise UserError(
-        f"{path} holds no model: no step-… folder, no config.json; {_known(path.parent)}"
+        f"{path} holds no model: no step-… folder, no config.json; {_hint(path.parent)}"
     )
 
 
-def _known(out_dir: Path, name: str = "") -> str:
-    """What a line about a run that is not there can offer: the nearest one, and all."""
+def _hint(out_dir: Path, name: str = "") -> str:
+    """Return the end of an error about a missing run: the nearest name, and all runs."""
     found = runs(out_dir)
     if not found:
         return f"train one: {command('train')}"
@@ -487,9 +578,9 @@ def _known(out_dir: Path, name: str = "") -> str:
     return f"did you mean {near[0]}? {listed}" if near else listed
 
 
-def _listed(paths: list[Path], form: Callable[[Path], str], most: int = 12) -> str:
+def _listed(paths: list[Path], form: Callable[[Path], str], limit: int = 12) -> str:
     names = [form(path) for path in paths]
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" * (len(names) > most))
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" * (len(names) > limit))
 
 
 def _step(path: Path) -> int:
@@ -505,38 +596,40 @@ def _val_loss(path: Path) -> float:
 
 
 def files_of_model(
-    model: GPT, tokenizer: Tokenizer, beside: Companions
+    model: GPT, tokenizer: Tokenizer, companions: Companions
 ) -> dict[str, bytes | Mapping[str, Tensor]]:
+    """Return the content of each file of a model in Hugging Face's format, by its name."""
     return {
-        "config.json": _config(model, tokenizer, beside),
-        "model.safetensors": huggingface.to_theirs(model),
+        "config.json": _config(model, tokenizer, companions),
+        "model.safetensors": huggingface.to_hugging_face(model),
     }
 
 
-def _config(model: GPT, tokenizer: Tokenizer, beside: Companions) -> bytes:
+def _config(model: GPT, tokenizer: Tokenizer, companions: Companions) -> bytes:
     dtype = next(model.parameters()).dtype
     config = write_config(model.config, tokenizer.end_of_text, dtype)
-    return _json({**config, **beside.kept})
+    return _json({**config, **companions.kept})
 
 
 def files_of_tokenizer(
-    model: GPT, tokenizer: Tokenizer, beside: Companions
+    model: GPT, tokenizer: Tokenizer, companions: Companions
 ) -> dict[str, bytes | Mapping[str, Tensor]]:
+    """Return the content of each file of a tokenizer, and of the model's companions."""
     end = tokenizer.controls[tokenizer.end_of_text]
     config = _json(huggingface.tokenizer_config(model.config.block_size, end))
     content = tokenizer_files.to_json(tokenizer)
-    return {"tokenizer.json": content, "tokenizer_config.json": config, **beside.files}
+    return {"tokenizer.json": content, "tokenizer_config.json": config, **companions.files}
 
 
 def _json(value: Any) -> bytes:
     return (to_json(value, indent=2) + "\n").encode()
 
 
-def write_file(path: Path, content: bytes | Mapping[str, Tensor]) -> Fact:
-    """Write a new file and flush it to the disk."""
+def write_file(path: Path, content: bytes | Mapping[str, Tensor]) -> FileDigest:
+    """Write a new file, and flush it to the disk. Raises `OSError`, also if the file exists."""
     if not isinstance(content, bytes):
         return safetensors_file.write(path, content)
     with path.open("xb") as file:
         file.write(content)
         disk.flush(file)
-    return _fact(content)
+    return _digest(content)

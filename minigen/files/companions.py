@@ -1,13 +1,13 @@
-"""Files that belong to a model besides its weights: how it is to be talked to, and where it ends.
+"""Companions: the files of a model besides its weights, config.json and tokenizer.json.
 
-    tokenizer_config.json     its special tokens, and often the template of a chat
-    special_tokens_map.json   the same in older models; added_tokens.json too
-    chat_template.jinja       the template of a chat
-    generation_config.json    how to draw from the model, and the ids that end a text
+    tokenizer_config.json     the special tokens, and often the chat template
+    special_tokens_map.json   the special tokens of older models; so does added_tokens.json
+    chat_template.jinja       the chat template
+    generation_config.json    the sampling settings, and the ids that end a text
 
-Training does not change these. So a checkpoint keeps them as they are, and what is made of it has
-them too. Of config.json the same holds for the ids of the first, the last and the filling token,
-and for the class of the tokenizer.
+Training does not change these files. So each checkpoint of a fine-tuned model, and each export,
+keeps them byte for byte (test_a_checkpoint_keeps_the_companions_of_its_model). It also keeps the
+ids of the first, the last and the padding token, and the tokenizer's class, from config.json.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ NAMES = (
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "chat_template.jinja", "generation_config.json",
 )  # fmt: skip
-MAX_BYTES = 1 << 23  # of one of these; a tokenizer_config.json may name thousands of tokens
-CLASSES = {"gpt2": "GPT2Tokenizer", "qwen3": "Qwen2Tokenizer"}  # of a tokenizer that names none
-IDS = ("bos_token_id", "eos_token_id", "pad_token_id")  # of the first, the last, the filling token
+MAX_BYTES = 1 << 23  # of one file; a tokenizer_config.json may name thousands of tokens
+CLASSES = {"gpt2": "GPT2Tokenizer", "qwen3": "Qwen2Tokenizer"}  # if no file names the class
+IDS = ("bos_token_id", "eos_token_id", "pad_token_id")  # of the first, the last, the padding token
 
-# What a generation_config.json may ask for: what `minigen.pipeline` computes; what leaves the text
-# as it is; and what it does not compute, with the values that ask for nothing.
+# The settings in a generation_config.json: those that `minigen.pipeline` computes; those that do
+# not change the text; and those that it does not compute, with the values that change nothing.
 COMPUTED: dict[str, tuple[type, ...]] = {
     "max_length": (int,), "max_new_tokens": (int,), "do_sample": (bool,),
     "temperature": (int, float), "top_k": (int,), "top_p": (int, float), "min_p": (int, float),
@@ -57,20 +57,20 @@ NOT_COMPUTED: dict[str, tuple[Any, ...]] = {
     "token_healing": (False,), "guidance_scale": (1,), "watermarking_config": (),
     "prompt_lookup_num_tokens": (), "assistant_early_exit": (), "speculation_type": (),
     "penalty_alpha": (0,), "dola_layers": (), "constraints": (), "force_words_ids": (),
-    # These lay the cache out otherwise, but compute the same; a quantised one does not.
+    # Other layouts of the cache give the same text; a quantised cache does not.
     "cache_implementation": ("dynamic", "static", "offloaded", "offloaded_static", "hybrid"),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Companions:
-    """The companions of a model; by default there are none, as of a model that is new."""
+    """The companions of a model; a new model has none."""
 
-    files: Mapping[str, bytes] = field(default_factory=dict)  # the content of each that is there
-    kept: Mapping[str, Any] = field(default_factory=dict)  # of config.json
-    # What tokenizer_config.json says, and the class, for which config.json may stand in.
+    files: Mapping[str, bytes] = field(default_factory=dict)  # name -> content of each file
+    kept: Mapping[str, Any] = field(default_factory=dict)  # the fields of config.json to keep
+    # The fields of tokenizer_config.json, and the tokenizer's class, perhaps from config.json.
     tokenizer: Mapping[str, Any] = field(default_factory=dict)
-    generation: Mapping[str, Any] = field(default_factory=dict)  # what the model asks for, by name
+    generation: Mapping[str, Any] = field(default_factory=dict)  # the model's settings, by name
 
     @property
     def ends(self) -> frozenset[int]:
@@ -89,26 +89,32 @@ class Companions:
         return min(self.ends, default=None)
 
     def settings(self, where: str) -> dict[str, Any]:
-        """What the model asks to be drawn by; `UserError` if that is not computed, by its name."""
-        asked = {name: value for name, value in self.generation.items() if value is not None}
+        """Return the model's sampling settings that `minigen.pipeline` computes.
+
+        Args:
+            where: the model's folder, for an error.
+
+        Raises `UserError` that names the settings that are not computed.
+        """
+        settings = {name: value for name, value in self.generation.items() if value is not None}
         refused = [
             f"{plain(name)} {plain(value)}"
-            for name, value in asked.items()
+            for name, value in settings.items()
             if not (name in COMPUTED or name in WITHOUT_EFFECT or name.startswith("_"))
             and value not in NOT_COMPUTED.get(name, ())
         ]
         if refused:
             raise UserError(
-                f"{where}: generation_config.json asks for {', '.join(refused)}, which minigen "
-                "does not compute; take that out, or write with transformers"
+                f"{where}: generation_config.json has {', '.join(refused)}, which minigen does "
+                "not compute; delete these settings, or generate with transformers"
             )
-        return {name: value for name, value in asked.items() if name in COMPUTED}
+        return {name: value for name, value in settings.items() if name in COMPUTED}
 
     def asked_otherwise(self, used: Mapping[str, Any]) -> str:
-        """The settings that the model asks for where other ones are used, as words; "" if none.
+        """List the model's sampling settings that differ from the ones in use; "" if none does.
 
         Args:
-            used: the value of each setting that is computed.
+            used: the settings in use, by name.
         """
         names = used.keys() | NOT_COMPUTED.keys()
         return ", ".join(
@@ -119,7 +125,7 @@ class Companions:
 
     @property
     def names_class(self) -> bool:
-        """Whether tokenizer_config.json itself names the class of the tokenizer."""
+        """Whether tokenizer_config.json itself names the tokenizer's class."""
         return "tokenizer_class" in self._parsed("tokenizer_config.json")
 
     def _parsed(self, name: str) -> dict[str, Any]:
@@ -127,13 +133,15 @@ class Companions:
 
 
 def read(model: Path, tokenizer: Path, config: Mapping[str, Any]) -> Companions:
-    """Read the companions in a model's folder; `UserError` if a file is damaged.
+    """Read the companions in a model's folder.
 
     Args:
-        model: the folder that says how to draw from the model.
-        tokenizer: the folder of the tokenizer, and of all that belongs to it. It is another one if
-            an adapter has a tokenizer of its own.
+        model: the folder with generation_config.json.
+        tokenizer: the folder with the other companions. It is another one if an adapter has its own
+            tokenizer.
         config: the content of the model's config.json.
+
+    Raises `UserError` if a file is damaged.
     """
     homes = {name: model if name == "generation_config.json" else tokenizer for name in NAMES}
     files = {
@@ -141,38 +149,49 @@ def read(model: Path, tokenizer: Path, config: Mapping[str, Any]) -> Companions:
         for name, folder in homes.items()
         if (folder / name).exists()
     }
-    return of(files, config, str(model))
+    return from_files(files, config, str(model))
 
 
-def of(files: Mapping[str, bytes], config: Mapping[str, Any], where: str) -> Companions:
-    """The same of files that were read."""
+def from_files(files: Mapping[str, bytes], config: Mapping[str, Any], where: str) -> Companions:
+    """Return the companions in files that were read.
+
+    Args:
+        files: name -> content of each file.
+        config: the content of the model's config.json.
+        where: the model's folder, for an error.
+
+    Raises `UserError` if a file is damaged.
+    """
     parsed = {
         name: parse_json(content, f"{where}/{name}")
         for name, content in files.items()
         if name.endswith(".json")
     }
-    # A model without a first or a last token stays so, whatever fills the gap in a new one.
-    unsaid = dict.fromkeys(("bos_token_id", "eos_token_id"))
-    ids = unsaid | {name: value for name, value in config.items() if name in IDS}
-    named = config.get("tokenizer_class")
-    kept = ids if named is None else {**ids, "tokenizer_class": named}
-    known = COMPUTED.keys() | NOT_COMPUTED.keys() | WITHOUT_EFFECT
-    # An old model may say in its config.json how to draw from it. transformers takes no default
-    # ids of a model_type then.
+    # A model without a first or a last token keeps none: null, or `write_config` would add its own.
+    no_ids = dict.fromkeys(("bos_token_id", "eos_token_id"))
+    ids = no_ids | {name: value for name, value in config.items() if name in IDS}
+    tokenizer_class = config.get("tokenizer_class")
+    kept = ids if tokenizer_class is None else {**ids, "tokenizer_class": tokenizer_class}
+    all_settings = COMPUTED.keys() | NOT_COMPUTED.keys() | WITHOUT_EFFECT
+    # An old model may have its sampling settings in config.json. Then transformers does not take
+    # the default ids of its model_type.
     generation = parsed.get("generation_config.json")
     if generation is None:
-        generation = {name: value for name, value in config.items() if name in known} | ids
-        if generation.keys() - IDS - WITHOUT_EFFECT:  # as a config.json of ours leaves them out
+        generation = {name: value for name, value in config.items() if name in all_settings} | ids
+        # `write_config` leaves settings out, so they go into a file of their own.
+        if generation.keys() - IDS - WITHOUT_EFFECT:
             content = to_json(generation, indent=2).encode()
             files = {**files, "generation_config.json": content}
     for name, types in COMPUTED.items():
         value = generation.get(name)
-        listed = value if isinstance(value, list) else [value]
-        inner = tuple(t for t in types if t is not list)
+        items = value if isinstance(value, list) else [value]
+        item_types = tuple(t for t in types if t is not list)
         if value is not None and not (
-            type(value) in types and all(type(one) in inner for one in listed)
+            type(value) in types and all(type(item) in item_types for item in items)
         ):
-            raise UserError(f"{where}: {name} is {plain(value)}; that is no setting of a model")
-    named = named or CLASSES.get(str(config.get("model_type")))
-    tokenizer = {"tokenizer_class": named, **parsed.get("tokenizer_config.json", {})}
+            raise UserError(
+                f"{where}: {name} is {plain(value)}, which has the wrong type; mend or delete it"
+            )
+    tokenizer_class = tokenizer_class or CLASSES.get(str(config.get("model_type")))
+    tokenizer = {"tokenizer_class": tokenizer_class, **parsed.get("tokenizer_config.json", {})}
     return Companions(files, kept, tokenizer, generation)

@@ -1,8 +1,8 @@
-"""config.json: every field of it is computed, changes no number, or is refused by its name.
+"""Read and write config.json: each field is computed, has no effect on the logits, or is refused.
 
-A program that passes over a field computes another model than the one that was meant, and nobody
-sees it. So the tables below decide about each field that transformers knows in GPT-2, Llama and
-Qwen3, and about those that other programs add. A field that is in none of them is refused.
+A program that ignores a field computes another model than the one in the folder, and nobody
+notices. So the tables below list each field that transformers knows in GPT-2, Llama and Qwen3, and
+the fields that other programs add. A field that is in none of the tables is refused.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Fields:
     """The fields of one model_type.
 
     Args:
-        computed: their name -> our name, and the value where the field is absent or, if that is
-            None, derived from others.
-        only: their name -> the values with which minigen computes the same; any other is refused.
-        checked: fields that functions below look into.
-        same: a second name of a field -> its first.
-        switches: fields of ours that the model_type itself decides.
+        computed: Hugging Face's name -> minigen's name, and the value where the field is absent;
+            None: that value is derived from other fields.
+        only: Hugging Face's name -> the values that minigen computes; any other is refused.
+        checked: fields that functions below check.
+        same: a second name of a field -> its first name.
+        switches: fields of `GPTConfig` that follow from the model_type.
     """
 
     computed: Mapping[str, tuple[str, Any]]
@@ -45,7 +45,7 @@ class Fields:
     switches: Mapping[str, Any]
 
 
-# All of them are the tanh approximation; only the order of the operations differs.
+# Each of them is the tanh approximation; only the order of the operations differs.
 GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate")
 SILU = ("silu", "swish")
 
@@ -60,13 +60,13 @@ GPT2 = Fields(
         "layer_norm_epsilon": ("norm_eps", 1e-5),
         "tie_word_embeddings": ("tie_embeddings", True),
         "resid_pdrop": ("dropout", 0.1),
-        "bias": ("bias", True),  # ours: transformers' GPT-2 has biases always; then they are zero
+        "bias": ("bias", True),  # only minigen writes it: transformers' GPT-2 always has biases
     },
     only={
         "activation_function": GELU,
         "scale_attn_weights": (True,),
         "scale_attn_by_inverse_layer_idx": (False,),
-        "sliding_window": (None,),  # GPT-2 has none, but the cache of transformers would obey it
+        "sliding_window": (None,),  # GPT-2 has none, but the cache of transformers would use it
     },
     checked=("layer_types", "attn_pdrop", "embd_pdrop"),
     same={
@@ -80,7 +80,7 @@ GPT2 = Fields(
 _CHECKED = ("layer_types", "rope_parameters", "rope_scaling")
 _ROTARY: dict[str, tuple[str, Any]] = {
     "tie_word_embeddings": ("tie_embeddings", False),
-    "attention_dropout": ("dropout", 0.0),  # in training, where minigen drops elsewhere too
+    "attention_dropout": ("dropout", 0.0),  # in training; minigen also drops in other places
     "rms_norm_eps": ("norm_eps", 1e-6),
     "rope_theta": ("rope_theta", 10_000.0),  # see `_rope_theta`
 }
@@ -128,7 +128,7 @@ LLAMA = Fields(
 )
 FIELDS = {"gpt2": GPT2, "llama": LLAMA, "qwen3": QWEN3}
 
-# In each of the three: what transformers would obey, and minigen does not.
+# In each of the three architectures: fields that transformers computes and minigen does not.
 ONLY: dict[str, tuple[Any, ...]] = {
     "is_causal": (True,),
     "is_encoder_decoder": (False,),
@@ -142,30 +142,30 @@ ONLY: dict[str, tuple[Any, ...]] = {
     "transformers_weights": (None,),  # the name of another file
     "fusion_config": (None,),
     "distributed_config": (None,),
-    "auto_map": (None, {}),  # code of the model's own
-    "prefix": (None, ""),  # which transformers' pipeline puts before each prompt
+    "auto_map": (None, {}),  # Python code in the model's folder
+    "prefix": (None, ""),  # transformers' pipeline puts it before each prompt
 }
 HARMLESS = words("""
     # Who wrote the file, and with which program.
     model_type architectures _name_or_path name_or_path _commit_hash transformers_version
     unsloth_version unsloth_fixed transformers.js_config is_llama_config author created_date license
-    # How the weights are stored, which their files say themselves.
+    # The number format of the weights, which their files name too.
     dtype torch_dtype use_bfloat16
-    # Random starts, and the ways of other programs to train.
+    # Random initialisation, and settings for training in other programs.
     initializer_range gradient_checkpointing loss_type tf_legacy_loss neftune_noise_alpha
-    # Other results than logits, and other heads than that of the next token.
+    # Other outputs than logits, and other heads than the one for the next token.
     output_hidden_states output_attentions output_past return_dict use_return_dict torchscript
     tie_last_hidden_states summary_type summary_use_proj summary_activation summary_first_dropout
     summary_last_dropout summary_proj_to_labels classifier_dropout hidden_dropout id2label label2id
     num_labels _num_labels problem_type finetuning_task task_specific_params is_decoder
     tie_encoder_decoder cross_attention_hidden_size
-    # Other ways to the same numbers; and what only matters with use_sliding_window.
+    # Other implementations with the same results; fields that matter only with use_sliding_window.
     use_cache _attn_implementation attn_implementation _attn_implementation_autoset
     _flash_attn_2_enabled _experts_implementation experts_implementation chunk_size_feed_forward
     reorder_and_upcast_attn pretraining_tp sliding_window max_window_layers
-    # Second words, which no one reads any more, for n_positions and max_position_embeddings.
+    # Former names of n_positions and max_position_embeddings, which no program reads any more.
     n_ctx max_sequence_length
-    # Tokens, and how to write with the model: after the logits. Not read here.
+    # Tokens and sampling, which come after the logits; companions.py reads them.
     bos_token_id eos_token_id pad_token_id sep_token_id cls_token_id unk_token_id mask_token_id
     decoder_start_token_id tokenizer_class model_max_length predict_special_tokens
     max_length max_new_tokens min_length min_new_tokens do_sample early_stopping num_beams
@@ -178,7 +178,7 @@ HARMLESS = words("""
     target_lookbehind
     """)
 
-# The largest plausible value of each; a config with more is damaged, and nothing is allocated.
+# The largest plausible value of each field; a config with more is damaged: nothing is allocated.
 LIMITS = {
     "vocab_size": 2**22, "block_size": 2**24, "n_layer": 512, "n_head": 2**12, "n_kv_head": 2**12,
     "n_embd": 2**17, "head_dim": 2**14, "n_ffn": 2**20,
@@ -186,34 +186,34 @@ LIMITS = {
 RANGES = {"norm_eps": (0, 1), "rope_theta": (1, 1e12), "dropout": (0, 1)}
 
 
-def read_config(content: Mapping[str, Any], where: str) -> GPTConfig:
-    """Return the `GPTConfig` that a config.json asks for.
+def read_config(saved: Mapping[str, Any], where: str) -> GPTConfig:
+    """Return the `GPTConfig` that a config.json describes.
 
     Args:
-        content: the JSON object.
-        where: the file, with which a complaint begins.
+        saved: the JSON object.
+        where: the file, for an error.
 
-    Raises `UserError` that names the field of which minigen does not compute the value.
+    Raises `UserError` that names a field with a value that minigen does not compute.
     """
-    kind = content.get("model_type")
+    kind = saved.get("model_type")
     if not isinstance(kind, str) or kind not in FIELDS:
-        *most, last = FIELDS
-        known = f"{', '.join(most)} and {last}"
-        raise UserError(f"{where}: model_type is {shown(kind)}; minigen computes {known}")
+        *first, last = FIELDS
+        kinds = f"{', '.join(first)} and {last}"
+        raise UserError(f"{where}: model_type is {shown(kind)}; minigen computes {kinds}")
     fields = FIELDS[kind]
-    content = _first_names(content, fields, where)
+    saved = _first_names(saved, fields, where)
     computed = (*fields.computed, *fields.checked)
-    decide(content, computed, {**ONLY, **fields.only}, HARMLESS, where)
+    decide(saved, computed, {**ONLY, **fields.only}, HARMLESS, where)
     values = {}
-    for theirs, (ours, absent) in fields.computed.items():
-        value = content.get(theirs, absent)
-        if theirs == "rope_theta":
-            value = _rope_theta(content, where)
-        if value is None and theirs in ("n_inner", "num_key_value_heads", "head_dim"):
+    for hugging_face_name, (minigen_name, absent) in fields.computed.items():
+        value = saved.get(hugging_face_name, absent)
+        if hugging_face_name == "rope_theta":
+            value = _rope_theta(saved, where)
+        if value is None and hugging_face_name in ("n_inner", "num_key_value_heads", "head_dim"):
             continue
-        _check(theirs, ours, value, where)
-        values[ours] = value
-    _check_layers(content, values["n_layer"], where)
+        _check(hugging_face_name, minigen_name, value, where)
+        values[minigen_name] = value
+    _check_layers(saved, values["n_layer"], where)
     try:
         if kind == "gpt2":
             return GPTConfig.gpt2(**values)
@@ -224,124 +224,135 @@ def read_config(content: Mapping[str, Any], where: str) -> GPTConfig:
 
 
 def decide(
-    content: Mapping[str, Any],
+    saved: Mapping[str, Any],
     computed: Collection[str],
     only: Mapping[str, tuple[Any, ...]],
     harmless: Collection[str],
     where: str,
 ) -> None:
-    """Raise `UserError` for a field with a value that is not in `only`, or that is unknown."""
-    for name, value in content.items():
+    """Raise `UserError` for an unknown field, and for one with a value that is not in `only`.
+
+    Args:
+        saved: the JSON object.
+        computed: fields that minigen computes.
+        only: field -> the values that minigen computes.
+        harmless: fields without effect on the logits.
+        where: the file, for an error.
+    """
+    for name, value in saved.items():
         if name in only and value not in only[name]:
             raise UserError(
                 f"{where}: {name} is {shown(value)}; minigen computes {shown(only[name][0])}"
             )
         if name not in only and name not in computed and name not in harmless:
             raise UserError(
-                f"{where}: minigen does not know the field '{plain(name)}', nor which numbers it "
-                "changes; if it changes none, delete it from the file"
+                f"{where}: minigen does not know the field '{plain(name)}', which may change the "
+                "logits; if it does not, delete it from the file"
             )
 
 
 def shown(value: object) -> str:
-    """Return an untrusted value as part of one line, strings in quotes."""
+    """Return an untrusted value as part of one line, with quotes around a string."""
     return f"'{plain(value)}'" if isinstance(value, str) else plain(value)
 
 
-def _first_names(content: Mapping[str, Any], fields: Fields, where: str) -> dict[str, Any]:
-    """Return the content with the first name of each field that has two."""
-    renamed = dict(content)
+def _first_names(saved: Mapping[str, Any], fields: Fields, where: str) -> dict[str, Any]:
+    """Return the fields, each that has two names under its first."""
+    renamed = dict(saved)
     for second, first in fields.same.items():
         if second not in renamed:
             continue
         value = renamed.pop(second)
         if renamed.setdefault(first, value) != value:
             raise UserError(
-                f"{where}: {first} is {shown(content[first])}, but {second}, which means the same, "
-                f"is {shown(value)}; delete the wrong one"
+                f"{where}: {first} is {shown(saved[first])}, but {second}, another name of that "
+                f"field, is {shown(value)}; delete the wrong one"
             )
     return renamed
 
 
-def _check(theirs: str, ours: str, value: Any, where: str) -> None:
-    """Raise `UserError` if a computed field has a value of the wrong kind or size."""
-    if ours in LIMITS:
-        if type(value) is not int or not 1 <= value <= LIMITS[ours]:
-            raise UserError(
-                f"{where}: {theirs} is {shown(value)}; that is no model (1 to {LIMITS[ours]:,})"
-            )
-    elif ours in RANGES:
-        least, most = RANGES[ours]
-        if type(value) not in (int, float) or not least <= value <= most:
-            raise UserError(
-                f"{where}: {theirs} is {shown(value)}; that is no model ({least:g} to {most:g})"
-            )
+def _check(hugging_face_name: str, minigen_name: str, value: Any, where: str) -> None:
+    """Raise `UserError` if a computed field has a value of the wrong type or size."""
+    complaint = f"{where}: {hugging_face_name} is {shown(value)}"
+    if minigen_name in LIMITS:
+        limit = LIMITS[minigen_name]
+        if type(value) is not int or not 1 <= value <= limit:
+            raise UserError(f"{complaint}; it must be from 1 to {limit:,}")
+    elif minigen_name in RANGES:
+        low, high = RANGES[minigen_name]
+        if type(value) not in (int, float) or not low <= value <= high:
+            raise UserError(f"{complaint}; it must be from {low:g} to {high:g}")
     elif type(value) is not bool:
-        raise UserError(f"{where}: {theirs} is {shown(value)}; it is true or false")
+        raise UserError(f"{complaint}; it is true or false")
 
 
-def _rope_theta(content: Mapping[str, Any], where: str) -> Any:
-    """Return theta as transformers finds it, in rotary positions that are not scaled.
+def _rope_theta(saved: Mapping[str, Any], where: str) -> Any:
+    """Return the base of the rotary positions, theta, where transformers finds it.
 
-    rope_scaling is the older name of rope_parameters, and counts more. In them, rope_type was once
-    called type, and theta stood outside; where it stands in both places, the inner one counts.
+    Raises `UserError` for rotary positions that are scaled.
+
+    rope_scaling is the older name of rope_parameters, and takes precedence. Its field rope_type was
+    once called type, and theta was a field of config.json itself; the inner theta takes precedence.
     """
-    outer = content.get("rope_theta", 10_000.0)
+    outer = saved.get("rope_theta", 10_000.0)
     for name in ("rope_scaling", "rope_parameters"):
-        rope = content.get(name) or {}
+        rope = saved.get(name) or {}
         if not isinstance(rope, dict):
-            raise UserError(f"{where} is damaged: {name} is {shown(rope)}, no JSON object")
+            raise UserError(f"{where} is damaged: {name} is {shown(rope)}, not a JSON object")
         only = {"rope_type": ("default",), "type": ("default",), "partial_rotary_factor": (1, None)}
         decide(rope, ("rope_theta",), only, (), f"{where}: {name}")
-    rope = content.get("rope_scaling") or content.get("rope_parameters") or {}
+    rope = saved.get("rope_scaling") or saved.get("rope_parameters") or {}
     return rope.get("rope_theta", outer)
 
 
-def _check_layers(content: Mapping[str, Any], n_layer: int, where: str) -> None:
-    """Raise `UserError` if a layer is said to see less than all tokens before it."""
-    types = content.get("layer_types")
+def _check_layers(saved: Mapping[str, Any], n_layer: int, where: str) -> None:
+    """Raise `UserError` if a layer attends to less than all tokens before it."""
+    types = saved.get("layer_types")
     if types is None:
         return
-    known = ("full_attention", "attention")  # the second is an older word for the first
-    other = [kind for kind in types if kind not in known] if isinstance(types, list) else [types]
+    full = ("full_attention", "attention")  # the second is an older name of the first
+    other = [kind for kind in types if kind not in full] if isinstance(types, list) else [types]
     if other:
-        raise UserError(
-            f"{where}: layer_types has {shown(other[0])}; minigen computes {known[0]!r}"
-        )
+        raise UserError(f"{where}: layer_types has {shown(other[0])}; minigen computes {full[0]!r}")
     if len(types) != n_layer:
         raise UserError(f"{where}: layer_types has {len(types)} layers, not {n_layer}")
 
 
-def say_of_dropout(content: Mapping[str, Any], where: str) -> None:
-    """Say on stderr if GPT-2's three places of dropout, for which minigen has one rate, differ."""
-    rates = {name: content.get(name, 0.1) for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop")}
-    if content.get("model_type") == "gpt2" and len(set(map(repr, rates.values()))) > 1:
-        told = ", ".join(f"{name} {shown(rate)}" for name, rate in rates.items())
-        print(f"warning: {where}: {told}; in training minigen takes the first", file=sys.stderr)
+def warn_of_dropout(saved: Mapping[str, Any], where: str) -> None:
+    """Warn if the three dropout rates of a GPT-2 differ: minigen has only one rate."""
+    rates = {name: saved.get(name, 0.1) for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop")}
+    if saved.get("model_type") == "gpt2" and len(set(map(repr, rates.values()))) > 1:
+        listed = ", ".join(f"{name} {shown(rate)}" for name, rate in rates.items())
+        print(f"warning: {where}: {listed}; in training minigen takes the first", file=sys.stderr)
 
 
 # ---- the other direction ----
 
 
 def model_type(config: GPTConfig) -> str:
-    """Return which of FIELDS computes what `config` asks for. `UserError` if none does."""
+    """Return the model_type of FIELDS that computes this model. Raises `UserError` if none does."""
     switches = (config.norm, config.position, config.mlp, config.qk_norm)
-    whole = config.n_head == config.n_kv_head and config.n_head * config.head_dim == config.n_embd
-    if switches == ("layernorm", "learned", "gelu", False) and whole:
+    full = config.n_head == config.n_kv_head and config.n_head * config.head_dim == config.n_embd
+    if switches == ("layernorm", "learned", "gelu", False) and full:
         return "gpt2"
     if switches == ("rmsnorm", "rotary", "swiglu", True) and not config.bias:
         return "qwen3"
-    even = config.n_embd % config.n_head == 0  # on which transformers insists, whatever head_dim is
-    if switches == ("rmsnorm", "rotary", "swiglu", False) and not config.bias and even:
+    divides = config.n_embd % config.n_head == 0  # transformers requires it, whatever head_dim is
+    if switches == ("rmsnorm", "rotary", "swiglu", False) and not config.bias and divides:
         return "llama"
     raise UserError(
-        "these switches together are none of GPT-2's, Llama's and Qwen3's, so no other program "
-        "could load the model; GPTConfig.gpt2(...) and GPTConfig.modern(...) have theirs"
+        "no architecture of GPT-2, Llama and Qwen3 has these switches, so no other program could "
+        "load the model; take those of GPTConfig.gpt2(...) or GPTConfig.modern(...)"
     )
 
 
 def write_config(config: GPTConfig, end_of_text: int, dtype: torch.dtype) -> dict[str, Any]:
-    """Return the content of a config.json from which transformers builds the same model."""
+    """Return the content of a config.json for this model, which transformers loads.
+
+    Args:
+        end_of_text: the id of the token that begins and ends a text.
+        dtype: the number format of the weights.
+    """
     shared = {
         "model_type": model_type(config),
         "vocab_size": config.vocab_size,
@@ -376,6 +387,6 @@ def write_config(config: GPTConfig, end_of_text: int, dtype: torch.dtype) -> dic
         "rms_norm_eps": config.norm_eps,
         "attention_bias": False,
         "attention_dropout": config.dropout,
-        "rope_theta": config.rope_theta,  # where transformers 4 looks for it; and 5:
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        "rope_theta": config.rope_theta,  # where transformers 4 finds it
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},  # and 5
     }

@@ -1,4 +1,4 @@
-"""A run's model as a folder for other programs: what transformers needs, and nothing else."""
+"""Export a run's model as a folder for transformers, without the files that only training needs."""
 
 from __future__ import annotations
 
@@ -26,35 +26,43 @@ class ExportConfig:
 
 
 def export(source: str | Path, folder: Path, dtype: torch.dtype | None = None) -> Path:
-    """Write the model of a run or of a checkpoint, LoRA merged, into a new folder; return that.
+    """Write the model of a run or of a checkpoint into a new folder; return the folder.
+
+    An adapter is merged into its base model.
 
     Args:
-        dtype: of the weights; None: as they are.
+        source: a run (its best checkpoint is taken), or a checkpoint.
+        folder: is made, and must not exist.
+        dtype: of the weights; None: as saved.
 
-    Raises `UserError` for another's model, and if the folder cannot be made.
+    Raises `UserError` for a model that minigen did not train, and if the folder cannot be made.
     """
     path = checkpoint.find(source)
-    if isinstance(path, str) or not (checkpoint.steps(path) or checkpoint.is_one(path)):
-        raise UserError(f"{path} is another's model, which needs no export; give a run of your own")
+    if isinstance(path, str) or not (checkpoint.steps(path) or checkpoint.is_checkpoint(path)):
+        raise UserError(
+            f"{path} is no run and no checkpoint of minigen, so it needs no export; give a run of "
+            "your own"
+        )
     best = checkpoint.best_first(path)[0] if checkpoint.steps(path) else path
-    found = checkpoint.load(best, to_train=False)
-    model = found.model()
+    loaded = checkpoint.load(best, to_train=False)
+    model = loaded.model()
     lora.merge(model)
     model.to(dtype)
-    of_it = (model, found.tokenizer, found.companions)
-    contents = checkpoint.files_of_model(*of_it) | checkpoint.files_of_tokenizer(*of_it)
+    parts = (model, loaded.tokenizer, loaded.companions)
+    contents = checkpoint.files_of_model(*parts) | checkpoint.files_of_tokenizer(*parts)
     try:
         folder.mkdir(parents=True)
         for name, content in contents.items():
             checkpoint.write_file(folder / name, content)
     except OSError as error:
         raise UserError(
-            f"cannot write {folder}: {error.strerror}; name a folder that is not there yet"
+            f"cannot write {folder}: {error.strerror}; name a folder that does not exist yet"
         ) from None
     return folder
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Export the model that the command line names, and print the folder."""
     config = parse(ExportConfig, argv)
     dtype = getattr(torch, config.dtype) if config.dtype else None
     print(export(config.source, config.folder, dtype))

@@ -1,7 +1,7 @@
-"""The tokenizers of other people's models, computed by Hugging Face's library `tokenizers`.
+"""Tokenizers of models from the hub, computed by Hugging Face's library `tokenizers`.
 
-It computes each part of a tokenizer.json that cuts, changes or joins a text. What is not byte-level
-byte-pair encoding is refused by its name.
+The library computes each step in a tokenizer.json: how a text is normalised, split, encoded and
+decoded. A tokenizer that is not byte-level byte-pair encoding is refused with its name.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-MAX_TOKENS = 1 << 22  # of a model, as of its embedding
-NEAR = 1000  # characters on either side of a place, of which it depends whether it may be cut
+MAX_TOKENS = 1 << 22  # of a model, as in config_file.LIMITS
+NEAR = 1000  # characters before and after a place that `can_cut` compares
 
-PLAIN_DECODERS = {"ByteLevel", "Fuse", "Sequence"}  # what joins bytes and does no more
+PLAIN_DECODERS = {"ByteLevel", "Fuse", "Sequence"}  # they only join bytes
 
 T = TypeVar("T")
 
 
 class HubTokenizer(Tokenizer):
-    """Another model's tokenizer, as `tokenizers` reads its tokenizer.json.
+    """A tokenizer.json that the library `tokenizers` computes.
 
-    Where the file asks for a normalizer or a space before the text, `decode(encode(text))` is the
-    text as the model reads it, not as it was written.
+    If the file has a normalizer or adds a space before the text, `decode(encode(text))` is the
+    changed text, as the model reads it.
 
     Args:
-        content: the tokenizer.json. How it cuts off and fills up texts is left out.
-        name: of the file, for messages.
-        end: the token, or its id, that parts documents where there is no END_OF_TEXT.
+        content: the tokenizer.json. Its truncation and padding are ignored.
+        name: the file, for an error.
+        end: the token, or its id, that separates documents if there is no END_OF_TEXT.
 
-    Raises UserError if `tokenizers` is not installed, or the file asks for what is not computed;
-    ValueError if it is damaged.
+    Raises `UserError` if `tokenizers` is not installed, or the file has a step that minigen does
+    not compute; `ValueError` if the file is damaged.
     """
 
     def __init__(
@@ -56,78 +56,90 @@ class HubTokenizer(Tokenizer):
         if saved.get("truncation") is not None or saved.get("padding") is not None:
             saved |= {"truncation": None, "padding": None}
             content = json.dumps(saved, ensure_ascii=False).encode("utf-8")
-        self._theirs = guarded(lambda: tokenizers.Tokenizer.from_str(content.decode("utf-8")))
-        self._theirs.encode_special_tokens = True  # untrusted text spells letters only
-        vocab = self._theirs.get_vocab(with_added_tokens=True)
+        self._hub = guarded(lambda: tokenizers.Tokenizer.from_str(content.decode("utf-8")))
+        self._hub.encode_special_tokens = True  # untrusted text spells letters only
+        vocab = self._hub.get_vocab(with_added_tokens=True)
         if max(vocab.values(), default=0) >= MAX_TOKENS:
             raise ValueError("an id is too large")
-        known = {id: _bytes(token) for token, id in vocab.items()}
-        if missing := sorted(set(BYTES) - set(known.values())):
+        bytes_of = {id: _bytes(token) for token, id in vocab.items()}
+        if missing := sorted(set(BYTES) - set(bytes_of.values())):
             raise UserError(
                 f"{name} is not byte-level: it has no token for the byte {missing[0].hex()}; "
                 "minigen reads byte-level BPE"
             )
-        tokens = [known.get(id, b"") for id in range(max(vocab.values()) + 1)]
+        tokens = [bytes_of.get(id, b"") for id in range(max(vocab.values()) + 1)]
         added = {token["id"]: token for token in saved["added_tokens"]}
         controls = {id: token["content"] for id, token in added.items() if token["special"]}
-        around = guarded(lambda: self._theirs.encode("").ids)  # what is put around each text
-        # In a file whose ids have gaps, `tokenizers` gives other ids than it says, or one twice.
-        counted = self._theirs.get_added_tokens_decoder().keys() == added.keys()
-        if not counted or len(known) < len(vocab) or max(around, default=0) >= len(tokens):
-            raise UserError(f"{name} is damaged: the ids of its tokens have gaps; make it anew")
+        around = guarded(lambda: self._hub.encode("").ids)  # the tokens that surround each text
+        # If the ids in the file have gaps, `tokenizers` gives tokens other ids than the file does,
+        # or one id to two tokens.
+        same_ids = self._hub.get_added_tokens_decoder().keys() == added.keys()
+        if not same_ids or len(bytes_of) < len(vocab) or max(around, default=0) >= len(tokens):
+            raise UserError(f"{name} is damaged: the ids of its tokens have gaps; save it again")
         if shared := [controls[id] for id in sorted(controls) if tokens[id] in BYTES]:
             raise UserError(
-                f"{name} is damaged: its special token {plain(shared[0])} is that of a byte; make "
-                "it anew"
+                f"{name} is damaged: its special token {plain(shared[0])} is also the token of a "
+                "byte; save it again"
             )
-        parting = {name: id for id, name in controls.items()}
-        found = parting.get(END_OF_TEXT, parting.get(end) if isinstance(end, str) else end)
-        if found not in controls:
+        id_of = {name: id for id, name in controls.items()}
+        end_id = id_of.get(END_OF_TEXT, id_of.get(end) if isinstance(end, str) else end)
+        if end_id not in controls:
             raise UserError(
                 f"{name} is a tokenizer without {END_OF_TEXT}, and no other special token is named "
                 "that ends a text; name its eos_token in tokenizer_config.json"
             )
-        super().__init__("hub", tokens, not around, controls, found)
-        self.begin = self.end_of_text  # what is read instead of an empty text
+        super().__init__("hub", tokens, not around, controls, end_id)
+        self.begin = self.end_of_text  # the token that is read instead of an empty text
         self.content, self._name = content, name
 
     def encode(self, text: str | bytes, special: bool = False) -> list[int]:
         if not (special and isinstance(text, str)):
             return super().encode(text)
-        return self._read(text, special=True, whole=False)
+        return self._read(text, special=True, with_template=False)
 
     def encode_prompt(self, text: str, opening: str = "", special: bool = True) -> list[int]:
         if opening and not text:
             return self.encode(opening)
-        return self._read(text, special, whole=True) or [self.begin]
+        return self._read(text, special, with_template=True) or [self.begin]
 
     def encode_array(self, text: str) -> npt.NDArray[np.uint32]:
         import numpy as np
 
-        ids = self._read(text, special=False, whole=False)
+        ids = self._read(text, special=False, with_template=False)
         return np.array(ids, dtype=np.uint32)
 
-    def _read(self, text: str, special: bool, whole: bool) -> list[int]:
-        """The ids of a text; `whole`: with what the file puts before and after it."""
-        self._theirs.encode_special_tokens = not special
+    def _read(self, text: str, special: bool, with_template: bool) -> list[int]:
+        """Return the ids of a text.
+
+        Args:
+            special: control tokens that the text spells become these tokens.
+            with_template: with the tokens that the tokenizer adds before and after a text.
+        """
+        self._hub.encode_special_tokens = not special
         try:
-            ids: list[int] = self._theirs.encode(text, add_special_tokens=whole).ids
+            ids: list[int] = self._hub.encode(text, add_special_tokens=with_template).ids
         except (TypeError, UnicodeEncodeError):
             raise UserError("the text holds half of a surrogate pair; remove it") from None
         finally:
-            self._theirs.encode_special_tokens = True
-        if not (special or whole) and not self.controls.keys().isdisjoint(ids):
+            self._hub.encode_special_tokens = True
+        if not (special or with_template) and not self.controls.keys().isdisjoint(ids):
             return self._letters(text, ids)
         return ids
 
     def _letters(self, text: str, ids: list[int]) -> list[int]:
-        """The ids of a text in which joins of letters lead to a control token: it is cut there."""
-        found = [self.controls[id] for id in ids if id in self.controls]
-        name = next((name for name in found if len(name) > 1 and name in text), None)
+        """Return the ids of a text in which a control token is spelled, as letters.
+
+        In some tokenizers, merges of letters end in a control token. So the text is split after the
+        first letter of each.
+
+        Raises `UserError` if a control token is a single letter.
+        """
+        spelled = [self.controls[id] for id in ids if id in self.controls]
+        name = next((name for name in spelled if len(name) > 1 and name in text), None)
         if name is None:
             raise UserError(
-                f"the text spells {plain(found[0])}, which this tokenizer cannot read as letters; "
-                "leave it out"
+                f"the text has {plain(spelled[0])}, which this tokenizer cannot read as letters; "
+                "remove it from the text"
             )
         first, *others = text.split(name)
         parts = [first, *(name[1:] + other for other in others)]
@@ -135,16 +147,16 @@ class HubTokenizer(Tokenizer):
         return [id for part in parts for id in self.encode(part)]
 
     def can_cut(self, text: str, at: int) -> bool:
-        """Whether the tokens around text[at] are the same if it is cut there."""
+        """Return whether the tokens near text[at] are the same if the text is split there."""
         if len(text) - at < min(NEAR, len(text) // 2):
-            return False  # too little is known of what follows
+            return False  # the following text is too short to compare
         before, after = text[max(0, at - NEAR) : at], text[at : at + NEAR]
         return [*self.encode(before), *self.encode(after)] == self.encode(before + after)
 
     def count_changed(self, documents: Iterable[str], ids: npt.NDArray[np.uint32]) -> int:
-        """1 if the ids of texts do not hold the texts' bytes."""
-        held = self.decode_bytes(id for id in ids.tolist() if id != self.end_of_text)
-        return int(held != "".join(documents).encode("utf-8"))
+        """Return 1 if decoding `ids` does not give `documents`, else 0."""
+        decoded = self.decode_bytes(id for id in ids.tolist() if id != self.end_of_text)
+        return int(decoded != "".join(documents).encode("utf-8"))
 
     def copy(self) -> HubTokenizer:
         other = HubTokenizer(self.content, self._name, self.end_of_text)
@@ -160,14 +172,14 @@ class HubTokenizer(Tokenizer):
 
 
 def _bytes(name: str) -> bytes:
-    """The bytes that a token of this name decodes to."""
+    """Return the bytes that a token of this name decodes to."""
     return token_of_name(name) if spells_bytes(name) else name.encode("utf-8")
 
 
-def guarded(work: Callable[[], T]) -> T:
-    """Return what `work` returns; ValueError for any failure, also a "panic" in Rust."""
+def guarded(call: Callable[[], T]) -> T:
+    """Return the result of `call()`. Raises `ValueError` for any failure, also a panic in Rust."""
     try:
-        return work()
+        return call()
     except (KeyboardInterrupt, MemoryError):
         raise
     except BaseException as error:
@@ -175,31 +187,36 @@ def guarded(work: Callable[[], T]) -> T:
 
 
 def refuse(saved: dict[str, Any], name: str) -> None:
-    """Raise UserError if a tokenizer.json is no byte-level BPE, or is drawn by chance."""
+    """Raise `UserError` if a tokenizer.json is not byte-level BPE, or encodes at random.
+
+    Args:
+        saved: the JSON object.
+        name: the file, for an error.
+    """
     model = saved["model"]
     kind = model.get("type") or ("BPE" if "merges" in model else "Unigram")
-    told = {"Unigram": "Unigram (SentencePiece)", "WordPiece": "WordPiece (as of BERT)"}
+    titles = {"Unigram": "Unigram (SentencePiece)", "WordPiece": "WordPiece (as in BERT)"}
     if kind != "BPE":
         raise UserError(
-            f"{name} is a {told.get(kind, plain(kind))} tokenizer; minigen reads byte-level BPE"
+            f"{name} is a {titles.get(kind, plain(kind))} tokenizer; minigen reads byte-level BPE"
         )
     joins = set(_steps(saved["decoder"]))
     if "ByteLevel" not in {*_steps(saved["normalizer"]), *_steps(saved["pre_tokenizer"])}:
-        why = "no step of it takes a text as bytes"
+        why = "it has no byte-level step"
     elif others := sorted(joins - PLAIN_DECODERS):
-        why = f"it decodes by {' and '.join(map(plain, others))}"
+        why = f"its decoder is {' and '.join(map(plain, others))}"
     else:
         why = "" if "ByteLevel" in joins else "it has no byte-level decoder"
     if why:
         raise UserError(f"{name} is not byte-level: {why}; minigen reads byte-level BPE")
     if model.get("dropout"):
         raise UserError(
-            f"{name} is drawn by chance (dropout {plain(model['dropout'])}); set it null"
+            f"{name} is random (dropout {plain(model['dropout'])}); set dropout to null"
         )
 
 
 def _steps(part: dict[str, Any] | None) -> Iterator[str]:
-    """The types of the steps of a part of tokenizer.json."""
+    """Yield the type of each step in a part of tokenizer.json."""
     if part is not None:
         yield str(part["type"])
         for inner in ("normalizers", "pretokenizers", "decoders"):

@@ -1,7 +1,7 @@
-"""GPT-2's, Llama's and Qwen3's weights in, ours out: what each tensor is called on either side.
+"""Models of Hugging Face: read a folder with a GPT-2, Llama or Qwen3, and write one.
 
-A folder as Hugging Face has them (config.json, model.safetensors, tokenizer.json) becomes a `GPT`,
-and a `GPT` becomes such a folder. One table of names per architecture serves both directions.
+A folder (config.json, model.safetensors, tokenizer.json) becomes a `GPT`, and a `GPT` becomes a
+folder. NAMES has the names of each tensor, in Hugging Face and in minigen, for both directions.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from torch.overrides import TorchFunctionMode
 from minigen.errors import UserError
 from minigen.files import adapter, companions, tokenizer_files
 from minigen.files.companions import Companions
-from minigen.files.config_file import model_type, read_config, say_of_dropout
+from minigen.files.config_file import model_type, read_config, warn_of_dropout
 from minigen.files.safetensors_file import parse_json, plain, read_file
 from minigen.files.weight_files import Weights, open_weights, to_float
 from minigen.model import GPT, GPTConfig, rope_frequencies
 from minigen.system.shell import install
 from minigen.tokenizer import END_OF_TEXT, Tokenizer
 
-# Theirs, ours; {} is the number of the block. Each stands for a .weight and, if there is one, a
-# .bias. Where ours are several, theirs has them stacked in one matrix. GPT-2 stores its matrices
-# transposed, (in, out), because it was written with a convolution ("^T").
+# Hugging Face's name and minigen's; {} is the number of the block. Each line stands for a .weight
+# and, if the model has it, a .bias. Several names of minigen's are stacked in one matrix of Hugging
+# Face. "^T": GPT-2 stores its matrices transposed, (in, out), as its layers were convolutions.
 NAMES = {
     "gpt2": """
         transformer.wte                 embedding
@@ -69,7 +69,7 @@ NAMES["qwen3"] = (
 )
 
 HEAD = "lm_head.weight"
-# Old files hold these too: what is computed anyway, and is no parameter.
+# Tensors in old files that are not parameters: masks and angles, which minigen computes.
 BUFFERS = re.compile(r"\.attn\.(bias|masked_bias)$|(^|\.)rotary_emb\.inv_freq$")
 
 HUB_NAMES = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large")}
@@ -81,63 +81,77 @@ MAX_CONFIG = 1 << 20  # bytes of a config.json
 
 @dataclass(frozen=True)
 class Pretrained:
-    """What a folder holds; the tokenizer is None if the folder has none."""
+    """A model that was loaded from a folder."""
 
     path: Path
     model: GPT
-    tokenizer: Tokenizer | None
+    tokenizer: Tokenizer | None  # None: the folder has no tokenizer
     companions: Companions
 
 
 def load(source: str | Path, dropout: float | None = None) -> Pretrained:
-    """A model in evaluation mode, with the number format of its file, from a folder or the hub.
+    """Load a model from a folder or from the hub: in evaluation mode, in its file's number format.
 
     Args:
         source: a folder with config.json and weights; or a name on huggingface.co such as `gpt2`
             or `Qwen/Qwen3-0.6B`, which is downloaded once (needs the extra `hf`).
-        dropout: for training; None: what config.json says. Other programs drop at fewer places.
+        dropout: for training; None: the rate in config.json.
 
-    Raises `UserError` that names what is missing, wrong or not supported.
+    Raises `UserError` that names the file, field or tensor that is missing, wrong or not supported.
     """
     folder = fetch(source)
     home = _home(folder)
-    content = _config(home)
-    where = folder if tokenizer_files.is_in(folder) else home  # an adapter may have its own
-    beside = companions.read(home, where, content)
-    if where != home and not beside.names_class:
-        raise UserError(
-            f"{folder} has a tokenizer without a tokenizer_config.json that names its "
-            f"tokenizer_class, so that transformers reads that of {home}; name the class, or "
-            "delete the adapter's tokenizer"
-        )
-    tokenizer = tokenizer_files.read(where, beside)
+    saved_config = _config(home)
+    tokenizer, model_companions = _tokenizer(folder, home, saved_config)
     if tokenizer is not None:
-        check_size(tokenizer, read_config(content, str(home / "config.json")), str(folder))
-    return Pretrained(folder, _model(folder, home, content, dropout), tokenizer, beside)
+        check_size(tokenizer, read_config(saved_config, str(home / "config.json")), str(folder))
+    model = _model(folder, home, saved_config, dropout)
+    return Pretrained(folder, model, tokenizer, model_companions)
 
 
 def load_model(source: str | Path, dropout: float | None = None) -> GPT:
-    """Load the model alone, without its tokenizer; arguments and errors are those of `load`."""
+    """Load only the model from a folder or the hub; `load` describes arguments and errors."""
     folder = fetch(source)
     home = _home(folder)
     return _model(folder, home, _config(home), dropout)
 
 
-def _model(folder: Path, home: Path, content: Mapping[str, Any], dropout: float | None) -> GPT:
-    """Return the model of `home`, corrected by the adapter in `folder` if there is one.
+def load_tokenizer(source: str | Path) -> Tokenizer | None:
+    """Load only the tokenizer from a folder or from the hub; None if the folder has none."""
+    folder = fetch(source)
+    home = _home(folder)
+    return _tokenizer(folder, home, _config(home))[0]
+
+
+def _tokenizer(
+    folder: Path, home: Path, saved_config: Mapping[str, Any]
+) -> tuple[Tokenizer | None, Companions]:
+    where = folder if tokenizer_files.is_in(folder) else home  # an adapter may have its own
+    model_companions = companions.read(home, where, saved_config)
+    if where != home and not model_companions.names_class:
+        raise UserError(
+            f"{folder} has a tokenizer without a tokenizer_config.json that names its "
+            f"tokenizer_class, so transformers would read the tokenizer of {home}; name the class, "
+            "or delete the adapter's tokenizer"
+        )
+    return tokenizer_files.read(where, model_companions), model_companions
+
+
+def _model(folder: Path, home: Path, saved_config: Mapping[str, Any], dropout: float | None) -> GPT:
+    """Return the model of `home`, with the adapter of `folder` added if there is one.
 
     Args:
-        content: that of the model's config.json.
+        saved_config: the content of the model's config.json.
     """
     where = str(home / "config.json")
-    config = read_config(content, where)
+    config = read_config(saved_config, where)
     if dropout is None:
-        say_of_dropout(content, where)
+        warn_of_dropout(saved_config, where)
     else:
         config = replace(config, dropout=dropout)
     with contextlib.ExitStack() as stack:
         weights = open_weights(home, stack)
-        if adapter.is_one(folder):
+        if adapter.is_adapter(folder):
             names = fit(config, weights.shapes, str(home))
             transposed = {name for name, rule in rules(config).items() if rule.transposed}
             weights = adapter.add(folder, weights, names, transposed, stack)
@@ -151,27 +165,28 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _home(folder: Path) -> Path:
-    """Return the folder with the model: `folder`, or that which an adapter alone there names."""
-    if (folder / "config.json").is_file() or not adapter.is_one(folder):
+    """Return the folder of the base model: `folder` itself, or the one that its adapter names."""
+    if (folder / "config.json").is_file() or not adapter.is_adapter(folder):
         return folder
-    name = adapter.base_of(folder)
+    name = adapter.base_name(folder)
     try:
         home = fetch(name)
     except UserError as error:
-        raise UserError(f"{folder} only corrects another model: {error}") from None
-    if adapter.is_one(home):
-        raise UserError(f"{folder} corrects {name}, which is an adapter too; merge that one first")
+        raise UserError(f"{folder} is an adapter without its base model: {error}") from None
+    if adapter.is_adapter(home):
+        raise UserError(f"{folder} has the base model {name}, an adapter too; merge that one first")
     return home
 
 
 def check_size(tokenizer: Tokenizer, config: GPTConfig, where: str) -> None:
     """Raise `UserError` if a token has no row in the embedding."""
     if tokenizer.n_vocab > config.vocab_size:
-        end = ", the one that parts documents too" * (tokenizer.end_of_text >= config.vocab_size)
+        end = ", the end of a text too" * (tokenizer.end_of_text >= config.vocab_size)
         raise UserError(
             f"{where}: the tokenizer has {tokenizer.n_vocab:,} tokens, but the model's vocab_size "
-            f"is {config.vocab_size:,}: the last have no row{end}; make room with transformers' "
-            "model.resize_token_embeddings(len(tokenizer)), or restore the tokenizer"
+            f"is {config.vocab_size:,}: the last tokens have no row in the embedding{end}; add "
+            "rows with model.resize_token_embeddings(len(tokenizer)) of transformers, or restore "
+            "the tokenizer"
         )
 
 
@@ -180,65 +195,65 @@ def check_size(tokenizer: Tokenizer, config: GPTConfig, where: str) -> None:
 
 @dataclass(frozen=True)
 class Rule:
-    """One tensor of theirs: the tensors of ours that it stacks, and whether it is transposed."""
+    """How one tensor of Hugging Face is made of tensors of minigen."""
 
-    ours: tuple[str, ...]
+    minigen_names: tuple[str, ...]  # of the tensors that it stacks
     transposed: bool
 
 
 def rules(config: GPTConfig) -> dict[str, Rule]:
-    """Their name of each tensor of a model -> how it is made of ours."""
+    """Return Hugging Face's name of each tensor of a model -> its rule."""
     shapes = parameter_shapes(config)
-    found = {}
+    rule_of = {}
     for line in filter(str.strip, NAMES[model_type(config)].splitlines()):
-        theirs, first, *more = line.split()
+        hugging_face_name, first, *more = line.split()
         stem = first.rpartition(".")[0]
-        for block in map(str, range(config.n_layer if "{}" in theirs else 1)):
+        for block in map(str, range(config.n_layer if "{}" in hugging_face_name else 1)):
             for kind in (".weight", ".bias"):
-                ours = [
+                names = [
                     name.replace("{}", block) + kind for name in (first, *(stem + m for m in more))
                 ]
-                if ours[0] in shapes:
-                    name = theirs.removesuffix("^T").replace("{}", block) + kind
-                    found[name] = Rule(tuple(ours), theirs.endswith("^T"))
-    return found
+                if names[0] in shapes:
+                    name = hugging_face_name.removesuffix("^T").replace("{}", block) + kind
+                    rule_of[name] = Rule(tuple(names), hugging_face_name.endswith("^T"))
+    return rule_of
 
 
-def to_theirs(model: GPT) -> dict[str, Tensor]:
-    """The model's weights under their names; a tied head is left out, as they do.
+def to_hugging_face(model: GPT) -> dict[str, Tensor]:
+    """Return the model's weights by Hugging Face's names; a tied head is left out, as there.
 
-    They share the model's memory, except where theirs has several of ours in one matrix.
+    The tensors share the model's memory, except where several are stacked in one matrix.
     """
     state = model.state_dict()
-    theirs = {}
+    tensors = {}
     for name, rule in rules(model.config).items():
-        parts = [state[ours].detach() for ours in rule.ours]
+        parts = [state[part].detach() for part in rule.minigen_names]
         stacked = torch.cat(parts) if len(parts) > 1 else parts[0]
-        theirs[name] = stacked.t() if rule.transposed else stacked
-    zeros = {n: model.embedding.weight.new_zeros(shape) for n, shape in no_biases(model.config)}
-    return theirs | zeros
+        tensors[name] = stacked.t() if rule.transposed else stacked
+    zeros = {n: model.embedding.weight.new_zeros(shape) for n, shape in zero_biases(model.config)}
+    return tensors | zeros
 
 
-def no_biases(config: GPTConfig) -> list[tuple[str, tuple[int, ...]]]:
-    """Return GPT-2's names and shapes of the biases that a model without them lacks.
+def zero_biases(config: GPTConfig) -> list[tuple[str, tuple[int, ...]]]:
+    """Return Hugging Face's names and shapes of the biases that a GPT-2 without biases lacks.
 
-    GPT-2's code always adds biases; a model without them is one whose biases are zero.
+    transformers' GPT-2 always adds biases; in a model without them, they are zero.
     """
     if config.bias or model_type(config) != "gpt2":
         return []
     return [
         (name.replace(".weight", ".bias"), shape[-1:])
-        for name, shape in their_shapes(config).items()
+        for name, shape in hugging_face_shapes(config).items()
         if not name.startswith(("transformer.w", "lm_head"))
     ]
 
 
 def build(config: GPTConfig, weights: Weights, where: str) -> GPT:
-    """Return a model made of `weights`, in their format of numbers.
+    """Return a model made of `weights`, in their number format.
 
-    The model is laid out without memory; then each tensor is read once and becomes a parameter, so
-    the peak is the weights themselves and the largest tensor besides. If their formats differ, all
-    get one that holds the numbers of each.
+    The model is laid out on the meta device, without memory. Then each tensor is read once and
+    becomes a parameter, so the peak of memory is the weights and the largest tensor. If the number
+    formats differ, all parameters get a format that represents each number exactly.
 
     Raises `UserError` that names each tensor that does not fit `config`.
     """
@@ -247,7 +262,7 @@ def build(config: GPTConfig, weights: Weights, where: str) -> GPT:
         return to_float(weights.read(names[name]), name, where)
 
     names = fit(config, weights.shapes, where)
-    config = as_held(config, names, read)
+    config = config_of_weights(config, names, read)
     names = fit(config, weights.shapes, where)
     check_buffers(config, names, weights, where)
     model, shapes, formats = empty_model(config), parameter_shapes(config), set()
@@ -255,40 +270,46 @@ def build(config: GPTConfig, weights: Weights, where: str) -> GPT:
         tensor = read(name)
         formats.add(tensor.dtype)
         stacked = tensor.t() if rule.transposed else tensor
-        sizes = [shapes[ours][0] for ours in rule.ours]
-        for ours, part in zip(rule.ours, torch.split(stacked, sizes), strict=True):
-            module, _, kind = ours.rpartition(".")
+        sizes = [shapes[minigen_name][0] for minigen_name in rule.minigen_names]
+        parts = torch.split(stacked, sizes)
+        for minigen_name, part in zip(rule.minigen_names, parts, strict=True):
+            module, _, kind = minigen_name.rpartition(".")
             parameter = torch.nn.Parameter(part.contiguous())
             setattr(model.get_submodule(module), kind, parameter)
     return model.to(functools.reduce(torch.promote_types, formats)).eval()
 
 
 def fit(config: GPTConfig, given: Mapping[str, tuple[int, ...]], where: str) -> dict[str, str]:
-    """Return the name in a file of each tensor of theirs; `UserError` if one does not fit.
+    """Map Hugging Face's name of each tensor to its name in a file.
 
-    Beside those of `rules`, these are such as may be there because they say nothing new: a head
-    that is tied, biases that are zero, and BUFFERS. `build` looks whether they do.
+    The file must have the tensors of `rules`. It may also have tensors that repeat what the config
+    says: a tied head, biases of zero, and BUFFERS; `build` compares their values.
 
     Args:
         given: the shape of each tensor, by its name in the file.
-        where: the folder or the file, with which a complaint begins.
+        where: the folder or the file, for an error.
+
+    Raises `UserError` on a missing, an unexpected or a mis-shaped tensor.
     """
-    if config.n_layer > len(given):  # not even laid out
-        raise UserError(f"{where}: {len(given)} tensors are no {config.n_layer} layers")
-    wanted = their_shapes(config)
+    if config.n_layer > len(given):  # then the model is not even laid out
+        raise UserError(
+            f"{where}: {len(given)} tensors cannot be {config.n_layer} layers; restore config.json "
+            "or the weights"
+        )
+    wanted = hugging_face_shapes(config)
     embedding = next(iter(wanted))
-    spare = dict(no_biases(config)) | ({HEAD: wanted[embedding]} if config.tie_embeddings else {})
+    spare = dict(zero_biases(config)) | ({HEAD: wanted[embedding]} if config.tie_embeddings else {})
     known = wanted.keys() | spare.keys()
     names: dict[str, str] = {}
     complaints = []
     for name in given:
-        # Some files leave out "transformer." or "model.", as they hold the model without its head.
-        whole = _with_prefix(name, known)
-        if whole in names:
-            complaints.append(f"{plain(name)} and {plain(names[whole])} are one tensor")
-        names[whole] = name
+        # Files of a model without its head leave out the prefix "transformer." or "model.".
+        full_name = _with_prefix(name, known)
+        if full_name in names:
+            complaints.append(f"{plain(name)} and {plain(names[full_name])} are the same tensor")
+        names[full_name] = name
     if config.tie_embeddings and HEAD in names and embedding not in names:
-        names[embedding] = names.pop(HEAD)  # one matrix, under the other of its names
+        names[embedding] = names.pop(HEAD)  # the tied matrix has two names
     for name, shape in (wanted | {n: s for n, s in spare.items() if n in names}).items():
         if name not in names:
             complaints.append(f"{name} is missing")
@@ -312,16 +333,18 @@ def _with_prefix(name: str, known: Collection[str]) -> str:
     return name
 
 
-def as_held(config: GPTConfig, names: Collection[str], read: Callable[[str], Tensor]) -> GPTConfig:
-    """Return the config with a head or biases of its own, if the tensors have them.
+def config_of_weights(
+    config: GPTConfig, names: Collection[str], read: Callable[[str], Tensor]
+) -> GPTConfig:
+    """Return the config with an untied head and with biases, if the weights have them.
 
-    transformers computes with these even if config.json says that the head is the embedding, or
-    if it says `"bias": false`, which is a word of minigen's.
+    transformers computes with them even if config.json says that the head is tied, or
+    `"bias": false`, a field that only minigen writes.
     """
     if config.tie_embeddings and HEAD in names:
         embedding = read(next(iter(rules(config))))
         config = replace(config, tie_embeddings=bool((read(HEAD) == embedding).all()))
-    if any(name in names and read(name).any() for name, _ in no_biases(config)):
+    if any(name in names and read(name).any() for name, _ in zero_biases(config)):
         config = replace(config, bias=True)
     return config
 
@@ -329,54 +352,58 @@ def as_held(config: GPTConfig, names: Collection[str], read: Callable[[str], Ten
 def check_buffers(
     config: GPTConfig, names: Mapping[str, str], weights: Weights, where: str
 ) -> None:
-    """Raise `UserError` if a tensor of BUFFERS is not what is computed instead of it."""
+    """Raise `UserError` if a tensor of BUFFERS differs from the one that minigen computes."""
     for name, in_file in names.items():
         if not BUFFERS.search(name):
             continue
-        held = weights.read(in_file).squeeze()
+        saved = weights.read(in_file).squeeze()
         if name.endswith("inv_freq"):
-            expected = rope_frequencies(config, torch.device("cpu")).to(held.dtype).float()
-            # As far as a format of two bytes can tell.
-            same = held.shape == expected.shape and torch.allclose(
-                held.float(), expected, rtol=1e-2 if held.dtype.itemsize < 4 else 1e-5, atol=1e-7
+            expected = rope_frequencies(config, torch.device("cpu")).to(saved.dtype).float()
+            # A format of two bytes has a precision of about 1e-2.
+            agrees = saved.shape == expected.shape and torch.allclose(
+                saved.float(), expected, rtol=1e-2 if saved.dtype.itemsize < 4 else 1e-5, atol=1e-7
             )
             computed = f"rotary positions with theta {config.rope_theta:g}"
         elif name.endswith("masked_bias"):
-            same = held.ndim == 0 and held.item() <= -1e3  # whose exponential is zero
+            agrees = saved.ndim == 0 and saved.item() <= -1e3  # its exponential is zero
             computed = "-10000"
         else:
-            ones = torch.ones(held.shape, dtype=torch.bool)
-            same = held.ndim in (0, 2) and torch.equal(
-                held.bool(), ones.tril() if held.ndim else ones
+            ones = torch.ones(saved.shape, dtype=torch.bool)
+            agrees = saved.ndim in (0, 2) and torch.equal(
+                saved.bool(), ones.tril() if saved.ndim else ones
             )
             computed = "the mask of later tokens"
-        if not same:
-            raise UserError(f"{where}: {plain(name)} is not {computed}, which minigen computes")
+        if not agrees:
+            raise UserError(
+                f"{where}: {plain(name)} is not {computed}, which minigen computes; delete the "
+                "tensor if it has no effect"
+            )
 
 
-def their_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each tensor of a model, by their names, the embedding first."""
-    shapes, found = parameter_shapes(config), {}
+def hugging_face_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor of a model by Hugging Face's names, the embedding first."""
+    shapes, shape_of = parameter_shapes(config), {}
     for name, rule in rules(config).items():
-        whole = (sum(shapes[ours][0] for ours in rule.ours), *shapes[rule.ours[0]][1:])
-        found[name] = whole[::-1] if rule.transposed else whole
-    return found
+        first, *more = (shapes[part] for part in rule.minigen_names)
+        stacked = (first[0] + sum(shape[0] for shape in more), *first[1:])
+        shape_of[name] = stacked[::-1] if rule.transposed else stacked
+    return shape_of
 
 
 @functools.lru_cache(maxsize=4)
 def parameter_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor of a model, by our names."""
+    """Return the shape of each tensor of a model by minigen's names."""
     return {name: tuple(p.shape) for name, p in empty_model(config).state_dict().items()}
 
 
 def empty_model(config: GPTConfig) -> GPT:
-    """A model whose parameters have shapes but no memory and no values."""
-    with torch.device("meta"), _NoStart():
+    """Return a model on the meta device: its parameters have shapes but no memory and no values."""
+    with torch.device("meta"), _NoInitialisation():
         return GPT(config)
 
 
-class _NoStart(TorchFunctionMode):
-    """Leaves out the random start of a model whose weights are loaded anyway."""
+class _NoInitialisation(TorchFunctionMode):
+    """Skip the random initialisation of parameters, which are loaded later."""
 
     def __torch_function__(
         self,
@@ -385,25 +412,27 @@ class _NoStart(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        starts = getattr(func, "__module__", None) == "torch.nn.init"
-        return None if starts else func(*args, **(kwargs or {}))
+        initialises = getattr(func, "__module__", None) == "torch.nn.init"
+        return None if initialises else func(*args, **(kwargs or {}))
 
 
 # ---- files ----
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether a model on huggingface.co can have this name; whether one has, is seen there."""
+    """Return whether a model on huggingface.co can have this name; the server is not asked."""
     return name in HUB_NAMES or bool(re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name))
 
 
 def fetch(source: str | Path) -> Path:
-    """The folder that `source` names: itself, or its download from the hub, made once."""
+    """Return the folder that `source` names: a path, or a model on the hub, downloaded once."""
     folder, name = Path(source), str(source)
     if os.path.isdir(folder):
         return folder
     if not is_hub_name(name):
-        raise UserError(f"{name} is neither a folder nor a model's name such as gpt2 or owner/name")
+        raise UserError(
+            f"{name} is neither a folder nor the name of a model such as gpt2 or owner/name"
+        )
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
@@ -413,9 +442,9 @@ def fetch(source: str | Path) -> Path:
     repository = HUB_NAMES.get(name, name)
     try:
         folder = Path(snapshot_download(repository, allow_patterns=list(HUB_FILES)))
-        if not any(folder.glob("*.safetensors")):  # an old one
+        if not any(folder.glob("*.safetensors")):  # an old model
             snapshot_download(repository, allow_patterns=["*.bin", "*.bin.index.json"])
-    except Exception as error:  # no connection, no such model, no permission, no space ...
+    except Exception as error:  # no connection, no such model, no permission, no space, ...
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
             f"cannot get {repository} from huggingface.co ({reason[0][:120]}); "
@@ -425,11 +454,11 @@ def fetch(source: str | Path) -> Path:
 
 
 def tokenizer_config(block_size: int, end: str = END_OF_TEXT) -> dict[str, Any]:
-    """Return the content of the tokenizer_config.json beside a tokenizer.json that has none.
-
+    """Return the content of a tokenizer_config.json for a model that minigen trained.
 
     Args:
-        end: the token that parts documents.
+        block_size: the longest text, in tokens.
+        end: the token that separates documents.
     """
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -1,10 +1,23 @@
-"""LoRA: learn a small correction beside each large matrix, which itself stays as it is.
+"""LoRA: train a small adapter beside each large matrix, which itself is frozen.
 
-W x becomes W x + B A x, with A (rank, in) and B (out, rank): Hu et al. 2021, arXiv:2106.09685. Of
-the 589,824 numbers of a matrix of GPT-2's attention, rank 8 trains 12,288. B begins at zero, so at
-first nothing has changed; and in the end B A can be added to W, so that nothing is slower.
+W x becomes W x + scale B A x, with A (rank, in) and B (out, rank): Hu et al. 2021,
+arXiv:2106.09685.
 
-A correction is kept as the library peft keeps it, so transformers loads it beside its model.
+- Why a product of two thin matrices? Fine-tuning changes W by a matrix that is nearly of low rank,
+  and B A is any matrix of rank at most `rank`, made of rank * (in + out) numbers instead of
+  in * out: with rank 8, 12,288 instead of 589,824 for a matrix of GPT-2's attention. So gradients,
+  the optimiser's averages and checkpoints are small (test_less_than_a_hundredth_of_gpt2).
+- Why does B start at zero? Then B A is zero, and training starts from the base model itself
+  (test_a_new_adapter_changes_nothing). A is random: if it were zero as well, the gradients of both
+  would be zero, and neither would ever change.
+- Why a scale? scale = alpha / rank is a factor on the size of the change. peft divides by the rank
+  so that one learning rate serves several ranks. minigen trains with scale 1, alpha = rank, as
+  --learning_rate sets the size of the change already.
+- Is the model slower afterwards? No: B A is added to W (`merge`), and the result is a model with
+  the same matrices as before (test_the_adapter_adds_b_a).
+
+An adapter is saved in the format of the library peft, so transformers loads it with its base model
+(test_peft_loads_it).
 """
 
 from __future__ import annotations
@@ -25,14 +38,17 @@ from minigen.model import GPT, Attention
 
 
 def matrices(model: GPT) -> Iterator[nn.Linear]:
-    """The four of each attention, as in the paper."""
+    """Yield the matrices that get an adapter: the four of each attention."""
     for module in model.modules():
         if isinstance(module, Attention):
             yield from (module.query, module.key, module.value, module.output)
 
 
 def add(model: GPT, rank: int) -> None:
-    """Freeze the model, and put A and B, which train, beside each of its `matrices`."""
+    """Freeze the model, and add A and B, which are trained, to each of its `matrices`.
+
+    Raises `UserError` if the rank is not between 1 and the width of the matrices.
+    """
     model.requires_grad_(False)
     for matrix in matrices(model):
         (n_out, n_in), like = matrix.weight.shape, matrix.weight
@@ -41,27 +57,28 @@ def add(model: GPT, rank: int) -> None:
         a = torch.randn(rank, n_in, device=like.device) / math.sqrt(n_in)
         matrix.register_parameter("lora_a", nn.Parameter(a.to(like.dtype)))
         matrix.register_parameter("lora_b", nn.Parameter(like.new_zeros(n_out, rank)))
-        matrix.register_forward_hook(_corrected)
+        matrix.register_forward_hook(_add_product)
 
 
-def _corrected(matrix: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+def _add_product(matrix: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
     a, b = pair(matrix)
+    # Two thin products: B A itself, as large as W, is never computed in training.
     return output + F.linear(F.linear(inputs[0], a), b)  # (..., in) -> (..., rank) -> (..., out)
 
 
 def pair(matrix: nn.Module) -> tuple[Tensor, Tensor]:
-    """A and B of a matrix that has them."""
+    """Return A and B of a matrix that has an adapter."""
     return matrix.get_parameter("lora_a"), matrix.get_parameter("lora_b")
 
 
 def is_added(model: GPT) -> bool:
-    """Whether the model has LoRA beside its matrices, not merged."""
+    """Return whether the model has an adapter that is not merged."""
     return any(hasattr(matrix, "lora_a") for matrix in matrices(model))
 
 
 @torch.no_grad()
 def merge(model: GPT) -> None:
-    """Make B A a part of W; the model is then one like any other. Without LoRA, nothing changes."""
+    """Add B A to W, and remove A and B. A model without an adapter does not change."""
     for matrix in matrices(model) if is_added(model) else ():
         a, b = pair(matrix)
         matrix.weight += b @ a
@@ -74,22 +91,22 @@ def merge(model: GPT) -> None:
 
 
 def _places(model: GPT) -> Iterator[tuple[str, list[nn.Module]]]:
-    """Their name of each tensor that is corrected, and the matrices of ours that it stacks."""
-    corrected = set(matrices(model))
+    """Yield Hugging Face's name of each matrix with an adapter, and minigen's matrices in it."""
+    with_adapter = set(matrices(model))
     for name, rule in huggingface.rules(model.config).items():
-        parts = [model.get_submodule(ours.rpartition(".")[0]) for ours in rule.ours]
-        if name.endswith(".weight") and corrected.issuperset(parts):
+        parts = [model.get_submodule(part.rpartition(".")[0]) for part in rule.minigen_names]
+        if name.endswith(".weight") and with_adapter.issuperset(parts):
             yield name.removesuffix(".weight"), parts
 
 
 def to_peft(model: GPT, base: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The content of adapter_config.json and of adapter_model.safetensors.
+    """Return the content of adapter_config.json and of adapter_model.safetensors.
 
-    Where their matrix stacks n of ours, its A stacks the n of ours, and its B has ours as blocks on
-    its diagonal.
+    A matrix of Hugging Face may stack n of minigen's. Its A then stacks their A, and its B has
+    their B as blocks on its diagonal, so that each part of its output depends on its own A only.
 
     Args:
-        base: a path or a name from which transformers can load the model without the correction.
+        base: a path or a name from which transformers can load the base model.
     """
     tensors, ranks = {}, {}
     for name, parts in _places(model):
@@ -103,7 +120,7 @@ def to_peft(model: GPT, base: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
         "r": min(ranks.values()),
-        "lora_alpha": min(ranks.values()),  # alpha / r scales B A: here, not at all
+        "lora_alpha": min(ranks.values()),  # the scale, alpha / r, is 1
         "rank_pattern": ranks,
         "alpha_pattern": ranks,
         "target_modules": list(ranks),
@@ -114,36 +131,47 @@ def to_peft(model: GPT, base: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def fit(model: GPT, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Add LoRA of the rank of what `to_peft` made; `UserError` if that was of another model."""
+    """Add an adapter with the rank of one that `to_peft` wrote.
+
+    Args:
+        model: the base model.
+        shapes: of the tensors that `to_peft` wrote, by name.
+
+    Raises `UserError` if the shapes are those of an adapter of another model.
+    """
     name, parts = next(_places(model))
     first = shapes.get(f"base_model.model.{name}.lora_A.weight") or (0,)
     add(model, first[0] // len(parts))
     if {k: tuple(t.shape) for k, t in to_peft(model, "")[1].items()} != shapes:
-        raise UserError("the LoRA does not fit the model that it names; it is that of another one")
+        raise UserError("the adapter does not fit its base model: its tensors have other shapes")
 
 
 @torch.no_grad()
 def from_peft(model: GPT, tensors: Mapping[str, Tensor]) -> None:
-    """Add to the model what `to_peft` made of it; `UserError` if it was another model."""
+    """Add the adapter that `to_peft` wrote to its base model.
+
+    Raises `UserError` if the adapter is of another model.
+    """
     fit(model, {name: tuple(t.shape) for name, t in tensors.items()})
     for name, parts in _places(model):
         a = tensors[f"base_model.model.{name}.lora_A.weight"].chunk(len(parts))
         b = tensors[f"base_model.model.{name}.lora_B.weight"]
         row = column = 0
         for part, down in zip(parts, a, strict=True):
-            ours_a, ours_b = pair(part)
-            n_out, rank = ours_b.shape
-            ours_a.copy_(down)
-            ours_b.copy_(b[row : row + n_out, column : column + rank])
+            part_a, part_b = pair(part)
+            n_out, rank = part_b.shape
+            part_a.copy_(down)
+            part_b.copy_(b[row : row + n_out, column : column + rank])
             row, column = row + n_out, column + rank
 
 
 def fingerprint(model: GPT) -> str:
-    """SHA-256, in hex, of the weights without LoRA, to know again what a correction belongs to."""
+    """Return the SHA-256, in hex, of the base model's weights, which identifies the base model."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         if ".lora_" not in name:
-            # The head's former name, so that adapters of runs from before it changed still match.
+            # The head's former name, so that adapters that were saved under it still match
+            # (test_a_checkpoint_with_former_names_resumes_to_the_same_bits).
             digest.update(name.replace("lm_head.", "head.").encode())
             digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -1,12 +1,13 @@
-"""A .safetensors file: read or written a tensor at a time, and believed only after it is checked.
+"""Read and write .safetensors files, a tensor at a time, with checks and SHA-256.
 
     8 bytes   the length of the header, little-endian
     header    JSON: {name: {"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]}, ...}
-    data      the tensors' bytes, one behind the other
+    data      the bytes of the tensors, one after another
 
-https://github.com/huggingface/safetensors#format. That library checks the structure, but not the
-content, does not flush to the disk, and maps files into memory, where one that shrinks ends the
-process. So here a file is hashed while it is written and while it is read, and read plainly.
+https://github.com/huggingface/safetensors#format. The library of that name checks the header but
+not the data, does not flush to the disk, and maps files into memory, where a file that another
+process shortens kills the reader. So here a file is hashed while it is written and read, and it is
+not mapped.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from torch import Tensor
 from minigen.errors import UserError
 from minigen.system.disk import flush
 
-# How such a file calls the formats of numbers.
+# The names of the number formats in the header.
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "U8": torch.uint8, "BOOL": torch.bool,
@@ -40,24 +41,30 @@ DTYPES = {
 }  # fmt: skip
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
-# Room for some 10,000 tensors. JSON made for that takes up to 40 times as much memory when read.
+# Enough for 10,000 tensors. A hostile header can take 40 times its length in memory when parsed.
 MAX_HEADER = 1 << 20
 PIECE = 1 << 23  # bytes that are hashed, written or read at once
-LAG = 16  # pieces that may wait to be hashed, and be in memory for that, while a file is written
+LAG = 16  # pieces in memory that may wait to be hashed while a file is written
 
 
 @dataclass(frozen=True)
-class Fact:
-    """What a file is known by."""
+class FileDigest:
+    """The size and the SHA-256 of a file, as in MANIFEST.json."""
 
     bytes: int
     sha256: str
 
 
 class TensorFile:
-    """A file that is open for reading, its header checked. `UserError` names what is wrong with it.
+    """A file that is open for reading, with its header checked.
 
-    Nothing is allocated for the tensors until one is read, so `shapes` can be judged before.
+    No memory is allocated for a tensor until the tensor is read, so `shapes` can be checked before.
+
+    Args:
+        path: the file.
+        stack: closes the file.
+
+    Raises `UserError` that names the fault in the file.
     """
 
     def __init__(self, path: Path, stack: contextlib.ExitStack) -> None:
@@ -74,7 +81,7 @@ class TensorFile:
             self.start += self.file.read(n_header)
             header = json.loads(self.start[8:], object_pairs_hook=_no_duplicates)
             header.pop("__metadata__", None)
-            self.facts = _laid_out(header, self.size - len(self.start))
+            self.header = _checked_header(header, self.size - len(self.start))
         except OSError as error:
             raise UserError(
                 f"cannot read {path}: {error.strerror}; restore or replace it"
@@ -83,43 +90,44 @@ class TensorFile:
             raise UserError(
                 f"{path} is damaged or no safetensors file: {plain(error)}; restore or replace it"
             ) from None
-        self.shapes = {name: tuple(fact["shape"]) for name, fact in self.facts.items()}
+        self.shapes = {name: tuple(entry["shape"]) for name, entry in self.header.items()}
 
     def read(self, name: str) -> Tensor:
-        """One tensor."""
+        """Return one tensor."""
         tensor, pieces = self._read(name)
         for _ in pieces:
             pass
         return tensor
 
-    def read_all(self) -> tuple[dict[str, Tensor], Fact]:
-        """All tensors, and what the file is known by: made of the very bytes that they consist of.
+    def read_all(self) -> tuple[dict[str, Tensor], FileDigest]:
+        """Return all tensors, and the digest of the file.
 
-        A thread hashes what was read, while this one reads on.
+        The digest is computed from the memory of the tensors, not from a second read of the file,
+        so it also verifies the read. Another thread computes it, during the read.
         """
         digest, tensors = hashlib.sha256(self.start), {}
         with ThreadPoolExecutor(1) as hasher:
-            for name in self.facts:
+            for name in self.header:
                 tensors[name], pieces = self._read(name)
                 for piece in pieces:
                     hasher.submit(digest.update, piece)
-        return tensors, Fact(self.size, digest.hexdigest())
+        return tensors, FileDigest(self.size, digest.hexdigest())
 
     def _read(self, name: str) -> tuple[Tensor, Iterator[memoryview]]:
-        """A tensor, and the pieces of its memory, which is filled as they are asked for."""
-        fact = self.facts[name]
-        begin, end = fact["data_offsets"]
-        dtype, shape = DTYPES[fact["dtype"]], fact["shape"]
+        """Return a tensor, and an iterator that reads its memory from the file piece by piece."""
+        entry = self.header[name]
+        begin, end = entry["data_offsets"]
+        dtype, shape = DTYPES[entry["dtype"]], entry["shape"]
         if begin == end:
             return torch.empty(shape, dtype=dtype), iter(())
         try:
-            # Pages of its own, which go back to the system at once when a tensor was only needed to
-            # be transposed; between others on the heap, it would leave a hole.
+            # Each tensor has its own pages, which return to the system as soon as the tensor is
+            # freed, for example after it was transposed. On the heap it would leave a hole.
             memory = mmap.mmap(-1, end - begin)
         except OSError:
             raise UserError(f"{self.path} does not fit into memory") from None
         if hasattr(mmap, "MADV_HUGEPAGE"):  # fewer and larger pages are faster to get
-            with contextlib.suppress(OSError):  # advice, which a kernel without such pages refuses
+            with contextlib.suppress(OSError):  # a kernel without such pages refuses
                 memory.madvise(mmap.MADV_HUGEPAGE)
         tensor = torch.frombuffer(memory, dtype=dtype).view(shape)
         return tensor, self._fill(memoryview(memory), len(self.start) + begin)
@@ -140,14 +148,16 @@ class TensorFile:
             ) from None
 
 
-def write(path: Path, tensors: Mapping[str, Tensor]) -> Fact:
-    """Write tensors to a new file, and flush it to the disk; raises `OSError`.
+def write(path: Path, tensors: Mapping[str, Tensor]) -> FileDigest:
+    """Write tensors to a new file, flush it to the disk, and return its digest.
 
-    Each is made contiguous and brought to the CPU when it is its turn. A thread hashes what this
-    one writes and flushes, so neither waits long for the other.
+    One tensor at a time is made contiguous and copied to the CPU. Another thread computes the
+    digest, during the write.
+
+    Raises `OSError` if the file exists or the disk does not take it.
     """
     names = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))  # aligned
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # which transformers insists on
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers requires it
     end = 0
     for name in names:
         tensor = tensors[name]
@@ -165,13 +175,13 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> Fact:
             waiting.append(hasher.submit(digest.update, piece))
             file.write(piece)
             unflushed += len(piece)
-            if unflushed >= 8 * PIECE:  # while the disk is busy, so is the other thread
+            if unflushed >= 8 * PIECE:  # so that the disk and the other thread work together
                 flush(file)
                 unflushed = 0
             if len(waiting) > LAG:
                 waiting.popleft().result()
         flush(file)
-    return Fact(8 + len(text) + end, digest.hexdigest())
+    return FileDigest(8 + len(text) + end, digest.hexdigest())
 
 
 def _pieces(start: bytes, tensors: Iterator[Tensor]) -> Iterator[bytes | memoryview]:
@@ -183,25 +193,30 @@ def _pieces(start: bytes, tensors: Iterator[Tensor]) -> Iterator[bytes | memoryv
             yield from (memory[at : at + PIECE] for at in range(0, len(memory), PIECE))
 
 
-def read_file(path: Path, most: int) -> bytes:
-    """The content of a small file; `UserError` if it cannot be read, or has more than `most` bytes.
+def read_file(path: Path, max_bytes: int) -> bytes:
+    """Return the content of a small file.
 
-    A pipe, which would be waited for, and a device, which never ends, are no files.
+    Raises `UserError` if the file cannot be read or has more than `max_bytes` bytes, and for a pipe
+    or a device, whose content may never end.
     """
     try:
         if path.exists() and not path.is_file():
             raise UserError(f"cannot read {path}: it is not a file; restore or replace it")
         with path.open("rb") as file:
-            content = file.read(most + 1)
+            content = file.read(max_bytes + 1)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; restore or replace it") from None
-    if len(content) > most:
-        raise UserError(f"{path} has more than {most:,} bytes; that is none; restore or replace it")
+    if len(content) > max_bytes:
+        raise UserError(f"{path} has more than {max_bytes:,} bytes; restore or replace it")
     return content
 
 
 def parse_json(content: bytes, where: str) -> dict[str, Any]:
-    """A JSON object; `UserError` that begins with `where` if it is none, or names a key twice."""
+    """Parse a JSON object. Raises `UserError` if it is not one, or has a key twice.
+
+    Args:
+        where: the file, for an error.
+    """
     try:
         value = json.loads(content, object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError):
@@ -212,24 +227,28 @@ def parse_json(content: bytes, where: str) -> dict[str, Any]:
 
 
 def plain(text: object) -> str:
-    """A stranger's words as part of one line: short, and without what a terminal would obey."""
+    """Return untrusted text for an error message: one short line without control characters."""
     shown = ascii(str(text))[1:-1]
     return shown if len(shown) <= 100 else f"{shown[:100]}..."
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    as_dict = dict(pairs)
+    if len(as_dict) < len(pairs):
         raise ValueError("a name occurs twice")
-    return found
+    return as_dict
 
 
-def _laid_out(header: Mapping[str, Any], n_bytes: int) -> dict[str, dict[str, Any]]:
-    """The header in the order of the data, of which it must name each byte once."""
-    facts = sorted(header.items(), key=lambda item: item[1]["data_offsets"])
+def _checked_header(header: Mapping[str, Any], n_bytes: int) -> dict[str, dict[str, Any]]:
+    """Return the header in the order of the data.
+
+    Raises `ValueError` if a tensor has a wrong format or size, or if the tensors overlap or do not
+    cover the `n_bytes` of the data.
+    """
+    entries = sorted(header.items(), key=lambda item: item[1]["data_offsets"])
     end = 0
-    for name, fact in facts:
-        (begin, stop), shape, dtype = fact["data_offsets"], fact["shape"], fact["dtype"]
+    for name, entry in entries:
+        (begin, stop), shape, dtype = entry["data_offsets"], entry["shape"], entry["dtype"]
         if dtype not in DTYPES:
             raise ValueError(f"{plain(name)} has the format {plain(dtype)}")
         if any(type(n) is not int or not 0 <= n < 2**62 for n in (begin, stop, *shape)):
@@ -243,4 +262,4 @@ def _laid_out(header: Mapping[str, Any], n_bytes: int) -> dict[str, dict[str, An
         end = stop
     if end != n_bytes:
         raise ValueError(f"it has {n_bytes} bytes of data, not {end}")
-    return dict(facts)
+    return dict(entries)

@@ -1,12 +1,12 @@
-"""The files that a tokenizer is kept in, ours or other people's, read as transformers reads them.
+"""Read and write the files of a tokenizer, with the same result as in transformers.
 
 A folder has a tokenizer.json, or the older vocab.json and merges.txt, and a tokenizer_config.json
-that may overrule it. Which of its fields do depends on the class that this file names, and on the
-version of transformers. So transformers itself reads the folder, and what it makes of it is again
-a tokenizer.json. One that minigen wrote, and GPT-2's own, need neither of the two libraries.
+that may overrule it. Which of its fields overrule depends on the tokenizer's class and on the
+version of transformers. So transformers itself reads the folder, and its result is written as a
+tokenizer.json again. A tokenizer.json of minigen or of GPT-2 needs neither library.
 
-    folder --transformers--> tokenizer.json --tokenizers--> `HubTokenizer`
-    folder of ours --------> tokenizer.json --------------> `Tokenizer`
+    folder of the hub --transformers--> tokenizer.json --tokenizers--> `HubTokenizer`
+    folder of minigen ----------------> tokenizer.json --------------> `Tokenizer`
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from minigen.files.safetensors_file import plain, read_file
 from minigen.system.shell import install
 from minigen.tokenizer import END_OF_TEXT, Tokenizer
 
-FILES = ("tokenizer.json", "vocab.json", "merges.txt")  # the first, or both others
-MAX_BYTES = 1 << 27  # of a tokenizer.json; those of 250,000 tokens have some 3e7
+FILES = ("tokenizer.json", "vocab.json", "merges.txt")  # the first, or the second and the third
+MAX_BYTES = 1 << 27  # of a tokenizer.json; one of 250,000 tokens has about 3e7
 
-# What shows whether two programs read alike: spaces, marks, digits, NFD, breaks of lines.
+# Texts that two programs may encode differently: spaces, marks, digits, NFD, line breaks.
 PROBES = (
     "It's 12345 , isn't it ? Do not , I 'm sure .\r\n\n  \n\tdef f(x):  # ½ ² ﬁ Ⅷ \uff11\uff12",
     "나는 밥을 먹는다\u1112\u1161\u11ab cafe\u0301 İstanbul 漢字、カナ。 🙂🇰🇷 \u200b\xa0 x\n",
@@ -39,7 +39,7 @@ PROBES = (
 
 
 def to_json(tokenizer: Tokenizer) -> bytes:
-    """Return a tokenizer.json, which Hugging Face's `tokenizers` and `transformers` load too."""
+    """Return the content of a tokenizer.json, which `tokenizers` and `transformers` load too."""
     if isinstance(tokenizer, HubTokenizer):
         return tokenizer.content
     return tokenizer_json.to_json(tokenizer)
@@ -48,13 +48,13 @@ def to_json(tokenizer: Tokenizer) -> bytes:
 def from_json(
     content: bytes, name: str = "tokenizer.json", end: str | int | None = None
 ) -> Tokenizer:
-    """Read what `to_json` wrote, or any byte-level tokenizer.json.
+    """Return the tokenizer of any byte-level tokenizer.json.
 
     Args:
-        name: for messages.
-        end: the token, or its id, that parts documents where there is no END_OF_TEXT.
+        name: the file, for an error.
+        end: the token, or its id, that separates documents if there is no END_OF_TEXT.
 
-    Raises UserError, naming `name`, if it is neither.
+    Raises `UserError` if the content is anything else.
     """
     try:
         return tokenizer_json.read_own(json.loads(content)) or HubTokenizer(content, name, end)
@@ -67,7 +67,7 @@ def from_json(
 
 
 def load(path: Path) -> Tokenizer:
-    """Read a tokenizer.json; raises UserError if the file is anything else."""
+    """Read a tokenizer.json. Raises `UserError` if the file is anything else."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -81,35 +81,36 @@ def load(path: Path) -> Tokenizer:
 
 
 def is_in(folder: Path) -> bool:
-    """Return whether a folder has a tokenizer, in one file or in the two older ones."""
+    """Return whether a folder has a tokenizer, in tokenizer.json or in the two older files."""
     files = {name for name in FILES if (folder / name).is_file()}
     return FILES[0] in files or files.issuperset(FILES[1:])
 
 
 def read(folder: Path, companions: Companions) -> Tokenizer | None:
-    """Read a model's folder as transformers reads it; None if the folder has no tokenizer.
+    """Return the tokenizer that transformers reads from a folder; None if the folder has none.
 
-    Raises `UserError` if it is not byte-level BPE, or needs transformers, which is not installed.
+    Raises `UserError` if the tokenizer is not byte-level BPE, or needs transformers, which is not
+    installed.
     """
     path = folder / "tokenizer.json"
     if "auto_map" in companions.tokenizer:
         raise UserError(
-            f"{folder}/tokenizer_config.json: auto_map says that the tokenizer needs code of its "
-            "folder, which minigen does not run; take that out to have it read without"
+            f"{folder}/tokenizer_config.json: with auto_map the tokenizer needs code in its "
+            "folder, which minigen does not run; delete auto_map to read the tokenizer without it"
         )
     content = read_file(path, MAX_BYTES) if path.is_file() else b""
     if content:
         try:
             saved = json.loads(content)
             own = tokenizer_json.read_own(saved)
-            if own is not None and _says_nothing_new(companions, own):
+            if own is not None and _is_unchanged(companions, own):
                 return _with_ends(own, companions)
-            if own is None:  # refuse what is no byte-level BPE before transformers is asked
+            if own is None:  # another kind of tokenizer is refused before transformers is imported
                 refuse(saved, str(path))
         except UserError:
             raise
         except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
-            return from_json(content, str(path))  # it says what is wrong
+            return from_json(content, str(path))  # which raises `UserError`
     elif not is_in(folder):
         others = ("tokenizer.model", "spiece.model", "vocab.txt", "tekken.json")
         if other := next((name for name in others if (folder / name).is_file()), None):
@@ -118,18 +119,18 @@ def read(folder: Path, companions: Companions) -> Tokenizer | None:
                 "tokenizer.json"
             )
         return None
-    theirs = _transformers_reads(folder)
-    effective = theirs.backend_tokenizer.to_str().encode("utf-8")
+    from_transformers = _transformers_reads(folder)
+    effective = from_transformers.backend_tokenizer.to_str().encode("utf-8")
     if content and effective == _settled(content, str(path)):
-        effective = content  # the file as it is, so that it is known again
-    tokenizer = from_json(effective, str(path), theirs.eos_token or companions.end)
+        effective = content  # unchanged, so that its fingerprint is that of the file
+    tokenizer = from_json(effective, str(path), from_transformers.eos_token or companions.end)
     for text in (*PROBES, *(f"a {name} b" for name in [*tokenizer.controls.values()][:8])):
-        _compare(tokenizer, theirs, text, path)
+        _compare(tokenizer, from_transformers, text, path)
     return _with_ends(tokenizer, companions)
 
 
 def _with_ends(tokenizer: Tokenizer, companions: Companions) -> Tokenizer:
-    """Give a tokenizer the ends of a text that the model's files name."""
+    """Set the ids that begin and end a text as the model's files name them."""
     tokenizer.ends = companions.ends
     begin = companions.generation.get("bos_token_id")
     if isinstance(tokenizer, HubTokenizer) and type(begin) is int:
@@ -138,13 +139,18 @@ def _with_ends(tokenizer: Tokenizer, companions: Companions) -> Tokenizer:
 
 
 def with_companions(content: bytes, name: str, companions: Companions) -> Tokenizer:
-    """Read the tokenizer of a checkpoint, which has it as it was read once, and its companions."""
+    """Return the tokenizer of a checkpoint, whose tokenizer.json overrules its companions.
+
+    Args:
+        content: the tokenizer.json.
+        name: the file, for an error.
+    """
     return _with_ends(from_json(content, name, companions.end), companions)
 
 
-# What a tokenizer_config.json may say beside a tokenizer.json of ours or of OpenAI's: any value, or
-# one of these.
-NOTHING_NEW: dict[str, tuple[Any, ...]] = {
+# Fields of tokenizer_config.json that do not change a tokenizer of minigen or of GPT-2, and the
+# values for which this holds; (): any value.
+NO_CHANGE: dict[str, tuple[Any, ...]] = {
     "tokenizer_class": ("PreTrainedTokenizerFast", "TokenizersBackend"),
     "bos_token": (END_OF_TEXT,),
     "eos_token": (END_OF_TEXT,),
@@ -154,70 +160,74 @@ NOTHING_NEW: dict[str, tuple[Any, ...]] = {
 }
 
 
-def _says_nothing_new(companions: Companions, own: Tokenizer) -> bool:
-    """Return whether a tokenizer.json of ours or of OpenAI's is all that there is to know."""
-    told = dict(companions.tokenizer)
-    if own.kind == "gpt2" and own.bare and told["tokenizer_class"] == "GPT2Tokenizer":
-        del told["tokenizer_class"]  # which would cut in another way what is not GPT-2's
+def _is_unchanged(companions: Companions, own: Tokenizer) -> bool:
+    """Return whether no companion changes a tokenizer of minigen or of GPT-2."""
+    fields = dict(companions.tokenizer)
+    if own.kind == "gpt2" and own.bare and fields["tokenizer_class"] == "GPT2Tokenizer":
+        del fields["tokenizer_class"]  # this class splits a text as GPT-2 does
     return not {"special_tokens_map.json", "added_tokens.json"} & companions.files.keys() and all(
-        name in NOTHING_NEW and (not NOTHING_NEW[name] or value in NOTHING_NEW[name])
-        for name, value in told.items()
+        name in NO_CHANGE and (not NO_CHANGE[name] or value in NO_CHANGE[name])
+        for name, value in fields.items()
     )
 
 
 def _settled(content: bytes, name: str) -> bytes:
-    """Return a tokenizer.json as `tokenizers` writes it."""
+    """Return a tokenizer.json in the spelling of `tokenizers`."""
     import tokenizers
 
     try:
-        read = guarded(lambda: tokenizers.Tokenizer.from_str(content.decode("utf-8")))
+        parsed = guarded(lambda: tokenizers.Tokenizer.from_str(content.decode("utf-8")))
     except ValueError:
         raise UserError(f"{name} is damaged; save it again") from None
-    return str(read.to_str()).encode("utf-8")
+    return str(parsed.to_str()).encode("utf-8")
 
 
 def _transformers_reads(folder: Path) -> Any:
-    """Return the tokenizer of transformers; no code of the folder runs, and no server is asked."""
+    """Return the tokenizer that transformers reads from a folder.
+
+    No code of the folder runs, and no server is asked. Raises `UserError` if transformers cannot
+    read the folder, or computes more than minigen.
+    """
     try:
         from transformers import AutoTokenizer
     except ImportError:
         raise UserError(f"to read the tokenizer of {folder}, first: {install('hf')}") from None
     try:
         with _silent():
-            theirs = guarded(
+            from_transformers = guarded(
                 lambda: AutoTokenizer.from_pretrained(
                     folder, trust_remote_code=False, local_files_only=True
                 )
             )
     except ValueError as error:
-        said = (str(error).strip().splitlines() or ["it fails"])[0]
+        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise UserError(
-            f"{folder}: transformers cannot read the tokenizer, and says: {plain(said)}; save it "
-            "anew with its save_pretrained"
+            f"{folder}: transformers cannot read the tokenizer ({plain(reason)}); save it again "
+            "with save_pretrained"
         ) from None
     where = f"{folder}/tokenizer_config.json"
-    if not hasattr(theirs, "backend_tokenizer"):
+    if not hasattr(from_transformers, "backend_tokenizer"):
         raise UserError(
-            f"{where}: {type(theirs).__name__} is computed in Python by transformers; minigen "
-            "reads byte-level BPE of the library tokenizers"
+            f"{where}: transformers computes {type(from_transformers).__name__} in Python; minigen "
+            "reads byte-level BPE that the library tokenizers computes"
         )
     for name in (
         "split_special_tokens",
         "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output",
     ):
-        if getattr(theirs, name, False):
+        if getattr(from_transformers, name, False):
             raise UserError(f"{where}: {name} is true; minigen does not compute that")
-    if "attention_mask" not in theirs.model_input_names:
+    if "attention_mask" not in from_transformers.model_input_names:
         raise UserError(
             f"{where}: model_input_names lacks attention_mask, so that transformers hides some "
             "tokens from the model; add it"
         )
-    return theirs
+    return from_transformers
 
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Keep transformers from giving advice about its own use."""
+    """Silence the warnings of transformers, which are for its own users."""
     from transformers.utils import logging
 
     level = logging.get_verbosity()
@@ -228,17 +238,17 @@ def _silent() -> Iterator[None]:
         logging.set_verbosity(level)
 
 
-def _compare(ours: Tokenizer, theirs: Any, text: str, path: Path) -> None:
-    """Raise UserError if transformers reads or decodes a text otherwise."""
+def _compare(tokenizer: Tokenizer, from_transformers: Any, text: str, path: Path) -> None:
+    """Raise `UserError` if transformers encodes or decodes a text differently."""
     try:
-        mine = ours.encode_prompt(text)
-    except UserError:  # a character that a char tokenizer has not
+        ids = tokenizer.encode_prompt(text)
+    except UserError:  # the vocabulary of a char tokenizer lacks a character
         return
     with _silent():
-        ids = theirs(text)["input_ids"]
-        again = theirs.decode(ids)
-    if ids and (mine != ids or ours.decode(ids) != again):
+        expected_ids = from_transformers(text)["input_ids"]
+        expected_text = from_transformers.decode(expected_ids)
+    if expected_ids and (ids != expected_ids or tokenizer.decode(expected_ids) != expected_text):
         raise UserError(
-            f"{path} with its tokenizer_config.json asks for what minigen does not compute: "
-            f"transformers reads {plain(repr(text))} otherwise"
+            f"{path} with its tokenizer_config.json has a step that minigen does not compute: "
+            f"transformers encodes {plain(repr(text))} differently"
         )

@@ -1,8 +1,8 @@
-"""Write and read our tokenizers as tokenizer.json, the file of Hugging Face's `tokenizers`.
+"""Write and read minigen's tokenizers as tokenizer.json, the file of Hugging Face's `tokenizers`.
 
-`to_json` writes each kind of `minigen.tokenizer`. `read_own` reads a file only if it is exactly as
-`to_json` writes it, so that a file which asks for more is never half understood; or if it is
-GPT-2's, which others save in several spellings.
+`to_json` writes each kind of `minigen.tokenizer`. `read_own` reads a file only if `to_json` would
+write exactly that file, so that no step in a file is ignored; or if it is the file of GPT-2, which
+programs save in several spellings.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from minigen.tokenizer import END_OF_TEXT, KINDS, PATTERN, Tokenizer
 
-# How each kind cuts a text. No two kinds cut alike, so this also tells the kind of a file.
+# How each kind splits a text. No two kinds split alike, so this also identifies the kind of a file.
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
 _SPLIT = {"type": "Split", "behavior": "Isolated", "invert": False}
 _BYTES_ONLY = {**_BYTE_LEVEL, "use_regex": False}
@@ -28,8 +28,8 @@ _PRE_TOKENIZERS: dict[str, dict[str, Any]] = {
     "gpt2": {**_BYTE_LEVEL, "use_regex": True},  # GPT-2's pattern is built in
 }
 
-# JSON holds no bytes, so a character stands for each. GPT-2's rule: the printable bytes of Latin-1
-# stand for themselves, the others, in order, are U+0100, U+0101, ... A blank becomes U+0120.
+# JSON has no bytes, so each byte is written as a character. GPT-2's rule: a printable byte of
+# Latin-1 is written as itself; the others, in order, as U+0100, U+0101, ... A space is U+0120.
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _HIDDEN = [byte for byte in range(256) if byte not in _PRINTABLE]
 _CHAR_OF_BYTE = {byte: byte for byte in _PRINTABLE} | {b: 256 + n for n, b in enumerate(_HIDDEN)}
@@ -37,7 +37,7 @@ _BYTE_OF_CHAR = {char: byte for byte, char in _CHAR_OF_BYTE.items()}
 
 
 def _name(kind: str, token: bytes) -> str:
-    """Return how tokenizer.json spells `token`."""
+    """Return the spelling of `token` in tokenizer.json."""
     return token.decode() if kind == "char" else token.decode("latin-1").translate(_CHAR_OF_BYTE)
 
 
@@ -61,59 +61,58 @@ def spells_bytes(name: str) -> bool:
     return all(ord(char) in _BYTE_OF_CHAR for char in name)
 
 
-# GPT-2 is recognised by the fingerprint of its tokens, and by the SHA-256 of the merges in OpenAI's
-# file.
+# GPT-2 is recognised by the fingerprint of its tokens, and by the SHA-256 of OpenAI's merges.
 _GPT2 = "b4ef56d20c4773bacf9c3e8aa6d30e0c9188d4f8fb3b9e57981e2ec8c964256e"
 _GPT2_MERGES = "04e3597d7996f292ca9b8b7285ca4d58a6ae171ac47d73fc7140ceb0c7a6bbc0"
 
 
 def to_json(tokenizer: Tokenizer) -> bytes:
-    """Return the tokenizer.json of one of our kinds."""
+    """Return the content of a tokenizer.json for a tokenizer of `minigen.tokenizer`."""
     content = _content(tokenizer.kind, tokenizer.tokens, tokenizer.bare)
     return json.dumps(content, ensure_ascii=False).encode("utf-8")
 
 
 def read_own(saved: dict[str, Any]) -> Tokenizer | None:
-    """Return the tokenizer whose `to_json` gives `saved`, or GPT-2's; None if `saved` is another's.
+    """Return minigen's or GPT-2's tokenizer in a tokenizer.json; None if it has another one.
 
-    Truncation and padding are ignored: transformers, too, sets both anew at each call.
+    Truncation and padding are ignored: transformers also sets both again at each call.
     """
     saved = {**saved, "truncation": None, "padding": None}
     if saved["model"].get("type", "BPE") not in ("BPE", "WordLevel"):
         return None
-    return _read_ours(saved) or _read_gpt2(saved)
+    return _read_minigen(saved) or _read_gpt2(saved)
 
 
-def _read_ours(saved: dict[str, Any]) -> Tokenizer | None:
+def _read_minigen(saved: dict[str, Any]) -> Tokenizer | None:
     kind = next((kind for kind in KINDS if _PRE_TOKENIZERS[kind] == saved["pre_tokenizer"]), None)
     if kind is None:
         return None
     vocab = saved["model"]["vocab"]
     bare = saved["post_processor"] is None
-    # The whole file must be the one that `to_json` writes for these tokens. So nothing in it is
-    # damaged, and nothing asks for a step that `Tokenizer` does not take.
+    # The file must equal the one that `to_json` writes for these tokens. So no part of it is
+    # damaged, and it has no step that `Tokenizer` does not compute.
     try:
         tokens = [_token(kind, token) for token in sorted(vocab, key=vocab.__getitem__)]
-        ours = Tokenizer(kind, tokens, bare)
+        tokenizer = Tokenizer(kind, tokens, bare)
     except ValueError:
         return None
-    return ours if saved == _content(kind, tokens, bare) else None
+    return tokenizer if saved == _content(kind, tokens, bare) else None
 
 
 def _read_gpt2(saved: dict[str, Any]) -> Tokenizer | None:
-    """Return GPT-2's tokenizer if `saved` is one, in whatever spelling; None if it is not."""
+    """Return GPT-2's tokenizer if `saved` is one, in any spelling; None if it is not."""
     if len(vocab := saved["model"]["vocab"]) != 50257:
         return None
     names = sorted(vocab, key=vocab.__getitem__)
     try:
-        ours = Tokenizer("gpt2", [_token("gpt2", name) for name in names], bare=True)
+        gpt2 = Tokenizer("gpt2", [_token("gpt2", name) for name in names], bare=True)
     except ValueError:
         return None
-    return ours if ours.fingerprint == _GPT2 and _asks_for_no_more(saved, ours) else None
+    return gpt2 if gpt2.fingerprint == _GPT2 and _has_gpt2_steps(saved, gpt2) else None
 
 
-def _asks_for_no_more(saved: dict[str, Any], gpt2: Tokenizer) -> bool:
-    """Return whether a file with GPT-2's tokens agrees with OpenAI's file in everything else."""
+def _has_gpt2_steps(saved: dict[str, Any], gpt2: Tokenizer) -> bool:
+    """Return whether a file with GPT-2's tokens has the steps of OpenAI's file, and no others."""
     model, added = saved["model"], saved["added_tokens"]
     cut, begin = saved["pre_tokenizer"] or {}, saved["post_processor"] or {"type": "ByteLevel"}
     decoder = saved["decoder"] or {}
@@ -124,7 +123,7 @@ def _asks_for_no_more(saved: dict[str, Any], gpt2: Tokenizer) -> bool:
         (cut.get("type"), cut.get("add_prefix_space")) == ("ByteLevel", False)
         and cut.get("use_regex", True)
         and saved["normalizer"] is None
-        # Neither of these two adds a token to a text.
+        # ByteLevel adds no token to a text, nor does a template of the text alone.
         and (begin["type"] == "ByteLevel" or [*begin.get("single", ())] == [_TEXT])
         and decoder.get("type") == "ByteLevel"
         and model.get("type", "BPE") == "BPE"
@@ -146,15 +145,15 @@ def _content(kind: str, tokens: Sequence[bytes], bare: bool) -> dict[str, Any]:
     names = {token: _name(kind, token) for token in tokens}
     model: dict[str, Any] = {"vocab": {name: id for id, name in enumerate(names.values())}}
     if kind == "char":
-        # A list of words, each one character. "<unk>" is not one of them, on purpose: so an unknown
-        # character is an error there too. It would vanish in silence from a BPE.
+        # A list of words, each one character. "<unk>" is not in the list on purpose: so an unknown
+        # character is an error in `tokenizers` too, while a BPE would drop it silently.
         model |= {"type": "WordLevel", "unk_token": "<unk>"}
     else:
         model |= {"type": "BPE", "fuse_unk": False, "byte_fallback": False}
         model |= dict.fromkeys(("dropout", "unk_token"))
         model |= dict.fromkeys(_AFFIXES)
-        # tiktoken takes a chunk that is a token whole, and joins any two neighbours that make a
-        # token; `tokenizers` joins only listed pairs. So list all ways to halve each token.
+        # tiktoken encodes a chunk that is a token as this token, and merges any two neighbours that
+        # form a token; `tokenizers` merges only listed pairs. So list each way to halve a token.
         model["ignore_merges"] = True
         model["merges"] = [
             [names[token[:i]], names[token[i:]]]

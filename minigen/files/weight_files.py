@@ -1,4 +1,4 @@
-"""The files of a model's weights: which of a folder are read, and the tensors that they hold."""
+"""The files of a model's weights: find the ones that transformers would read, and read them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from minigen.errors import UserError
 from minigen.files.safetensors_file import TensorFile, parse_json, plain, read_file
 
-# As transformers looks for them: the first that is there is read, the others are not.
+# In the order of transformers: the first that exists is read, the others are not.
 NAMES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -25,7 +25,7 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class Weights:
-    """Tensors by their name, of which the shapes are known before anything is read."""
+    """Tensors by name; their shapes are known before a tensor is read."""
 
     def __init__(
         self, shapes: Mapping[str, tuple[int, ...]], read: Callable[[str], Tensor]
@@ -36,7 +36,10 @@ class Weights:
 def open_weights(folder: Path, stack: contextlib.ExitStack) -> Weights:
     """Open the weights of a folder: one file or several with an index, of safetensors or PyTorch.
 
-    `UserError` names what is missing, damaged, or there twice. The files are closed with `stack`.
+    Args:
+        stack: closes the files.
+
+    Raises `UserError` that names the file or tensor that is missing, damaged or duplicated.
     """
     for name in NAMES:
         path = folder / name
@@ -45,14 +48,14 @@ def open_weights(folder: Path, stack: contextlib.ExitStack) -> Weights:
     if pieces := sorted(path.name for path in folder.glob("*-of-*.*") if path.is_file()):
         index = NAMES[1] if pieces[0].endswith(".safetensors") else NAMES[3]
         raise UserError(
-            f"{folder} has {plain(pieces[0])}, but no {index}, which names all pieces; "
-            "download it too"
+            f"{folder} has {plain(pieces[0])}, but no {index}, which lists the pieces; download "
+            "it too"
         )
-    raise UserError(f"{folder} has no weights: no {NAMES[0]}, no {NAMES[2]}")
+    raise UserError(f"{folder} has no weights: no {NAMES[0]}, no {NAMES[2]}; download them")
 
 
 def open_file(path: Path, stack: contextlib.ExitStack) -> Weights:
-    """Open one file, of safetensors or PyTorch by its name. `UserError` if it is damaged."""
+    """Open one file of safetensors or, by its name, of PyTorch. `UserError` if it is damaged."""
     if path.name.endswith(".safetensors"):
         file = TensorFile(path, stack)
         return Weights(file.shapes, file.read)
@@ -60,19 +63,22 @@ def open_file(path: Path, stack: contextlib.ExitStack) -> Weights:
 
 
 def _open_index(path: Path, stack: contextlib.ExitStack) -> Weights:
-    """Open the files that an index names. Each tensor is read from the file that holds it."""
+    """Open the files that an index names. Each tensor is read from the file that has it."""
     weight_map = parse_json(read_file(path, MAX_INDEX), str(path)).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f"{path} is damaged: it has no weight_map; download it again")
     names = sorted(set(map(str, weight_map.values())))
     for name in names:
         if Path(name).name != name or not name.endswith((".safetensors", ".bin")):
-            raise UserError(f"{path} names '{plain(name)}', which is no file of weights beside it")
+            raise UserError(
+                f"{path} names '{plain(name)}', which is not a file of weights in its folder; "
+                "download the index again"
+            )
     parts = [(name, open_file(path.parent / name, stack)) for name in names]
     weights = _together(parts, path)
     if absent := sorted(weight_map.keys() - weights.shapes.keys()):
         raise UserError(
-            f"{path} names the tensor {plain(absent[0])}, which none of its files holds; "
+            f"{path} names the tensor {plain(absent[0])}, which is in none of its files; "
             "download them again"
         )
     return weights
@@ -85,7 +91,7 @@ def _together(parts: Sequence[tuple[str, Weights]], index: Path) -> Weights:
             if name in home:
                 raise UserError(
                     f"{plain(name)} is in two files, {plain(home[name][0])} and {plain(file)}; "
-                    f"take out of {index} the one that does not belong to it"
+                    f"remove the wrong file from {index}"
                 )
             home[name] = file, part
     shapes = {name: part.shapes[name] for name, (_, part) in home.items()}
@@ -93,18 +99,24 @@ def _together(parts: Sequence[tuple[str, Weights]], index: Path) -> Weights:
 
 
 def _open_pickle(path: Path) -> Weights:
-    """Open a file of PyTorch as tensors only: `weights_only` runs no code of the file."""
+    """Open a file of PyTorch, which may hold tensors only: `weights_only` runs no code in it."""
     if not path.is_file():
-        raise UserError(f"cannot read {path}: it is not there; download it again")
+        raise UserError(f"cannot read {path}: the file does not exist; download it again")
     try:
-        # Files of before 2020 are no zip archives, and cannot be mapped into memory.
+        # Files from before 2020 are not zip archives, and cannot be mapped into memory.
         mapped = zipfile.is_zipfile(path)
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # of many kinds, and all mean the same
+    except Exception as error:  # of many types; each means that the file is not usable
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"{path} is damaged or holds more than tensors: {plain(reason)}") from None
+        raise UserError(
+            f"{path} is damaged or holds more than tensors ({plain(reason)}); take a model with "
+            "safetensors"
+        ) from None
     if not isinstance(state, dict):
-        raise UserError(f"{path} holds {type(state).__name__}, not tensors by their names")
+        raise UserError(
+            f"{path} holds a {type(state).__name__}, not tensors by name; save the model's "
+            "state_dict()"
+        )
     for name, tensor in state.items():
         usable = (
             isinstance(name, str)
@@ -115,18 +127,23 @@ def _open_pickle(path: Path) -> Weights:
         )
         if not usable:
             raise UserError(
-                f"{path}: {plain(name)} is no plain tensor; save the model's state_dict() only"
+                f"{path}: {plain(name)} is not a plain tensor; save only the model's state_dict()"
             )
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     return Weights(shapes, lambda name: state[name].detach().clone())
 
 
 def to_float(tensor: Tensor, name: str, where: str) -> Tensor:
-    """Return the tensor if it has numbers to compute with; `UserError` if they are quantised."""
+    """Return a tensor of floating-point numbers as it is. `UserError` if it is quantised.
+
+    Args:
+        name: the tensor's, for an error.
+        where: the file or folder, for an error.
+    """
     if tensor.dtype not in FLOATS:
         kind = str(tensor.dtype).removeprefix("torch.")
         raise UserError(
             f"{where}: {plain(name)} is {kind}; minigen computes with float32, bfloat16 and "
-            "float16: take the model from before it was quantised"
+            "float16: take the model that is not quantised"
         )
     return tensor

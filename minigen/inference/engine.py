@@ -292,7 +292,7 @@ def load(
         place = checkpoint.find(source, out_dir)
         if isinstance(place, Path) and checkpoint.steps(place):
             place = checkpoint.best_first(place)[0]  # this one, or nothing
-        if isinstance(place, str) or not checkpoint.is_one(place):
+        if isinstance(place, str) or not checkpoint.is_checkpoint(place):
             other = huggingface.load(place, dropout)
             if other.tokenizer is None:
                 raise UserError(

@@ -17,7 +17,7 @@ from tyro.conf import Positional
 from minigen.cli import parse
 from minigen.errors import UserError
 from minigen.files import checkpoint, huggingface
-from minigen.files.huggingface import Pretrained, no_biases, their_shapes
+from minigen.files.huggingface import Pretrained, hugging_face_shapes, zero_biases
 from minigen.files.safetensors_file import plain
 from minigen.model import GPT, KVCache
 from minigen.sampling import Sampling, generate
@@ -63,7 +63,7 @@ def check(source: str | Path) -> list[Finding]:
     theirs = transformers.AutoModelForCausalLM.from_pretrained(loaded.path, dtype=torch.float32)
     theirs.eval()
     n_theirs = sum(p.numel() for name, p in theirs.named_parameters() if ".lora_" not in name)
-    shapes = [*their_shapes(ours.config).values(), *dict(no_biases(ours.config)).values()]
+    shapes = [*hugging_face_shapes(ours.config).values(), *dict(zero_biases(ours.config)).values()]
 
     T = min(ours.config.block_size, 1024)
     generator = torch.Generator().manual_seed(0)

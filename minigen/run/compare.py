@@ -125,7 +125,7 @@ def find_folder(name: str, out_dir: Path) -> Path:
         return checkpoint.find_run(out_dir, name)
     except UserError:
         for folder in (out_dir / name, Path(name)):
-            if name and os.path.isdir(folder) and not checkpoint.is_one(folder):
+            if name and os.path.isdir(folder) and not checkpoint.is_checkpoint(folder):
                 return folder
         raise
 

@@ -286,7 +286,7 @@ class Run:
             "links": text.links,
         }
         if self.base:
-            state["tuned"] = self.base
+            state["base_model"] = self.base
         model, optimizer_state = distributed.gather_full(self.model, self.optimizer.state)
         try:
             if distributed.is_main_process():

@@ -215,7 +215,7 @@ def _find_origin(flags: TrainConfig, cleanup: contextlib.ExitStack) -> tuple[Ori
     base = load(source, flags.dropout or 0.0)
     if flags.lora_rank is not None and (base.path / "adapter_config.json").exists():
         mend = command("export", base.path, "FOLDER")
-        if not checkpoint.is_one(base.path):
+        if not checkpoint.is_checkpoint(base.path):
             mend = "merge_and_unload() of peft"
         raise UserError(f"{base.path} is a LoRA adapter; first merge it into its model: {mend}")
     # A name on the hub loads on every machine, and a path only on this one.
@@ -225,8 +225,8 @@ def _find_origin(flags: TrainConfig, cleanup: contextlib.ExitStack) -> tuple[Ori
 
 def _settings_of_old_text(origin: Origin, config: TrainConfig) -> dict[str, Any]:
     """Return the configuration that the base model was trained with, which describes its text."""
-    if origin.last is not None and "tuned" in origin.last.state:
-        return dict(origin.last.state["tuned"].get("config", {}))
+    if origin.last is not None and "base_model" in origin.last.state:
+        return dict(origin.last.state["base_model"].get("config", {}))
     settings = dict(origin.base.state.get("config", {})) if origin.base else {}
     settings["separator"] = separator_of(config.old_data, settings)
     return settings
@@ -237,7 +237,7 @@ def _make_model(
 ) -> tuple[GPT, dict[str, Any] | None]:
     """Return the model to train; with a base model, also its path, its hash and its settings."""
     if origin.last is not None:
-        return origin.last.model(), origin.last.state.get("tuned")
+        return origin.last.model(), origin.last.state.get("base_model")
     if origin.base is None:
         return GPT(new_shape(n_vocab, config)), None
     model = origin.base.model.float()
@@ -269,7 +269,7 @@ def new_folder(out_dir: Path, name: str) -> Path:
     is_step = any(re.fullmatch(checkpoint.STEP, part) for part in Path(name).parts)
     if Path(name).name in ("", "..") or is_step or not name.isprintable():
         raise UserError(f"a run cannot be called {name!r}; give another --name")
-    while checkpoint.steps(folder):
+    while checkpoint.steps(folder) or checkpoint.is_checkpoint(folder):
         n += 1
         folder = out_dir / f"{name}-{n}"
     try:

@@ -1,4 +1,4 @@
-"""A checkpoint that was damaged is named in one line, and the one before is used."""
+"""A damaged checkpoint is named in one line, and the one before it is loaded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ NAMES = [*checkpoint.WHOLE, *checkpoint.COMMON, "MANIFEST.json"]
 
 
 def damages(content: bytes, other: bytes, n: int) -> Iterator[bytes | None]:
-    """What may have become of a file; None: it is gone. `other` is a file of another step."""
+    """Yield damaged versions of a file; None: the file is missing.
+
+    Args:
+        other: the file of another step.
+        n: the number of versions with a flipped bit.
+    """
     for _ in range(n):
         flipped = bytearray(content)
         flipped[random.randrange(len(content))] ^= 1 << random.randrange(8)
@@ -26,44 +31,45 @@ def damages(content: bytes, other: bytes, n: int) -> Iterator[bytes | None]:
         yield content[: random.randrange(len(content))]
     yield from (b"", None, bytes(len(content)), content + b" ", content[:-1])
     start = random.randrange(len(content))
-    yield content[:start] + bytes(len(content) - start)  # as a file system leaves it
+    yield content[:start] + bytes(len(content) - start)  # as after a power cut
     if other != content:
         yield other
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_damage_is_named_and_passed_over(
+def test_every_damage_is_named_and_skipped(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """100 bits flipped, 50 cuts, zeros, nothing, or another step's file: for each of the files."""
+    """Each file with a flipped bit, cut, zeroed, missing or of another step is found out."""
     for step in (1, 2):
         checkpoint.save(tmp_path, *model_and_optimizer(step), {"step": step})
     path = tmp_path / "step-000002" / name
     content, other = path.read_bytes(), (tmp_path / "step-000001" / name).read_bytes()
-    survived = 0
+    n_skipped = 0
     for damaged in damages(content, other, 100):
         path.unlink(missing_ok=True)
         if damaged is not None:
             path.write_bytes(damaged)
         step = checkpoint.load_newest(tmp_path).step
-        said = capsys.readouterr().err
+        warning = capsys.readouterr().err
         if step == 1:
             where = path.parent if name == "MANIFEST.json" else path
-            assert said.count("\n") == 1 and said.startswith("warning: ") and str(where) in said
-            survived += 1
-        else:  # of a manifest, what says the same in other bytes, such as white space
-            assert name == "MANIFEST.json" and said == ""
-    assert survived >= (155 if name != "MANIFEST.json" else 130)
+            assert warning.count("\n") == 1 and warning.startswith("warning: ")
+            assert str(where) in warning
+            n_skipped += 1
+        else:  # other bytes of the manifest mean the same, such as white space
+            assert name == "MANIFEST.json" and warning == ""
+    assert n_skipped >= (155 if name != "MANIFEST.json" else 130)
 
 
-def test_a_run_goes_on_from_the_one_before(
+def test_a_run_resumes_from_the_checkpoint_before(
     server: Server,
     flags: Flags,
     resume: Flags,
     trained: Callable[[str], dict[str, str]],
     tmp_path: Path,
 ) -> None:
-    """Resumed with a damaged newest checkpoint, the run ends in the bits of a whole one."""
+    """A run whose newest checkpoint is damaged resumes from the one before, to the same bits."""
     assert server.run("train", flags("whole"))[0] == 0
     assert server.run("train", flags("run", "--max_steps 32 --eval_interval 8"))[0] == 0
     newest = checkpoint.steps(tmp_path / "out" / "run")[-1] / "optimizer.safetensors"
@@ -74,17 +80,17 @@ def test_a_run_goes_on_from_the_one_before(
     code, said = server.run("train", resume("run", "--max_steps 40"))
     assert code == 0 and said.startswith(f"warning: {newest} is damaged"), said
     assert "Traceback" not in said and said.count("damaged") == 1
-    # The flags differ in --max_steps, on which the learning rate depends: compare with the same.
+    # The learning rate depends on --max_steps, so compare with a run that has the same one.
     assert server.run("train", flags("again", "--max_steps 32 --eval_interval 8"))[0] == 0
     shutil.rmtree(checkpoint.steps(tmp_path / "out" / "again")[-1])
     assert server.run("train", resume("again", "--max_steps 40"))[0] == 0
     assert trained("run") == trained("again")
 
 
-def test_all_damaged_is_no_fresh_start(
+def test_a_run_of_damaged_checkpoints_does_not_start_afresh(
     server: Server, flags: Flags, resume: Flags, tmp_path: Path
 ) -> None:
-    """Exit code 2, a line for each, and nothing is changed."""
+    """If all checkpoints are damaged, a run ends with exit code 2 and changes nothing."""
     assert server.run("train", flags("run"))[0] == 0
     run = tmp_path / "out" / "run"
     for path in checkpoint.steps(run):
@@ -97,8 +103,8 @@ def test_all_damaged_is_no_fresh_start(
     assert sorted(run.rglob("*")) == before
 
 
-def test_what_is_named_is_that_or_nothing(server: Server, flags: Flags, tmp_path: Path) -> None:
-    """A checkpoint, or a run, that is given by its name is not replaced by another in silence."""
+def test_a_named_checkpoint_is_never_replaced(server: Server, flags: Flags, tmp_path: Path) -> None:
+    """A command that names a damaged checkpoint ends with an error, and takes no other one."""
     assert server.run("train", flags("run"))[0] == 0
     out = tmp_path / "out"
     best = checkpoint.best_first(out / "run")[0]
@@ -106,8 +112,8 @@ def test_what_is_named_is_that_or_nothing(server: Server, flags: Flags, tmp_path
     commands = [
         ("sample", [*where, "--run", "run"]),
         ("sample", [*where, "--checkpoint", str(best)]),
-        ("train", flags("tuned", f"--init_from {best} --max_steps 3")),
-        ("train", flags("tuned", f"--init_from {out / 'run'} --max_steps 3")),
+        ("train", flags("fine", f"--init_from {best} --max_steps 3")),
+        ("train", flags("fine", f"--init_from {out / 'run'} --max_steps 3")),
     ]
     commands[2:] = [(job, [w for w in argv if w not in fixed(argv)]) for job, argv in commands[2:]]
     for damage in ("manifest", "bit"):
@@ -122,7 +128,7 @@ def test_what_is_named_is_that_or_nothing(server: Server, flags: Flags, tmp_path
             code, said = server.run(job, argv)
             assert code == 2 and said.startswith("error: ") and best.name in said, said
             assert said.count("\n") == 1
-        code, said = server.run("sample", where)  # not named: the next one, and a line
+        code, said = server.run("sample", where)  # no name: a warning, and the next best
         assert code == 0 and said.startswith("warning: ") and best.name in said.splitlines()[0]
         shutil.rmtree(best)
         kept.rename(best)
@@ -130,6 +136,6 @@ def test_what_is_named_is_that_or_nothing(server: Server, flags: Flags, tmp_path
 
 
 def fixed(argv: list[str]) -> set[str]:
-    """Those flags, with their values, that a model to fine-tune fixes."""
+    """Return the flags, with their values, that a base model decides on."""
     names = ("--n_layer", "--n_head", "--n_embd", "--vocab_size", "--block_size", "--batch_size")
     return {word for name in names for word in argv[argv.index(name) : argv.index(name) + 2]}

@@ -1,4 +1,4 @@
-"""Checkpoints and models of strangers: nothing runs, nothing is allocated, one line says why."""
+"""Untrusted checkpoints and models: no code runs, no memory is taken, and the error is one line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jobs import model_and_optimizer
 
 from minigen.files import checkpoint
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is measured as Linux does")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 
 Case = Callable[[Path], object]
 MEGABYTE = 1 << 20
@@ -27,18 +27,18 @@ WEIGHTS = "model.safetensors"
 
 @pytest.fixture
 def whole(tmp_path: Path) -> Path:
-    """A checkpoint that is well."""
+    """Save an intact checkpoint; return its folder."""
     return checkpoint.save(tmp_path / "run", *model_and_optimizer(1), {"step": 1})
 
 
 def agree(folder: Path) -> None:
-    """Make the manifest say what the files now are, as someone who forges them would."""
+    """Write a manifest with the digests of the present files, as an attacker would."""
     manifest = json.loads((folder / "MANIFEST.json").read_bytes())
     for name in manifest["files"]:
         path = folder / name
         if path.is_file() and path.stat().st_size < 64 * MEGABYTE:
-            fact = checkpoint._fact(path.read_bytes())
-            manifest["files"][name] = {"bytes": fact.bytes, "sha256": fact.sha256}
+            digest = checkpoint._digest(path.read_bytes())
+            manifest["files"][name] = {"bytes": digest.bytes, "sha256": digest.sha256}
     (folder / "MANIFEST.json").write_text(json.dumps(manifest))
 
 
@@ -54,12 +54,12 @@ def put(folder: Path, text: bytes, data: bytes, n: int | None = None, name: str 
 
 
 def raw(text: bytes, n: int | None = None) -> Case:
-    """The header is this text, and says that it has n bytes."""
+    """Return a change: this text as the header, with a length of n bytes."""
     return lambda folder: put(folder, text, header_of(folder)[1], n)
 
 
 def entry(**changes: Any) -> Case:
-    """One tensor's entry says something else."""
+    """Return a change of one tensor's entry in the header."""
 
     def change(folder: Path) -> None:
         header, data = header_of(folder)
@@ -79,7 +79,7 @@ def renamed(new: str) -> Case:
 
 
 def values(name: str, **changes: Any) -> Case:
-    """A JSON file says something else; a value ... leaves the key out."""
+    """Return a change of keys in a JSON file; the value ... removes the key."""
 
     def change(folder: Path) -> None:
         content = json.loads((folder / name).read_bytes()) | changes
@@ -94,7 +94,7 @@ def content(name: str, what: bytes) -> Case:
 
 
 def replaced(name: str, make: Callable[[Path], object]) -> Case:
-    """The name belongs to something that is no file."""
+    """Return a change of a file into something else, such as a pipe or a folder."""
 
     def change(folder: Path) -> None:
         (folder / name).unlink()
@@ -108,7 +108,7 @@ def sparse(name: str, size: int) -> Case:
 
 
 def shaped(*shape: int) -> Case:
-    """A header that fits its file of many zeros, which take no room on the disk."""
+    """Return a change of the weights into one huge tensor of zeros, in a sparse file."""
 
     def change(folder: Path) -> None:
         n = 4
@@ -124,7 +124,7 @@ def shaped(*shape: int) -> Case:
 
 
 class Touch:
-    """Unpickled, it makes a folder."""
+    """An object that makes a folder when it is unpickled."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -134,7 +134,7 @@ class Touch:
 
 
 def cases(evil: bytes) -> Iterator[Case]:
-    """More than 80 ways to be no checkpoint."""
+    """Yield more than 80 changes that make a checkpoint invalid."""
     # The length of the header.
     yield from (raw(b"{}", n) for n in (2**63, 2**64 - 1, 2**32, 0, 1, 3, 10**6, MEGABYTE + 1))
     yield from (content(WEIGHTS, b"\xff" * n) for n in (0, 1, 7, 8, 9))
@@ -151,7 +151,7 @@ def cases(evil: bytes) -> Iterator[Case]:
     yield raw(b'{"a":{"dtype":"F32","dtype":"F32","shape":[],"data_offsets":[0,4]}}')
     yield raw(b"{" + b",".join(b'"%d":0' % i for i in range(10**5)) + b"}")
     yield from (raw(b'{"a":[' + b"[]," * n + b"[]]}") for n in (340_000, 5_000_000))
-    # An entry of it.
+    # An entry of the header.
     yield from (
         entry(shape=s) for s in ([-8], [8.0], ["8"], [True] * 8, None, 8, {}, [[8]], [9], [])
     )
@@ -195,7 +195,9 @@ def cases(evil: bytes) -> Iterator[Case]:
         yield from (content(name, text) for text in texts)
     yield from (values("state.json", step=s) for s in ("1", -1, 1.0, True, None, ..., 10**30, 2))
     yield from (values("state.json", val_loss=loss) for loss in ("x", [], {}))
-    yield from (values("state.json", tuned=t) for t in ("x", {}, {"path": 1, "sha256": ""}))
+    for base in ("x", {}, {"path": 1, "sha256": ""}):
+        yield values("state.json", base_model=base)
+        yield values("state.json", tuned=base)  # the former name
     yield from (
         values("MANIFEST.json", files=f) for f in ([], "x", {}, {WEIGHTS: 1}, {"../x": {}}, ...)
     )
@@ -203,7 +205,7 @@ def cases(evil: bytes) -> Iterator[Case]:
     yield from (values("tokenizer.json", model=m) for m in ({}, [], {"vocab": []}, {"vocab": {}}))
     yield values("tokenizer.json", model={"vocab": {chr(i): i for i in range(300, 9999)}})
     yield values("tokenizer.json", model={"vocab": {"a" * 10**6: 0}, "type": "BPE"})
-    # A pickle under each name, and names that belong to no file.
+    # A pickle, a pipe, a folder or a link under the name of each file.
     for name in [*checkpoint.WHOLE, "tokenizer.json", "state.json", "MANIFEST.json"]:
         yield content(name, evil)
         yield replaced(name, os.mkfifo)
@@ -221,15 +223,17 @@ def verdicts(server: Server, whole: Path, folders: list[Path]) -> list[dict[str,
 
 
 def harmless(result: dict[str, Any]) -> bool:
-    """At most one line was said, nothing was done, and neither time nor memory was taken."""
+    """Return whether the error has at most one line, and no code, time or memory was used."""
     said = result["said"]
     quiet = result["done"] == [] and "\n" not in said and said.isprintable() and len(said) < 900
     return bool(quiet and result["seconds"] < 1 and result["bytes"] < 64 * MEGABYTE)
 
 
-@pytest.mark.parametrize("kind", ["checkpoint", "model of a stranger"])
-def test_handcrafted(kind: str, server: Server, whole: Path, tmp_path: Path) -> None:
-    """Each is refused; with a manifest that agrees, or in a folder that has none."""
+@pytest.mark.parametrize("kind", ["checkpoint", "untrusted model"])
+def test_handcrafted_files_are_harmless(
+    kind: str, server: Server, whole: Path, tmp_path: Path
+) -> None:
+    """Each invalid checkpoint is refused in one line, with a forged manifest or without one."""
     evil = pickle.dumps(Touch(str(tmp_path / "was here")))
     folders, crafted = [], list(cases(evil))
     for i, change in enumerate(crafted):
@@ -256,7 +260,7 @@ def test_handcrafted(kind: str, server: Server, whole: Path, tmp_path: Path) -> 
 
 
 def json_object(path: Path) -> bool:
-    """Whether a manifest can be made to agree."""
+    """Return whether a manifest can be forged: it is JSON and lists files."""
     try:
         return isinstance(json.loads(path.read_bytes())["files"], dict) if path.is_file() else False
     except (ValueError, TypeError, KeyError, RecursionError, OSError):
@@ -264,10 +268,10 @@ def json_object(path: Path) -> bool:
 
 
 def mutated(text: bytes, draw: random.Random) -> bytes:
-    """One to three small changes: bits, bytes, digits, parts dropped, doubled or swapped."""
+    """Return a text with one to three random changes of bits, bytes, digits or pieces."""
     changed = bytearray(text)
     for _ in range(draw.randint(1, 3)):
-        if len(changed) < 2:  # two changes dropped nearly all of a short text
+        if len(changed) < 2:  # earlier changes removed nearly the whole text
             break
         a, b = sorted(draw.sample(range(len(changed)), 2))
         kind = draw.randrange(7)
@@ -289,8 +293,8 @@ def mutated(text: bytes, draw: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("n", [200, pytest.param(2000, marks=pytest.mark.slow)])
-def test_mutated_headers(n: int, server: Server, whole: Path, tmp_path: Path) -> None:
-    """Headers, configs and states with small changes: refused in one line, or loaded."""
+def test_mutated_files_are_harmless(n: int, server: Server, whole: Path, tmp_path: Path) -> None:
+    """A header, config or state with random changes is refused in one line, or loads."""
     draw, results, loaded = random.Random(), [], 0
     for first in range(0, n, 100):
         folders = []

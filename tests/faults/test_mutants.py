@@ -48,8 +48,8 @@ MUTANTS = {
         "test_kills.py::test_a_kill_during_a_save_loses_at_most_that_save",
     ),
     "the manifest's check": Mutant(
-        "checkpoint:_verify", "facts.get(path.name) != dataclasses.asdict(fact)", "False",
-        "test_damage.py::test_every_damage_is_named_and_passed_over",
+        "checkpoint:_verify", "digests.get(path.name) != dataclasses.asdict(digest)", "False",
+        "test_damage.py::test_every_damage_is_named_and_skipped",
     ),
     "the finite check": Mutant(
         "run.run:Run.accepts", "bool((loss.isfinite() & norm.isfinite()).item())", "True",
@@ -60,12 +60,12 @@ MUTANTS = {
         "test_disk.py::test_a_folder_is_for_one_run_at_a_time",
     ),
     "the shapes' check": Mutant(
-        "checkpoint:load", "_fit(config, *files)", "pass",
-        "test_hostile.py::test_handcrafted",
+        "checkpoint:load", "_check_shapes(config, *files)", "pass",
+        "test_hostile.py::test_handcrafted_files_are_harmless",
     ),
     "the header's limit": Mutant(
         "safetensors_file:TensorFile.__init__", "min(self.size - 8, MAX_HEADER)", "self.size - 8",
-        "test_hostile.py::test_handcrafted",
+        "test_hostile.py::test_handcrafted_files_are_harmless",
     ),
     "the text's check": Mutant(
         "start:_prepare", 'last.state["content"] != text.content', "False",
@@ -73,45 +73,45 @@ MUTANTS = {
     ),
     "a field's values": Mutant(
         "config_file:decide", "name in only and value not in only[name]", "False",
-        "../test_config_file.py::test_what_is_refused",
+        "../test_config_file.py::test_an_unsupported_field_is_refused",
     ),
     "an unknown field": Mutant(
         "config_file:decide",
         "name not in only and name not in computed and name not in harmless", "False",
-        "../test_config_file.py::test_what_is_refused",
+        "../test_config_file.py::test_an_unsupported_field_is_refused",
     ),
     "a head of its own": Mutant(
-        "huggingface:as_held", "bool((read(HEAD) == embedding).all())", "True",
-        "../test_weight_files.py::test_a_head_of_its_own_counts",
+        "huggingface:config_of_weights", "bool((read(HEAD) == embedding).all())", "True",
+        "../test_weight_files.py::test_an_untied_head_is_used",
     ),
     "biases that are not zero": Mutant(
-        "huggingface:as_held",
-        "any(name in names and read(name).any() for name, _ in no_biases(config))", "False",
-        "../test_weight_files.py::test_biases_that_should_not_be_there",
+        "huggingface:config_of_weights",
+        "any(name in names and read(name).any() for name, _ in zero_biases(config))", "False",
+        "../test_weight_files.py::test_biases_in_the_file_are_used",
     ),
     "what is computed anyway": Mutant(
-        "huggingface:check_buffers", "if not same:", "if False:",
-        "../test_weight_files.py::test_what_is_computed_anyway",
+        "huggingface:check_buffers", "if not agrees:", "if False:",
+        "../test_weight_files.py::test_masks_and_angles_are_compared",
     ),
     "several formats of numbers": Mutant(
         "huggingface:build", "model.to(functools.reduce(torch.promote_types, formats))", "model",
-        "../test_weight_files.py::test_several_formats_of_numbers",
+        "../test_weight_files.py::test_mixed_number_formats_are_not_rounded",
     ),
     "one tensor in two files": Mutant(
         "weight_files:_together", "if name in home:", "if False:",
-        "../test_weight_files.py::test_files_in_pieces",
+        "../test_weight_files.py::test_a_tensor_in_two_files_is_refused",
     ),
     "an adapter": Mutant(
-        "huggingface:_model", "if adapter.is_one(folder):", "if False:",
+        "huggingface:_model", "if adapter.is_adapter(folder):", "if False:",
         "../test_adapter.py::test_the_logits_are_those_of_peft",
     ),
     "an adapter's fields": Mutant(
         "adapter:add", "decide(config, COMPUTED, ONLY, HARMLESS, str(where))", "pass",
-        "../test_adapter.py::test_what_is_refused",
+        "../test_adapter.py::test_an_unsupported_adapter_is_refused",
     ),
     "whose folder": Mutant(
-        "checkpoint:is_one", "named and not theirs", "named",
-        "../test_weight_files.py::test_a_folder_of_others_is_what_it_holds",
+        "checkpoint:is_checkpoint", "named and not other_program", "named",
+        "../test_weight_files.py::test_a_model_of_another_program_is_not_a_checkpoint",
     ),
     "an unsupported operation": Mutant(
         "disk:_warn_if_in", "if error.errno not in unsupported:", "if True:",
@@ -128,11 +128,11 @@ MUTANTS = {
     "a tokenizer's truncation is set aside": Mutant(
         "hub_tokenizer:HubTokenizer.__init__",
         'saved |= {"truncation": None, "padding": None}', "pass",
-        "../test_hub_tokenizer.py::test_truncation_and_padding_are_set_aside",
+        "../test_hub_tokenizer.py::test_truncation_and_padding_are_ignored",
     ),
     "what is not byte-level is refused": Mutant(
         "hub_tokenizer:refuse", "if why:", "if False:",
-        "../test_hub_tokenizer.py::test_what_is_no_byte_level_tokenizer_is_called_by_its_name",
+        "../test_hub_tokenizer.py::test_another_kind_of_tokenizer_is_refused_by_name",
     ),
     "a place to cut is tried": Mutant(
         "hub_tokenizer:HubTokenizer.can_cut",
@@ -145,8 +145,8 @@ MUTANTS = {
     ),
     "control tokens in a prompt": Mutant(
         "hub_tokenizer:HubTokenizer._read",
-        "self._theirs.encode_special_tokens = not special", "pass",
-        "../test_companions.py::test_a_checkpoint_keeps_what_belongs_to_its_model",
+        "self._hub.encode_special_tokens = not special", "pass",
+        "../test_companions.py::test_a_checkpoint_keeps_the_companions_of_its_model",
     ),
     "the model's own ends": Mutant(
         "tokenizer_files:_with_ends", "tokenizer.ends = companions.ends", "pass",
@@ -154,13 +154,13 @@ MUTANTS = {
     ),
     "a setting that is not computed": Mutant(
         "companions:Companions.settings", "if refused:", "if False:",
-        "../test_companions.py::test_what_is_not_computed_is_refused_by_name",
+        "../test_companions.py::test_a_setting_that_is_not_computed_is_refused",
     ),
     "what belongs to a model": Mutant(
         "checkpoint:files_of_tokenizer",
-        '{"tokenizer.json": content, "tokenizer_config.json": config, **beside.files}',
+        '{"tokenizer.json": content, "tokenizer_config.json": config, **companions.files}',
         '{"tokenizer.json": content, "tokenizer_config.json": config}',
-        "../test_companions.py::test_a_checkpoint_keeps_what_belongs_to_its_model",
+        "../test_companions.py::test_a_checkpoint_keeps_the_companions_of_its_model",
     ),
 }  # fmt: skip
 CHEAP = ("fsync of a file", "rename", "the optimiser's state", "the manifest's check",
