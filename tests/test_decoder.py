@@ -119,7 +119,7 @@ def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_in_float32_the_decoder_gives_the_logits_of_the_model(
     config: GPTConfig, how: str, lengths: list[int]
 ) -> None:
-    """Prefill and decoding agree, for prompts of equal and unequal length; the model stays as is."""
+    """This holds in prefill and in decoding, for prompts of equal and of unequal length."""
     model, ids = lively(config), some_ids()
     expected = predictions(model, config, ids, lengths)
     decoded = predictions(Decoder(model, "float32"), config, ids, lengths)
@@ -163,7 +163,7 @@ ODD_SHAPES = [(15, 3, 5, 7), (18, 3, 6, 22), (34, 1, 34, 2)]  # n_embd, n_head, 
 
 
 def odd(shape: tuple[int, int, int, int]) -> GPTConfig:
-    """Return an architecture whose widths are not multiples of what a processor takes at once."""
+    """Return an architecture whose widths are no multiples of a vector register's length."""
     n_embd, n_head, head_dim, n_ffn = shape
     widths = {"n_embd": n_embd, "n_head": n_head, "head_dim": head_dim, "n_ffn": n_ffn}
     return GPTConfig.gpt2(**(SHAPE | widths))
@@ -184,13 +184,16 @@ def test_any_width_is_computed_to_its_end(shape: tuple[int, int, int, int], dtyp
 def test_the_bits_do_not_depend_on_the_number_of_threads(
     shape: tuple[int, int, int, int], dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One, two and three threads give the same logits, also if there are fewer heads than threads."""
+    """One, two and three threads give the same logits, to texts in a batch and to one alone."""
     config, ids, lengths, found = odd(shape), some_ids(5), [1, 2, 2, 1, 2], []
     monkeypatch.setattr(cpu, "MIN_PRODUCTS_PER_THREAD", 1)
     for n_threads in (1, 2, 3):
         monkeypatch.setattr(cpu.threads, "follow", lambda n=n_threads: n)
         decoder = Decoder(lively(config), dtype)
         found.append(predictions(decoder, config, ids, lengths, dtype))
+        if decoder.code is not None:
+            alone = predictions(decoder, config, ids[:1], lengths[:1], dtype)
+            assert torch.equal(alone, found[0][:1])
     assert all(torch.equal(logits, found[0]) for logits in found)
 
 
@@ -230,9 +233,8 @@ def test_large_sums_and_scores_do_not_overflow(dtype: str) -> None:
         block.get_parameter("attention.query.weight").mul_(30)
         block.get_parameter("mlp.up.weight").zero_()
         block.get_parameter("mlp.up.bias").fill_(7.0)
-        block.get_parameter("mlp.down.weight").fill_(0.5)[
-            ::2
-        ] = -0.5  # alternating, as a norm would cancel one sign
+        # Of both signs: the norm would subtract a constant.
+        block.get_parameter("mlp.down.weight").fill_(0.5)[::2] = -0.5
     expected = predictions(rounded(model, dtype), config, ids, lengths, dtype)
     decoded = predictions(Decoder(model, dtype), config, ids, lengths, dtype)
     assert distance(decoded, expected) < 0.02
