@@ -160,7 +160,7 @@ def test_the_command_says_what_the_model_asks_for(
     chat: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sample.main(["--checkpoint", str(chat), "--prompt", "a", "--max_new_tokens", "2", "--top_k=7"])
-    assert "asks for repetition_penalty 1.3; flags decide" in capsys.readouterr().err
+    assert "asks for repetition_penalty 1.3; the flags decide" in capsys.readouterr().err
 
 
 def test_each_end_ends_a_text_and_is_not_shown(
@@ -345,7 +345,7 @@ def test_the_check_sees_other_ends_and_settings(chat: Path) -> None:
     found = {one.what: one for one in parity.check(chat)}
     assert all(one.agrees for one in found.values()), found
     assert "16 of 16" in found["tokenizer, size"].verdict
-    assert found["ends of a text"].ours == "[300, 302]"
+    assert found["ends of a text"].minigen == "[300, 302]"
     loaded = huggingface.load(chat)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(chat)
     assert loaded.tokenizer is not None

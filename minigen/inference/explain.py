@@ -11,11 +11,15 @@ from torch import Tensor
 from minigen.sampling import Sampling, Token, filter_steps, inverse_cdf
 from minigen.tokenizer import Tokenizer
 
-LINE = 72  # cells of the line from 0 to 1
+LINE = 72  # cells of the line from 0 to 1 on which the random number falls
 
 
 def explain(token: Token, text: str, tokenizer: Tokenizer, sampling: Sampling) -> str:
-    """Return a table that shows how `token`, drawn with `sampling`, came to follow `text`."""
+    """Return a table of the candidates to follow `text`, and of how `token` was drawn from them.
+
+    The table shows the predicted probabilities, the probabilities after the filters of `sampling`,
+    and the random number.
+    """
     predicted = token.logits.softmax(dim=-1)
     shown = predicted.topk(min(8, len(predicted))).indices.tolist()
     if token.id not in shown:
@@ -25,7 +29,7 @@ def explain(token: Token, text: str, tokenizer: Tokenizer, sampling: Sampling) -
         for id in shown:
             if logits[0, id] == -math.inf:
                 cut_by.setdefault(id, f"cut by {name}")
-    left = logits[0].softmax(dim=-1)  # after the last of the filters
+    left = logits[0].softmax(dim=-1)  # of the last filter
 
     lines = [f"after {fit(repr(text[-40:]), 90)}".rstrip() if text else "at the very beginning"]
     lines.append(f"{'':24}{'predicted':30}after temperature {sampling.temperature:g} and filters")
