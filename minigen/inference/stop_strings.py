@@ -23,7 +23,7 @@ class StopStrings:
         if not all(stops):
             raise UserError("a stop string is empty; give at least one character")
         self.stops = sorted(stops, key=len, reverse=True)  # the longest of several that end at once
-        self.held = ""
+        self.pending = ""
         self.stopped = False
 
     def push(self, text: str) -> str:
@@ -31,18 +31,18 @@ class StopStrings:
 
         After a stop string it is always "".
         """
-        certain = ""
+        released = ""
         for character in "" if self.stopped else text:
-            self.held += character
+            self.pending += character
             for stop in self.stops:
-                if self.held.endswith(stop):
+                if self.pending.endswith(stop):
                     self.stopped = True
-                    return certain + self.held.removesuffix(stop)
+                    return released + self.pending.removesuffix(stop)
             # From the left, release characters that begin no stop string.
-            while self.held and not any(stop.startswith(self.held) for stop in self.stops):
-                certain, self.held = certain + self.held[0], self.held[1:]
-        return certain
+            while self.pending and not any(stop.startswith(self.pending) for stop in self.stops):
+                released, self.pending = released + self.pending[0], self.pending[1:]
+        return released
 
     def finish(self) -> str:
         """End the stream. Return the text that was held back, as no stop string came of it."""
-        return "" if self.stopped else self.held
+        return "" if self.stopped else self.pending
