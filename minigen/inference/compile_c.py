@@ -82,10 +82,10 @@ def _compile(command: list[str], source: Path, made: Path) -> None:
     # Compile with -ffast-math and link without it: when they link with it, some compilers add code
     # that makes the whole process round tiny numbers to zero
     # (test_the_c_code_does_not_round_the_process_s_tiny_numbers_to_zero).
-    part = made.with_suffix(".o")
+    object_file = made.with_suffix(".o")
     link = [word for word in command if word != "-ffast-math"]
     for words in (
-        [*command, "-c", str(source), "-o", str(part)],
-        [*link, "-shared", str(part), "-o", str(made), "-lm"],
+        [*command, "-c", str(source), "-o", str(object_file)],
+        [*link, "-shared", str(object_file), "-o", str(made), "-lm"],
     ):
         subprocess.run(words, capture_output=True, timeout=60, check=True)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from minigen.model import GPT, KVCache
 
-# Decoding steps on a cache before its graph is captured: they make CUDA load the kernels, which a
-# capture may not do, and for a shorter text a capture would not pay off.
+# Decoding steps on a cache before its graph is captured. They make CUDA load the kernels, as a
+# capture requires; and for a shorter text a capture would not pay off.
 FIRST_STEPS = 4
 
 

@@ -5,9 +5,11 @@
     ...     print(piece, end="", flush=True)
 
 `Engine.generate` writes tokens, `Engine.stream` text; both can write several texts at once. A text
-has random numbers of its own, so it is the same alone and in a batch, as far as its logits are: bit
-for bit where `cpu.Decoder` says so; elsewhere they may differ by rounding, and then a token differs
-only if its random number falls into that difference, or if the two best logits are that close.
+has random numbers of its own, so it is the same alone and in a batch if its logits are: they have
+equal bits where `cpu.Decoder` says so (test_texts_streamed_together_are_the_texts_streamed_alone).
+Elsewhere they may differ by rounding. A token may then differ, and with it the rest of the text, if
+the draw depends on so small a difference: at a boundary of the random number or of a filter, or at
+temperature 0 if the two best logits are nearly equal.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ class Engine:
 
     model: GPT
     tokenizer: Tokenizer
-    path: Path = field(default_factory=Path)  # where the model was found
+    path: Path = field(default_factory=Path)  # the folder that the model was loaded from
     state: Mapping[str, Any] = field(default_factory=dict)  # state.json of a checkpoint; else empty
     companions: Companions = field(default_factory=Companions)  # other files of the model's folder
     device: str = "auto"  # cuda, mps, cpu; auto: the fastest on this machine
@@ -296,7 +298,7 @@ def load(
     """
     about: dict[str, Any] = {"device": device, "dtype": dtype}
     if source is None:
-        found = checkpoint.load_best(checkpoint.find_run(out_dir))
+        saved = checkpoint.load_best(checkpoint.find_run(out_dir))
     else:
         place = checkpoint.find(source, out_dir)
         if isinstance(place, Path) and checkpoint.steps(place):
@@ -309,11 +311,11 @@ def load(
                 )
             about |= {"path": other.path, "companions": other.companions}
             return Engine(other.model, other.tokenizer, **about)
-        found = checkpoint.load(place, to_train=False)
-    model = found.model(dropout)
+        saved = checkpoint.load(place, to_train=False)
+    model = saved.model(dropout)
     lora.merge(model)
-    about |= {"path": found.path, "state": found.state, "companions": found.companions}
-    return Engine(model, found.tokenizer, **about)
+    about |= {"path": saved.path, "state": saved.state, "companions": saved.companions}
+    return Engine(model, saved.tokenizer, **about)
 
 
 def note_context_overflow(block_size: int) -> None:

@@ -89,14 +89,14 @@ class TextGeneration:
 
         Raises `UserError` for a setting out of range, and for a prompt that is not a string.
         """
-        given = {
+        arguments = {
             "max_new_tokens": max_new_tokens, "max_length": max_length, "do_sample": do_sample,
             "num_return_sequences": num_return_sequences, "temperature": temperature,
             "top_k": 0 if top_k is None else None if top_k is ... else top_k, "top_p": top_p,
             "min_p": min_p, "repetition_penalty": repetition_penalty, "stop_strings": stop_strings,
         }  # fmt: skip
-        arguments = {name: value for name, value in given.items() if value is not None}
-        settings = DEFAULTS | self.settings | arguments
+        given = {name: value for name, value in arguments.items() if value is not None}
+        settings = DEFAULTS | self.settings | given
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
         for text in texts:
             if not isinstance(text, str):
