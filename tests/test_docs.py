@@ -59,6 +59,9 @@ def small(words: list[str], project: Path) -> list[str]:
     """Return the arguments of `python` for the small form of a command `python WORDS`."""
     given = [word.removesuffix(".py") for word in words[:3]]
     name = "evaluate" if given == ["-m", "minigen", "evaluate"] else words[0]
+    if "--minutes" in words:  # which excludes --max_steps
+        at = words.index("--minutes")
+        words = words[:at] + words[at + 2 :]
     words = [*words, *BRIEF.get(name, ())]
     if name == "train.py" and "--init_from" not in words:  # which fixes the shape of the model
         words += ["--n_embd", "16"]
@@ -89,8 +92,8 @@ def home(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
         done = server.python(*words, cwd=home, env=environment(home))
         assert done.returncode == 0, done.stderr
         for name in names[1:]:
-            shutil.copytree(home / "out" / names[0], home / "out" / name)
-    shutil.copytree(home / "out/tales", home / "old/tales")
+            shutil.copytree(home / "out" / names[0], home / "out" / name, symlinks=True)
+    shutil.copytree(home / "out/tales", home / "old/tales", symlinks=True)
     (home / "my.txt").write_text("It was a dark and stormy night, and rain fell.\n" * 60)
     document = (project / "data/tunes/train.txt").read_text(encoding="utf-8").split("\n\n")[0]
     (home / "sad.abc").write_text(document.partition("\n")[2] + "\n")
@@ -112,47 +115,40 @@ def test_a_block_that_does_not_run_says_why(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_of_a_page_runs(
-    page: Path, home: Path, server: Server, tmp_path: Path
-) -> None:
-    """The commands of a page succeed one after the other, in a folder with runs and a text."""
-    lines = [
+def test_the_code_of_a_page_runs(page: Path, home: Path, server: Server, tmp_path: Path) -> None:
+    """The commands of a page succeed one after the other, then its Python blocks in one session."""
+    commands = [
         line
         for block in blocks(page)
         if block.language == "sh" and block.runs
         for line in block.code.replace("\\\n", " ").splitlines()
     ]
-    if not lines:
+    python = [block.code for block in blocks(page) if block.language == "python" and block.runs]
+    if not commands and not python:
         return
-    folder = copy_of(home, tmp_path)
-    for line in lines:
-        words = shlex.split(line, comments=True)
-        if words:
-            assert words[0] == "python", f"{page.name}: {line}: mark the block `not-run: REASON`"
-            done = server.python(
-                *small(words[1:], home / "project"), cwd=folder, env=environment(home)
-            )
-            assert done.returncode == 0, f"{page.name}: {line}\n{done.stderr}"
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_python_of_a_page_runs_from_top_to_bottom(
-    page: Path, home: Path, server: Server, tmp_path: Path
-) -> None:
-    """The Python blocks of a page run in one session, in a folder with runs and a text."""
-    codes = [block.code for block in blocks(page) if block.language == "python" and block.runs]
-    if not codes:
-        return
-    folder = copy_of(home, tmp_path)
-    step = max(path.name for path in (folder / "out/tales").glob("step-*"))
-    script = folder / "page.py"
-    script.write_text(re.sub(r"step-\d{6}", step, "\n".join(codes)), encoding="utf-8")
-    done = server.python(str(script), cwd=folder, env=environment(home))
-    assert done.returncode == 0, f"{page.name}\n{done.stderr}"
-
-
-def copy_of(home: Path, tmp_path: Path) -> Path:
-    """Copy the runs and files of `home`, without the project, into a folder of the test's own."""
     folder = tmp_path / "folder"
-    shutil.copytree(home, folder, ignore=shutil.ignore_patterns("project"))
-    return folder
+    shutil.copytree(home, folder, ignore=shutil.ignore_patterns("project"), symlinks=True)
+    for line in commands:
+        for command in line.split(" && "):
+            run_command(command, f"{page.name}: {command}", folder, home, server)
+    if python:
+        step = max(path.name for path in (folder / "out/tales").glob("step-*"))
+        script = folder / "page.py"
+        script.write_text(re.sub(r"step-\d{6}", step, "\n".join(python)), encoding="utf-8")
+        done = server.python(str(script), cwd=folder, env=environment(home))
+        assert done.returncode == 0, f"{page.name}\n{done.stderr}"
+
+
+def run_command(command: str, place: str, folder: Path, home: Path, server: Server) -> None:
+    """Run the small form of a command in a folder, and require that it succeeds."""
+    words = shlex.split(command, comments=True)
+    if not words or words[0] == "pip":  # CI installs
+        return
+    assert words[0] in ("python", "torchrun"), f"{place}: mark the block `not-run: REASON`"
+    launcher: list[str] = []
+    if words[0] == "torchrun":
+        at = words.index("train.py")
+        launcher, words = ["-m", "torch.distributed.run", *words[1:at]], ["python", *words[at:]]
+    words = [*launcher, *small(words[1:], home / "project")]
+    done = server.python(*words, cwd=folder, env=environment(home))
+    assert done.returncode == 0, f"{place}\n{done.stderr}"
