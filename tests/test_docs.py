@@ -57,8 +57,7 @@ def blocks(page: Path) -> list[Block]:
 
 def small(words: list[str], project: Path) -> list[str]:
     """Return the arguments of `python` for the small form of a command `python WORDS`."""
-    given = [word.removesuffix(".py") for word in words[:3]]
-    name = "evaluate" if given == ["-m", "minigen", "evaluate"] else words[0]
+    name = "evaluate" if words[:3] == ["-m", "minigen", "evaluate"] else words[0]
     if "--minutes" in words:  # which excludes --max_steps
         at = words.index("--minutes")
         words = words[:at] + words[at + 2 :]
