@@ -74,13 +74,14 @@ class SampleConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command with these arguments, or with those of the process."""
     config = parse(SampleConfig, argv, words="prompt")
     text = read_prompt(config)
     check_range("--num_samples", config.num_samples, 1)
     if config.max_new_tokens is not None:
         check_range("--max_new_tokens", config.max_new_tokens, 1)
     streams.as_utf8()
-    if config.save:  # the file is wanted, even if the reader of stdout quits
+    if config.save:  # write the file even if the reader of standard output quits
         sys.stdout = streams.ignore_write_errors(sys.stdout)
     engine = find_model(config)
     tasks = task.trained_on(engine.state)
@@ -98,7 +99,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = dataclasses.asdict(config.sampling)
     settings["do_sample"] = config.sampling.temperature > 0
     if others := engine.companions.asked_otherwise(settings):
-        print(f"note: its generation_config.json asks for {others}; flags decide", file=sys.stderr)
+        print(
+            f"note: the model's generation_config.json asks for {others}; the flags decide",
+            file=sys.stderr,
+        )
     if config.interactive:
         return converse(config, engine, rng)
     samples = write(config, engine, prompt, ids)
@@ -111,10 +115,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 def write(
     config: SampleConfig, engine: Engine, prompt: str, ids: Sequence[int], first: int = 0
 ) -> list[GrowingText]:
-    """Print --num_samples texts that begin with `prompt`, whose tokens are ids; return them.
+    """Print --num_samples texts that begin with `prompt`; return them.
 
-    Up to ROWS are computed together. The random numbers of the texts are those of samples number
-    `first` and after.
+    Up to ROWS texts are computed at once.
+
+    Args:
+        ids: the tokens of the prompt.
+        first: the number of the first text, which decides its random numbers; the next text has
+            the next number.
     """
     # Each text already ends with a newline.
     separator = (saving.separator_of(engine.state) or f"\n{RULE}\n").removeprefix("\n")
@@ -140,7 +148,7 @@ def write(
                 samples=[first + number for number in numbers],
             ):
                 for number, piece in zip(numbers, step, strict=True):
-                    if piece is None:  # this text has ended before
+                    if piece is None:  # this text ended in an earlier step
                         continue
                     table = ""
                     if config.show_probs and piece.token:
@@ -153,8 +161,8 @@ def write(
 
 
 def converse(config: SampleConfig, engine: Engine, rng: random.Random) -> None:
-    """Continue each line typed. Ctrl-C ends one text; Ctrl-D or an empty line, the program."""
-    hint = "Type how a text begins, then Enter. Ctrl-C ends a text; an empty line ends all."
+    """Continue each typed line. Ctrl-C ends a text; Ctrl-D or an empty line ends the program."""
+    hint = "Type the beginning of a text, then Enter. Ctrl-C ends a text; an empty line ends all."
     for turn, line in enumerate(streams.typed_lines(hint)):
         try:
             prompt = task.prompt(task.trained_on(engine.state), line, rng)
@@ -162,16 +170,19 @@ def converse(config: SampleConfig, engine: Engine, rng: random.Random) -> None:
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             continue
-        try:  # with other random numbers each turn, so that asking again helps
+        try:  # other random numbers each turn, so that the same line gets another text
             write(config, engine, prompt, ids, first=turn * config.num_samples)
         except KeyboardInterrupt:
             print()
 
 
 def read_prompt(config: SampleConfig) -> str:
-    """Return the text to begin with; of a file, with `\\n` at the ends of lines."""
-    given = [config.prompt, config.prompt_file, config.condition, config.interactive or None]
-    if len(given) - given.count(None) > 1:
+    """Return the prompt of the flags; that of a file has `\\n` at the end of each line.
+
+    Raises `UserError` for flags that exclude each other, and for a file that is not UTF-8 text.
+    """
+    prompts = [config.prompt, config.prompt_file, config.condition, config.interactive or None]
+    if len(prompts) - prompts.count(None) > 1:
         raise UserError(
             "--prompt, --prompt_file, --condition and --interactive exclude each other; give one"
         )
@@ -181,8 +192,8 @@ def read_prompt(config: SampleConfig) -> str:
     if name is None:
         return corpora.unescape(config.prompt or "")
     try:
-        content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        return content.decode("utf-8-sig").replace("\r\n", "\n")
+        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
     except OSError as error:
         raise UserError(f"cannot read --prompt_file {name}: {error.strerror}") from None
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""What all benchmarks share: turns, tables, records, and the processes that are measured."""
+"""The parts of all benchmarks: turns, timers, worker processes, tables and records."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ T = TypeVar("T")
 
 
 def options(doc: str | None) -> argparse.ArgumentParser:
-    """The flags that every benchmark has."""
+    """Return a parser with the flags that each benchmark has."""
     parser = argparse.ArgumentParser(description=doc)
-    parser.add_argument("--rounds", type=int, default=3, help="turns that each contender gets")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each process")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each contender")
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count(), help="threads of each process"
+    )
     parser.add_argument("--peers-python", default=sys.executable, help="a python with the peers")
     parser.add_argument("--cache", type=Path, default=ROOT / "out" / "bench", help="for files made")
     parser.add_argument("--json", type=Path, help="append the figures here; else to the cache")
@@ -35,9 +37,10 @@ def options(doc: str | None) -> argparse.ArgumentParser:
 
 
 def alternate(contenders: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
-    """What each contender returns, {name: one result a round}. They take turns.
+    """Call the contenders in turns; return {name: its results, one per round}.
 
-    So what slows the machine for a while slows all of them. Every other round goes backwards.
+    So other work on the machine slows all contenders and not one of them. Each second round has the
+    reverse order.
     """
     results: dict[str, list[T]] = {name: [] for name in contenders}
     for i in range(rounds):
@@ -48,13 +51,13 @@ def alternate(contenders: Mapping[str, Callable[[], T]], rounds: int) -> dict[st
     return results
 
 
-busiest = 0.0  # cores that others used in the pauses, at most; goes into the record
+busiest = 0.0  # the most cores that other programs used in a pause; a field of the record
 
 
 def check_quiet() -> None:
-    """Warn if other programs use more than a third of a core: then these figures are not ours."""
+    """Warn if other programs use more than a third of a core, as they distort the figures."""
     global busiest
-    time.sleep(0.3)  # the last contender's idle threads may still be spinning
+    time.sleep(0.3)  # until the idle threads of the last contender have stopped spinning
     before = busy_seconds()
     time.sleep(0.2)
     cores = (busy_seconds() - before) / 0.2
@@ -64,7 +67,7 @@ def check_quiet() -> None:
 
 
 def busy_seconds() -> float:
-    """That all cores together have worked since the machine started; 0 where it is not told."""
+    """Return the seconds of work of all cores since the machine started; 0 without /proc/stat."""
     if not (path := Path("/proc/stat")).is_file():
         return 0.0
     user, nice, system, *_ = map(int, path.read_text().split("\n", 1)[0].split()[1:])
@@ -72,18 +75,19 @@ def busy_seconds() -> float:
 
 
 def seconds_of(action: Callable[[], Any]) -> float:
-    began = time.perf_counter()
+    """Return the seconds that a call takes."""
+    start = time.perf_counter()
     action()
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def median_seconds(action: Callable[[], Any], times: int = 5) -> float:
-    """The first time, when memory is fetched and code is compiled, does not count."""
+    """Return the median of several calls, after one that allocates memory and compiles code."""
     return statistics.median([seconds_of(action) for _ in range(times + 1)][1:])
 
 
 def peer(name: str) -> Any:
-    """Another project's module: untyped here, and perhaps not installed (ImportError)."""
+    """Import a module of another project. Raises ImportError if it is not installed."""
     return importlib.import_module(name)
 
 
@@ -91,26 +95,30 @@ def peer(name: str) -> Any:
 
 
 def environment(threads: int) -> dict[str, str]:
+    """Return the environment of a process that may use this number of threads."""
     return {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true"}
 
 
 def run(command: Sequence[str], threads: int, cwd: Path = ROOT) -> tuple[float, str]:
-    """Run a command to its end: the seconds from launch, and all that it printed."""
-    began = time.perf_counter()
+    """Run a command to its end; return the seconds from launch, and its output.
+
+    Raises RuntimeError with the end of the output if the command fails.
+    """
+    start = time.perf_counter()
     done = subprocess.run(
         command, cwd=cwd, env=environment(threads), encoding="utf-8",
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
-    taken = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}")
-    return taken, done.stdout
+    return seconds, done.stdout
 
 
 class Worker:
-    """A process of its own for one contender: it loads once, then runs each time it is asked.
+    """The process of one contender, which loads once and then answers requests through `serve`.
 
-    It runs `serve` below. `FileNotFoundError` or `RuntimeError` says why it cannot.
+    Raises `FileNotFoundError` or `RuntimeError` if it cannot start.
     """
 
     def __init__(self, python: str, module: str, args: Sequence[str], threads: int) -> None:
@@ -121,12 +129,13 @@ class Worker:
         self.facts = self._answer()
 
     def ask(self, request: Any = None) -> Any:
+        """Send a request; return the answer. Both are values of JSON."""
         assert self.process.stdin is not None
         print(json.dumps(request), file=self.process.stdin, flush=True)
         return self._answer()
 
     def _answer(self) -> Any:
-        """The next line that is an answer; libraries may print others."""
+        """Read lines up to the next answer, as libraries may print others; return the answer."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if line.startswith(MARK):
@@ -134,9 +143,10 @@ class Worker:
                 if isinstance(answer, dict) and "error" in answer:
                     raise RuntimeError(answer["error"])
                 return answer
-        raise RuntimeError(f"it ended with exit code {self.process.wait()}")
+        raise RuntimeError(f"the process ended with exit code {self.process.wait()}")
 
     def close(self) -> None:
+        """End the process."""
         self.process.kill()
         self.process.wait()
 
@@ -145,9 +155,14 @@ MARK = "answer: "
 
 
 def serve(load: Callable[[], Callable[[Any], Any]]) -> None:
-    """Be a `Worker`'s process: load, say so, then answer each request with what it returns."""
+    """Run as the process of a `Worker`.
+
+    Args:
+        load: prepares the contender and returns the function that maps a request to its answer.
+    """
 
     def answer(value: Any) -> None:
+        """Print an answer on a line that `Worker` recognises."""
         print(f"\n{MARK}{json.dumps(value)}", flush=True)
 
     try:
@@ -155,7 +170,7 @@ def serve(load: Callable[[], Callable[[Any], Any]]) -> None:
         answer("ready")
         for line in sys.stdin:
             answer(handle(json.loads(line)))
-    except Exception as error:  # whatever a peer may raise: the benchmark goes on without it
+    except Exception as error:  # of any kind, from another program: the benchmark continues
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         answer({"error": f"{type(error).__name__}: {reason[:120]}"})
 
@@ -163,7 +178,10 @@ def serve(load: Callable[[], Callable[[Any], Any]]) -> None:
 def start_workers(
     contenders: Mapping[str, str], module: str, args: Sequence[str], threads: int
 ) -> dict[str, Worker]:
-    """A worker for each contender {name: python}; one that cannot start is named and left out."""
+    """Return {name: its worker} for contenders {name: python}.
+
+    A contender that cannot start is reported and left out.
+    """
     workers = {}
     for name, python in contenders.items():
         try:
@@ -177,7 +195,7 @@ def start_workers(
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print columns, the first to the left and the others to the right."""
+    """Print a table: the first column aligned to the left, the others to the right."""
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     for row in (header, *rows):
         cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
@@ -185,7 +203,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """Where and of what the figures are."""
+    """Return the facts about machine and software that belong to each record."""
     cpu = platform.processor() or platform.machine()
     if (info := Path("/proc/cpuinfo")).is_file():
         names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
@@ -197,7 +215,7 @@ def machine(threads: int) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": threads,
         "python": platform.python_version(),
-        "busy": round(busiest, 2),  # cores that others used
+        "busy": round(busiest, 2),  # cores that other programs used
         "torch": importlib.metadata.version("torch"),
         "commit": commit,
         "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -205,7 +223,7 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 def record(name: str, figures: Any, given: argparse.Namespace) -> None:
-    """Append a line of JSON: which benchmark, where, and its figures."""
+    """Append a line of JSON with the benchmark's name, the machine and the figures."""
     path = given.json or given.cache / "results.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     line = {"bench": name, "machine": machine(given.threads), "figures": figures}

@@ -1,12 +1,13 @@
-"""Tokens per second when GPT-2 (124M) writes, beside other programs with the same weights.
+"""Measure tokens per second when GPT-2 (124M) writes, beside other programs with the same weights.
 
     python -m bench.generate --nanogpt ../nanoGPT
     python -m bench.generate --sweep            # milliseconds per token, context by context
     python -m bench.generate --weights FOLDER   # another model, beside transformers only
     python -m bench.generate --device cuda      # on a GPU, beside transformers only
 
-The weights are random, so no download is needed; the time does not depend on them. Each contender
-is a process of its own. All write greedily, one text at a time, and at float32 the same tokens.
+The weights are random, so nothing is downloaded; the time does not depend on their values. Each
+contender is a process of its own. All write one text at a time and greedily, so in float32 they
+should write the same tokens. docs/performance.md has the results and defines the terms.
 """
 
 from __future__ import annotations
@@ -32,25 +33,25 @@ from minigen.inference import engine
 from minigen.sampling import Sampling
 from minigen.tokenizer import BYTES, END_OF_TEXT, Tokenizer
 
-CONTENDERS = {  # and the bytes of a weight
+CONTENDERS = {  # name: bytes of a weight
     "minigen float32": 4, "minigen bfloat16": 2, "minigen int8": 1,
     "transformers float32": 4, "transformers bfloat16": 2, "nanoGPT float32, no cache": 4,
     "CTranslate2 float32": 4, "CTranslate2 int8": 1,
     "llama.cpp f32": 4, "llama.cpp f16": 2, "llama.cpp Q8_0": 34 / 32,
 }  # fmt: skip
 PROMPT = list(range(1000, 1016))
-LONG = 1024 - len(PROMPT)  # tokens, in a sweep
+LONG = 1024 - len(PROMPT)  # new tokens in a sweep: up to the end of the context
 
-# Takes a prompt and a number of tokens; the ids, and after how many seconds each was there.
+# (prompt, number of new tokens) -> (their ids, the seconds from the start to each of them)
 Writer = Callable[[list[int], int], tuple[list[int], list[float]]]
 
 
 def timed(step: Callable[[], int], n: int) -> tuple[list[int], list[float]]:
-    """Take n steps of one token each."""
-    began, ids, times = time.perf_counter(), [], []
+    """Take n steps of one token each; return the ids, and the seconds from the start to each."""
+    start, ids, times = time.perf_counter(), [], []
     for _ in range(n):
         ids.append(step())
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - start)
     return ids, times
 
 
@@ -58,7 +59,7 @@ def timed(step: Callable[[], int], n: int) -> tuple[list[int], list[float]]:
 
 
 def minigen(weights: Path, kind: str, given: Any) -> Writer:
-    """As `python sample.py --dtype ...` does it."""
+    """Load minigen; it writes as `python sample.py --dtype ...` does."""
     loaded = engine.load(weights, device=given.device, dtype=kind)
 
     def write(prompt: list[int], n: int) -> tuple[list[int], list[float]]:
@@ -71,38 +72,39 @@ def minigen(weights: Path, kind: str, given: Any) -> Writer:
 
 
 def transformers(weights: Path, kind: str, given: Any) -> Writer:
+    """Load transformers."""
     model = (
         peer("transformers")
         .AutoModelForCausalLM.from_pretrained(weights, dtype=getattr(torch, kind))
         .to(given.device)
     )
 
-    class Clock:  # what transformers calls a streamer: it is given the prompt, then each token
+    class Clock:  # a "streamer" of transformers: `put` gets the prompt, then each token
         def __init__(self) -> None:
-            self.began, self.times = time.perf_counter(), [-1.0]
+            self.start, self.times = time.perf_counter(), [-1.0]
 
         def put(self, ids: Any) -> None:
-            self.times.append(time.perf_counter() - self.began)
+            self.times.append(time.perf_counter() - self.start)
 
         def end(self) -> None:
             pass
 
     def write(prompt: list[int], n: int) -> tuple[list[int], list[float]]:
         clock, ids = Clock(), torch.tensor([prompt], device=given.device)
-        written = model.generate(
+        output = model.generate(
             ids, attention_mask=torch.ones_like(ids), do_sample=False, min_new_tokens=n,
             max_new_tokens=n, pad_token_id=0, streamer=clock,
         )  # fmt: skip
-        return written[0, len(prompt) :].tolist(), clock.times[2:]
+        return output[0, len(prompt) :].tolist(), clock.times[2:]
 
     return write
 
 
 def nanogpt(weights: Path, kind: str, given: Any) -> Writer:
-    """nanoGPT's own loop, which computes the whole text anew for each token."""
+    """Load nanoGPT, whose own loop computes the whole text anew for each token."""
     if given.nanogpt is None:
-        raise FileNotFoundError("give --nanogpt, a checkout of it")
-    os.chdir(weights.parent)  # where its "gpt2" is found to be our folder of this name
+        raise FileNotFoundError("give --nanogpt, the path of a checkout")
+    os.chdir(weights.parent)  # so that the name "gpt2" means the folder of the weights
     sys.path.insert(0, str(given.nanogpt.resolve()))
     model = peer("model").GPT.from_pretrained(weights.name).eval()
 
@@ -120,11 +122,12 @@ def nanogpt(weights: Path, kind: str, given: Any) -> Writer:
 
 
 def ctranslate2(weights: Path, kind: str, given: Any) -> Writer:
+    """Load CTranslate2, once it has converted the weights."""
     library, converted = peer("ctranslate2"), weights.parent / "ctranslate2"
     if not converted.exists():
         library.converters.TransformersConverter(str(weights)).convert(str(converted))
         config = json.loads((converted / "config.json").read_text())
-        config["unk_token"] = END_OF_TEXT  # our tokenizer has none; it does not load without
+        config["unk_token"] = END_OF_TEXT  # required, although the tokenizer has no such token
         (converted / "config.json").write_text(json.dumps(config))
     model = library.Generator(
         str(converted), compute_type=kind, intra_threads=given.threads, inter_threads=1
@@ -132,10 +135,11 @@ def ctranslate2(weights: Path, kind: str, given: Any) -> Writer:
     names = json.loads((converted / "vocabulary.json").read_text())
 
     def write(prompt: list[int], n: int) -> tuple[list[int], list[float]]:
-        began, times = time.perf_counter(), []
+        start, times = time.perf_counter(), []
 
         def note(step: Any) -> bool:
-            times.append(time.perf_counter() - began)
+            """Note the time of a token; return False, so that writing continues."""
+            times.append(time.perf_counter() - start)
             return False
 
         (result,) = model.generate_batch(
@@ -148,6 +152,7 @@ def ctranslate2(weights: Path, kind: str, given: Any) -> Writer:
 
 
 def llama(weights: Path, kind: str, given: Any) -> Writer:
+    """Load llama.cpp, with the weights in its own format and number format."""
     library, np = peer("llama_cpp"), peer("numpy")
     exact = weights.parent / "f32.gguf"
     path = exact.with_stem(kind)
@@ -158,7 +163,7 @@ def llama(weights: Path, kind: str, given: Any) -> Writer:
         settings.ftype = {"f16": library.LLAMA_FTYPE_MOSTLY_F16}.get(
             kind, library.LLAMA_FTYPE_MOSTLY_Q8_0
         )
-        settings.pure = True  # the embedding, which is the head too, like all the rest
+        settings.pure = True  # one format for all, also for the embedding, which is the head too
         assert library.llama_model_quantize(str(exact).encode(), str(path).encode(), settings) == 0
     model = library.Llama(
         str(path), n_ctx=1024, n_threads=given.threads, n_threads_batch=given.threads, verbose=False
@@ -186,9 +191,10 @@ def llama(weights: Path, kind: str, given: Any) -> Writer:
 
 
 def make_weights(cache: Path) -> Path:
-    """A checkpoint of GPT-2's shape, which is a folder that transformers and its friends load.
+    """Write a checkpoint of GPT-2's shape, unless it is there; return its folder.
 
-    All matrices are random, larger than in training, so that the text is not one token repeated.
+    transformers and other programs load it. All matrices are random, and larger than before
+    training, so that the text is not one token repeated.
     """
     target = cache / "gpt2"
     if target.exists():
@@ -205,7 +211,7 @@ def make_weights(cache: Path) -> Path:
 
 
 def write_gguf(weights: Path, path: Path) -> None:
-    """The same weights in llama.cpp's format, under the names that it has for GPT-2's."""
+    """Write the weights in llama.cpp's format, under llama.cpp's names for GPT-2's tensors."""
     gguf, tensors = peer("gguf"), peer("safetensors.numpy").load_file(weights / "model.safetensors")
     names = json.loads((weights / "tokenizer.json").read_text())["model"]["vocab"]
     file = gguf.GGUFWriter(path, "gpt2")
@@ -220,12 +226,12 @@ def write_gguf(weights: Path, path: Path) -> None:
     file.add_tokenizer_pre("gpt-2")
     file.add_token_list([*names, END_OF_TEXT][: len(tensors["transformer.wte.weight"])])
     file.add_token_types([gguf.TokenType.NORMAL] * len(tensors["transformer.wte.weight"]))
-    file.add_token_merges(["a b"])  # never used, but without one it does not load
-    known = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GPT2, 12)
+    file.add_token_merges(["a b"])  # never used, but required
+    names_of_gpt2 = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GPT2, 12)
     for name, tensor in tensors.items():
-        stem = known.get_name(name, try_suffixes=(".weight", ".bias"))
-        matrix = ".h." in name and tensor.ndim == 2  # these GPT-2 stores as (in, out)
-        file.add_tensor(stem, (tensor.T if matrix else tensor).copy())
+        stem = names_of_gpt2.get_name(name, try_suffixes=(".weight", ".bias"))
+        is_transposed = ".h." in name and tensor.ndim == 2  # GPT-2 stores these as (in, out)
+        file.add_tensor(stem, (tensor.T if is_transposed else tensor).copy())
     file.write_header_to_file()
     file.write_kv_data_to_file()
     file.write_tensors_to_file()
@@ -236,6 +242,7 @@ def write_gguf(weights: Path, path: Path) -> None:
 
 
 def load(name: str, given: Any) -> Callable[[Any], Any]:
+    """Load a contender; return the function that writes n tokens after PROMPT."""
     torch.set_grad_enabled(False)
     program, _, kind = name.partition(" ")
     loaders = {
@@ -243,11 +250,12 @@ def load(name: str, given: Any) -> Callable[[Any], Any]:
         "CTranslate2": ctranslate2, "llama.cpp": llama,
     }  # fmt: skip
     write = loaders[program](given.weights.resolve(), kind, given)
-    write(PROMPT, 4)  # what is compiled or allocated on first use is not timed
+    write(PROMPT, 4)  # so that compilation and allocation at first use are not timed
     return lambda n: write(PROMPT, n)
 
 
 def main() -> None:
+    """Run the comparison; or, as a process of this benchmark, one contender."""
     parser = options(__doc__)
     parser.add_argument("--nanogpt", type=Path, help="a checkout of it")
     parser.add_argument("--weights", type=Path, help="a model's folder; by default, a random GPT-2")
@@ -260,7 +268,8 @@ def main() -> None:
     if given.worker:
         return serve(lambda: load(given.worker, given))
     names = [name for name in CONTENDERS if given.only in name]
-    if given.weights or given.device != "cpu":  # the others: other formats of weights, or no GPU
+    # The other programs need other formats of weights, or have no GPU.
+    if given.weights or given.device != "cpu":
         names = [name for name in names if name.startswith(("minigen", "transformers"))]
     if given.device != "cpu":
         names = [name for name in names if "int8" not in name]
@@ -268,7 +277,7 @@ def main() -> None:
     flags = ["--cache", str(given.cache), "--threads", str(given.threads)]
     flags += ["--weights", str(given.weights), "--device", given.device]
     flags += ["--nanogpt", str(given.nanogpt)] if given.nanogpt else []
-    if given.sweep:  # without a cache it would take minutes
+    if given.sweep:  # without a cache, the whole context would take minutes
         names = [name for name in names if "no cache" not in name]
     pythons = {n: sys.executable if "minigen" in n else given.peers_python for n in names}
     workers = start_workers(pythons, "bench.generate", flags, given.threads)
@@ -286,7 +295,10 @@ def main() -> None:
 
 
 def weights_read(folder: Path) -> int:
-    """How many weights are read for a token: all matrices but those of which it reads one row."""
+    """Return the number of weights that a decoding step reads.
+
+    It reads all matrices, but only one row of a table that it looks a token or a position up in.
+    """
     model = engine.load(folder).model
     tables = [] if model.position is None else [model.position.weight]
     tables += [] if model.lm_head is None else [model.embedding.weight]
@@ -296,16 +308,17 @@ def weights_read(folder: Path) -> int:
 
 
 def report(results: dict[str, list[Any]], bandwidths: list[float], n_read: int) -> dict[str, Any]:
-    """Tokens per second, of the whole text with its prompt; the weights' bytes read a second.
+    """Print and return tokens per second, and the share of memory's speed.
 
-    The bytes are those of the tokens behind the first, for which the prompt is read, and their
-    share is of what memory gave in the same round: some machines change it by half within minutes.
+    Tokens per second include the prefill. The bytes of weights per second are those of decoding,
+    after the first token; the share is of memory's speed in the same round, which some machines
+    change by half within minutes.
     """
     speeds = {
-        name: statistics.median(len(times) / times[-1] for _, times in found)
-        for name, found in results.items()
+        name: statistics.median(len(times) / times[-1] for _, times in rounds)
+        for name, rounds in results.items()
     }
-    (reference,) = [found[0][0] for name, found in results.items()][:1]
+    (reference,) = [rounds[0][0] for rounds in results.values()][:1]
     figures, rows = {}, []
     for name, speed in speeds.items():
         n_bytes = CONTENDERS[name] * n_read
@@ -327,11 +340,11 @@ def report(results: dict[str, list[Any]], bandwidths: list[float], n_read: int) 
 
 
 def report_sweep(results: dict[str, list[Any]]) -> dict[str, Any]:
-    """Milliseconds of one token more, the median of the 32 that end at each context."""
+    """Print and return milliseconds per token: the median of the 32 tokens up to each context."""
     contexts = (64, 128, 256, 512, 1024)
     figures = {}
-    for name, found in results.items():
-        steps = [[b - a for a, b in pairwise(times)] for _, times in found]
+    for name, rounds in results.items():
+        steps = [[b - a for a, b in pairwise(times)] for _, times in rounds]
         ends = [context - len(PROMPT) - 1 for context in contexts]
         figures[name] = {
             context: 1e3 * statistics.median(t for step in steps for t in step[end - 32 : end])

@@ -1,7 +1,7 @@
-"""What this machine can do at most: multiply matrices, and read memory. `python -m bench.limits`
+"""Measure the limits of this machine: `python -m bench.limits`.
 
-Every other figure can be held against these: training is bound by the first, generating by the
-second, as each new token reads all weights once.
+The speed of matrix products limits training and prefill; memory's speed limits decoding, which
+reads each weight for one product per text. So other figures are given as shares of these.
 """
 
 from __future__ import annotations
@@ -10,22 +10,23 @@ import torch
 
 from bench.common import median_seconds, options, record, seconds_of, table
 
-SIZE = 2048  # of the square matrices
+SIZE = 2048  # rows and columns of the matrices
 MEMORY = 1 << 30  # bytes to read: more than any cache
 
 
 def matrix_rate(dtype: torch.dtype, device: str = "cpu", size: int = SIZE) -> float:
-    """Floating-point operations per second in a product of two square matrices."""
+    """Return the floating-point operations per second in a product of two square matrices."""
     a, b = torch.randn(2, size, size, device=device).to(dtype)
 
     def multiply() -> None:
-        (a @ b)[0, 0].item()  # a GPU is done only when a number of it is here
+        """Multiply once, to the end."""
+        (a @ b)[0, 0].item()  # wait for the result: a GPU computes asynchronously
 
     return 2 * size**3 / median_seconds(multiply)
 
 
 def read_bandwidth(device: str = "cpu") -> float:
-    """Bytes per second, at best, in loops that read memory once and write nothing."""
+    """Return memory's speed in bytes per second: the fastest of loops that only read."""
     x = torch.ones(MEMORY // 4, device=device)
     loops = (
         lambda: x.sum().item(),
@@ -38,6 +39,7 @@ def read_bandwidth(device: str = "cpu") -> float:
 
 
 def main() -> None:
+    """Measure, print the table, and record the figures."""
     parser = options(__doc__)
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()

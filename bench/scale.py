@@ -1,8 +1,7 @@
-"""How time and memory grow: with context when writing; with batch, context and width in training.
+"""Measure how time and memory grow: `python -m bench.scale`.
 
-    python -m bench.scale
-
-Writes scale.json and scale.png into the cache folder.
+Decoding is measured by context, training by batch, context and width. The figures are written to
+scale.json and scale.png in the cache folder.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from minigen.optim import Optimizer
 from minigen.system.device import choose_dtype
 from minigen.system.plot import pyplot
 
-BASE = {"batch": 8, "context": 256, "width": 256}  # one of these is changed at a time
+BASE = {"batch": 8, "context": 256, "width": 256}  # a sweep changes one of these
 SWEEPS = {
     "batch": (1, 2, 4, 8, 16, 32),
     "context": (64, 128, 256, 512, 1024),
@@ -44,7 +43,7 @@ N_LAYER, N_VOCAB = 4, 2048
 
 
 def start_up(given: argparse.Namespace) -> Any:
-    """Seconds from launch to end of commands that do next to nothing."""
+    """Return the seconds from launch to end of commands that compute next to nothing."""
     tiny = ["--max_steps", "1", "--eval_tokens", "256", "--name", "start", "--out_dir"]
     commands = {
         "import torch": ["-c", "import torch"],
@@ -57,32 +56,34 @@ def start_up(given: argparse.Namespace) -> Any:
     }  # fmt: skip
 
     def seconds(arguments: list[str]) -> float:
+        """Return the seconds that a command of Python takes."""
         return run([sys.executable, *arguments], given.threads)[0]
 
     calls = {name: functools.partial(seconds, command) for name, command in commands.items()}
-    found = alternate(calls, 1 + given.rounds)  # the first one makes the corpus, and fills caches
-    figures = {name: statistics.median(values[1:]) for name, values in found.items()}
+    times = alternate(calls, 1 + given.rounds)  # the first round writes the corpus and fills caches
+    figures = {name: statistics.median(values[1:]) for name, values in times.items()}
     table(("start-up", "seconds"), [(name, f"{s:.2f}") for name, s in figures.items()])
     return figures
 
 
 def decoding(given: argparse.Namespace) -> Any:
-    """Milliseconds per token of GPT-2 (124M), context by context."""
+    """Return the milliseconds per token of GPT-2 (124M) by context."""
     kinds = ("minigen float32", "minigen bfloat16", "minigen int8")
     flags = ["--cache", str(given.cache), "--threads", str(given.threads)]
     pythons = dict.fromkeys(kinds, sys.executable)
     workers = start_workers(pythons, "bench.generate", flags, given.threads)
     calls = {name: functools.partial(worker.ask, LONG) for name, worker in workers.items()}
-    found = alternate(calls, 1)
+    results = alternate(calls, 1)
     for worker in workers.values():
         worker.close()
-    return report_sweep(found)
+    return report_sweep(results)
 
 
 def training(given: argparse.Namespace) -> Any:
-    """Milliseconds per step and peak memory, each point in a process of its own."""
+    """Return milliseconds per step and peak memory, each point from a process of its own."""
 
     def measure(point: dict[str, int]) -> dict[str, float]:
+        """Return the figures of one point, which `measure_point` prints in its process."""
         check_quiet()
         command = [sys.executable, "-m", "bench.scale", "--point", json.dumps(point)]
         answer: dict[str, float] = json.loads(run(command, given.threads)[1].splitlines()[-1])
@@ -100,6 +101,7 @@ def training(given: argparse.Namespace) -> Any:
 
 
 def measure_point(point: dict[str, int]) -> None:
+    """Train a few steps with this batch, context and width; print the figures as JSON."""
     import resource  # not on Windows
 
     batch, context, width = point["batch"], point["context"], point["width"]
@@ -118,6 +120,7 @@ def measure_point(point: dict[str, int]) -> None:
 
 
 def plot(figures: dict[str, Any], path: str) -> None:
+    """Draw the sweeps side by side, and save the image."""
     _, axes = pyplot().subplots(1, 4, figsize=(16, 3.6), layout="constrained")
     for name, row in figures["decoding"].items():
         axes[0].plot(list(row), list(row.values()), "o-", label=name)
@@ -133,6 +136,7 @@ def plot(figures: dict[str, Any], path: str) -> None:
 
 
 def main() -> None:
+    """Measure all sweeps; or, as a process of this benchmark, one point."""
     parser = options(__doc__)
     parser.add_argument("--point", type=json.loads, help="(a process of this benchmark)")
     given = parser.parse_args()

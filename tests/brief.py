@@ -1,17 +1,17 @@
-"""Make a run brief where a test is about something else: it draws nothing and writes little.
+"""Make runs brief in tests that are about something else: no plots, and short samples.
 
-Each evaluation would take half a second for its picture and nearly as long for its sample: longer
-than most of these runs train.
+At each evaluation, the plot would take half a second and the sample nearly as long: longer than
+most of these runs train.
 """
 
 from __future__ import annotations
 
 from minigen.run import log, sample
 
-SAMPLE = 8  # tokens
+SAMPLE = 8  # tokens of a sample
 
 
 def make_brief() -> None:
-    """Let the runs of this process draw no losses, and write short samples while they learn."""
+    """Make the runs of this process draw no plots and write samples of SAMPLE tokens."""
     log.plot_loss = lambda *_: None
     sample.MAX_TOKENS = SAMPLE

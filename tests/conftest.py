@@ -20,7 +20,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 # The files with the longest tests, and with the most expensive fixtures.
 LONG = ("test_train.py", "test_evaluate.py", "test_distributed.py", "test_readme.py",
-        "test_mutants.py", "test_kills.py", "test_data.py", "test_pretrained.py")  # fmt: skip
+        "test_mutants.py", "test_kills.py", "test_data.py", "test_pretrained.py",
+        "test_docs.py")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""A model that knows nothing: each of its figures can be worked out by hand."""
+"""A model that predicts all tokens with the same probability, so its metrics are known exactly."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minigen.tokenizer import train_tokenizer
 
 
 def ignorant(tmp_path: Path, text: str) -> tuple[GPT, TokenStream]:
-    """A model whose predictions are uniform, and a text as tokens of one byte each."""
+    """Return a model whose predictions are uniform, and a text as tokens of one byte each."""
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")
     tokenizer = train_tokenizer("byte", [])
     tokens = write_tokens(scan([tmp_path / "text.txt"], "\n\n"), tokenizer, tmp_path, "text")

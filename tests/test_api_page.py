@@ -1,4 +1,4 @@
-"""The page on the library is true: its blocks run as they stand, and use every public name."""
+"""docs/library.md is true: its blocks run unchanged, and use each public name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CODE = "\n".join(re.findall(r"```python\n(.*?)```", PAGE, flags=re.S))
 
 
 def save_a_run(folder: Path) -> None:
-    """Save a small untrained model as the run that the page loads."""
+    """Save a small untrained model as `out/tales`, the run that the page loads."""
     tokenizer = train_tokenizer("byte", [])
     model = GPT(GPTConfig.modern(tokenizer.n_vocab, 64, n_layer=1, n_head=1, n_embd=8))
     facts = {"step": 1, "val_loss": 5.0}
@@ -27,7 +27,7 @@ def save_a_run(folder: Path) -> None:
 
 
 def test_the_page_runs_from_top_to_bottom(tmp_path: Path) -> None:
-    """In one process and an empty folder with a run; training by hand lowers the loss."""
+    """The blocks run in one process, and the ten steps of training by hand lower the loss."""
     torch.manual_seed(0)
     save_a_run(tmp_path)
     done = subprocess.run(
@@ -41,7 +41,7 @@ def test_the_page_runs_from_top_to_bottom(tmp_path: Path) -> None:
 
 
 def test_the_page_uses_every_public_name() -> None:
-    """So that no name is public and unexplained."""
+    """Each public name occurs in the page's code, except types that a function returns."""
     assert {name for name in minigen.__all__ if f"minigen.{name}" not in CODE} <= {
         "Engine",  # load makes it
         "Tokenizer",  # train_tokenizer and load make it

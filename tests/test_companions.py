@@ -168,7 +168,7 @@ def test_sample_reports_settings_that_it_does_not_follow(
 ) -> None:
     """sample.py reports a setting of the model that its flags overrule."""
     sample.main(["--checkpoint", str(chat), "--prompt", "a", "--max_new_tokens", "2", "--top_k=7"])
-    assert "asks for repetition_penalty 1.3; flags decide" in capsys.readouterr().err
+    assert "asks for repetition_penalty 1.3; the flags decide" in capsys.readouterr().err
 
 
 def test_each_end_ends_a_text_and_is_not_shown(
@@ -353,7 +353,7 @@ def test_the_check_sees_other_ends_and_settings(chat: Path) -> None:
     found = {one.what: one for one in parity.check(chat)}
     assert all(one.agrees for one in found.values()), found
     assert "16 of 16" in found["tokenizer, size"].verdict
-    assert found["ends of a text"].ours == "[300, 302]"
+    assert found["ends of a text"].minigen == "[300, 302]"
     loaded = huggingface.load(chat)
     reference = transformers.AutoModelForCausalLM.from_pretrained(chat)
     assert loaded.tokenizer is not None

@@ -1,4 +1,4 @@
-"""minigen.inference.cpu: the model's numbers, from weights that are read faster."""
+"""minigen.inference.cpu: the decoder computes the logits of the model, from fewer bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from minigen.errors import UserError
 from minigen.inference import cpu
-from minigen.inference.cpu import Decoder, Matrix, quantise
+from minigen.inference.cpu import CompactLinear, Decoder, quantise
 from minigen.model import GPT, GPTConfig, KVCache
 from minigen.optim import Optimizer
 from minigen.sampling import PLAIN, generate
@@ -38,7 +38,7 @@ DTYPES = ["float32", "bfloat16", "int8"]
 
 
 def lively(config: GPTConfig) -> GPT:
-    """A model whose every weight matters."""
+    """Return a random model, of which every weight changes the logits."""
     torch.manual_seed(0)
     model = GPT(config).eval()
     for p in model.parameters():
@@ -47,7 +47,7 @@ def lively(config: GPTConfig) -> GPT:
 
 
 def rounded(model: GPT, dtype: str) -> GPT:
-    """The model with each matrix as `dtype` can express it, in float32."""
+    """Return a copy of the model in float32, its matrices rounded to the numbers of `dtype`."""
     model = copy.deepcopy(model)
     if model.lm_head is None:  # tokens are looked up in the embedding as it is
         model.lm_head = torch.nn.Linear(*model.embedding.weight.shape[::-1], bias=False)
@@ -65,9 +65,11 @@ def rounded(model: GPT, dtype: str) -> GPT:
 def predictions(
     model: Any, config: GPTConfig, ids: Tensor, lengths: Sequence[int], dtype: str = "float32"
 ) -> Tensor:
-    """Logits (B, n, V) behind prompts of unequal length, and behind each of 8 tokens more.
+    """Return the logits (B, 9, V) after each prompt and after each of 8 more tokens.
 
-    The cache is as a `Decoder` of this dtype wants it.
+    Args:
+        ids: (B, block_size); the prompt of row b is its first lengths[b] tokens.
+        dtype: of the weights of the `Decoder` that the cache is made for.
     """
     number = torch.float32 if dtype == "float32" else torch.bfloat16
     cache, logits = KVCache(config, len(ids), BLOCK, dtype=number), []
@@ -81,27 +83,31 @@ def predictions(
 
 
 def some_ids(rows: int = 3, length: int = BLOCK) -> Tensor:
+    """Return random ids (rows, length), the same at each call."""
     return torch.randint(V, (rows, length), generator=torch.Generator().manual_seed(1))
 
 
 def distance(a: Tensor, b: Tensor) -> float:
+    """Return the length of the difference, relative to the length of b."""
     return float((a - b).norm() / b.norm())
 
 
 @pytest.fixture(autouse=True)
 def no_gradients() -> Iterator[None]:
+    """Compute without gradients in each test."""
     with torch.no_grad():
         yield
 
 
 @pytest.fixture(params=CONFIGS, ids=str)
 def config(request: pytest.FixtureRequest) -> GPTConfig:
+    """Return each architecture in turn."""
     return CONFIGS[request.param]
 
 
 @pytest.fixture(params=["compiled", "as PyTorch has it"])
 def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """With cpu.c, and as where there is no compiler."""
+    """Run a test with cpu.c, and once more as on a machine without a C compiler."""
     if request.param != "compiled":
         monkeypatch.setattr(cpu, "code", lambda: None)
     elif cpu.code() is None:
@@ -110,68 +116,91 @@ def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize("lengths", [[5, 9, 10], [9, 9, 9], [9, 16, 4]], ids=str)
-def test_in_float32_it_is_the_model(config: GPTConfig, how: str, lengths: list[int]) -> None:
-    """Rows of equal and of unequal length, prompts short and long, and then token by token."""
+def test_in_float32_the_decoder_gives_the_logits_of_the_model(
+    config: GPTConfig, how: str, lengths: list[int]
+) -> None:
+    """This holds in prefill and in decoding, for prompts of equal and of unequal length."""
     model, ids = lively(config), some_ids()
-    wanted = predictions(model, config, ids, lengths)
-    ours = predictions(Decoder(model, "float32"), config, ids, lengths)
-    torch.testing.assert_close(ours, wanted, atol=1e-4, rtol=1e-4)
-    assert torch.equal(predictions(model, config, ids, lengths), wanted), "it was changed"
+    expected = predictions(model, config, ids, lengths)
+    decoded = predictions(Decoder(model, "float32"), config, ids, lengths)
+    torch.testing.assert_close(decoded, expected, atol=1e-4, rtol=1e-4)
+    assert torch.equal(predictions(model, config, ids, lengths), expected), "the model was changed"
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("lengths", [[1, 2, 2], [5, 9, 12]], ids=["short", "long"])
-def test_its_weights_are_the_model_s_rounded(
+def test_a_decoder_of_fewer_bytes_is_the_model_with_rounded_weights(
     config: GPTConfig, how: str, dtype: str, lengths: list[int]
 ) -> None:
-    """It is the model with rounded weights; PyTorch's products round vectors to bfloat16 too."""
+    """Only weights are rounded, except that PyTorch's products round vectors to bfloat16 too."""
     model, ids = lively(config), some_ids()
-    theirs = predictions(rounded(model, dtype), config, ids, lengths, dtype)
-    ours = predictions(Decoder(model, dtype), config, ids, lengths, dtype)
+    expected = predictions(rounded(model, dtype), config, ids, lengths, dtype)
+    decoded = predictions(Decoder(model, dtype), config, ids, lengths, dtype)
     only_c = how == "compiled" and max(lengths) < 5
-    assert distance(ours, theirs) < (1e-5 if dtype == "float32" else 2e-3 if only_c else 0.02)
+    assert distance(decoded, expected) < (1e-5 if dtype == "float32" else 2e-3 if only_c else 0.02)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("rows, length", [(6, 2), (16, 9)], ids=["short", "long"])
-def test_a_row_is_the_same_alone_and_in_a_batch(
+@pytest.mark.parametrize("rows, length", [(6, 1), (6, 2), (2, 16), (16, 9)], ids=str)
+def test_the_bits_of_a_row_do_not_depend_on_the_batch(
     config: GPTConfig, how: str, dtype: str, rows: int, length: int
 ) -> None:
-    """Bit for bit where all is compiled; PyTorch adds in another order for more rows."""
-    model, ids = Decoder(lively(config), dtype), some_ids(rows)
-    together = predictions(model, config, ids, [length] * rows, dtype)
+    """Alone and in a batch a text has the same logits: bit for bit where cpu.c computes them.
+
+    PyTorch, which computes a long prefill, adds in another order for another number of rows.
+    """
+    decoder, ids = Decoder(lively(config), dtype), some_ids(rows)
+    together = predictions(decoder, config, ids, [length] * rows, dtype)
+    only_c = decoder.code is not None and (length == 1 or rows * length <= decoder.max_prefill)
     for row in range(rows):
-        alone = predictions(model, config, ids[row : row + 1], [length], dtype)
-        if how == "compiled" and length == 2:
+        alone = predictions(decoder, config, ids[row : row + 1], [length], dtype)
+        if only_c:
             assert torch.equal(alone[0], together[row])
         assert distance(alone[0], together[row]) < (1e-5 if dtype == "float32" else 0.02)
 
 
+ODD_SHAPES = [(15, 3, 5, 7), (18, 3, 6, 22), (34, 1, 34, 2)]  # n_embd, n_head, head_dim, n_ffn
+
+
+def odd(shape: tuple[int, int, int, int]) -> GPTConfig:
+    """Return an architecture whose widths are no multiples of a vector register's length."""
+    n_embd, n_head, head_dim, n_ffn = shape
+    widths = {"n_embd": n_embd, "n_head": n_head, "head_dim": head_dim, "n_ffn": n_ffn}
+    return GPTConfig.gpt2(**(SHAPE | widths))
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_odd_widths_and_any_number_of_threads(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing divides by two, for more threads than there are heads; bit for bit the same."""
-    for n_embd, n_head, head_dim, n_ffn in ((15, 3, 5, 7), (18, 3, 6, 22), (34, 1, 34, 2)):
-        config = GPTConfig.gpt2(
-            **{**SHAPE, "n_embd": n_embd, "n_head": n_head}, head_dim=head_dim, n_ffn=n_ffn
-        )
-        ids, lengths, found = some_ids(5), [1, 2, 2, 1, 2], []
-        for n_threads in (1, 2, 3):
-            monkeypatch.setattr(cpu, "WORTH_A_THREAD", 1)
-            monkeypatch.setattr(cpu.threads, "follow", lambda n=n_threads: n)
-            model = Decoder(lively(config), dtype)
-            found.append(predictions(model, config, ids, lengths, dtype))
-            found.append(predictions(model, config, ids[:1], lengths[:1], dtype))
-        theirs = predictions(rounded(lively(config), dtype), config, ids, lengths, dtype)
-        assert distance(found[0], theirs) < (1e-5 if dtype == "float32" else 0.02)
-        for ours in found:
-            compiled = model.code is not None  # PyTorch adds in another order for one row
-            assert torch.equal(ours, found[0][: len(ours)]) or not compiled
+@pytest.mark.parametrize("shape", ODD_SHAPES, ids=str)
+def test_any_width_is_computed_to_its_end(shape: tuple[int, int, int, int], dtype: str) -> None:
+    """No number of a vector is left out or read twice, whatever the vector's length."""
+    config, ids, lengths = odd(shape), some_ids(5), [1, 2, 2, 1, 2]
+    expected = predictions(rounded(lively(config), dtype), config, ids, lengths, dtype)
+    decoded = predictions(Decoder(lively(config), dtype), config, ids, lengths, dtype)
+    assert distance(decoded, expected) < (1e-5 if dtype == "float32" else 0.02)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", ODD_SHAPES, ids=str)
+def test_the_bits_do_not_depend_on_the_number_of_threads(
+    shape: tuple[int, int, int, int], dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One, two and three threads give the same logits, to texts in a batch and to one alone."""
+    config, ids, lengths, found = odd(shape), some_ids(5), [1, 2, 2, 1, 2], []
+    monkeypatch.setattr(cpu, "MIN_PRODUCTS_PER_THREAD", 1)
+    for n_threads in (1, 2, 3):
+        monkeypatch.setattr(cpu.threads, "follow", lambda n=n_threads: n)
+        decoder = Decoder(lively(config), dtype)
+        found.append(predictions(decoder, config, ids, lengths, dtype))
+        if decoder.code is not None:
+            alone = predictions(decoder, config, ids[:1], lengths[:1], dtype)
+            assert torch.equal(alone, found[0][:1])
+    assert all(torch.equal(logits, found[0]) for logits in found)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["norm.weight", "embedding.weight", "blocks.1.mlp.up.weight"])
-def test_broken_weights_are_noticed(how: str, dtype: str, name: str) -> None:
-    """A NaN in any tensor reaches the logits, in whatever format, and is one line."""
+def test_a_nan_in_any_weight_is_an_error(how: str, dtype: str, name: str) -> None:
+    """A NaN of any tensor reaches the logits, in each format, and is reported in one line."""
     config = CONFIGS["modern"]
     model = lively(config)
     model.get_parameter(name).flatten()[0] = math.nan
@@ -181,8 +210,8 @@ def test_broken_weights_are_noticed(how: str, dtype: str, name: str) -> None:
         list(generate(writer, new_cache, [[0]], PLAIN, n_vocab=V, max_new_tokens=2))
 
 
-def test_what_does_not_fit_is_refused(how: str) -> None:
-    """As by the model: nothing is read or written beside the tensors."""
+def test_unknown_ids_and_a_full_cache_are_refused(how: str) -> None:
+    """The decoder raises the errors of the model, and touches no memory outside the tensors."""
     config = CONFIGS["gpt2"]
     writer = Decoder(lively(config), "float32")
     cache, at = KVCache(config, 1, 8), torch.tensor([0])
@@ -197,27 +226,28 @@ def test_what_does_not_fit_is_refused(how: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_large_sums_and_scores_do_not_overflow(dtype: str) -> None:
-    """Where all products of a row are as large as they can be, and attention is very sure."""
+    """The logits stay right if all products of a row and the scores of attention are large."""
     config = GPTConfig.gpt2(**SHAPE, n_ffn=1024)
     model, ids, lengths = lively(config), some_ids(), [1, 2, 2]
     for block in model.blocks:
         block.get_parameter("attention.query.weight").mul_(30)
         block.get_parameter("mlp.up.weight").zero_()
         block.get_parameter("mlp.up.bias").fill_(7.0)
-        block.get_parameter("mlp.down.weight").fill_(0.5)[::2] = -0.5  # no norm takes that away
-    theirs = predictions(rounded(model, dtype), config, ids, lengths, dtype)
-    ours = predictions(Decoder(model, dtype), config, ids, lengths, dtype)
-    assert distance(ours, theirs) < 0.02
+        # Of both signs: the norm would subtract a constant.
+        block.get_parameter("mlp.down.weight").fill_(0.5)[::2] = -0.5
+    expected = predictions(rounded(model, dtype), config, ids, lengths, dtype)
+    decoded = predictions(Decoder(model, dtype), config, ids, lengths, dtype)
+    assert distance(decoded, expected) < 0.02
 
 
-def test_tiny_numbers_stay_numbers() -> None:
-    """Compiled code could make the whole process round them to zero."""
+def test_the_c_code_does_not_round_the_process_s_tiny_numbers_to_zero() -> None:
+    """PyTorch still computes with denormal numbers, which -ffast-math could switch off for all."""
     Decoder(lively(CONFIGS["gpt2"]), "float32")
     assert torch.tensor(1e-40).mul(2).item() > 0
 
 
 def test_a_weight_moves_by_half_a_step_at_most() -> None:
-    """Integers are symmetric, zero stays zero, and the largest of a row is kept within a step."""
+    """Rounding to int8 moves each weight by half a step of its row at most; zero stays zero."""
     torch.manual_seed(0)
     weight = torch.randn(50, 200) * torch.logspace(-6, 4, 50)[:, None]
     weight[3] = 0
@@ -229,20 +259,21 @@ def test_a_weight_moves_by_half_a_step_at_most() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
-def test_a_matrix_is_the_layer_rounded(dtype: str) -> None:
-    """With and without a bias; where the processor multiplies bfloat16, x is rounded to it."""
+def test_a_compact_linear_layer_is_the_layer_with_rounded_weights(dtype: str) -> None:
+    """This holds with a bias and without; 0.01 allows for an x that is rounded to bfloat16."""
     torch.manual_seed(0)
     for layer in (torch.nn.Linear(64, 48), torch.nn.Linear(64, 48, bias=False)):
-        x, matrix = torch.randn(2, 5, 64), Matrix(layer, dtype)
-        layer.weight.copy_(matrix.weight * (1 if matrix.scale is None else matrix.scale[:, None]))
-        assert distance(matrix(x), layer(x)) < 0.01
+        x, compact = torch.randn(2, 5, 64), CompactLinear(layer, dtype)
+        scale = 1 if compact.scale is None else compact.scale[:, None]
+        layer.weight.copy_(compact.weight * scale)
+        assert distance(compact(x), layer(x)) < 0.01
 
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[GPT, Tensor]:
-    """A model that has learnt what there is to learn of a text, and some of the text.
+    """Return a model that has learnt a text, and three pieces (3, block_size) of the text.
 
-    Half of its tokens follow from the one before, the other half are random.
+    Half of the text's tokens follow from the token before; the other half are random.
     """
     torch.manual_seed(0)
     follower, text = torch.randperm(V), torch.randint(V, (6000,))
@@ -263,13 +294,14 @@ def trained() -> tuple[GPT, Tensor]:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
-def test_fewer_bytes_cost_less_than_one_percent_of_the_loss(
+def test_fewer_bytes_cost_under_one_percent_of_the_loss(
     trained: tuple[GPT, Tensor], how: str, dtype: str
 ) -> None:
-    """On a text that the model half knows, read token by token."""
+    """bfloat16 and int8 change the loss of a trained model, token by token, by less than 1 %."""
     model, ids = trained
 
     def loss(writer: Decoder) -> float:
+        """Return the mean loss, in nats per token, of tokens that are read one by one."""
         cache, total = KVCache(model.config, len(ids), BLOCK, dtype=writer.cache_dtype), 0.0
         for t in range(BLOCK - 1):
             logits = writer(ids[:, t : t + 1], cache, torch.zeros(len(ids), dtype=torch.long))
@@ -277,20 +309,23 @@ def test_fewer_bytes_cost_less_than_one_percent_of_the_loss(
             total += float(F.cross_entropy(logits[:, 0].float(), ids[:, t + 1]))
         return total / (BLOCK - 1)
 
-    whole = loss(Decoder(copy.deepcopy(model), "float32"))
-    assert 1 < whole < 4, "it should know something, but not all"
-    assert abs(loss(Decoder(copy.deepcopy(model), dtype)) / whole - 1) < 0.01
+    exact = loss(Decoder(copy.deepcopy(model), "float32"))
+    assert 1 < exact < 4, "the model should have learnt something, but not everything"
+    assert abs(loss(Decoder(copy.deepcopy(model), dtype)) / exact - 1) < 0.01
 
 
-def test_it_writes_what_the_model_writes(trained: tuple[GPT, Tensor], how: str) -> None:
-    """Through `generate`, far beyond the context, several samples at once."""
+def test_in_float32_the_decoder_writes_the_tokens_of_the_model(
+    trained: tuple[GPT, Tensor], how: str
+) -> None:
+    """The texts of `generate` agree, several at once and far beyond the context."""
     model, ids = trained
     prompts, facts = [[1], [1], ids[0, :5].tolist()], {"n_vocab": V, "max_new_tokens": 60}
 
-    def text(writer: Any) -> list[list[int]]:
+    def texts(writer: Any) -> list[list[int]]:
+        """Return the ids that `generate` yields, step by step."""
         steps = generate(
             writer, lambda rows: KVCache(model.config, rows, BLOCK), prompts, PLAIN, **facts
         )
         return [[token.id for token in step if token is not None] for step in steps]
 
-    assert text(Decoder(model, "float32")) == text(model)
+    assert texts(Decoder(model, "float32")) == texts(model)

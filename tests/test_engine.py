@@ -1,4 +1,4 @@
-"""minigen.inference.engine: it writes what the definition says, and what sample.py prints."""
+"""minigen.inference.engine: an engine writes the texts of the definition, and of sample.py."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEXT = "the cat sat on the mat. 나는 밥을 먹는다.\n"
 
 
 def lively(tokenizer: Tokenizer, seed: int = 0) -> GPT:
-    """A model with a padded vocabulary, whose weights are so large that its texts vary."""
+    """Return a model with a padded vocabulary and with large weights, so that its texts vary."""
     torch.manual_seed(seed)
     model = GPT(GPTConfig.modern(tokenizer.n_vocab + 7, BLOCK, 2, 2, 16))
     with torch.no_grad():
@@ -36,7 +36,7 @@ def lively(tokenizer: Tokenizer, seed: int = 0) -> GPT:
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run "bpe" with two checkpoints, of which the first is the better one."""
+    """Return a folder with the run "bpe", of whose two checkpoints the first is the better one."""
     folder = tmp_path_factory.mktemp("engine") / "out"
     tokenizer = train_tokenizer("bpe", [TEXT * 9], vocab_size=280)
     for step in (1, 2):
@@ -49,7 +49,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_engine_over_a_checkpoint_writes_what_naive_generate_writes(
     out: Path, sampling: Sampling
 ) -> None:
-    """Also far beyond the context, and for several texts at once."""
+    """The tokens are equal, for several texts at once and far beyond the context."""
     found = checkpoint.load(out / "bpe/step-000001")
     tokenizer, prompts = found.tokenizer, [[1, 2, 3], [9], [1, 2, 3]]
     engine = minigen.load(out / "bpe", device="cpu")
@@ -67,7 +67,7 @@ def test_an_engine_over_a_checkpoint_writes_what_naive_generate_writes(
 def test_a_stream_is_the_text_of_sample_py(
     out: Path, stop: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same seed, sampling and prompt; the stream leaves the prompt out."""
+    """With the same seed and prompt, a stream is the printed text without the prompt."""
     engine, n_ended = minigen.load(out / "bpe", device="cpu"), 0
     for seed in range(6):
         flags = [f"--seed={seed}", "--max_new_tokens=40", "--prompt=the 밥"]
@@ -83,7 +83,7 @@ def test_a_stream_is_the_text_of_sample_py(
 
 
 def test_texts_streamed_together_are_the_texts_streamed_alone(out: Path) -> None:
-    """Piece by piece, with the token of each; a text that has ended has None."""
+    """Pieces and tokens are equal; a text that has ended has None in each later step."""
     engine = minigen.load(out / "bpe", device="cpu")
     facts = {"max_new_tokens": 30, "stop_strings": ["a", "\n"], "seed": 3}
     steps = list(engine.stream_many([engine.encode("the")] * 4, Sampling(), **facts))
@@ -96,8 +96,8 @@ def test_texts_streamed_together_are_the_texts_streamed_alone(out: Path) -> None
     assert len({sum(step[n] is not None for step in steps) for n in range(4)}) > 1
 
 
-def test_what_could_begin_a_stop_string_is_shown_when_the_text_ends(out: Path) -> None:
-    """By its end-of-text token or by its length; nothing of a text is lost."""
+def test_a_held_back_piece_is_shown_when_the_text_ends(out: Path) -> None:
+    """A text that could begin a stop string is complete, whether a token or the limit ends it."""
     engine, ends = minigen.load(out / "bpe", device="cpu"), set[bool]()
     for seed in range(40):
         facts = {"max_new_tokens": 12, "seed": seed}
@@ -110,6 +110,7 @@ def test_what_could_begin_a_stop_string_is_shown_when_the_text_ends(out: Path) -
 
 
 def test_a_piece_has_the_probabilities_that_it_was_drawn_from(out: Path) -> None:
+    """The probabilities of a piece add up to 1, and its token has one above 0."""
     engine = minigen.load(out / "bpe", device="cpu")
     for piece in engine.stream("the", PLAIN, max_new_tokens=9, end_of_text=()):
         if piece.token:
@@ -119,8 +120,8 @@ def test_a_piece_has_the_probabilities_that_it_was_drawn_from(out: Path) -> None
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
-def test_the_model_is_its_owners_until_the_first_token(out: Path, dtype: str) -> None:
-    """It is loaded as it is on the disk, to be trained; only writing changes its format."""
+def test_the_weights_keep_their_format_until_the_first_token(out: Path, dtype: str) -> None:
+    """A loaded model has the weights of its file, to be trained; the first token changes them."""
     engine = minigen.load(out / "bpe", device="cpu", dtype=dtype)
     on_disk = checkpoint.load(out / "bpe/step-000001").model().state_dict()
     stream = engine.stream("the", max_new_tokens=2)
@@ -131,8 +132,8 @@ def test_the_model_is_its_owners_until_the_first_token(out: Path, dtype: str) ->
     assert engine.backend is not None
 
 
-def test_an_engine_of_the_model_itself_writes_as_the_model_stands(out: Path) -> None:
-    """A model that is being trained writes with the weights of now, which stay its own."""
+def test_an_engine_with_the_model_as_backend_writes_with_its_current_weights(out: Path) -> None:
+    """A changed model writes another text, and the engine replaces none of its parameters."""
     found = checkpoint.load(out / "bpe/step-000001")
     model, tokenizer = found.model(), found.tokenizer
     engine = Engine(model, tokenizer, backend=model)
@@ -147,9 +148,10 @@ def test_an_engine_of_the_model_itself_writes_as_the_model_stands(out: Path) -> 
     assert all(a is b for a, b in zip(before, model.parameters(), strict=True))
 
 
-def test_without_a_name_the_run_saved_last_is_loaded_and_damage_passed_over(
+def test_without_a_name_the_best_undamaged_checkpoint_of_the_last_run_is_loaded(
     out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A damaged best checkpoint is reported and passed over; a run that is named is refused."""
     assert minigen.load(out_dir=out).path == out / "bpe/step-000001"
     for step in (1, 2):
         found = checkpoint.load(out / f"bpe/step-{step:06d}")
@@ -162,6 +164,7 @@ def test_without_a_name_the_run_saved_last_is_loaded_and_damage_passed_over(
         minigen.load(tmp_path / "run")
 
 
-def test_a_device_that_is_not_here_is_refused_when_a_model_is_loaded(out: Path) -> None:
+def test_an_unknown_device_is_refused_when_a_model_is_loaded(out: Path) -> None:
+    """The error comes at once, and not only at the first token."""
     with pytest.raises(UserError, match="toaster is not a device"):
         minigen.load(out / "bpe", device="toaster")

@@ -1,4 +1,4 @@
-"""CUDA graphs: a replayed step is the model's step, whatever becomes of the texts."""
+"""minigen.inference.cuda_graph: a replayed step gives the logits of the model's step."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ PROMPTS = [[1], [1], [5, 9, 2, 8, 1, 1, 4], [3, 3]]
 
 @pytest.fixture(params=CONFIGS)
 def model(request: pytest.FixtureRequest) -> GPT:
+    """Return a random model of each architecture in turn."""
     torch.manual_seed(0)
     gpt = GPT(CONFIGS[request.param]).eval()
     with torch.no_grad():
@@ -33,7 +34,10 @@ def model(request: pytest.FixtureRequest) -> GPT:
 
 
 def texts(writer: Any, model: GPT, device: str = "cpu") -> list[list[int]]:
-    """Beyond the context, where the cache is a new one; most rows end, at different tokens."""
+    """Return the ids of each text of PROMPTS, in one batch and far beyond the context.
+
+    Beyond the context the cache is a new one. Most rows end, each at another token.
+    """
     steps = generate(
         writer, lambda rows: KVCache(model.config, rows, BLOCK, device), PROMPTS,
         Sampling(temperature=4, min_p=0), n_vocab=V, max_new_tokens=3 * BLOCK, end_of_text=7,
@@ -43,16 +47,19 @@ def texts(writer: Any, model: GPT, device: str = "cpu") -> list[list[int]]:
     return [[token.id for token in row if token is not None] for row in rows]
 
 
-Recorded = tuple[Callable[[], None], Tensor]
+Captured = tuple[Callable[[], None], Tensor]
 
 
 def test_replayed_steps_write_what_the_model_writes(
     model: GPT, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a recorder that computes a step again, from and into the same tensors, as a GPU does."""
+    """The texts are equal, with a stand-in for the graph that computes each step once more.
+
+    Like a graph, it reads and writes the same tensors at each replay.
+    """
     replays: list[int] = []
 
-    def record(step: Callable[[], Tensor]) -> Recorded:
+    def capture(step: Callable[[], Tensor]) -> Captured:
         result = torch.empty_like(step())
 
         def replay() -> None:
@@ -61,49 +68,53 @@ def test_replayed_steps_write_what_the_model_writes(
 
         return replay, result
 
-    monkeypatch.setattr(cuda_graph, "record", record)
-    ours = texts(GraphDecoder(model), model)
-    assert ours == texts(model, model)
-    lengths = sorted(map(len, ours))
+    monkeypatch.setattr(cuda_graph, "capture", capture)
+    replayed = texts(GraphDecoder(model), model)
+    assert replayed == texts(model, model)
+    lengths = sorted(map(len, replayed))
     assert lengths[0] < lengths[-1], "the rows should end at different tokens"
     assert len(replays) > 20 and len(set(replays)) > 1
 
 
-def test_a_short_text_needs_no_graph(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded: list[int] = []
+def test_a_graph_is_captured_after_the_first_steps(
+    model: GPT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A text of FIRST_STEPS tokens costs no capture; one more token costs one."""
+    captures: list[int] = []
 
-    def record(step: Callable[[], Tensor]) -> Recorded:
-        recorded.append(1)
+    def capture(step: Callable[[], Tensor]) -> Captured:
+        captures.append(1)
         result = step()
         return lambda: None, result
 
-    monkeypatch.setattr(cuda_graph, "record", record)
-    for n, wanted in ((FIRST_STEPS, 0), (FIRST_STEPS + 1, 1)):
+    monkeypatch.setattr(cuda_graph, "capture", capture)
+    for n, expected in ((FIRST_STEPS, 0), (FIRST_STEPS + 1, 1)):
         list(
             generate(
                 GraphDecoder(model), lambda rows: KVCache(model.config, rows, BLOCK), [[1]],
                 PLAIN, n_vocab=V, max_new_tokens=n,
             )
         )  # fmt: skip
-        assert len(recorded) == wanted
+        assert len(captures) == expected
 
 
-def test_where_nothing_can_be_recorded_the_model_writes(
+def test_if_the_capture_fails_the_model_writes(
     model: GPT, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is tried once, and said once."""
+    """The texts stay the same, and one warning is printed."""
 
-    def record(step: Callable[[], Tensor]) -> Recorded:
+    def capture(step: Callable[[], Tensor]) -> Captured:
         raise RuntimeError("not supported\nand why")
 
-    monkeypatch.setattr(cuda_graph, "record", record)
+    monkeypatch.setattr(cuda_graph, "capture", capture)
     assert texts(GraphDecoder(model), model) == texts(model, model)
     assert capsys.readouterr().err == "warning: no CUDA graph (not supported)\n"
 
 
 @pytest.mark.gpu
-def test_on_a_gpu(model: GPT) -> None:
-    ours = model.to("cuda")
-    writer = GraphDecoder(ours)
-    assert texts(writer, ours, "cuda") == texts(ours, ours, "cuda")
-    assert writer.can_record
+def test_on_a_gpu_the_captured_graph_writes_what_the_model_writes(model: GPT) -> None:
+    """The texts are equal on a real GPU, and the capture did not fail."""
+    model = model.to("cuda")
+    decoder = GraphDecoder(model)
+    assert texts(decoder, model, "cuda") == texts(model, model, "cuda")
+    assert decoder.can_capture

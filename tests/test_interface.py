@@ -1,4 +1,4 @@
-"""The three lines that everyone starts with: what transformers' pipeline gives, ours gives."""
+"""minigen.inference.pipeline: it gives the results of transformers' pipeline."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TOKENIZER = train_tokenizer("bpe", ["the cat sat on the mat and sang a song " * 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with two checkpoints of random models; the first has the lower validation loss."""
+    """Return a run of two random models, of which the first has the lower validation loss."""
     folder = tmp_path_factory.mktemp("run")
     for step in (1, 2):
         torch.manual_seed(step)
@@ -38,11 +38,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def write(run: Path) -> TextGeneration:
+    """Return minigen's pipeline over the run."""
     return minigen.pipeline("text-generation", model=run, device="cpu")
 
 
 @pytest.fixture(scope="module")
-def theirs(run: Path) -> Any:
+def hf_write(run: Path) -> Any:
+    """Return transformers' pipeline over the best checkpoint of the run."""
     return transformers.pipeline("text-generation", model=str(run / "step-000001"))
 
 
@@ -57,24 +59,23 @@ def theirs(run: Path) -> Any:
     ],
 )
 def test_greedy_text_is_that_of_transformers(
-    write: TextGeneration, theirs: Any, prompts: Any, settings: dict[str, Any]
+    write: TextGeneration, hf_write: Any, prompts: Any, settings: dict[str, Any]
 ) -> None:
-    """The same call gives the same value, form and all."""
-    assert write(prompts, do_sample=False, **settings) == theirs(
-        prompts, do_sample=False, **settings
-    )
+    """Equal calls return equal texts, in equal lists and dictionaries."""
+    settings = {"do_sample": False, **settings}
+    assert write(prompts, **settings) == hf_write(prompts, **settings)
 
 
 def test_max_length_counts_the_prompt(write: TextGeneration) -> None:
-    """As many tokens as are left beside those of each prompt."""
+    """A text has max_length tokens at most, together with its own prompt."""
     for prompt in ("the cat", "and sang a song on"):
         n = 24 - len(TOKENIZER.encode_prompt(prompt))
         counted = write(prompt, do_sample=False, max_new_tokens=n)
         assert write([prompt, "a"], do_sample=False, max_length=24)[0] == counted
 
 
-def test_a_seed_is_a_text(write: TextGeneration) -> None:
-    """The same alone and among others; another seed, another text; n sequences all differ."""
+def test_a_seed_decides_a_text(write: TextGeneration) -> None:
+    """A text is the same alone and in a batch; other seeds and other sequences give other texts."""
     three = write("the cat", max_new_tokens=15, num_return_sequences=3, temperature=1.0)
     assert write("the cat", max_new_tokens=15, temperature=1.0) == three[:1]
     assert write(["the cat", "a dog"], max_new_tokens=15, temperature=1.0)[0] == three[:1]
@@ -83,36 +84,36 @@ def test_a_seed_is_a_text(write: TextGeneration) -> None:
     assert other != three[:1]
 
 
-def test_the_defaults_are_those_of_the_other_pipeline() -> None:
-    """Drawn at temperature 0.7 from the 50 most probable, at most 256 tokens."""
-    known = transformers.TextGenerationPipeline._default_generation_config
-    assert DEFAULTS["do_sample"] is known.do_sample is True
-    assert DEFAULTS["temperature"] == known.temperature == 0.7
-    assert known.max_new_tokens == NEW_TOKENS == 256
-    # top_k is the hidden one: nobody asks for it, and generate() takes 50.
+def test_the_defaults_are_those_of_transformers() -> None:
+    """Both draw at temperature 0.7 from the 50 most probable tokens, and write at most 256."""
+    config = transformers.TextGenerationPipeline._default_generation_config
+    assert DEFAULTS["do_sample"] is config.do_sample is True
+    assert DEFAULTS["temperature"] == config.temperature == 0.7
+    assert config.max_new_tokens == NEW_TOKENS == 256
+    # Where the pipeline gives no top_k, generate() of transformers uses 50.
     assert DEFAULTS["top_k"] == 50
-    assert (known.top_k if known.top_k is not None else 50) == 50
+    assert (config.top_k if config.top_k is not None else 50) == 50
 
 
-def test_stop_strings_end_a_text(write: TextGeneration, theirs: Any) -> None:
-    """As in transformers, the token that ends a stop string is the text's end, as a whole."""
+def test_stop_strings_end_a_text_as_in_transformers(write: TextGeneration, hf_write: Any) -> None:
+    """The token that completes a stop string is the last token, and is shown in full."""
     ask: dict[str, Any] = {"do_sample": False, "max_new_tokens": 30, "return_full_text": False}
-    (whole,) = write("the", **ask)
-    ask["stop_strings"] = whole["generated_text"][3:5]
-    assert write("the", **ask) == theirs("the", **ask, tokenizer=theirs.tokenizer)
+    (full,) = write("the", **ask)
+    ask["stop_strings"] = full["generated_text"][3:5]
+    assert write("the", **ask) == hf_write("the", **ask, tokenizer=hf_write.tokenizer)
 
 
-def test_longer_than_the_context_goes_on(
+def test_a_text_longer_than_the_context_continues_with_a_note(
     write: TextGeneration, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """100 new tokens from a model that sees 64, and a note: transformers would not cut."""
+    """A model with a context of 64 tokens writes 100 and says so; transformers does not do this."""
     (text,) = write("the cat", max_new_tokens=100, do_sample=False)
-    assert "outgrows the 64 tokens" in capsys.readouterr().err
+    assert "context of 64 tokens" in capsys.readouterr().err
     assert len(TOKENIZER.encode(text["generated_text"])) > 80
 
 
 def test_load_takes_runs_and_checkpoints_and_models(run: Path, tmp_path: Path) -> None:
-    """A run means its best checkpoint; a checkpoint itself; a plain folder is a model as well."""
+    """A run means its best checkpoint, a checkpoint itself, and any other folder a model."""
     assert minigen.load(run).state["step"] == 1
     assert minigen.load(str(run / "step-000002")).state["step"] == 2
     plain = export(run, tmp_path / "plain")
@@ -135,25 +136,28 @@ def test_load_takes_runs_and_checkpoints_and_models(run: Path, tmp_path: Path) -
         ({"stop_strings": ""}, "stop string is empty"),
     ],
 )
-def test_settings_out_of_range(
+def test_settings_out_of_range_are_refused(
     write: TextGeneration, settings: dict[str, Any], complaint: str
 ) -> None:
+    """The error names the setting or the reason."""
     with pytest.raises(UserError, match=complaint):
         write("the cat", **settings)
 
 
-def test_what_cannot_be_loaded(tmp_path: Path) -> None:
+def test_a_missing_model_and_an_unknown_task_are_refused(tmp_path: Path) -> None:
+    """The error names what is missing."""
     with pytest.raises(UserError, match="there is no folder"):
         minigen.load(tmp_path / "nothing")
     with pytest.raises(UserError, match="'text-generation'"):
         minigen.pipeline("summarization", model=tmp_path)
 
 
-def test_a_prompt_that_is_no_text(write: TextGeneration) -> None:
-    """One line tells how the messages of a chat become one."""
-    with pytest.raises(UserError, match=r"a prompt is dict, no text; .* apply_chat_template"):
+def test_a_prompt_that_is_not_a_string_is_refused(write: TextGeneration) -> None:
+    """The error says how the messages of a chat become a string."""
+    with pytest.raises(UserError, match=r"a prompt is of type dict; .* apply_chat_template"):
         write([{"role": "user", "content": "a"}])  # type: ignore[list-item]
 
 
-def test_no_prompts_are_no_texts(write: TextGeneration) -> None:
+def test_no_prompts_give_no_texts(write: TextGeneration) -> None:
+    """An empty list of prompts gives an empty list."""
     assert write([]) == []

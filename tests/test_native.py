@@ -1,4 +1,4 @@
-"""C code: compiled once, by whatever compiler is there, and never in the way."""
+"""minigen.inference.compile_c: C code is compiled once, and its absence stops nothing."""
 
 from __future__ import annotations
 
@@ -31,24 +31,29 @@ needs_compiler = pytest.mark.skipif(
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
+    """Return a C file in an empty folder."""
     path = tmp_path / "code.c"
     path.write_text(SOURCE)
     return path
 
 
 def kept(source: Path) -> list[Path]:
+    """Return the files in the folder where the library of `source` is kept."""
     folder = Path(importlib.util.cache_from_source(str(source))).parent
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def answer(library: ctypes.CDLL | None) -> int:
+    """Return the result of the library's function `answer`."""
     assert library is not None
     return int(library.answer())
 
 
 @needs_compiler
-def test_it_is_compiled_once(source: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """And again when the file has changed; it says so each time."""
+def test_a_file_is_compiled_once_per_version(
+    source: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is compiled at first use and after each change, with a note each time."""
     assert answer(compile_c.compiled(source)) == 42
     assert capfd.readouterr().err.startswith("compiled code.c in ")
     (first,) = kept(source)
@@ -60,10 +65,10 @@ def test_it_is_compiled_once(source: Path, capfd: pytest.CaptureFixture[str]) ->
 
 
 @needs_compiler
-def test_it_is_compiled_in_a_folder_whose_name_is_not_utf8(
+def test_a_file_is_compiled_in_a_folder_whose_name_is_not_utf8(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Kept there; and where no compiler works, there is none."""
+    """The library is kept there; without a working compiler the result is None, as elsewhere."""
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     folder.mkdir()
     source = source.rename(folder / "code.c")
@@ -75,7 +80,8 @@ def test_it_is_compiled_in_a_folder_whose_name_is_not_utf8(
 
 
 @needs_compiler
-def test_several_may_compile_at_once(source: Path) -> None:
+def test_several_threads_may_compile_a_file_at_once(source: Path) -> None:
+    """Each of them gets a library that works, and one library is kept."""
     answers: list[int] = []
     threads = [
         threading.Thread(target=lambda: answers.append(answer(compile_c.compiled(source))))
@@ -89,9 +95,10 @@ def test_several_may_compile_at_once(source: Path) -> None:
 
 
 @needs_compiler
-def test_where_nothing_can_be_kept_it_is_compiled_each_time(
+def test_if_no_library_can_be_kept_the_file_is_compiled_each_time(
     source: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """A folder that cannot be made costs the time of a compilation, and nothing else."""
     (source.parent / "file").touch()
     monkeypatch.setattr("sys.pycache_prefix", str(source.parent / "file"))
     for _ in range(2):
@@ -103,9 +110,10 @@ def test_where_nothing_can_be_kept_it_is_compiled_each_time(
 def test_without_a_temporary_folder_there_is_no_library(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in a container that cannot be written at all: the model itself writes."""
+    """In a container without a writable folder the result is None, so the model itself writes."""
 
     def nowhere(**_: object) -> None:
+        """Raise the error of a system without a temporary folder."""
         raise FileNotFoundError("No usable temporary directory found")
 
     monkeypatch.setattr("tempfile.TemporaryDirectory", nowhere)
@@ -113,11 +121,12 @@ def test_without_a_temporary_folder_there_is_no_library(
 
 
 @needs_compiler
-def test_a_damaged_library_is_made_again(source: Path) -> None:
+def test_a_damaged_library_is_compiled_again(source: Path) -> None:
+    """A library that cannot be loaded is replaced by a working one."""
     code = "import sys; from pathlib import Path\n"
     code += "from minigen.inference.compile_c import compiled\n"
     code += "compiled(Path(sys.argv[1]))"
-    subprocess.run([sys.executable, "-c", code, source], check=True)  # here it is not loaded yet
+    subprocess.run([sys.executable, "-c", code, source], check=True)  # not loaded in this process
     (library,) = kept(source)
     library.write_bytes(b"no library")
     assert answer(compile_c.compiled(source)) == 42
@@ -125,6 +134,7 @@ def test_a_damaged_library_is_made_again(source: Path) -> None:
 
 
 def compiler(folder: Path, script: str) -> str:
+    """Write a compiler that is a shell script; return its path."""
     path = folder / "compiler"
     path.write_text("#!/bin/sh\n" + script)
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -133,16 +143,19 @@ def compiler(folder: Path, script: str) -> str:
 
 @pytest.mark.skipif(os.name == "nt", reason="the compilers here are shell scripts")
 @pytest.mark.parametrize("script", ["exit 1", "exit 0", "kill -9 $$"])
-def test_a_compiler_that_does_not_work_is_none(
+def test_a_compiler_that_does_not_work_gives_no_library(
     source: Path, script: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """It fails, it says that all is well and makes nothing, or it dies."""
+    """The result is None if the compiler fails, succeeds without a result, or is killed."""
     monkeypatch.setenv("CC", compiler(source.parent, script))
     assert compile_c.compiled(source) is None
     assert capfd.readouterr().err == ""
 
 
-def test_no_compiler(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_there_is_no_library(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result is None if no compiler is installed, and if CC names none that is."""
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CC", raising=False)
     assert compile_c.compiled(source) is None
@@ -152,17 +165,17 @@ def test_no_compiler(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_compiler
 @pytest.mark.skipif(os.name == "nt", reason="the compilers here are shell scripts")
-def test_a_compiler_without_threads_will_do(
+def test_a_compiler_without_openmp_compiles_for_one_thread(
     source: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """As Apple's is. What cannot be done is not tried again the next time."""
+    """Apple's compiler has no OpenMP. The next process does not try it again."""
     log = source.with_name("calls")
     command = next(compile_c._commands())[0]
     monkeypatch.setenv(
         "CC",
         compiler(
             source.parent,
-            f'echo >> "{log}"; case "$*" in *openmp*) exit 1;; esac\nexec {command} "$@"',
+            f'echo >> "{log}"; case "$*" in *-fopenmp*) exit 1;; esac\nexec {command} "$@"',
         ),
     )
     library = compile_c.compiled(source)

@@ -1,4 +1,4 @@
-"""sample.py and the flags, with real checkpoints; in real processes where that matters."""
+"""sample.py and its flags, with real checkpoints; in a process of its own where that matters."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DEFAULT = Sampling(temperature=0.8, min_p=0.1)
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run "char" with two checkpoints, of which the older is better, and a newer run "byte"."""
+    """Return a folder of two runs: "char", whose first checkpoint is better, and later "byte"."""
     folder = tmp_path_factory.mktemp("sampling") / "out"
     torch.manual_seed(0)
     for kind, losses in (("char", (1.5, 1.75)), ("byte", (5.0,))):
@@ -59,9 +59,10 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(
     out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., tuple[str, str]]]:
-    """run(flags..., stdin=b"") is sample.py in this process: what it prints, and what it notes."""
+    """Return a function that runs sample.py in this process and returns (stdout, stderr)."""
 
     def call(*flags: str, stdin: bytes = b"", name: str = "char") -> tuple[str, str]:
+        """Run sample.py with these flags and this standard input, on the run `name`."""
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         which = [] if "--checkpoint" in flags else ["--run", name]
         sample.main(["--out_dir", str(out), *which, *flags])
@@ -73,7 +74,7 @@ def run(
 def expected(
     path: Path, prompt: str, n: int, number: int = 0, seed: int = 1337, s: Sampling = DEFAULT
 ) -> str:
-    """One sample's text by the library alone; nothing ends it."""
+    """Return a sample's text as `generate` writes it from the model itself, without any end."""
     loaded = checkpoint.load(path)
     gpt, tokenizer = loaded.model(), loaded.tokenizer
     steps = generate(
@@ -90,17 +91,22 @@ def expected(
 
 
 def until_end(text: str) -> str:
+    """Return the text before the end-of-text token."""
     return text.split("<|endoftext|>")[0]
 
 
 # --- the text ---
 
 
-def test_the_text_is_the_prompt_and_what_generate_writes_behind_it(out: Path, run: Any) -> None:
-    """The best checkpoint by default; the header says which, and stands apart from the text."""
+def test_the_text_is_the_prompt_and_the_tokens_of_generate(out: Path, run: Any) -> None:
+    """By default the best checkpoint writes; a line on standard error names it."""
     text, notes = run("--prompt", "the cat", "--max_new_tokens", "20")
     assert text == until_end(expected(out / "char/step-000001", "the cat", 20)) + "\n"
     assert notes == f"{out / 'char/step-000001'}: step 1, validation loss 1.500 nats/token\n"
+
+
+def test_the_last_checkpoint_writes_if_it_is_named(out: Path, run: Any) -> None:
+    """`--checkpoint last` and the checkpoint's own path give the same text."""
     last = out / "char/step-000002"
     text, notes = run("--checkpoint", "last", "--run", "char", "--max-new-tokens=20", "--seed=5")
     assert text == until_end(expected(last, "", 20, seed=5)) + "\n"
@@ -109,8 +115,8 @@ def test_the_text_is_the_prompt_and_what_generate_writes_behind_it(out: Path, ru
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
-def test_weights_of_fewer_bytes_write_too(run: Any, dtype: str) -> None:
-    """Not to the letter the same, but as long, and the same again."""
+def test_a_seed_decides_the_text_also_in_fewer_bytes(run: Any, dtype: str) -> None:
+    """bfloat16 and int8 write a text of full length, and the same text each time."""
     flags = ("--prompt", "the cat", "--max_new_tokens", "20", "--ignore_end_of_text")
     text, _ = run(*flags, "--dtype", dtype)
     assert len(text.replace(END_OF_TEXT, "E")) == len(run(*flags)[0].replace(END_OF_TEXT, "E"))
@@ -118,6 +124,7 @@ def test_weights_of_fewer_bytes_write_too(run: Any, dtype: str) -> None:
 
 
 def test_every_setting_reaches_the_draw(out: Path, run: Any) -> None:
+    """The flags of `Sampling` give the text that `generate` writes with the same settings."""
     s = Sampling(temperature=1.3, top_k=9, top_p=0.9, min_p=0.01, repetition_penalty=1.2)
     flags = [f"--{name}={value}" for name, value in vars(s).items()]
     text, _ = run(*flags, "--max_new_tokens=25", "--ignore_end_of_text", "--seed=8")
@@ -126,28 +133,30 @@ def test_every_setting_reaches_the_draw(out: Path, run: Any) -> None:
 
 
 def test_samples_written_together_are_the_samples_written_alone(out: Path, run: Any) -> None:
-    """Also where they end early, at different tokens, and with Korean in bytes."""
+    """The texts are equal, also if they end early at different tokens, and for Korean in bytes."""
     path = out / "byte/step-000001"
     for flags in ([], ["--stop_strings", "\x00", "e", "9"]):
         text, _ = run("--num_samples=4", "--prompt=밥", "--max_new_tokens=40", *flags, name="byte")
-        wanted = []
+        alone = []
         for number in range(4):
-            whole = until_end(expected(path, "밥", 40, number))[1:]
-            ends = [whole.find(stop) for stop in flags[1:] if stop in whole]
-            wanted.append("밥" + whole[: min(ends, default=len(whole))])
-        assert text == f"\n{sample.RULE}\n".join(wanted) + "\n"
-        assert len({len(text) for text in wanted}) > 1
+            full = until_end(expected(path, "밥", 40, number))[1:]
+            ends = [full.find(stop) for stop in flags[1:] if stop in full]
+            alone.append("밥" + full[: min(ends, default=len(full))])
+        assert text == f"\n{sample.RULE}\n".join(alone) + "\n"
+        assert len({len(text) for text in alone}) > 1
 
 
-def test_many_samples_are_written_in_batches_and_are_those_of_one(
+def test_more_samples_than_rows_are_written_in_several_batches(
     run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Five samples in batches of two are the five samples of one batch."""
     flags = ("--num_samples=5", "--max_new_tokens=9")
     together, _ = run(*flags)
     rows = []
     batched = engine.generate
 
     def noting(model: Any, cache: Any, prompts: Any, *args: Any, **kwargs: Any) -> Any:
+        """Note the size of the batch, then generate."""
         rows.append(len(prompts))
         return batched(model, cache, prompts, *args, **kwargs)
 
@@ -158,10 +167,11 @@ def test_many_samples_are_written_in_batches_and_are_those_of_one(
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Grows by one at each step that is computed."""
+    """Return a list that grows by one entry at each step that is computed."""
     taken: list[Any] = []
 
     def noting(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        """Yield the steps of `generate`, and note each."""
         for step in generate(*args, **kwargs):
             taken.append(step)
             yield step
@@ -170,10 +180,10 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return taken
 
 
-def test_text_is_printed_as_it_comes(
+def test_text_is_printed_as_it_is_written(
     run: Any, steps: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After n tokens of a char model, n characters stand there, flushed."""
+    """After n tokens of a char model, n characters are printed and flushed."""
     lags = []
 
     class Terminal(io.StringIO):
@@ -185,9 +195,8 @@ def test_text_is_printed_as_it_comes(
     assert lags[:15] == [0] * 15 and len(steps) == 15
 
 
-def test_the_text_ends_before_a_stop_string_and_so_does_the_work(
-    run: Any, steps: list[Any]
-) -> None:
+def test_text_and_computation_end_at_a_stop_string(run: Any, steps: list[Any]) -> None:
+    """No token is computed after a stop string; text that only begins one is printed."""
     free, _ = run("--max_new_tokens=60", "--ignore_end_of_text")
     stop = free[20:24]  # of several tokens: each is a character, or the end of text
     assert stop not in free[:20]
@@ -195,20 +204,22 @@ def test_the_text_ends_before_a_stop_string_and_so_does_the_work(
     text, _ = run("--max_new_tokens=60", "--ignore_end_of_text", "--stop_strings", "@@", stop)
     assert text == free[:20] + "\n"
     assert len(steps) <= 24
-    # A beginning of a stop string that comes to nothing is printed after all.
+    # The end of this text begins a stop string, and is printed.
     stop = free[-4:-1] + "!"
     assert run("--max_new_tokens=60", "--ignore_end_of_text", "--stop_strings", stop)[0] == free
 
 
-def test_the_end_of_text_ends_the_text_unless_it_is_ignored(run: Any) -> None:
+def test_the_end_of_text_token_ends_the_text_unless_it_is_ignored(run: Any) -> None:
+    """With --ignore_end_of_text the text continues, and shows the token."""
     flags = ["--max_new_tokens=300", "--temperature=1.5", "--min_p=0"]
     free, _ = run(*flags, "--ignore_end_of_text")
     assert "<|endoftext|>" in free
     assert run(*flags)[0] == until_end(free) + "\n"
 
 
-def test_a_text_longer_than_the_context_goes_on_with_one_notice(out: Path, run: Any) -> None:
-    note = f"note: the text outgrows the {BLOCK} tokens"
+def test_a_text_longer_than_the_context_continues_with_one_note(out: Path, run: Any) -> None:
+    """The text is that of `generate`; a text that fits has no note."""
+    note = f"note: the text is longer than the model's context of {BLOCK} tokens"
     for prompt in ("the cat", TEXT * 30):
         text, notes = run("--prompt", prompt, "--max_new_tokens=80", "--ignore_end_of_text")
         assert text == expected(out / "char/step-000001", prompt, 80) + "\n"
@@ -217,6 +228,7 @@ def test_a_text_longer_than_the_context_goes_on_with_one_notice(out: Path, run: 
 
 
 def test_a_prompt_file_begins_the_text(out: Path, run: Any, tmp_path: Path) -> None:
+    """The file's text is the prompt, without a byte order mark and carriage returns."""
     file = tmp_path / "prompt.txt"
     file.write_bytes(b"\xef\xbb\xbfthe cat\r\nsat on\n")  # as Windows may save it
     text, _ = run("--prompt_file", str(file), "--max_new_tokens=9")
@@ -239,7 +251,7 @@ def test_a_prompt_file_begins_the_text(out: Path, run: Any, tmp_path: Path) -> N
 def test_texts_are_joined_as_the_training_text_was(
     out: Path, run: Any, tmp_path: Path, separator: str | None, between: str
 ) -> None:
-    """On the terminal and in a file; split there, they are the samples again."""
+    """The separator of the training text stands between samples, on the terminal and in a file."""
     saved = checkpoint.load(out / "char/step-000001")
     state = {"step": 1, "config": {"separator": separator}}
     folder = checkpoint.save(tmp_path / "out", saved.model(), saved.tokenizer, {}, state)
@@ -251,10 +263,8 @@ def test_texts_are_joined_as_the_training_text_was(
     assert file.read_text() == (between if separator else "\n\n").join(alone) + "\n"
 
 
-def test_without_a_prompt_a_text_goes_on_from_the_opening(
-    out: Path, run: Any, tmp_path: Path
-) -> None:
-    """It is read and not shown, without END_OF_TEXT; a prompt takes its place."""
+def test_without_a_prompt_a_text_continues_the_opening(out: Path, run: Any, tmp_path: Path) -> None:
+    """The opening of the training text is read and not shown; a prompt replaces it."""
     saved = checkpoint.load(out / "char/step-000001")
     tokenizer = Tokenizer("char", saved.tokenizer.tokens, bare=True)
     state = {"step": 1, "opening": "\n"}
@@ -265,14 +275,14 @@ def test_without_a_prompt_a_text_goes_on_from_the_opening(
     assert run("--prompt=the", *flags)[0].startswith("the")
 
 
-def test_a_conversation_goes_on_behind_each_line(out: Path, run: Any) -> None:
-    """Each turn has its own random numbers; a line with unknown characters is no end."""
+def test_a_conversation_continues_each_line(out: Path, run: Any) -> None:
+    """Each turn has its own random numbers; a line with unknown characters ends nothing."""
     lines = "the cat\nthe cat\nsat 日 on\n밥\n\nmat\n".encode()
     text, notes = run("--interactive", "--max_new_tokens=20", stdin=lines)
     path, turns = out / "char/step-000001", ((0, "the cat"), (1, "the cat"), (3, "밥"))
-    wanted = [until_end(expected(path, line, 20, number)) + "\n" for number, line in turns]
-    assert text == "".join(wanted)
-    assert wanted[0] != wanted[1]
+    texts = [until_end(expected(path, line, 20, number)) + "\n" for number, line in turns]
+    assert text == "".join(texts)
+    assert texts[0] != texts[1]
     assert "error: not among" in notes and "'日'" in notes
     assert run("--interactive", stdin=b"")[0] == ""
     assert "error" in run("--interactive", stdin=b"caf\xe9\n", name="byte")[1]
@@ -280,10 +290,10 @@ def test_a_conversation_goes_on_behind_each_line(out: Path, run: Any) -> None:
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)], ids=str)
 @pytest.mark.parametrize("at_end", [False, True])
-def test_texts_are_printed_one_after_the_other_in_whatever_order_they_end(
+def test_texts_are_printed_in_order_whatever_the_order_in_which_they_end(
     order: tuple[int, ...], at_end: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The first that has not ended as it grows, or at its end; the others wait for it."""
+    """The first unfinished text is printed as it grows, or at its end; the others wait for it."""
     printer = Printer("p", 3, "--\n", at_end=at_end, block_size=8)
     for number in range(3):
         printer.push(number, Piece("a", None, False))
@@ -292,8 +302,8 @@ def test_texts_are_printed_one_after_the_other_in_whatever_order_they_end(
     for number in order:
         printer.push(number, Piece("b", None, True), "table\n" if number == 1 else "")
         printer.flush()
-    wanted = "pab\n--\ntable\npab\n--\npab\n" if at_end else "b\n--\npatable\nb\n--\npab\n"
-    assert capsys.readouterr().out == wanted
+    output = "pab\n--\ntable\npab\n--\npab\n" if at_end else "b\n--\npatable\nb\n--\npab\n"
+    assert capsys.readouterr().out == output
     assert [text.text for text in printer.texts] == ["pab"] * 3
     assert all(text.ended and text.cut_off for text in printer.texts)
 
@@ -315,7 +325,10 @@ def test_texts_are_printed_one_after_the_other_in_whatever_order_they_end(
 def test_the_table_shows_what_each_token_was_drawn_from(
     flags: list[str], name: str, run: Any
 ) -> None:
-    """Its shares add up, the arrow points at the drawn token's stretch, the text is the text."""
+    """The shares add up to 100 %, and the arrow points at the part of the line of the drawn token.
+
+    The text after the tables is the text without --show_probs.
+    """
     common = [*flags, "--prompt=the 밥", "--max_new_tokens=12", "--ignore_end_of_text"]
     shown, _ = run(*common, "--show_probs", name=name)
     *tables, text = shown.split("\n\n", maxsplit=12)
@@ -334,9 +347,9 @@ def test_the_table_shows_what_each_token_was_drawn_from(
         line, arrow = lines[-2], lines[-1]
         mark = line[arrow.index("^")]
         assert drawn[0][1] == mark and arrow.endswith(f"was drawn, so {mark}")
-        for row, of in zip(rows, shares, strict=True):
-            wanted = 0.72 * float(of[1]) if len(of) > 1 else 0  # of 72 cells
-            assert abs(line.strip("01 |").count(row[1]) - wanted) <= (2 if row[1] != "." else 9)
+        for row, share in zip(rows, shares, strict=True):
+            cells = 0.72 * float(share[1]) if len(share) > 1 else 0  # of 72
+            assert abs(line.strip("01 |").count(row[1]) - cells) <= (2 if row[1] != "." else 9)
         u = float(arrow.split("^ ")[1].split()[0])
         assert abs((arrow.index("^") - line.index("|") - 1) / 72 - u) <= 1 / 72
     if flags == []:
@@ -346,18 +359,20 @@ def test_the_table_shows_what_each_token_was_drawn_from(
 
 
 def test_columns_are_counted_as_terminals_show_them() -> None:
+    """An East Asian character takes two columns."""
     assert explain.fit("'밥'", 6) == "'밥'  "
     assert explain.fit("밥밥밥", 5) == "밥밥 "
 
 
 def test_half_a_character_is_spelled_as_bytes() -> None:
+    """A token that is no text is shown as bytes, and the end-of-text token by its name."""
     tokenizer = train_tokenizer("byte", [])
     assert explain.spelled(0xE2, tokenizer) == r"b'\xe2'"
     assert explain.spelled(10, tokenizer) == r"'\n'"
     assert explain.spelled(tokenizer.end_of_text, tokenizer) == "(end of text)"
 
 
-# --- what can be wrong ---
+# --- errors ---
 
 
 @pytest.mark.parametrize(
@@ -384,9 +399,10 @@ def test_half_a_character_is_spelled_as_bytes() -> None:
         (["--temprature", "1"], "unknown flag --temprature; did you mean --temperature?"),
     ],
 )
-def test_what_a_user_does_wrong_is_said_in_one_line(
+def test_a_user_s_error_is_one_line(
     flags: list[str], message: str, run: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The line names the flag or the reason, and no text is written."""
     with pytest.raises(UserError) as error:
         run(*flags)
     assert message in str(error.value)
@@ -394,23 +410,25 @@ def test_what_a_user_does_wrong_is_said_in_one_line(
     assert capsys.readouterr().out == ""
 
 
-def test_a_damaged_checkpoint_is_refused_and_a_prompt_that_is_not_utf8(
-    out: Path, run: Any, tmp_path: Path
-) -> None:
-    whole = out / "byte/step-000001"
-    for file in whole.iterdir():
+def test_a_damaged_checkpoint_is_refused(out: Path, run: Any, tmp_path: Path) -> None:
+    """One changed byte of the weights is found by their hash."""
+    for file in (out / "byte/step-000001").iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     with pytest.raises(UserError, match="damaged"):
         run("--checkpoint", str(tmp_path))
+
+
+def test_a_prompt_that_is_not_utf8_is_refused(run: Any) -> None:
+    """Standard input in another encoding is an error, and not a prompt of other characters."""
     with pytest.raises(UserError, match="not UTF-8"):
         run("--prompt_file=-", stdin=b"caf\xe9")
 
 
 @dataclass(frozen=True)
 class Flags:
-    """What it is for."""
+    """Flags for tests."""
 
     # --- a heading, which is no help text ---
     out_dir: Path = Path("out")  # where things are
@@ -423,6 +441,7 @@ class Flags:
 
 
 def test_flags_become_the_fields_of_the_dataclass() -> None:
+    """Each flag sets its field, in any spelling; the other fields keep their defaults."""
     assert parse(Flags, []) == Flags()
     given = ["--out-dir", "a b", "--n_layer=7", "--rate", "1e-3", "--no_compile", "--kind", "char"]
     assert parse(Flags, [*given, "--data", "x", "y", "--sizes", "1", "2"]) == Flags(
@@ -449,6 +468,7 @@ def test_flags_become_the_fields_of_the_dataclass() -> None:
     ],
 )
 def test_a_wrong_flag_is_one_line_that_helps(flags: list[str], message: str) -> None:
+    """The line names the flag, and the nearest flag that exists or the kind of value."""
     with pytest.raises(UserError) as error:
         parse(Flags, flags)
     assert str(error.value).startswith(message)
@@ -456,7 +476,7 @@ def test_a_wrong_flag_is_one_line_that_helps(flags: list[str], message: str) -> 
 
 
 def test_a_wrong_flag_is_one_line_where_output_is_not_utf8(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The frame around an error is then drawn with other characters."""
+    """The frame that tyro draws around an error, in other characters, is removed there too."""
     for encoding in ("ascii", "utf-8"):
         monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
         with pytest.raises(UserError, match=r"^--n_layer: '3.5' is not a whole number; --help"):
@@ -466,7 +486,7 @@ def test_a_wrong_flag_is_one_line_where_output_is_not_utf8(monkeypatch: pytest.M
 
 
 def test_words_without_a_flag_are_one_field() -> None:
-    """All of them for a tuple, with one space between them for a text, beside the flags."""
+    """The words are the items of a tuple, or a text with one space between them."""
     assert parse(Flags, ["a b", "c", "--n_layer", "7"], words="data").data == ("a b", "c")
     assert parse(Flags, ["a", "--n_layer", "7", "c"], words="data") == Flags(
         data=("a", "c"), n_layer=7
@@ -489,31 +509,35 @@ def test_words_without_a_flag_are_one_field() -> None:
         (["\u2014n_layer", "3"], "unknown flag \u2014n_layer; did you mean --n_layer?"),
     ],
 )
-def test_a_mistyped_flag_is_no_word(flags: list[str], message: str) -> None:
-    """Neither is the value of a switch, nor a text that was given with its flag already."""
+def test_a_mistyped_flag_is_not_a_word(flags: list[str], message: str) -> None:
+    """The value of a switch, and words beside the flag that they stand for, are errors too."""
     with pytest.raises(UserError) as error:
         parse(Flags, flags, words="data")
     assert str(error.value).startswith(message)
 
 
-def test_words_are_the_prompt(run: Any) -> None:
-    """The commands take them for --prompt and for --data, and --help says so."""
+def test_words_without_a_flag_are_the_prompt(run: Any) -> None:
+    """sample.py takes them for --prompt, once."""
     given = run("--prompt", "the cat", "--max_new_tokens", "5")
     assert run("the", "cat", "--max_new_tokens", "5") == given
     assert run("the cat", "--max_new_tokens", "5") == given
     with pytest.raises(UserError, match="exclude each other"):
         run("the cat", "--interactive")
+
+
+def test_words_without_a_flag_are_the_data() -> None:
+    """train.py takes them for --data; --help of both commands names the flag."""
     for main, flag in ((sample.main, "--prompt"), (train.main, "--data")):
-        with pytest.raises(SystemExit), contextlib.redirect_stdout(io.StringIO()) as said:
+        with pytest.raises(SystemExit), contextlib.redirect_stdout(io.StringIO()) as output:
             main(["--help"])
-        assert f"Words without a flag mean {flag}." in said.getvalue()
+        assert f"Words without a flag mean {flag}." in output.getvalue()
     for words in (["nowhere.txt"], ["--minutes", "2", "3"], ["--fsdp", "no.txt", "no.md"]):
         with pytest.raises(UserError, match="no such file or corpus"):
             train.main([*words, "--device", "cpu"])
 
 
 def test_flags_of_a_dataclass_inside_have_no_prefix() -> None:
-    """So the settings of `Sampling` are flags of each command that writes, declared once."""
+    """The settings of `Sampling` are flags of sample.py under their own names."""
     config = parse(sample.SampleConfig, ["--top_k", "5", "--min_p=0.2", "--seed=3"])
     assert config.sampling == Sampling(top_k=5, min_p=0.2) and config.seed == 3
     assert parse(sample.SampleConfig, []).sampling == Sampling() == DEFAULT
@@ -523,12 +547,13 @@ def test_flags_of_a_dataclass_inside_have_no_prefix() -> None:
         parse(sample.SampleConfig, ["--repetition_penalti=2"])
 
 
-def test_help_tells_the_comments_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_the_comments_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each field's comment and default is its help; headings are left out."""
     with pytest.raises(SystemExit) as stop:
         parse(Flags, ["--help"])
     assert stop.value.code in (None, 0)
     text = capsys.readouterr().out
-    assert "What it is for." in text
+    assert "Flags for tests." in text
     assert re.search(r"--out_dir PATH +where things are \(default: out\)", text)
     assert re.search(r"--rate FLOAT +how fast \(default: none\)", text)
     assert "a heading, which is no help text:" in text
@@ -539,6 +564,7 @@ def test_help_tells_the_comments_and_defaults(capsys: pytest.CaptureFixture[str]
 
 
 def start(out: Path, *flags: str) -> subprocess.Popen[bytes]:
+    """Start sample.py in a process whose encoding is ASCII."""
     return subprocess.Popen(
         [sys.executable, str(SCRIPT), "--out_dir", str(out), *flags],
         stdin=subprocess.PIPE,
@@ -549,28 +575,28 @@ def start(out: Path, *flags: str) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals")
-def test_at_a_terminal_a_conversation_says_how_it_ends_and_has_arrow_keys(out: Path) -> None:
-    """A line can be edited and called back; an empty one ends the program."""
+def test_at_a_terminal_a_line_can_be_edited_and_called_back(out: Path) -> None:
+    """A hint says how to end; Ctrl-A and the arrow keys work; an empty line ends the program."""
     pytest.importorskip("readline")
     import pty
 
-    ours, theirs = pty.openpty()
+    our_end, child_end = pty.openpty()
     flags = ["--run=char", "--interactive", "--max_new_tokens=3", "--seed=2"]
     process = subprocess.Popen(
         [sys.executable, str(SCRIPT), "--out_dir", str(out), *flags],
-        stdin=theirs, stdout=theirs, stderr=subprocess.PIPE,
+        stdin=child_end, stdout=child_end, stderr=subprocess.PIPE,
         env={**os.environ, "TERM": "vt100", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    os.close(theirs)
+    os.close(child_end)
     try:
         assert process.stderr is not None
         read_up_to(process.stderr, b"an empty line ends all.\n")
-        with os.fdopen(ours, "r+b", buffering=0) as terminal:
+        with os.fdopen(our_end, "r+b", buffering=0) as terminal:
             read_up_to(terminal, b"> ")
             terminal.write(b" cat\x01the\r")  # Ctrl-A: to the beginning of the line
             read_up_to(terminal, b"\nthe cat")
             read_up_to(terminal, b"> ")
-            terminal.write(b"\x1b[A\r")  # up: the line before
+            terminal.write(b"\x1b[A\r")  # arrow up: the line before
             read_up_to(terminal, b"\nthe cat")
             read_up_to(terminal, b"> ")
             terminal.write(b"\r")
@@ -580,61 +606,84 @@ def test_at_a_terminal_a_conversation_says_how_it_ends_and_has_arrow_keys(out: P
         process.wait()
 
 
-def read_up_to(stream: IO[bytes], wanted: bytes) -> None:
-    read = b""
-    while not read.endswith(wanted):
+def read_up_to(stream: IO[bytes], end: bytes) -> None:
+    """Read from the stream until these bytes have come."""
+    data = b""
+    while not data.endswith(end):
         byte = stream.read(1)
-        assert byte, f"it ended after {read!r}"
-        read += byte
+        assert byte, f"the stream ended after {data!r}"
+        data += byte
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_as_a_command(out: Path) -> None:
-    """UTF-8 whatever the terminal says; errors are one line; Ctrl-C and `head` end it quietly."""
-    endlessly = ["--run=byte", "--max_new_tokens=1000000", "--ignore_end_of_text"]
-    plain = start(out, "--run=byte", "--max_new_tokens=20", "--prompt=밥", "--num_samples=2")
-    wrong = start(out, "--run=char", "--prompt=日")
-    endless = start(out, *endlessly)
-    chat = start(out, *endlessly, "--interactive")
-    try:
-        text, notes = plain.communicate(timeout=100)
-        path = out / "byte/step-000001"
-        wanted = [until_end(expected(path, "밥", 20, number)) for number in range(2)]
-        assert text.decode("utf-8") == f"\n{sample.RULE}\n".join(wanted) + "\n"
-        assert notes.count(b"\n") == 1 and plain.returncode == 0
+needs_signals = pytest.mark.skipif(os.name != "posix", reason="signals")
+ENDLESS = ["--run=byte", "--max_new_tokens=1000000", "--ignore_end_of_text"]
 
-        text, notes = wrong.communicate(timeout=100)
-        assert (wrong.returncode, text) == (2, b"")
-        assert notes.startswith(b"error: not among the ") and notes.count(b"\n") == 1
 
-        assert endless.stdout is not None
-        assert len(endless.stdout.read(100)) == 100
-        endless.send_signal(signal.SIGINT)
-        _, notes = endless.communicate(timeout=100)
-        assert endless.returncode == 130 and b"Traceback" not in notes
+@pytest.fixture
+def processes(out: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Return a function that starts sample.py; end the processes after the test."""
+    started: list[subprocess.Popen[bytes]] = []
 
-        assert chat.stdin is not None and chat.stdout is not None and chat.stderr is not None
-        for line in (b"the first line", b"the second line"):
-            chat.stdin.write(line + b"\n")
-            chat.stdin.flush()
-            read_up_to(chat.stdout, line)
-            assert len(chat.stdout.read(50)) == 50
-            chat.send_signal(signal.SIGINT)  # ends this text only
-        chat.stdin.write(b"the last line\n")
-        chat.stdin.flush()
-        read_up_to(chat.stdout, b"the last line")
-        chat.stdout.close()  # as head does
-        assert chat.wait(timeout=100) == -signal.SIGPIPE
-        assert b"Traceback" not in chat.stderr.read()
-    finally:
-        for process in (plain, wrong, endless, chat):
-            process.kill()
-            process.wait()
+    def begin(*flags: str) -> subprocess.Popen[bytes]:
+        """Start sample.py with these flags."""
+        started.append(start(out, *flags))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_the_output_is_utf8_whatever_the_terminal_s_encoding(out: Path, processes: Any) -> None:
+    """Korean samples arrive in UTF-8, with one line on standard error and exit code 0."""
+    process = processes("--run=byte", "--max_new_tokens=20", "--prompt=밥", "--num_samples=2")
+    text, notes = process.communicate(timeout=100)
+    path = out / "byte/step-000001"
+    texts = [until_end(expected(path, "밥", 20, number)) for number in range(2)]
+    assert text.decode("utf-8") == f"\n{sample.RULE}\n".join(texts) + "\n"
+    assert notes.count(b"\n") == 1 and process.returncode == 0
+
+
+def test_an_error_of_the_command_is_one_line_and_exit_code_2(processes: Any) -> None:
+    """The line is on standard error, and standard output stays empty."""
+    process = processes("--run=char", "--prompt=日")
+    text, notes = process.communicate(timeout=100)
+    assert (process.returncode, text) == (2, b"")
+    assert notes.startswith(b"error: not among the ") and notes.count(b"\n") == 1
+
+
+@needs_signals
+def test_ctrl_c_ends_the_command_without_a_traceback(processes: Any) -> None:
+    """The exit code is 130, that of a command that SIGINT has ended."""
+    process = processes(*ENDLESS)
+    assert len(process.stdout.read(100)) == 100
+    process.send_signal(signal.SIGINT)
+    _, notes = process.communicate(timeout=100)
+    assert process.returncode == 130 and b"Traceback" not in notes
+
+
+@needs_signals
+def test_ctrl_c_ends_one_text_of_a_conversation_and_head_ends_it_all(processes: Any) -> None:
+    """After each Ctrl-C the next line is continued; a closed pipe ends the command quietly."""
+    process = processes(*ENDLESS, "--interactive")
+    for line in (b"the first line", b"the second line"):
+        process.stdin.write(line + b"\n")
+        process.stdin.flush()
+        read_up_to(process.stdout, line)
+        assert len(process.stdout.read(50)) == 50
+        process.send_signal(signal.SIGINT)
+    process.stdin.write(b"the last line\n")
+    process.stdin.flush()
+    read_up_to(process.stdout, b"the last line")
+    process.stdout.close()  # as head does
+    assert process.wait(timeout=100) == -signal.SIGPIPE
+    assert b"Traceback" not in process.stderr.read()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_a_full_disk_is_one_line(out: Path) -> None:
-    """Standard output that takes no more: exit code 2 and no traceback."""
+    """A standard output on a full disk gives exit code 2 and no traceback."""
     with open("/dev/full", "w") as full:
         command = [sys.executable, sample.__file__, "--out_dir", str(out), "--max_new_tokens=5"]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)

@@ -1,4 +1,4 @@
-"""Machine code out of a C file, made once by the compiler that the machine has."""
+"""Compile a C file with the machine's compiler, and load the result; compile it only once."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 COMPILE = ["-std=gnu11", "-O3", "-ffast-math", "-fPIC"]
-# By PyTorch's name for the processor. -march=native would leave it to the compiler, and one that is
-# older than the processor takes it for a lesser one.
+# The flags for a processor, by PyTorch's name for its instructions. With -march=native, a compiler
+# that is older than the processor takes it for a lesser one and leaves instructions out.
 PROCESSOR = {
     "AVX2": ["-mavx2", "-mfma"],
     "AVX512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma",
@@ -28,35 +28,37 @@ PROCESSOR = {
 
 
 def compiled(source: Path) -> ctypes.CDLL | None:
-    """What a C file compiles to; None where no compiler can do it.
+    """Return a C file as a loaded library; None if no compiler here can compile it.
 
-    It is kept beside Python's bytecode, under a name that changes with the file, the compilers and
-    the processor. It says on stderr when it compiles.
+    The library is kept beside Python's bytecode, under a name that changes with the file, the
+    compilers and the processor. A note on standard error says when one is compiled.
     """
     commands = list(_commands())
     key = hashlib.sha256(source.read_bytes() + repr(commands).encode()).hexdigest()[:16]
     folder = Path(importlib.util.cache_from_source(str(source))).parent
     kept = folder / f"{source.stem}.{key}.so"
-    # It is not there yet, or damaged; and Python cannot say so where the path is not UTF-8.
+    # An OSError: no such library yet, or a damaged one; a UnicodeError: one where the path is not
+    # UTF-8, which Python cannot put into a message.
     with contextlib.suppress(OSError, UnicodeError):
         return ctypes.CDLL(str(kept))
     for command in commands:
-        # No place to compile in, no compiler that works, no program in temporary files (noexec).
+        # A failure: no folder to compile in, a compiler that fails, or a temporary folder that may
+        # hold no programs (noexec).
         failures = (OSError, UnicodeError, subprocess.SubprocessError)
         with contextlib.suppress(*failures), _scratch(folder) as scratch:
-            made, began = Path(scratch, "made.so"), time.perf_counter()
+            made, start = Path(scratch, "made.so"), time.perf_counter()
             _compile(command, source, made)
-            code = ctypes.CDLL(str(made))
-            seconds = time.perf_counter() - began
+            library = ctypes.CDLL(str(made))
+            seconds = time.perf_counter() - start
             print(f"compiled {source.name} in {seconds:.1f} s", file=sys.stderr)
-            with contextlib.suppress(OSError):  # what cannot be kept is made again the next time
-                made.replace(kept)  # at once: another process finds all of it or nothing
-            return code
+            with contextlib.suppress(OSError):  # the folder is read-only: compile again next time
+                made.replace(kept)  # atomic: another process finds the whole library or none
+            return library
     return None
 
 
 def _commands() -> Iterator[list[str]]:
-    """Compilers, and how to call them: with threads, and else without."""
+    """Yield the command lines to try in turn: each compiler with OpenMP, then each without."""
     named = os.environ.get("CC")
     compilers = [named.split()] if named else [["gcc"], ["cc"], ["clang"]]
     found = [words for words in compilers if words and shutil.which(words[0])]
@@ -67,20 +69,23 @@ def _commands() -> Iterator[list[str]]:
 
 
 def _scratch(folder: Path) -> tempfile.TemporaryDirectory[str]:
+    """Make a temporary folder in `folder`; if that is read-only, where the system has its own."""
     try:
         folder.mkdir(exist_ok=True)
         return tempfile.TemporaryDirectory(dir=folder)
-    except OSError:  # an installation that this user may not change
+    except OSError:  # the installation belongs to another user
         return tempfile.TemporaryDirectory()
 
 
 def _compile(command: list[str], source: Path, made: Path) -> None:
-    # In two steps, because some compilers put code into what they link with -ffast-math that makes
-    # the whole process round tiny numbers to zero.
-    part = made.with_suffix(".o")
+    """Compile `source` into the library `made`; raise an error if the compiler fails."""
+    # Compile with -ffast-math and link without it: when they link with it, some compilers add code
+    # that makes the whole process round tiny numbers to zero
+    # (test_the_c_code_does_not_round_the_process_s_tiny_numbers_to_zero).
+    object_file = made.with_suffix(".o")
     link = [word for word in command if word != "-ffast-math"]
     for words in (
-        [*command, "-c", str(source), "-o", str(part)],
-        [*link, "-shared", str(part), "-o", str(made), "-lm"],
+        [*command, "-c", str(source), "-o", str(object_file)],
+        [*link, "-shared", str(object_file), "-o", str(made), "-lm"],
     ):
         subprocess.run(words, capture_output=True, timeout=60, check=True)

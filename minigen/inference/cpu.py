@@ -1,9 +1,16 @@
-"""The transformer once more, for writing text on a CPU at the speed of its memory.
+"""The transformer on a CPU, for writing text as fast as memory delivers the weights.
 
-A new token is little arithmetic, but it waits until every weight has come from memory. So weights
-are kept in two bytes or one if wished, and a few tokens at once are one call of `cpu.c`, which
-reads each weight once and else waits for nothing. Long prompts, and machines without a C compiler,
-are left to the `GPT` itself, with the same weights.
+Writing has two phases. *Prefill* reads the whole prompt at once: each weight that is loaded is
+multiplied with many tokens, so arithmetic sets the speed, and PyTorch's matrix product is best.
+*Decoding* reads one new token per text: each weight is loaded for one or a few products, and a core
+multiplies faster than memory delivers, so the bytes of the weights set the speed. Hence decoding,
+and the prefill of a short prompt, is one call of `cpu.c`, which reads each weight once, and the
+weights may be kept in two bytes (bfloat16) or in one (int8). A longer prefill, and everything on a
+machine without a C compiler, is left to the `GPT` itself, with the same weights.
+
+int8 costs little accuracy: a weight moves by at most 1/254 of the largest weight of its row, some
+up and some down, so in a sum of many products the errors mostly cancel
+(test_a_weight_moves_by_half_a_step_at_most, test_fewer_bytes_cost_under_one_percent_of_the_loss).
 """
 
 from __future__ import annotations
@@ -21,12 +28,15 @@ from minigen.model import GPT, Block, KVCache, RMSNorm, rope_cos_sin
 from minigen.system.device import choose_dtype
 from minigen.system.threads import threads
 
-# Threads wait for each other at each matrix, so each needs a share that is worth it.
-WORTH_A_THREAD = 500_000  # weights times vectors
+# Threads wait for each other after each matrix; with less work than this, waiting costs more than
+# another thread saves.
+MIN_PRODUCTS_PER_THREAD = 500_000  # weights times vectors
 
 
 def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Whole numbers from -127 to 127 (out, in) and a scale for each row (out,): about weight.
+    """Return integers from -127 to 127 (out, in) and a scale per row (out,).
+
+    Their product is the weight (out, in), rounded to 255 levels per row.
 
     >>> q, scale = quantise(torch.tensor([[0.25, -1.0], [254.0, 10.0]]))
     >>> q.tolist(), scale.tolist()
@@ -36,8 +46,11 @@ def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight / scale[:, None]).round().clamp(-127, 127).to(torch.int8), scale
 
 
-class Matrix(nn.Module):
-    """A linear layer with weights in fewer bytes: x (..., in) -> x W^T + bias (..., out)."""
+class CompactLinear(nn.Module):
+    """A linear layer with weights in bfloat16 or int8: x (..., in) -> x W^T + bias (..., out).
+
+    Only the weights are compact: the result is float32, and so is the bias.
+    """
 
     def __init__(self, layer: nn.Module, dtype: str) -> None:
         super().__init__()
@@ -48,23 +61,24 @@ class Matrix(nn.Module):
         else:
             self.weight = weight.to(getattr(torch, dtype))
         self.bias = None if bias is None else bias.detach().float()
-        # Where the processor has no products of bfloat16, PyTorch's are far slower than float32's.
-        self.product = getattr(torch, choose_dtype("auto", weight.device))
+        # On a processor without instructions for bfloat16, PyTorch multiplies float32 far faster.
+        self.product_dtype = getattr(torch, choose_dtype("auto", weight.device))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.linear(x.to(self.product), self.weight.to(self.product)).float()
+        y = F.linear(x.to(self.product_dtype), self.weight.to(self.product_dtype)).float()
         if self.scale is not None:
             y *= self.scale
         return y if self.bias is None else y.add_(self.bias)
 
 
-def narrow(model: GPT, dtype: str) -> None:
-    """Exchange each matrix of the model for a `Matrix`; all else computes in float32."""
-    model.lm_head = Matrix(model.embedding if model.lm_head is None else model.lm_head, dtype)
+def compact_matrices(model: GPT, dtype: str) -> None:
+    """Replace each linear layer of the model by a `CompactLinear`; all else computes in float32."""
+    head = model.embedding if model.lm_head is None else model.lm_head
+    model.lm_head = CompactLinear(head, dtype)
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.Linear):
-                setattr(module, name, Matrix(child, dtype))
+                setattr(module, name, CompactLinear(child, dtype))
             elif isinstance(child, nn.Embedding):
                 child.register_forward_hook(lambda table, ids, rows: rows.float())
             elif isinstance(child, RMSNorm | nn.LayerNorm):
@@ -72,56 +86,69 @@ def narrow(model: GPT, dtype: str) -> None:
 
 
 class Decoder:
-    """A `GPT` in evaluation mode for `generate`: (ids (B, T), cache, at (B,)) -> (B, 1, V).
+    """A `GPT` in evaluation mode for `generate`: (ids (B, T), cache, at (B,)) -> logits (B, 1, V).
 
-    dtype is the format of the weights: float32, bfloat16 or int8. The `GPT` is taken over: it
-    computes in that format from then on. Its cache must be of the Decoder's `cache_dtype`.
+    Where `cpu.c` computes, a text gets the same bits alone and in a batch: in each decoding step,
+    and in a prefill if the rows times the tokens of the longest prompt are at most `max_prefill`
+    (test_the_bits_of_a_row_do_not_depend_on_the_batch). Elsewhere PyTorch computes, which adds in
+    another order for another number of rows, so the logits may differ by rounding.
+
+    Args:
+        model: the Decoder takes it over and changes the format of its weights.
+        dtype: the format of the weights: float32, bfloat16 or int8. The cache that a call is given
+            must have the `cache_dtype` of the Decoder.
+
+    Raises `IndexError` for an id outside the vocabulary, and `ValueError` for a cache that does not
+    fit.
     """
 
     def __init__(self, model: GPT, dtype: str) -> None:
         self.model, self.config, c = model, model.config, model.config
         self.cache_dtype = torch.float32 if dtype == "float32" else torch.bfloat16
         self.n_weights = model.n_parameters()
-        # A longer prompt is faster as PyTorch's product, which is made for many tokens at once; and
-        # sooner so where that need not change the format of the weights first.
-        ready = dtype == "bfloat16" and choose_dtype("auto", torch.device("cpu")) == "bfloat16"
-        self.short = 16 if ready else 32
-        model.float() if dtype == "float32" else narrow(model, dtype)
-        # cpu.c takes numbers of two bytes two by two.
-        odd = any(n % 2 for n in (c.n_embd, c.head_dim, c.n_ffn))
-        self.code = None if odd and dtype != "float32" else code()
+        # PyTorch's product is made for many tokens at once. It pays off sooner where PyTorch need
+        # not convert the weights first.
+        multiplies_weights_as_they_are = (
+            dtype == "bfloat16" and choose_dtype("auto", torch.device("cpu")) == "bfloat16"
+        )
+        self.max_prefill = 16 if multiplies_weights_as_they_are else 32  # tokens of all rows
+        model.float() if dtype == "float32" else compact_matrices(model, dtype)
+        # cpu.c reads numbers of fewer bytes in pairs.
+        is_odd = any(n % 2 for n in (c.n_embd, c.head_dim, c.n_ffn))
+        self.code = None if is_odd and dtype != "float32" else code()
         if self.code is not None:
-            # Both are kept, because the C reads them by their addresses.
-            self.turn = turn_table(model) if c.position == "rotary" else ()
-            self.model_in_c = describe(model, self.turn, KINDS[self.cache_dtype])
+            # Kept as attributes, because the C code reads both at their addresses.
+            self.cos_sin = cos_sin_table(model) if c.position == "rotary" else ()
+            self.model_in_c = describe(model, self.cos_sin, KINDS[self.cache_dtype])
 
     def __call__(self, ids: Tensor, cache: KVCache, at: Tensor) -> Tensor:
         B, T = ids.shape
-        most_threads = threads.adapt()
-        if self.code is None or (T > 1 and self.short < B * T):
+        max_threads = threads.adapt()
+        if self.code is None or (T > 1 and self.max_prefill < B * T):
             with torch.no_grad():
                 logits: Tensor = self.model(ids, cache, at)
                 return logits
-        self.model.length_after(T, cache)  # it fits
+        self.model.length_after(T, cache)  # raises an error if the tokens do not fit
         if cache.kv.shape[1] != B or cache.kv.dtype != self.cache_dtype:
             raise ValueError(f"the cache must have {B} rows of {self.cache_dtype}")
         cache.kv = cache.kv.contiguous()
         logits = torch.empty(B, 1, self.config.vocab_size)
-        n_threads = min(most_threads, 1 + B * T * self.n_weights // WORTH_A_THREAD)
-        room = torch.empty(self.code.room(self.model_in_c, B * T, cache.capacity, n_threads))
+        n_threads = min(max_threads, 1 + B * T * self.n_weights // MIN_PRODUCTS_PER_THREAD)
+        size = self.code.workspace_size(self.model_in_c, B * T, cache.capacity, n_threads)
+        workspace = torch.empty(size)
         ids, lengths, at = ids.contiguous(), cache.lengths.contiguous(), at.contiguous()
-        known = self.code.step(
+        ids_are_valid = self.code.step(
             self.model_in_c, B, T, ids.data_ptr(), lengths.data_ptr(), at.data_ptr(),
-            cache.kv.data_ptr(), cache.capacity, room.data_ptr(), n_threads, logits.data_ptr(),
+            cache.kv.data_ptr(), cache.capacity, workspace.data_ptr(), n_threads, logits.data_ptr(),
         )  # fmt: skip
-        if not known:
-            raise IndexError(f"an id is not one of the model's {self.config.vocab_size}")
+        if not ids_are_valid:
+            raise IndexError(f"an id is outside the model's vocabulary of {self.config.vocab_size}")
         return logits
 
 
-# ---- What cpu.c needs to know: where each tensor lies. ----
+# ---- The structures of cpu.c, which hold the address and the shape of each tensor. ----
 
-KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # `enum kind` there
+KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # `enum kind` in cpu.c
 
 
 class CMatrix(ctypes.Structure):
@@ -147,7 +174,7 @@ class CLayer(ctypes.Structure):
 
 class CModel(ctypes.Structure):
     _fields_ = [
-        *((name, CMatrix) for name in ("embedding", "position", "head")),
+        *((name, CMatrix) for name in ("embedding", "position", "lm_head")),
         ("norm", CNorm),
         ("layers", ctypes.POINTER(CLayer)),
         *((name, ctypes.c_void_p) for name in ("cosine", "sine")),
@@ -160,26 +187,32 @@ class CModel(ctypes.Structure):
 @only_once
 def code() -> ctypes.CDLL | None:
     """Return cpu.c, compiled; None without a C compiler."""
-    found = compiled(Path(__file__).with_suffix(".c"))
-    if found is not None:
-        whole, address = ctypes.c_int, ctypes.c_void_p
-        found.room.restype = ctypes.c_int64
-        found.room.argtypes = [ctypes.POINTER(CModel), whole, ctypes.c_int64, whole]
-        found.step.argtypes = [
-            *(ctypes.POINTER(CModel), whole, whole, address, address, address),
-            *(address, ctypes.c_int64, address, whole, address),
+    library = compiled(Path(__file__).with_suffix(".c"))
+    if library is not None:
+        number, address = ctypes.c_int, ctypes.c_void_p
+        library.workspace_size.restype = ctypes.c_int64
+        library.workspace_size.argtypes = [
+            *(ctypes.POINTER(CModel), number, ctypes.c_int64, number),
         ]
-    return found
+        library.step.argtypes = [
+            *(ctypes.POINTER(CModel), number, number, address, address, address),
+            *(address, ctypes.c_int64, address, number, address),
+        ]
+    return library
 
 
-def describe(model: GPT, turn: tuple[Tensor, ...], cache_kind: int) -> CModel:
-    """The model's tensors must live and stay where they are as long as this is used."""
+def describe(model: GPT, cos_sin: tuple[Tensor, ...], cache_kind: int) -> CModel:
+    """Return the model as cpu.c reads it.
+
+    The result holds addresses. So the model's tensors and `cos_sin` must neither be freed nor move
+    while it is in use.
+    """
     c, head = model.config, model.embedding if model.lm_head is None else model.lm_head
     return CModel(
         *map(matrix, (model.embedding, model.position, head)),
         norm(model.norm),
         (CLayer * c.n_layer)(*map(layer, model.blocks)),
-        *(map(pointer, turn or (None, None))),
+        *(map(pointer, cos_sin or (None, None))),
         c.norm_eps,
         *(c.n_layer, c.n_head, c.n_kv_head, c.head_dim),
         cache_kind,
@@ -187,6 +220,7 @@ def describe(model: GPT, turn: tuple[Tensor, ...], cache_kind: int) -> CModel:
 
 
 def layer(block: nn.Module) -> CLayer:
+    """Return a block of the model as cpu.c reads it."""
     assert isinstance(block, Block)
     attention, mlp = block.attention, block.mlp
     return CLayer(
@@ -199,6 +233,7 @@ def layer(block: nn.Module) -> CLayer:
 
 
 def matrix(module: nn.Module | None) -> CMatrix:
+    """Return a linear layer or an embedding as cpu.c reads it."""
     if module is None:
         return CMatrix()
     weight = module.weight
@@ -208,6 +243,7 @@ def matrix(module: nn.Module | None) -> CMatrix:
 
 
 def norm(module: nn.Module) -> CNorm:
+    """Return a norm, or the identity in its place, as cpu.c reads it."""
     if isinstance(module, nn.Identity):
         return CNorm()
     gain, shift = module.get_parameter("weight"), getattr(module, "bias", None)
@@ -215,14 +251,15 @@ def norm(module: nn.Module) -> CNorm:
 
 
 def pointer(tensor: Tensor | None) -> int | None:
+    """Return the address of a tensor's first number; None for no tensor."""
     if tensor is None:
         return None
     assert tensor.is_contiguous()
     return tensor.data_ptr()
 
 
-def turn_table(model: GPT) -> tuple[Tensor, ...]:
-    """Cosine and sine of rotary positions, (block_size, D / 2)."""
+def cos_sin_table(model: GPT) -> tuple[Tensor, ...]:
+    """Return the cosines and the sines of rotary positions, each (block_size, D / 2)."""
     positions = torch.arange(model.config.block_size)[None]
     half = model.config.head_dim // 2
     return tuple(t[0, 0, :, :half].contiguous() for t in rope_cos_sin(positions, model.config))

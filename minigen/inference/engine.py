@@ -4,8 +4,12 @@
     >>> for piece in engine.stream("hero: Sir Fox,"):                   # doctest: +SKIP
     ...     print(piece, end="", flush=True)
 
-`Engine.generate` writes tokens, `Engine.stream` text. Both write several texts at once as well, and
-each text is the same alone or among others.
+`Engine.generate` writes tokens, `Engine.stream` text; both can write several texts at once. A text
+has random numbers of its own, so it is the same alone and in a batch if its logits are: they have
+equal bits where `cpu.Decoder` says so (test_texts_streamed_together_are_the_texts_streamed_alone).
+Elsewhere they may differ by rounding. A token may then differ, and with it the rest of the text, if
+the draw depends on so small a difference: at a boundary of the random number or of a filter, or at
+temperature 0 if the two best logits are nearly equal.
 """
 
 from __future__ import annotations
@@ -34,33 +38,34 @@ from minigen.tokenizer import Tokenizer
 class Engine:
     """A model in evaluation mode, its tokenizer, and facts about both.
 
-    The `backend`, which computes, is chosen at the first token. Until then the model is a plain
-    module, to be trained or changed; from then on it belongs to the backend, which may move it to
-    another device and keep its weights in another format.
+    The backend, which computes the logits, is chosen at the first token. Until then the model is a
+    plain module that may be trained or changed. Afterwards it belongs to the backend, which may
+    move it to another device and keep its weights in another format.
 
     Raises `UserError` if the device is not on this machine, and for int8 on a GPU.
     """
 
     model: GPT
     tokenizer: Tokenizer
-    path: Path = field(default_factory=Path)  # where the model was found
-    state: Mapping[str, Any] = field(default_factory=dict)  # of a checkpoint: its state.json
-    companions: Companions = field(default_factory=Companions)  # its generation settings and so on
-    device: str = "auto"  # cuda, mps, cpu; auto: the fastest that is here
-    dtype: str | None = None  # of the weights: float32, bfloat16, int8; None: nearest to the file's
+    path: Path = field(default_factory=Path)  # the folder that the model was loaded from
+    state: Mapping[str, Any] = field(default_factory=dict)  # state.json of a checkpoint; else empty
+    companions: Companions = field(default_factory=Companions)  # other files of the model's folder
+    device: str = "auto"  # cuda, mps, cpu; auto: the fastest on this machine
+    # Of the weights: float32, bfloat16, int8. None: bfloat16 if the file has that, else float32.
+    dtype: str | None = None
     block_size: int = 0  # tokens of context; 0: the model's
-    # None: the decoder in C on a CPU, a CUDA graph on a GPU. With the model itself as the backend,
-    # each token is computed from the weights of that moment: so a model in training can write.
+    # None: choose the decoder in C on a CPU, a CUDA graph on a GPU. The model itself is a backend,
+    # too: it computes each token from its current weights, so a model in training can write.
     backend: Decoder | GraphDecoder | GPT | None = None
 
     def __post_init__(self) -> None:
         where = choose_device(self.device)
         if where.type != "cpu" and self.dtype == "int8":
-            raise UserError(f"--dtype int8 is for CPUs; on {where}, take bfloat16")
+            raise UserError(f"--dtype int8 is for CPUs; on {where}, give --dtype bfloat16")
 
     @property
     def n_vocab(self) -> int:
-        """The number of ids that can be drawn: the tokenizer and the model both have them."""
+        """The number of ids that can be drawn: those of both the tokenizer and the model."""
         return min(self.tokenizer.n_vocab, self.model.config.vocab_size)
 
     @property
@@ -69,13 +74,14 @@ class Engine:
         if not self.state:
             return f"{self.path}: not a checkpoint of train.py"
         loss = self.state.get("val_loss")
-        known = "" if loss is None else f", validation loss {loss:.3f} nats/token"
-        return f"{self.path}: step {self.state['step']}{known}"
+        loss_text = "" if loss is None else f", validation loss {loss:.3f} nats/token"
+        return f"{self.path}: step {self.state['step']}{loss_text}"
 
     def encode(self, prompt: str) -> list[int]:
-        """Return the ids that the model reads to continue a prompt; control tokens read as such.
+        """Return the ids that the model reads to continue a prompt.
 
-        For an empty prompt they are those that documents of the training text begin with.
+        The name of a control token in the prompt becomes that token. An empty prompt becomes the
+        ids that the documents of the training text begin with.
         """
         return self.tokenizer.encode_prompt(prompt, self.state.get("opening", ""))
 
@@ -90,11 +96,13 @@ class Engine:
         samples: Sequence[int] | None = None,
         finished: set[int] | None = None,
     ) -> Iterator[list[Token | None]]:
-        """Continue each prompt; see `minigen.sampling.generate`, which has the same arguments.
+        """Continue each prompt; yield, at each step, one new token per row.
+
+        The arguments not named here are those of `minigen.sampling.generate`.
 
         Args:
-            prompts: ids, at least one a row, as `encode` makes them.
-            end_of_text: the ids that end a row; None: the tokenizer's `stop_ids`; (): none does.
+            prompts: the ids of each row, at least one, as `encode` returns them.
+            end_of_text: the ids that end a row; None: the tokenizer's `stop_ids`; (): no id does.
 
         >>> for [token] in engine.generate([[1]], Sampling(), max_new_tokens=9):  # doctest: +SKIP
         ...     print(token.id)
@@ -104,10 +112,11 @@ class Engine:
         block_size = self.block_size or self.model.config.block_size
         capacity = min(block_size, max(map(len, prompts), default=1) + max_new_tokens)
         weight = self.model.embedding.weight
-        number = self.backend.cache_dtype if isinstance(self.backend, Decoder) else weight.dtype
+        dtype = self.backend.cache_dtype if isinstance(self.backend, Decoder) else weight.dtype
 
         def new_cache(rows: int) -> KVCache:
-            return KVCache(self.model.config, rows, capacity, weight.device, number)
+            """Return an empty cache for `rows` texts."""
+            return KVCache(self.model.config, rows, capacity, weight.device, dtype)
 
         return generate(
             self.backend,
@@ -144,14 +153,14 @@ class Engine:
         seed: int = 0,
         sample: int = 0,
     ) -> Iterator[Piece]:
-        """Continue a prompt. Yield the new text piece by piece, one for each token.
+        """Continue a prompt. Yield the new text piece by piece, one piece for each token.
 
         Args:
-            sampling: None: `Sampling()`.
-            stop_strings: the text ends before the first of these.
-            end_of_text: the ids that end the text; None: the tokenizer's `stop_ids`; (): none does.
+            sampling: how to draw tokens; None: `Sampling()`.
+            stop_strings: the text ends before the first of these strings.
+            end_of_text: ids that end the text; None: the tokenizer's `stop_ids`; (): no id does.
             seed: the same seed gives the same text.
-            sample: the number of the text among those of one seed.
+            sample: the number of the text; texts with other numbers have other random numbers.
 
         Raises `UserError`, at the first token, for settings out of range.
 
@@ -186,14 +195,15 @@ class Engine:
         seed: int = 0,
         samples: Sequence[int] | None = None,
     ) -> Iterator[list[Piece | None]]:
-        """Continue several prompts at once: as `stream`, with a list of pieces for each step.
+        """Continue several prompts at once. Yield, at each step, a list with one piece per text.
 
-        A text that has ended has None instead of a piece. Those that reach max_new_tokens end with
-        a piece without a token, in a step of their own.
+        A text that has ended has None instead of a piece. After the last step, a text that was cut
+        off at max_new_tokens gets one more piece, without a token. The arguments not named here
+        are those of `stream`.
 
         Args:
-            prompts: ids, as `encode` makes them.
-            samples: the number of each text among those of one seed; None: 0, 1, 2, ...
+            prompts: the ids of each text, as `encode` returns them.
+            samples: the number of each text; None: 0, 1, 2, ...
         """
         ends = self.tokenizer.stop_ids if end_of_text is None else end_of_text
         texts = [_Text(self.tokenizer, ends, stop_strings) for _ in prompts]
@@ -222,11 +232,11 @@ class Engine:
 class Piece(str):
     """A piece of a text, with the token that completed it.
 
-    It is empty where the token is only part of a character, or may begin a stop string.
+    A piece is empty if its token holds only part of a character, or may begin a stop string.
     """
 
-    token: Token | None  # None: the text was cut off at max_new_tokens; the rest was held back
-    last: bool  # the text ends here
+    token: Token | None  # None: the text was cut off at max_new_tokens; the piece was held back
+    last: bool  # whether the text ends with this piece
 
     def __new__(cls, text: str, token: Token | None, last: bool) -> Piece:
         piece = super().__new__(cls, text)
@@ -235,7 +245,7 @@ class Piece(str):
 
 
 class _Text:
-    """Turn the tokens of one text into pieces, without stop strings and the end-of-text token."""
+    """A decoder of one text: tokens in, pieces out, without stop strings and end-of-text tokens."""
 
     def __init__(
         self, tokenizer: Tokenizer, ends: Collection[int], stop_strings: Sequence[str]
@@ -244,17 +254,18 @@ class _Text:
         self.decoder, self.stop = tokenizer.stream(), StopStrings(stop_strings)
 
     def push(self, token: Token) -> Piece:
+        """Return the piece that the token completes."""
         shown = "" if token.id in self.hidden else self.decoder.push(token.id)
         text = self.stop.push(shown)
         last = token.id in self.ends or self.stop.stopped
         return Piece(text + self._rest() if last else text, token, last)
 
     def cut(self) -> Piece:
-        """End the text where it is."""
+        """End the text at max_new_tokens; return its last piece."""
         return Piece(self._rest(), None, True)
 
     def _rest(self) -> str:
-        """Return the text that was held back, as more might have come."""
+        """Return the text held back: part of a character, or the start of a stop string."""
         return self.stop.push(self.decoder.finish()) + self.stop.finish()
 
 
@@ -265,21 +276,21 @@ def load(
     device: str = "auto",
     dtype: str | None = None,
 ) -> Engine:
-    """Load a model, with LoRA merged into it, and its tokenizer, to write with or to train.
+    """Load a model and its tokenizer, to write with or to train. An adapter (LoRA) is merged in.
 
     Args:
-        source: a run of train.py by its name or its path (`tales`, `out/tales`: its best
-            checkpoint), one checkpoint of it, any other folder that holds a GPT-2, Llama or Qwen3
-            model, or a name such as `gpt2` on the hub; `checkpoint.find` says which it is. None:
-            the best checkpoint of the run in out_dir that was saved last; if that is damaged, the
-            next best.
-        dropout: for training; None: what the model's config.json says.
-        out_dir: where a run that is given by its name is.
-        device: where `Engine` writes: cuda, mps, cpu, or auto.
-        dtype: the format of the weights: float32, bfloat16 or int8; None: bfloat16 if that is the
-            file's, else float32.
+        source: the name or the folder of a run (`tales`, `out/tales`), of which the best checkpoint
+            is loaded; the folder of a checkpoint; any other folder with a GPT-2, Llama or Qwen3
+            model; or a name on the hub such as `gpt2`. `checkpoint.find` decides which of them it
+            is. None: the best checkpoint of the run in out_dir that was saved last, or if that
+            checkpoint is damaged, the next best.
+        dropout: for training; None: the dropout of the model's config.json.
+        out_dir: the folder that holds the runs.
+        device: where `Engine` computes: cuda, mps, cpu, or auto.
+        dtype: the format of the weights: float32, bfloat16 or int8; None: bfloat16 if the file has
+            that, else float32.
 
-    Raises `UserError` if there is no such model, or it is damaged.
+    Raises `UserError` if there is no such model, or if it is damaged.
 
     >>> engine = minigen.load("out/tales")                            # doctest: +SKIP
     >>> engine.model(torch.tensor([engine.encode("hero:")])).shape    # doctest: +SKIP
@@ -287,7 +298,7 @@ def load(
     """
     about: dict[str, Any] = {"device": device, "dtype": dtype}
     if source is None:
-        found = checkpoint.load_best(checkpoint.find_run(out_dir))
+        saved = checkpoint.load_best(checkpoint.find_run(out_dir))
     else:
         place = checkpoint.find(source, out_dir)
         if isinstance(place, Path) and checkpoint.steps(place):
@@ -300,17 +311,17 @@ def load(
                 )
             about |= {"path": other.path, "companions": other.companions}
             return Engine(other.model, other.tokenizer, **about)
-        found = checkpoint.load(place, to_train=False)
-    model = found.model(dropout)
+        saved = checkpoint.load(place, to_train=False)
+    model = saved.model(dropout)
     lora.merge(model)
-    about |= {"path": found.path, "state": found.state, "companions": found.companions}
-    return Engine(model, found.tokenizer, **about)
+    about |= {"path": saved.path, "state": saved.state, "companions": saved.companions}
+    return Engine(model, saved.tokenizer, **about)
 
 
 def note_context_overflow(block_size: int) -> None:
-    """Print a note on standard error: a text has more tokens than the model's context."""
+    """Print a note on standard error: a text is longer than the model's context."""
     print(
-        f"\nnote: the text outgrows the {block_size} tokens that the model can see; "
-        f"it goes on from the latest {max(1, block_size // 2)} to {block_size}",
+        f"\nnote: the text is longer than the model's context of {block_size} tokens; "
+        f"the model continues from the latest {max(1, block_size // 2)} to {block_size} tokens",
         file=sys.stderr,
     )

@@ -11,11 +11,15 @@ from torch import Tensor
 from minigen.sampling import Sampling, Token, filter_steps, inverse_cdf
 from minigen.tokenizer import Tokenizer
 
-LINE = 72  # cells of the line from 0 to 1
+LINE = 72  # cells of the line from 0 to 1 on which the random number falls
 
 
 def explain(token: Token, text: str, tokenizer: Tokenizer, sampling: Sampling) -> str:
-    """Return a table that shows how `token`, drawn with `sampling`, came to follow `text`."""
+    """Return a table of the candidates to follow `text`, and of how `token` was drawn from them.
+
+    The table shows the predicted probabilities, the probabilities after the filters of `sampling`,
+    and the random number.
+    """
     predicted = token.logits.softmax(dim=-1)
     shown = predicted.topk(min(8, len(predicted))).indices.tolist()
     if token.id not in shown:
@@ -25,24 +29,27 @@ def explain(token: Token, text: str, tokenizer: Tokenizer, sampling: Sampling) -
         for id in shown:
             if logits[0, id] == -math.inf:
                 cut_by.setdefault(id, f"cut by {name}")
-    left = logits[0].softmax(dim=-1)  # after the last of the filters
+    filtered = logits[0].softmax(dim=-1)  # the logits after the last filter
 
     lines = [f"after {fit(repr(text[-40:]), 90)}".rstrip() if text else "at the very beginning"]
     lines.append(f"{'':24}{'predicted':30}after temperature {sampling.temperature:g} and filters")
     marks = dict(zip(shown, "abcdefghi", strict=False))
     for id, mark in marks.items():
-        name, before, after = spelled(id, tokenizer), bar(predicted[id]), bar(left[id])
+        name, before, after = spelled(id, tokenizer), bar(predicted[id]), bar(filtered[id])
         drawn = " <- drawn" if id == token.id else ""
         lines.append(f" {mark}  {fit(name, 20)}{before:30}{cut_by.get(id, after)}{drawn}".rstrip())
     others = torch.ones(len(predicted), dtype=torch.bool).scatter(0, torch.tensor(shown), False)
     if others.any():
-        n, n_cut = int(others.sum()), int((left[others] == 0).sum())
-        name, before, after = f"{n:,} others", *(bar(p[others].sum()) for p in (predicted, left))
+        n, n_cut = int(others.sum()), int((filtered[others] == 0).sum())
+        name, before, after = (
+            f"{n:,} others",
+            *(bar(p[others].sum()) for p in (predicted, filtered)),
+        )
         after = "cut" if n_cut == n else f"{after} ({n_cut:,} cut)" if n_cut else after
         lines.append(f" .  {fit(name, 20)}{before:30}{after}".rstrip())
 
     # The line from 0 to 1, each cell marked with the token that its middle belongs to.
-    line = [marks.get(inverse_cdf(left, (cell + 0.5) / LINE), ".") for cell in range(LINE)]
+    line = [marks.get(inverse_cdf(filtered, (cell + 0.5) / LINE), ".") for cell in range(LINE)]
     at = int(token.u * LINE)
     line[at] = marks[token.id]
     lines.append(f"    0 |{''.join(line)}| 1")

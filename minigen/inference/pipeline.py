@@ -1,6 +1,7 @@
-"""The three lines that everyone starts with: a function from prompts to texts.
+"""Text generation in three lines: a function from prompts to texts, as in transformers.
 
-The words are those of transformers' `pipeline`, and so is the form of the result.
+Arguments, defaults and results are those of transformers' `pipeline`. In greedy decoding it gives
+the same texts (test_greedy_text_is_that_of_transformers).
 """
 
 from __future__ import annotations
@@ -16,18 +17,25 @@ from minigen.sampling import Sampling
 
 Texts = list[dict[str, str]]
 
-# What neither a call nor the model's generation_config.json says, as in transformers' pipeline.
+# Settings where neither a call nor the model's generation_config.json gives a value: those of
+# transformers' pipeline (test_the_defaults_are_those_of_transformers).
 DEFAULTS: dict[str, Any] = {
     "do_sample": True, "temperature": 0.7, "top_k": 50, "top_p": 1.0, "min_p": 0.0,
     "repetition_penalty": 1.0, "stop_strings": (), "num_return_sequences": 1,
 }  # fmt: skip
-NEW_TOKENS = 256  # where neither says how long a text gets
+NEW_TOKENS = 256  # the length of a text where neither gives one
 
 
 def pipeline(
     task: str = "text-generation", model: str | Path = "gpt2", device: str = "auto"
 ) -> TextGeneration:
-    """A function from prompts to texts.
+    """Load a model; return a function from prompts to texts.
+
+    Args:
+        task: "text-generation"; there is no other.
+        model: a run, a folder or a name on the hub, as `load` takes it.
+
+    Raises `UserError` for another task, and as `load` does.
 
     >>> write = pipeline("text-generation", model="gpt2")     # doctest: +SKIP
     >>> write("Hello, I'm a language model,", max_new_tokens=20)  # doctest: +SKIP
@@ -62,67 +70,70 @@ class TextGeneration:
         return_full_text: bool = True,
         seed: int = 0,
     ) -> list[Any]:
-        """For a prompt, [{"generated_text": ...}]; for a list of prompts, one such list each.
+        """Return [{"generated_text": ...}] for a prompt; for a list of prompts, a list of these.
 
-        A setting that is not given is what the model's generation_config.json says, or else that of
-        transformers' pipeline: it draws, at temperature 0.7, from the 50 most probable tokens. A
-        text ends at a token that the model's files name as its end, and with the token that ends a
-        stop string, even if that begins in the prompt or is a control token. Control tokens in a
-        prompt are read as such, and those that the model writes are not shown.
+        A setting that is not given has the value of the model's generation_config.json, or else of
+        transformers' pipeline: draw at temperature 0.7 from the 50 most probable tokens. A text
+        ends with an end token of the model's files, and with the token that completes a stop
+        string, even if the stop string begins in the prompt or is a control token. The name of a
+        control token in a prompt becomes that token; control tokens in the result are left out.
 
         Args:
-            max_new_tokens: of each text; 256 if neither this nor max_length is given.
-            max_length: the same, with the tokens of the prompt counted in.
+            max_new_tokens: tokens of each text; 256 if neither this nor max_length is given.
+            max_length: tokens of each text together with its prompt.
             num_return_sequences: texts for each prompt.
-            do_sample: False takes the most probable token each time.
-            top_k: None or 0: all tokens.
-            return_full_text: False leaves the prompt out.
-            seed: the same seed gives the same texts, alone or among others.
+            do_sample: False takes the most probable token at each step.
+            top_k: None or 0: draw from all tokens.
+            return_full_text: False leaves the prompt out of the result.
+            seed: the same seed gives the same texts; see `minigen.inference.engine` on batches.
 
-        Raises `UserError` for settings out of range, and for a prompt that is no text.
+        Raises `UserError` for a setting out of range, and for a prompt that is not a string.
         """
-        given = {
+        arguments = {
             "max_new_tokens": max_new_tokens, "max_length": max_length, "do_sample": do_sample,
             "num_return_sequences": num_return_sequences, "temperature": temperature,
             "top_k": 0 if top_k is None else None if top_k is ... else top_k, "top_p": top_p,
             "min_p": min_p, "repetition_penalty": repetition_penalty, "stop_strings": stop_strings,
         }  # fmt: skip
-        said = {name: value for name, value in given.items() if value is not None}
-        asked = DEFAULTS | self.settings | said
+        given = {name: value for name, value in arguments.items() if value is not None}
+        settings = DEFAULTS | self.settings | given
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
         for text in texts:
             if not isinstance(text, str):
                 raise UserError(
-                    f"a prompt is {type(text).__name__}, no text; of the messages of a chat, make "
-                    "one with apply_chat_template of transformers' tokenizer"
+                    f"a prompt is of type {type(text).__name__}; give a text. To turn the messages "
+                    "of a chat into one, use apply_chat_template of transformers' tokenizer"
                 )
         ids = [self.tokenizer.encode_prompt(text) for text in texts]
-        stops = asked["stop_strings"]
+        stops = settings["stop_strings"]
         stops = [stops] if isinstance(stops, str) else list(stops)
         if not all(stops):
             raise UserError("a stop string is empty; give at least one character")
-        n_each, do_sample = asked["num_return_sequences"], asked["do_sample"]
+        n_each, do_sample = settings["num_return_sequences"], settings["do_sample"]
         if n_each < 1:
             raise UserError(f"num_return_sequences is {n_each}; give 1 or more")
         if not do_sample and n_each > 1:
-            raise UserError("without do_sample all texts are the same; ask for one")
-        limits = [asked.get("max_new_tokens", NEW_TOKENS)] * len(ids)
-        if "max_new_tokens" not in asked and "max_length" in asked:
-            limits = [asked["max_length"] - len(prompt) for prompt in ids]
+            raise UserError(
+                "with do_sample=False all texts are the same; give num_return_sequences=1"
+            )
+        limits = [settings.get("max_new_tokens", NEW_TOKENS)] * len(ids)
+        if "max_new_tokens" not in settings and "max_length" in settings:
+            limits = [settings["max_length"] - len(prompt) for prompt in ids]
         if min(limits, default=1) < 1:
-            raise UserError("no room for a new token; give more max_new_tokens or max_length")
+            raise UserError("no room for a new token; give a larger max_new_tokens or max_length")
         sampling = Sampling(
-            asked["temperature"] if do_sample else 0.0,
-            min(asked["top_k"], self.tokenizer.n_vocab) or None,
-            asked["top_p"],
-            asked["min_p"],
-            asked["repetition_penalty"],
+            settings["temperature"] if do_sample else 0.0,
+            min(settings["top_k"], self.tokenizer.n_vocab) or None,
+            settings["top_p"],
+            settings["min_p"],
+            settings["repetition_penalty"],
         )
         rows = [n for n in range(len(ids)) for _ in range(n_each)]
         new = self._write([ids[n] for n in rows], [limits[n] for n in rows], stops, sampling, seed)
         results: list[Texts] = [[] for _ in texts]
         for n, text in zip(rows, new, strict=True):
-            if not texts[n] and self.tokenizer.bare:  # a first token that is no control token
+            # An empty prompt of a bare tokenizer is read as a token of text, which is then shown.
+            if not texts[n] and self.tokenizer.bare:
                 text = self._shown(ids[n]) + text
             results[n].append({"generated_text": texts[n] + text if return_full_text else text})
         return results[0] if isinstance(prompts, str) else results
@@ -141,8 +152,10 @@ class TextGeneration:
     ) -> list[str]:
         """Return the text that follows each prompt, of at most `limits` tokens each."""
         tokenizer = self.tokenizer
-        shown, whole = ([tokenizer.stream() for _ in prompts] for _ in range(2))
-        read = [tokenizer.decode(ids) for ids in prompts]  # and on, control tokens too
+        # Of each text: one decoder for the result, and one for the search for stop strings, which
+        # sees the prompt and control tokens, too.
+        shown, searched = ([tokenizer.stream() for _ in prompts] for _ in range(2))
+        full_texts = [tokenizer.decode(ids) for ids in prompts]
         texts, finished, noted = [""] * len(prompts), set[int](), False
         for n, step in enumerate(
             self.engine.generate(
@@ -163,10 +176,12 @@ class TextGeneration:
                     note_context_overflow(self.engine.model.config.block_size)
                 if token.id not in tokenizer.controls:
                     texts[row] += shown[row].push(token.id)
-                old = len(read[row])
-                read[row] += whole[row].push(token.id)
-                # A stop string that was there before had ended the text, or stands in the prompt.
-                stopped = any(read[row].find(s, max(0, old + 1 - len(s))) >= 0 for s in stops)
+                old = len(full_texts[row])
+                full_texts[row] += searched[row].push(token.id)
+                # Search for stop strings that end in the new piece only: one that ended earlier
+                # has ended the text, or is part of the prompt.
+                starts = [(stop, max(0, old + 1 - len(stop))) for stop in stops]
+                stopped = any(full_texts[row].find(stop, at) >= 0 for stop, at in starts)
                 if n == limits[row] or stopped:
                     finished.add(row)
         return [text + stream.finish() for text, stream in zip(texts, shown, strict=True)]

@@ -1,4 +1,4 @@
-"""Print texts while a model writes them: one after the other, though several grow at once."""
+"""Print texts one after the other, while a model writes several of them at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class GrowingText:
 
 
 class Printer:
-    """Prints the first text that has not ended as it grows, then the next.
+    """A printer that prints the first unfinished text as it grows, then the next.
 
     A progress bar counts the texts that have ended, unless the terminal shows the texts themselves.
 
@@ -30,7 +30,7 @@ class Printer:
         n_texts: the number of texts.
         separator: what is printed between two texts, after the newline that ends each.
         at_end: print a text only at its end; a tale, picture or tune then as its task shows it.
-        block_size: the tokens that the model can see; one note says that a text has more.
+        block_size: the model's context in tokens; the first text that is longer causes one note.
     """
 
     def __init__(
@@ -40,9 +40,9 @@ class Printer:
         self.texts = [GrowingText(prompt, separator + begin) for _ in range(n_texts)]
         self.texts[0].unprinted = begin
         self.at_end, self.block_size = at_end, block_size
-        self.n_printed = 0  # texts that are printed whole
-        self.noted = False
-        # Where the terminal shows the texts, they themselves show the progress.
+        self.n_printed = 0  # texts that are printed to their end
+        self.noted = False  # that a text is longer than the context
+        # A terminal that shows the texts needs no bar: the texts themselves show the progress.
         hidden = n_texts == 1 or sys.stdout.isatty() or not sys.stderr.isatty()
         self.bar = streams.progress_bar(total=n_texts, unit=" samples", disable=hidden, leave=False)
 

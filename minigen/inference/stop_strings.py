@@ -1,4 +1,4 @@
-"""Stop a stream of text at the first of several strings."""
+"""End a stream of text before the first of several strings."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from minigen.errors import UserError
 
 
 class StopStrings:
-    """Pass a stream of text through up to the first stop string, no part of which comes out.
+    """A filter that passes a stream of text on, up to the first stop string.
 
-    Text that may begin a stop string is held back until that is clear, so the result does not
-    depend on the pieces in which the text comes. Raises `UserError` for an empty stop string.
+    Text that may begin a stop string is held back until the next characters decide it. So no part
+    of a stop string is passed on, and the result does not depend on how the stream is cut into
+    pieces. Raises `UserError` for an empty stop string.
 
     >>> stop = StopStrings(["END"])
     >>> stop.push("The E"), stop.push("agle has landed. EN"), stop.push("D of"), stop.stopped
@@ -22,23 +23,26 @@ class StopStrings:
         if not all(stops):
             raise UserError("a stop string is empty; give at least one character")
         self.stops = sorted(stops, key=len, reverse=True)  # the longest of several that end at once
-        self.held = ""
+        self.pending = ""
         self.stopped = False
 
     def push(self, text: str) -> str:
-        """Return the text that is certain now; "" after a stop string."""
-        certain = ""
+        """Add text to the stream. Return the text that can belong to no stop string any more.
+
+        After a stop string it is always "".
+        """
+        released = ""
         for character in "" if self.stopped else text:
-            self.held += character
+            self.pending += character
             for stop in self.stops:
-                if self.held.endswith(stop):
+                if self.pending.endswith(stop):
                     self.stopped = True
-                    return certain + self.held.removesuffix(stop)
+                    return released + self.pending.removesuffix(stop)
             # From the left, release characters that begin no stop string.
-            while self.held and not any(stop.startswith(self.held) for stop in self.stops):
-                certain, self.held = certain + self.held[0], self.held[1:]
-        return certain
+            while self.pending and not any(stop.startswith(self.pending) for stop in self.stops):
+                released, self.pending = released + self.pending[0], self.pending[1:]
+        return released
 
     def finish(self) -> str:
-        """Return the text that was held back, as the stream has ended: it was no stop string."""
-        return "" if self.stopped else self.held
+        """End the stream. Return the text that was held back, as no stop string came of it."""
+        return "" if self.stopped else self.pending
