@@ -89,7 +89,7 @@ class TrainConfig:
     # for LoRA 0.8 / n_embd)
     learning_rate: float = UNSET
     warmup_steps: int = 20  # the first steps, in which the learning rate rises to its peak
-    cooldown: float = 0.7  # fraction of the steps, at the end, in which the rate falls to 0
+    cooldown: float = 0.7  # fraction of the steps, at the end, in which the rate falls towards 0
     weight_decay: float = 0.1  # how strongly weights are pulled towards zero
     grad_clip: float = 1.0  # a gradient of a larger norm is scaled down to this norm; 0: never
     # if the loss or the gradient is not finite: stop the run, or skip the step, at most 20 times
@@ -244,7 +244,7 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
     """
     note = f"Corpora and caches are kept in {data_folder()}; MINIGEN_DATA names another folder."
     flags = parse(TrainConfig, argv, words="data", note=note)
-    with start(flags, started) as run:  # run.config: the flags, completed by what they depend on
+    with start(flags, started) as run:  # run.config: the flags, with every default settled
         run.begin(evaluate)
         train(run)
         run.finish(evaluate)  # not if Ctrl-C, or a loss that is not finite, has ended `train`

@@ -158,10 +158,12 @@ def run_python(words: list[str], env: Mapping[str, str], standard: list[str]) ->
 
 def run_job(request: dict[str, Any]) -> int:
     """Install the hook of a request, run its job, and return the exit code."""
-    from jobs import HOOKS, JOBS
+    try:
+        from jobs import HOOKS, JOBS
 
-    from minigen.system.streams import one_line_errors
-
+        from minigen.system.streams import one_line_errors
+    except KeyboardInterrupt:  # the job, with its handlers, has not begun
+        raise SystemExit(130) from None
     if request["hook"]:
         name, *arguments = request["hook"]
         HOOKS[name](*arguments)

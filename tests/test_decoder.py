@@ -188,7 +188,7 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(
     config, ids, lengths, found = odd(shape), some_ids(5), [1, 2, 2, 1, 2], []
     monkeypatch.setattr(cpu, "MIN_PRODUCTS_PER_THREAD", 1)
     for n_threads in (1, 2, 3):
-        monkeypatch.setattr(cpu.threads, "follow", lambda n=n_threads: n)
+        monkeypatch.setattr(cpu.threads, "adapt", lambda n=n_threads: n)
         decoder = Decoder(lively(config), dtype)
         found.append(predictions(decoder, config, ids, lengths, dtype))
         if decoder.code is not None:

@@ -40,7 +40,7 @@ DIALECT = {
     r"\bstrangers?'?\b": "untrusted",
     r"\bbehind\b": "after",
     r"\bby then\b": "until that step",
-    r"\bis (?:no|not a) number\b": "is not finite",
+    r"\bis no number\b": "is not finite",
     r"(?:^|[.;:] )What (?:is|was|are|were|has|have|comes|came|does|did)\b(?!.*\?)": "name the noun",
     r"\b(?:of|from|by|than|for|with|in|to|as|into|on) what\b(?!.*\?)": "name the noun",
 }

@@ -103,7 +103,7 @@ def test_the_map_has_every_file_of_the_lesson_and_every_folder() -> None:
     assert {name for name in named if not any((place / name).exists() for place in places)} == set()
     files = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("*.py")}
     files |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "minigen").glob("[!_]*.py")}
-    files |= {f"{path.parent.name}/" for path in (ROOT / "minigen").glob("*/__init__.py")}
+    files |= {f"minigen/{path.parent.name}/" for path in (ROOT / "minigen").glob("*/__init__.py")}
     assert {name for name in files if not {name, name.removeprefix("minigen/")} & named} == set()
     assert all(name in README for name in NAMES)
 

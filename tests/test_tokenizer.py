@@ -782,7 +782,10 @@ def test_the_command_prints_the_merges_and_imports_no_hugging_face(tmp_path: Pat
 def test_a_wrong_command_costs_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A missing file and a missing word are each reported in one line."""
     missing = str(tmp_path / "missing.json")
-    for words, error in ((["low", "--tokenizer", missing], "cannot read .*"), ([], "no word; .*")):
+    for words, error in (
+        (["low", "--tokenizer", missing], "cannot read .*"),
+        ([], "WORD .* is missing; .*"),
+    ):
         with pytest.raises(SystemExit) as stopped, one_line_errors():
             merges.main(words)
         shown = capsys.readouterr()

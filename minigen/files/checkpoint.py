@@ -214,7 +214,7 @@ def _link_best(run: Path) -> None:
 
 def without_link(path: Path) -> Path:
     """Return the checkpoint that the link `best` points to; any other path as it is."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):  # no link; or no path, with a NUL character
         if re.fullmatch(STEP, target := os.readlink(path)):
             return path.with_name(target)
     return path

@@ -149,7 +149,7 @@ def test_a_save_killed_at_any_system_call_leaves_complete_checkpoints(
         checkpoint.save(run, *model_and_optimizer(5), {"step": 5})
         checkpoint.prune(run)
         assert checkpoint.load_newest(run).step == 5 and not list(run.glob(".tmp-*"))
-    assert unfinished > len(points) / every / 2
+    assert unfinished > len(points) / every / 3
     assert capsys.readouterr().err == ""
 
 

@@ -122,7 +122,7 @@ MUTANTS = {
         "test_machines.py::test_an_error_of_the_disk_is_not_taken_for_an_unsupported_operation",
     ),
     "the documents of a user's text": Mutant(
-        "separator:between", "count_documents(plain, END_OF_TEXT)", "0",
+        "separator:choose_separator", "count_documents(others, END_OF_TEXT)", "0",
         "../test_own_text.py::test_end_of_text_in_a_file_separates_documents",
     ),
     "a tokenizer's truncation is set aside": Mutant(
