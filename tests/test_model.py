@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
 import pytest
 import torch
+from models import architectures, random_model
 from torch.nn import functional as F
 
 from minigen import model as model_module
@@ -22,29 +24,7 @@ from minigen.model import (
     rope_cos_sin,
 )
 
-SHAPE: dict[str, Any] = {
-    "vocab_size": 97,
-    "block_size": 32,
-    "n_layer": 2,
-    "n_head": 4,
-    "n_embd": 32,
-}
-CONFIGS = {
-    "gpt2": GPTConfig.gpt2(**SHAPE),
-    "modern": GPTConfig.modern(**SHAPE),
-    "grouped queries": GPTConfig.modern(**SHAPE, n_kv_head=2),
-    "head_dim unlike n_embd / n_head": GPTConfig.modern(**SHAPE, head_dim=16, tie_embeddings=False),
-    "a mixture": GPTConfig.gpt2(**SHAPE, norm="rmsnorm", mlp="swiglu", bias=False, qk_norm=True),
-}
-
-
-def lively(config: GPTConfig, seed: int = 0) -> GPT:
-    """Return a model whose every weight matters: the zeros of a fresh one would hide mistakes."""
-    torch.manual_seed(seed)
-    model = GPT(config)
-    for p in model.parameters():
-        torch.nn.init.normal_(p, mean=1.0 if p.ndim == 1 else 0.0, std=0.2)
-    return model
+CONFIGS = architectures(vocab_size=97, block_size=32, n_embd=32)
 
 
 def some_ids(rows: int = 3, length: int = 20) -> torch.Tensor:
@@ -68,7 +48,7 @@ def test_gpt2_has_the_parameters_of_gpt2() -> None:
 
 def test_no_token_sees_the_future(config: GPTConfig) -> None:
     """The gradient of the logits at t is exactly 0 for the embedding of any later token."""
-    model, ids, t = lively(config), some_ids(), 11
+    model, ids, t = random_model(config), some_ids(), 11
     seen: list[torch.Tensor] = []
     model.embedding.register_forward_hook(lambda *args: seen.append(args[2]))
     logits = model(ids)
@@ -79,7 +59,7 @@ def test_no_token_sees_the_future(config: GPTConfig) -> None:
 
 def test_every_parameter_matters(config: GPTConfig) -> None:
     """No parameter is without effect on the loss."""
-    model, ids = lively(config), some_ids(length=32)
+    model, ids = random_model(config), some_ids(length=32)
     F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).backward()
     for name, p in model.named_parameters():
         assert p.grad is not None and p.grad.abs().max() > 0, name
@@ -144,7 +124,7 @@ def test_model_is_the_same_with_either_attention(
     config: GPTConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The logits are the same, whether `attention` takes the formula or the kernel."""
-    model, ids = lively(config), some_ids()
+    model, ids = random_model(config), some_ids()
     naive = model(ids)
     monkeypatch.setattr(model_module, "NAIVE_UP_TO", 0)
     torch.testing.assert_close(model(ids), naive)
@@ -152,7 +132,7 @@ def test_model_is_the_same_with_either_attention(
 
 def test_cached_is_uncached(config: GPTConfig) -> None:
     """Prompts of unequal length, and then one token after another, give one pass's logits."""
-    model, ids, lengths = lively(config).eval(), some_ids(), torch.tensor([5, 9, 12])
+    model, ids, lengths = random_model(config), some_ids(), torch.tensor([5, 9, 12])
     rows = torch.arange(3)
     with torch.no_grad():
         whole = model(ids)  # (3, 20, V)
@@ -196,7 +176,7 @@ def test_zeros_hold_back_gradients_for_one_step(config: GPTConfig) -> None:
 
 def test_rotary_scores_depend_on_distance_only() -> None:
     """The score of a query and a key is the same wherever they are equally far apart."""
-    config = GPTConfig.modern(**SHAPE, head_dim=8)
+    config = GPTConfig.modern(97, head_dim=8)
     torch.manual_seed(0)
     q, k = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
     positions = torch.arange(10)[None]
@@ -218,15 +198,16 @@ def test_rms_norm_is_torch_s() -> None:
 
 def test_dropout_acts_in_training_only() -> None:
     """In evaluation mode dropout does nothing; in training it does, everywhere that it should."""
-    model, ids = lively(GPTConfig.gpt2(**SHAPE, dropout=0.5)), some_ids()
-    plain = lively(GPTConfig.gpt2(**SHAPE))
+    config, ids = CONFIGS["gpt2"], some_ids()
+    model = random_model(dataclasses.replace(config, dropout=0.5))
+    torch.testing.assert_close(model(ids), random_model(config)(ids))
+    model.train()
     assert not torch.equal(model(ids), model(ids))
-    torch.testing.assert_close(model.eval()(ids), plain.eval()(ids))
 
 
 def test_at_selects_one_position_of_each_row(config: GPTConfig) -> None:
     """`at` gives the logits of one position per row, equal to those of a pass over all."""
-    model, ids, at = lively(config), some_ids(), torch.tensor([0, 19, 7])
+    model, ids, at = random_model(config), some_ids(), torch.tensor([0, 19, 7])
     torch.testing.assert_close(model(ids, at=at)[:, 0], model(ids)[torch.arange(3), at])
 
 
@@ -257,5 +238,5 @@ def test_too_long_a_sequence_is_refused(config: GPTConfig) -> None:
 def test_numbers_that_do_not_fit_are_named(change: dict[str, Any], complaint: str) -> None:
     """A config that makes no model is refused in one line, which names the number."""
     with pytest.raises(UserError, match=complaint) as caught:
-        GPTConfig.modern(**{**SHAPE, **change})
+        GPTConfig.modern(**{"vocab_size": 97, **change})
     assert "\n" not in str(caught.value)

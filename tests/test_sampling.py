@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from models import architectures, varied_model
 from torch import Tensor
 from transformers.generation import logits_process as oracle
 
@@ -37,23 +38,18 @@ N_VOCAB, PADDED, BLOCK = 17, 20, 12
 
 
 def make_gpt(kind: str) -> GPT:
-    """Return a small model with weights large enough for decided and varied predictions."""
-    torch.manual_seed(7)
-    make = GPTConfig.gpt2 if kind == "gpt2" else GPTConfig.modern
-    gpt = GPT(make(vocab_size=PADDED, block_size=BLOCK, n_layer=2, n_head=2, n_embd=16))
-    with torch.no_grad():
-        for p in gpt.parameters():
-            if p.ndim == 2:
-                p.normal_(std=0.5)
-    return gpt.eval()
+    """Return a small random model of an architecture, whose vocabulary is padded."""
+    return varied_model(architectures(PADDED, BLOCK, n_embd=16)[kind], seed=7)
 
 
 @pytest.fixture(scope="module", params=["gpt2", "modern"])
 def gpt(request: pytest.FixtureRequest) -> GPT:
+    """Return a model of each of two architectures."""
     return make_gpt(request.param)
 
 
 def caches(gpt: GPT) -> Callable[[int], KVCache]:
+    """Return a function that makes an empty cache for a number of rows."""
     return lambda rows: KVCache(gpt.config, rows, gpt.config.block_size)
 
 

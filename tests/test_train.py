@@ -22,6 +22,7 @@ import pytest
 import torch
 from digests import trained
 from forks import Server
+from models import random_model
 from small_text import until_it_trains
 from steps import around_gradients
 from torch.nn import functional as F
@@ -83,10 +84,7 @@ def parts(
         n_layer=1, n_head=2, n_embd=16, block_size=16, batch_size=12, device="cpu", dtype="float32"
     )
     config = resolve(config)
-    torch.manual_seed(0)
-    model = GPT(GPTConfig.modern(tokenizer.n_vocab, 16, 1, 2, 16))
-    for p in model.parameters():
-        torch.nn.init.normal_(p, mean=float(p.ndim == 1), std=0.2)
+    model = random_model(GPTConfig.modern(tokenizer.n_vocab, 16, 1, 2, 16)).train()
     return model, tokenizer, train_tokens, val_tokens, config
 
 
