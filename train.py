@@ -73,7 +73,7 @@ class TrainConfig:
     # million tokens; 0 for a longer text, for --size tiny and to fine-tune)
     dropout: float = UNSET
     # --- how long ---
-    # time for the whole command (default: 2; 3 for pictures or tunes; 6 for several of tales,
+    # minutes for the whole command (default: 2; 3 for pictures or tunes; 6 for several of tales,
     # pictures and tunes)
     minutes: float = UNSET
     # number of steps, instead of --minutes (default: all that fit into --minutes)
@@ -107,7 +107,8 @@ class TrainConfig:
     # steps between evaluations, each with a checkpoint (default: for five in a run, or fewer if
     # they take long)
     eval_interval: int | None = None
-    eval_tokens: int = 8192  # tokens of validation text in an evaluation; all of them at the end
+    # tokens of validation text in an evaluation; at the end all, or as many as --minutes allow
+    eval_tokens: int = 8192
     # start of the text that each evaluation samples, where \n is a newline (default: nothing)
     sample_prompt: str = ""
     seed: int = 0  # start of all random numbers: the same seed gives the same run
@@ -138,7 +139,7 @@ def naive_train(
         # A batch: windows of text at random places. y is x moved by one, the next token of each.
         numbers = range(step * config.batch_size, (step + 1) * config.batch_size)
         x, y = tokens.windows(config.seed, numbers, config.block_size)  # (B, T) each
-        # How surprising is the next token, in the mean over the batch?
+        # How surprising is the next token, as a mean over the batch?
         loss = next_token_loss(model(x), y) / y.numel()
         # Which way would each weight make the loss larger? Move the weight the other way.
         loss.backward()  # type: ignore[no-untyped-call]
@@ -153,8 +154,8 @@ def accumulate_gradients(
 ) -> Tensor:
     """Add the gradient of a batch's mean loss to the parameters; return that loss, a scalar.
 
-    The batch is computed in micro-batches, whose gradients add up. So a batch may be larger than
-    memory is, and the result is the same (test_micro_batches_add_up_to_the_batch). With torchrun,
+    The batch is computed in micro-batches, whose gradients add up. So a batch need not fit into
+    memory, and the result is the same (test_micro_batches_add_up_to_the_batch). With torchrun,
     several processes (ranks) each compute some of the micro-batches. All randomness follows from
     the seed, the step and the micro-batch: the windows of text and, through `manual_seed`, dropout.
     """
@@ -185,11 +186,12 @@ def evaluate(
     n_micro_batches: int,
     limit: int | None = None,
 ) -> float:
-    """Return the mean loss in nats/token on a whole text, or on about `limit` tokens from all over.
+    """Return the mean loss in nats/token on a text, or on about `limit` tokens from all over it.
 
-    The training loss can fall because the model memorises its text. Only text that it never trains
-    on shows whether it learns what holds for other text, too: where that loss rises while the
-    training loss falls, the model overfits, and needs more text, dropout, or fewer weights.
+    The training loss can fall because the model memorises its text. Only text that the model never
+    trains on shows whether it learns rules that hold for other text, too. If the loss on such text
+    rises while the training loss falls, the model overfits: it needs more text, dropout, or fewer
+    weights.
 
     A window slides over the text by half its length, so that each scored token has at least half a
     block of context, or all of its document so far. Windows are read n at a time, the number of
