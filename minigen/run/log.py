@@ -22,7 +22,7 @@ from minigen.system.threads import Threads
 MIN_RISE = 1.005  # ratio of the validation loss to its lowest; a smaller rise may be chance
 N_AVERAGED = 20  # the training loss is the mean of these latest steps; a single batch scatters
 MIN_STEPS = 300  # a model with fewer steps is far from the loss that it can reach
-MIN_EPOCHS = 0.95  # passes over the text; below 1, as the last pass is never quite complete
+MIN_EPOCHS = 0.95  # passes over the text; below 1, as its last tokens may not fill a batch
 MAX_TIMES = 10  # a run is advised to take at most 10 times the time that it had
 MAX_MEANS = 50  # points of the training curve after its steep beginning
 GROWTH = 0.05  # a point of the training curve is the mean of this share of the steps before it
