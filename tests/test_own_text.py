@@ -97,7 +97,7 @@ def documents(tokens: data.TokenStream, tokenizer: Tokenizer = BYTE) -> list[str
 def test_documents_are_counted_as_they_are_read(
     tmp_path: Path, parts: list[str], size: int, bom: bool
 ) -> None:
-    """`count_documents` counts those that are read, or 0 where no END_OF_TEXT is written."""
+    """`count_documents` counts the documents that are read; it is 0 without END_OF_TEXT."""
     files = [put(tmp_path / "a", codecs.BOM_UTF8 * bom + "".join(parts).encode())]
     files.append(put(tmp_path / "b", "b"))
     # READ is small, so a chunk often ends within END_OF_TEXT.
@@ -308,7 +308,7 @@ def test_a_folder_comes_before_a_pattern(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_names_that_are_not_utf8_are_saved_and_found(run: Run, tmp_path: Path) -> None:
-    """A file and an --out_dir that are not UTF-8 stand in a UTF-8 state.json, and resume."""
+    """A run whose file and --out_dir have names that are not UTF-8 resumes; state.json is UTF-8."""
     text = write_text(tmp_path, 60)
     os.rename(text, LATIN)
     made = Path(LATIN + " d") / "r"
@@ -371,7 +371,7 @@ def test_a_backslash_means_the_same_in_every_flag(typed: str, meant: str) -> Non
 
 
 def test_a_flag_that_is_not_utf8_is_refused(run: Run, tmp_path: Path) -> None:
-    """Bytes that occur in no text cannot be a separator or a prompt."""
+    """Bytes that are not UTF-8 are refused as a separator and as a prompt."""
     write_text(tmp_path, 60)
     for flag in ("--separator", "--sample_prompt"):
         with pytest.raises(UserError, match="not UTF-8"):
@@ -495,7 +495,7 @@ def test_a_tiny_context_trains_writes_and_is_evaluated(
 def test_a_file_of_another_format_is_refused_by_its_name(
     content: bytes, complaint: str, tmp_path: Path
 ) -> None:
-    """A PDF, an archive or UTF-16 is refused by its name; among texts, a binary is skipped."""
+    """A PDF, an archive or UTF-16 alone is refused by its name; a binary among texts is skipped."""
     path = put(tmp_path / "in" / "a.txt", content)
     with pytest.raises(UserError, match=complaint):
         scan(find(path).train, None)
