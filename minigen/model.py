@@ -163,7 +163,7 @@ def rope_frequencies(config: GPTConfig, device: torch.device) -> Tensor:
     """Return the angle by which each pair of dimensions turns per position, (D/2,).
 
     Pair i turns by theta^(-2i/D) radians. Fast pairs tell near tokens apart, and slow pairs tell
-    far ones apart, like the hands of a clock.
+    far ones apart, as the fast and slow hands of a clock do.
     """
     exponents = -torch.arange(0, config.head_dim, 2, device=device).float() / config.head_dim
     return torch.pow(config.rope_theta, exponents)
@@ -246,8 +246,8 @@ def attention(
     """
     on_cpu, trains = q.device.type == "cpu", torch.is_grad_enabled()
     n_served = q.shape[1] // k.shape[1]
-    # The formula needs a key head for each query head, so copy key heads; and on a GPU, the kernels
-    # that can do without copies take no mask. On a CPU, the kernel needs no copies to predict.
+    # Copy key heads: the formula needs one for each query head, and on a GPU the kernels that do
+    # not need copies take no mask. Only the kernel on a CPU, without gradients, needs no copies.
     if n_served > 1 and (trains or not on_cpu):
         k, v = (x.repeat_interleave(n_served, dim=1) for x in (k, v))
     if on_cpu and trains and q.shape[2] <= NAIVE_UP_TO:
@@ -345,7 +345,7 @@ class Block(nn.Module):
     Attention moves information between tokens, and the MLP works on it. They add to x and replace
     nothing: so a block only learns a change of x, information from the beginning stays, and the
     gradient reaches the first block through the sums, unweakened, however deep the model is. The
-    norm before each of the two gives it an input of the same size, whatever earlier blocks added.
+    norms before attention and MLP keep their inputs at the same size, whatever blocks have added.
 
     Dropout sets a share of the numbers to 0 at random, and scales up the others, in training only
     (test_dropout_acts_in_training_only). So no number can rely on a single other number, and a
@@ -477,7 +477,7 @@ class GPT(nn.Module):
     def length_after(self, T: int, cache: KVCache | None) -> int:
         """Return the length of the longest sequence once T tokens are added to each.
 
-        Raises `ValueError` if it is more than block_size, or more than the cache has room for.
+        Raises `ValueError` if that length is above block_size or the capacity of the cache.
         """
         length, limit = T, self.config.block_size
         if cache is not None:

@@ -8,11 +8,11 @@
 
 A model reads and predicts numbers, so a text is cut into tokens, pieces of a fixed list, and each
 token has a number. Why not characters? A text has several times as many characters as tokens: a
-token of the tales holds 4.1 bytes. So a window of T tokens shows the model four times as much text
-as a window of T bytes, for the same work. Why not words? The list would be long, most of its words
-would be too rare to learn, and a new text always has words that are not in the list: 1 of 22 in the
-last tenth of tiny Shakespeare. Tokens are between the two. A frequent word is one token, and a rare
-word is several.
+token of the tales holds 4.7 bytes. So a window of T tokens shows the model more than four times as
+much text as a window of T bytes, for the same work. Why not words? The list would be long, most of
+its words would be too rare to learn, and a new text always has words that are not in the list: 1 of
+22 in the last tenth of tiny Shakespeare. Tokens are between the two. A frequent word is one token,
+and a rare word is several.
 
 A tokenizer has three properties: its kind; the bytes of each token, in the order of the ids; and
 whether a model reads END_OF_TEXT before a text, as in training here. A `bare` tokenizer puts none

@@ -1044,9 +1044,9 @@ def test_sliding_scores_each_token_once_with_context(
 ) -> None:
     """Each token but the first is a target once, with at least T - stride tokens before it."""
     stride, tokens = max(1, round(share * block_size)), ids(stream)
-    found = predictions(stream.sliding(block_size, batch_size, stride))
-    assert [target for _, target in found] == tokens[1:]
-    for place, (context, _) in enumerate(found, start=1):
+    scored = predictions(stream.sliding(block_size, batch_size, stride))
+    assert [target for _, target in scored] == tokens[1:]
+    for place, (context, _) in enumerate(scored, start=1):
         assert context == tokens[place - len(context) : place]
         assert len(context) >= min(place, block_size - stride)
 
@@ -1174,9 +1174,9 @@ def test_sliding_predicts_from_the_beginning_of_a_document(
 ) -> None:
     """Each token is a target once, with all of its document before it, or half a window."""
     tokens = ids(tales)
-    found = predictions(tales.sliding(block_size, batch_size))
-    assert [target for _, target in found] == tokens[1:]
-    for place, (context, _) in enumerate(found, start=1):
+    scored = predictions(tales.sliding(block_size, batch_size))
+    assert [target for _, target in scored] == tokens[1:]
+    for place, (context, _) in enumerate(scored, start=1):
         assert context == tokens[place - len(context) : place]
         sees_its_beginning = len(context) >= place - begin_of_document(tokens, place - 1)
         sees_half_a_window = len(context) >= block_size - block_size // 2
@@ -1230,8 +1230,8 @@ def test_about_max_chars_of_a_long_text_are_read(numbers: Corpus, tmp_path: Path
     tokenizer, train, val = prepare(numbers, None, "byte", 0, tmp_path / "cache", max_chars=9000)
     assert 0.8 * 9000 < train.n_bytes + val.n_bytes < 1.2 * 9000
     assert train.stripe_interval > 1
-    found = [int(n) for n in re.findall(r"\n(\d+) is", tokenizer.decode(ids(train)))]
-    assert found == sorted(found) and found[0] < 200 and found[-1] > 3300
+    lines = [int(n) for n in re.findall(r"\n(\d+) is", tokenizer.decode(ids(train)))]
+    assert lines == sorted(lines) and lines[0] < 200 and lines[-1] > 3300
 
 
 def test_a_text_in_part_has_its_own_place_in_the_cache(numbers: Corpus, tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_slow_evaluations_become_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_clock_without_a_time_plans_nothing() -> None:
-    """A given number of steps stays, with five evaluations, and all validation text at the end."""
+    """A run with --max_steps keeps that number, five evaluations, and all text for the last one."""
     clock = Clock(0.0)
     clock.pause = 99.0
     for _ in range(20):
