@@ -58,8 +58,8 @@ class TrainConfig:
     tokenizer: Literal["bpe", "char", "byte", "gpt2"] = "bpe"
     vocab_size: int = 2048  # bpe learns at most this number of different tokens
     # --- the model ---
-    # preset of the four numbers below, the batch size and the learning rate; auto: tiny for tales
-    # or in less than 2 minutes, slim with pictures or tunes, else mini
+    # preset of n_layer, n_head, n_embd, block_size, batch_size and learning_rate; auto: tiny for
+    # tales or in less than 2 minutes, slim with pictures or tunes, else mini
     size: Literal["auto", "tiny", "slim", "mini", "small", "gpt2"] = "auto"
     architecture: Literal["modern", "gpt2"] = "modern"  # the layers of Qwen3, or those of GPT-2
     bias: bool = True  # with gpt2 layers: linear layers and norms have biases
@@ -88,7 +88,7 @@ class TrainConfig:
     # peak of the learning rate, after warm-up (default: from --size; to fine-tune 0.08 / n_embd,
     # for LoRA 0.8 / n_embd)
     learning_rate: float = UNSET
-    warmup_steps: int = 20  # the first steps, in which the learning rate rises to its peak
+    warmup_steps: int = 20  # number of first steps, in which the learning rate rises to its peak
     cooldown: float = 0.7  # fraction of the steps, at the end, in which the rate falls towards 0
     weight_decay: float = 0.1  # how strongly weights are pulled towards zero
     grad_clip: float = 1.0  # a gradient of a larger norm is scaled down to this norm; 0: never
@@ -101,11 +101,11 @@ class TrainConfig:
     # scratch: a new model; resume: continue a run; a model's folder, or a name such as gpt2:
     # fine-tune that model
     init_from: str = "scratch"
-    # to fine-tune: a text that the model knows, on which to measure what it forgets (default: the
-    # text that it was trained on, if that was with minigen; else tales)
+    # to fine-tune: a text that the model knows, to measure how much the model forgets (default: the
+    # text that it was trained on with minigen; tales for a model of another program)
     old_data: tuple[str, ...] = ()
-    # steps between evaluations, each with a checkpoint (default: for five in a run, or fewer if
-    # they take long)
+    # number of steps between evaluations, each with a checkpoint (default: a fifth of the run, or
+    # more if evaluations take long)
     eval_interval: int | None = None
     # tokens of validation text in an evaluation; at the end all, or as many as --minutes allow
     eval_tokens: int = 8192
