@@ -117,6 +117,7 @@ class GPTConfig:
 
 
 def _head_dim(n_embd: int, n_head: int) -> int:
+    """Return n_embd / n_head. Raises `UserError` if that is not a whole number."""
     if n_head < 1 or n_embd % n_head:
         raise UserError(f"n_embd {n_embd} is not divisible by n_head {n_head}; change one of them")
     return n_embd // n_head

@@ -163,6 +163,7 @@ class Optimizer:
                 p.grad = None
 
     def _adamw(self, name: str, p: nn.Parameter, gradient: Tensor, learning_rate: float) -> None:
+        """Move a parameter and its two averages by one step of AdamW."""
         beta1, beta2 = self.betas
         exp_avg, exp_avg_sq = self.state[f"{name}.exp_avg"], self.state[f"{name}.exp_avg_sq"]
         exp_avg.lerp_(gradient, 1 - beta1)
@@ -174,6 +175,7 @@ class Optimizer:
         p.addcdiv_(exp_avg, rms, value=-learning_rate / (1 - beta1**self.step_count))
 
     def _muon(self, group: dict[str, nn.Parameter], learning_rate: float) -> None:
+        """Move the matrices of one shape and their momentums by one step of Muon."""
         directions = []
         for name, p in group.items():
             assert p.grad is not None
