@@ -35,8 +35,8 @@ class SampleConfig:
     """Write text with a trained model; by default with the best checkpoint of the newest run.
 
     The text goes to standard output, all else to standard error. Control tokens in a prompt, such
-    as <|endoftext|>, are read as such. The flags say how to draw, not the model's
-    generation_config.json; of it only the tokens are taken that end a text.
+    as <|endoftext|>, are read as such. The flags decide how to draw. From a model's
+    generation_config.json, only the tokens that end a text are taken.
     """
 
     # --- the model ---
@@ -74,7 +74,7 @@ class SampleConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command with these arguments, or with those of the process."""
+    """Write texts as the flags `argv` ask for; None: those of this process."""
     config = parse(SampleConfig, argv, words="prompt")
     text = read_prompt(config)
     check_range("--num_samples", config.num_samples, 1)
@@ -177,7 +177,7 @@ def converse(config: SampleConfig, engine: Engine, rng: random.Random) -> None:
 
 
 def read_prompt(config: SampleConfig) -> str:
-    """Return the prompt of the flags; that of a file has `\\n` at the end of each line.
+    """Return the prompt; if it comes from a file, each of its lines ends with `\\n`.
 
     Raises `UserError` for flags that exclude each other, and for a file that is not UTF-8 text.
     """

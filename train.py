@@ -58,8 +58,8 @@ class TrainConfig:
     tokenizer: Literal["bpe", "char", "byte", "gpt2"] = "bpe"
     vocab_size: int = 2048  # bpe learns at most this number of different tokens
     # --- the model ---
-    # preset of the four numbers below, the batch size and the learning rate; auto: tiny for tales
-    # or in less than 2 minutes, slim with pictures or tunes, else mini
+    # preset of n_layer, n_head, n_embd, block_size, batch_size and learning_rate; auto: tiny for
+    # tales or in less than 2 minutes, slim with pictures or tunes, else mini
     size: Literal["auto", "tiny", "slim", "mini", "small", "gpt2"] = "auto"
     architecture: Literal["modern", "gpt2"] = "modern"  # the layers of Qwen3, or those of GPT-2
     bias: bool = True  # with gpt2 layers: linear layers and norms have biases
@@ -73,7 +73,7 @@ class TrainConfig:
     # million tokens; 0 for a longer text, for --size tiny and to fine-tune)
     dropout: float = UNSET
     # --- how long ---
-    # time for the whole command (default: 2; 3 for pictures or tunes; 6 for several of tales,
+    # minutes for the whole command (default: 2; 3 for pictures or tunes; 6 for several of tales,
     # pictures and tunes)
     minutes: float = UNSET
     # number of steps, instead of --minutes (default: all that fit into --minutes)
@@ -88,7 +88,7 @@ class TrainConfig:
     # peak of the learning rate, after warm-up (default: from --size; to fine-tune 0.08 / n_embd,
     # for LoRA 0.8 / n_embd)
     learning_rate: float = UNSET
-    warmup_steps: int = 20  # the first steps, in which the learning rate rises to its peak
+    warmup_steps: int = 20  # number of first steps, in which the learning rate rises to its peak
     cooldown: float = 0.7  # fraction of the steps, at the end, in which the rate falls towards 0
     weight_decay: float = 0.1  # how strongly weights are pulled towards zero
     grad_clip: float = 1.0  # a gradient of a larger norm is scaled down to this norm; 0: never
@@ -101,13 +101,14 @@ class TrainConfig:
     # scratch: a new model; resume: continue a run; a model's folder, or a name such as gpt2:
     # fine-tune that model
     init_from: str = "scratch"
-    # to fine-tune: a text that the model knows, on which to measure what it forgets (default: the
-    # text that it was trained on, if that was with minigen; else tales)
+    # to fine-tune: a text that the model knows, to measure how much the model forgets (default: the
+    # text that it was trained on with minigen; tales for a model of another program)
     old_data: tuple[str, ...] = ()
-    # steps between evaluations, each with a checkpoint (default: for five in a run, or fewer if
-    # they take long)
+    # number of steps between evaluations, each with a checkpoint (default: a fifth of the run, or
+    # more if evaluations take long)
     eval_interval: int | None = None
-    eval_tokens: int = 8192  # tokens of validation text in an evaluation; all of them at the end
+    # tokens of validation text in an evaluation; at the end all, or as many as --minutes allow
+    eval_tokens: int = 8192
     # start of the text that each evaluation samples, where \n is a newline (default: nothing)
     sample_prompt: str = ""
     seed: int = 0  # start of all random numbers: the same seed gives the same run
@@ -138,7 +139,7 @@ def naive_train(
         # A batch: windows of text at random places. y is x moved by one, the next token of each.
         numbers = range(step * config.batch_size, (step + 1) * config.batch_size)
         x, y = tokens.windows(config.seed, numbers, config.block_size)  # (B, T) each
-        # How surprising is the next token, in the mean over the batch?
+        # How surprising is the next token, as a mean over the batch?
         loss = next_token_loss(model(x), y) / y.numel()
         # Which way would each weight make the loss larger? Move the weight the other way.
         loss.backward()  # type: ignore[no-untyped-call]
@@ -153,8 +154,8 @@ def accumulate_gradients(
 ) -> Tensor:
     """Add the gradient of a batch's mean loss to the parameters; return that loss, a scalar.
 
-    The batch is computed in micro-batches, whose gradients add up. So a batch may be larger than
-    memory is, and the result is the same (test_micro_batches_add_up_to_the_batch). With torchrun,
+    The batch is computed in micro-batches, whose gradients add up. So a batch need not fit into
+    memory, and the result is the same (test_micro_batches_add_up_to_the_batch). With torchrun,
     several processes (ranks) each compute some of the micro-batches. All randomness follows from
     the seed, the step and the micro-batch: the windows of text and, through `manual_seed`, dropout.
     """
@@ -185,11 +186,12 @@ def evaluate(
     n_micro_batches: int,
     limit: int | None = None,
 ) -> float:
-    """Return the mean loss in nats/token on a whole text, or on about `limit` tokens from all over.
+    """Return the mean loss in nats/token on a text, or on about `limit` tokens from all over it.
 
-    The training loss can fall because the model memorises its text. Only text that it never trains
-    on shows whether it learns what holds for other text, too: where that loss rises while the
-    training loss falls, the model overfits, and needs more text, dropout, or fewer weights.
+    The training loss can fall because the model memorises its text. Only text that the model never
+    trains on shows whether it learns rules that hold for other text, too. If the loss on such text
+    rises while the training loss falls, the model overfits: it needs more text, dropout, or fewer
+    weights.
 
     A window slides over the text by half its length, so that each scored token has at least half a
     block of context, or all of its document so far. Windows are read n at a time, the number of

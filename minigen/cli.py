@@ -3,8 +3,8 @@
     # --- the model ---
     n_layer: int | None = None  # number of blocks (default: from --size)
 
-A comment between rules is the heading of a group in --help. A default of None says in its comment
-what it becomes, as above; any other default is shown as it is.
+A comment between `---` is the heading of a group in --help. If the default is None, the comment
+names the value that the program chooses, as above; any other default is shown as it is.
 
 A `-` in a flag may be written `_`, as in nanoGPT, and the other way round. A wrong command line is
 a `UserError` of one line.
@@ -39,7 +39,7 @@ from minigen.system.streams import wide_enough
 
 Config = TypeVar("Config")
 
-DASHES = "-\u2013\u2014"  # text processors make longer ones of them
+DASHES = "-\u2013\u2014"  # a text processor replaces - by one of the longer two
 MAX_WIDTH = 100  # columns of --help, even in a wider terminal: long lines are hard to read
 INDENT = 24  # columns before the help text of a flag
 
@@ -64,8 +64,8 @@ def parse(
         config_class: its fields are bool, int, float, str, Path, Literal, one of these or None, a
             tuple of them, or a dataclass of such fields. A `tyro.conf.Positional` has no flag.
         argv: the flags; by default those of this process.
-        words: the field that words without a flag are the value of: a tuple of them, or a text, in
-            which one space separates them. None: there is no such field.
+        words: the name of the field that takes the words without a flag, as a tuple or as one text
+            in which a space separates them. None: such words are an error.
         note: a sentence for --help, after the docstring of `config_class`.
 
     Raises `UserError` for a wrong command line, with the nearest flag for one that does not exist.
@@ -117,16 +117,16 @@ class Flag:
     """A flag, as --help shows it."""
 
     name: str
-    type: Any  # of its value, or of each of several
-    is_tuple: bool  # it takes several values
-    is_positional: bool  # its value is a word without a flag
+    type: Any  # of its value; if it takes several values, the type of each
+    is_tuple: bool  # whether it takes several values
+    is_positional: bool  # whether its value is typed without the name of the flag
     default: Any  # dataclasses.MISSING: the flag must be given
     heading: str  # of its group
-    comment: str
+    comment: str  # at its field
 
     @property
     def metavar(self) -> str:
-        """The words that stand for the value in --help; empty for a switch."""
+        """The placeholder of the value in --help, such as INT; empty for a switch."""
         if self.type is bool:
             return ""
         if typing.get_origin(self.type) is Literal:
@@ -144,7 +144,7 @@ class Flag:
 
     @property
     def description(self) -> str:
-        """The comment, with the choices of a word and the default, where the comment has none."""
+        """The comment, completed by the choices of a positional flag, and by the default."""
         text = self.comment
         if self.is_positional and typing.get_origin(self.type) is Literal:
             text += f": {' or '.join(typing.get_args(self.type))}"
@@ -161,7 +161,7 @@ class Flag:
 
 def flags(config_class: type[Any]) -> list[Flag]:
     """Return the flags of a dataclass, and of dataclasses inside it, in the order of its fields."""
-    found = list[Flag]()
+    all_flags = list[Flag]()
     comments = _comments(config_class)
     hints = typing.get_type_hints(config_class, include_extras=True)
     for field in dataclasses.fields(config_class):
@@ -169,7 +169,7 @@ def flags(config_class: type[Any]) -> list[Flag]:
         kind, is_positional = hints[field.name], False
         if dataclasses.is_dataclass(kind):
             assert isinstance(kind, type)
-            found += [dataclasses.replace(flag, heading=heading) for flag in flags(kind)]
+            all_flags += [dataclasses.replace(flag, heading=heading) for flag in flags(kind)]
             continue
         if typing.get_origin(kind) is Annotated:  # by tyro.conf.Positional
             kind, is_positional = typing.get_args(kind)[0], True
@@ -177,10 +177,10 @@ def flags(config_class: type[Any]) -> list[Flag]:
         is_tuple = typing.get_origin(kind) is tuple
         if is_tuple:
             kind = typing.get_args(kind)[0]
-        found.append(
+        all_flags.append(
             Flag(field.name, kind, is_tuple, is_positional, field.default, heading, comment)
         )
-    return found
+    return all_flags
 
 
 def _without_none(kind: Any) -> Any:
@@ -212,7 +212,6 @@ def help_text(config_class: type[Any], words: str | None, note: str | None) -> s
     """Return the text that --help prints; for the arguments see `parse`."""
     with wide_enough():
         width = min(shutil.get_terminal_size().columns, MAX_WIDTH)
-    known = flags(config_class)
     paragraphs = [*inspect.cleandoc(config_class.__doc__ or "").split("\n\n"), note]
     paragraphs += [f"Words without a flag mean --{words}." if words else None]
     paragraphs += ["The flag --version prints the version."]
@@ -221,7 +220,7 @@ def help_text(config_class: type[Any], words: str | None, note: str | None) -> s
         lines += ["", *textwrap.wrap(" ".join(paragraph.split()), width, break_on_hyphens=False)]
     indent = " " * min(INDENT, width // 4)
     heading = ""
-    for flag in known:
+    for flag in flags(config_class):
         if flag.heading != heading:
             heading = flag.heading
             lines += ["", f"{heading}:"]
@@ -241,14 +240,14 @@ def help_text(config_class: type[Any], words: str | None, note: str | None) -> s
 
 def usage(config_class: type[Any], words: str | None) -> str:
     """Return the line that shows how the command is called."""
-    known = flags(config_class)
-    given = [
+    all_flags = flags(config_class)
+    positional = [
         flag.usage if flag.default is dataclasses.MISSING else f"[{flag.usage}]"
-        for flag in known
+        for flag in all_flags
         if flag.is_positional
     ]
-    given += [f"[{flag.name.upper()} ...]" for flag in known if flag.name == words]
-    return " ".join(["usage:", shell.program(), *given, "[--flags]"])
+    positional += [f"[{flag.name.upper()} ...]" for flag in all_flags if flag.name == words]
+    return " ".join(["usage:", shell.program(), *positional, "[--flags]"])
 
 
 # ---- errors ----
@@ -284,8 +283,8 @@ def _unknown_word(
 ) -> str | None:
     """Return the error for words that belong to no flag; None if they are the value of --words."""
     is_switch = {flag.name: flag.type is bool for flag in flags(config_class)}
-    given = [word[2:].split("=")[0].replace("-", "_") if word[:2] == "--" else "" for word in argv]
-    for name, word, following in zip(given, argv, [*argv[1:], ""], strict=True):
+    names = [word[2:].split("=")[0].replace("-", "_") if word[:2] == "--" else "" for word in argv]
+    for name, word, following in zip(names, argv, [*argv[1:], ""], strict=True):
         value = word.partition("=")[2] or following
         if is_switch.get(name.removeprefix("no_")) and value.lower() in ("true", "false"):
             mend = "a switch takes no value: --name is on, --no_name off"
@@ -299,7 +298,7 @@ def _unknown_word(
             return f"unknown flag {word}; {mend}--help lists all flags"
     if words is None:
         return f"{unknown[0]!r} belongs to no flag; put a value that has spaces in quotes"
-    if words in given:
+    if words in names:
         return (
             f"{unknown[0]!r} has no flag, which means --{words}, but --{words} is given too; put a "
             "value that has spaces in quotes, or give one of the two"
@@ -308,7 +307,7 @@ def _unknown_word(
 
 
 def _registry() -> ConstructorRegistry:
-    """Return the rule by which tyro reads a value: `T | None` as T, with a clear error."""
+    """Return the rules by which tyro reads a value: `T | None` like T, with a clear error."""
     registry = ConstructorRegistry()
 
     @registry.primitive_rule

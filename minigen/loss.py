@@ -1,12 +1,13 @@
-"""How wrong a prediction is: the surprise -ln p(target) of the token that came, in nats.
+"""How wrong a prediction is: the surprise -ln p(target) of the token that follows, in nats.
 
 A token to which the model gave the probability 1 is no surprise, 0 nats; the less probable it was,
 the larger the surprise. One nat is the surprise of p = 1/e, one bit that of p = 1/2; a nat is
 1 / ln 2 = 1.44 bits. The mean over a text is the cross-entropy, the loss that training lowers. A
 model that knows nothing gives each of V tokens p = 1/V, so its loss is ln V.
 
-Losses per token compare only where the tokenizer is the same: longer tokens are fewer and harder
-guesses. Divided by the bytes of the text instead, losses of all tokenizers compare: bits per byte.
+Losses per token can be compared only if the tokenizer is the same: longer tokens are fewer, and
+each is harder to predict. The loss divided by the bytes of the text, in bits per byte, can be
+compared for any two tokenizers.
 """
 
 from __future__ import annotations

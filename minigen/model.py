@@ -1,9 +1,9 @@
 """The transformer: token ids in, logits of the next token out.
 
-One skeleton spans the way from GPT-2 (2019) to Qwen3 (2025). Six switches choose the arithmetic:
-norm, position, mlp, bias, qk_norm and tie_embeddings. `GPTConfig.gpt2()` and `GPTConfig.modern()`
-set them, and the widths, as the two ends have them. The model is plain PyTorch and knows nothing of
-text, files, optimisers or losses.
+The same classes compute GPT-2 (2019), Qwen3 (2025), and the models between the two. Six switches
+choose the arithmetic: norm, position, mlp, bias, qk_norm and tie_embeddings. `GPTConfig.gpt2()`
+sets the switches and the widths as in GPT-2, and `GPTConfig.modern()` as in Qwen3. The model is
+plain PyTorch and knows nothing of text, files, optimisers or losses.
 
 The file is in reading order: the configuration, the parts of a block (norm, rotary positions,
 attention, MLP), the block, the model. The key-value cache at the end only makes generation faster.
@@ -32,7 +32,7 @@ from minigen.errors import UserError, check_range
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """Fix a model's shape and arithmetic.
+    """The shape and the arithmetic of a model.
 
     Raises `UserError` if the numbers do not fit together.
 
@@ -40,22 +40,22 @@ class GPTConfig:
     3072
     """
 
-    vocab_size: int  # different tokens
+    vocab_size: int  # number of different tokens
     block_size: int  # the longest sequence that the model can see, in tokens
-    n_layer: int  # blocks, one after another
+    n_layer: int  # number of blocks, one after another
     n_head: int  # attention heads in a block: each looks back with queries of its own
-    n_kv_head: int  # fewer than n_head: several query heads share one key and value head
+    n_kv_head: int  # key and value heads; if fewer than n_head, several query heads share one
     n_embd: int  # numbers in the vector of a token, between the blocks
     head_dim: int  # numbers in a query, a key or a value of one head
     n_ffn: int  # numbers in the vector of a token inside the MLP
     norm: Literal["layernorm", "rmsnorm"]
-    position: Literal["learned", "rotary"]  # a vector added to each token, or an angle of q and k
+    position: Literal["learned", "rotary"]  # add a vector to each token, or turn q and k
     mlp: Literal["gelu", "swiglu"]
     bias: bool  # a matrix product or LayerNorm also adds a vector
-    qk_norm: bool  # normalise queries and keys: no score explodes at a high learning rate
+    qk_norm: bool  # normalise queries and keys, so that no score explodes at a high learning rate
     tie_embeddings: bool = True  # the output matrix is the embedding matrix; see `GPT`
     norm_eps: float = 1e-6  # added to a variance, so that no norm divides by zero
-    rope_theta: float = 10_000.0  # the fastest pair turns about this times the slowest's angle
+    rope_theta: float = 10_000.0  # about how many times faster the first pair turns than the last
     dropout: float = 0.0  # the share of numbers set to zero at random in training; see `Block`
 
     def __post_init__(self) -> None:
@@ -104,8 +104,8 @@ class GPTConfig:
         `qk_norm=False` gives Llama's. The default `tie_embeddings=True` is that of Qwen3's small
         models; train.py gives False, with which a small model learns faster.
 
-        Heads are 64 wide even in a narrow model: with heads of 16, training takes far longer until
-        the model looks back.
+        Heads are 64 wide even in a narrow model: with heads of 16, the model needs far more steps
+        until it learns to use earlier tokens.
         """
         base: dict[str, Any] = {
             "n_kv_head": n_head, "head_dim": max(64, _head_dim(n_embd, n_head)),
@@ -117,6 +117,7 @@ class GPTConfig:
 
 
 def _head_dim(n_embd: int, n_head: int) -> int:
+    """Return n_embd / n_head. Raises `UserError` if that is not a whole number."""
     if n_head < 1 or n_embd % n_head:
         raise UserError(f"n_embd {n_embd} is not divisible by n_head {n_head}; change one of them")
     return n_embd // n_head
@@ -129,9 +130,9 @@ class RMSNorm(nn.Module):
     """Compute x / rms(x) * gain over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467).
 
     The rms (root mean square) is the typical size of the vector's numbers. Every block adds to the
-    vectors, so they grow from block to block; a norm gives each layer an input of one size, without
-    which a deep model is hard to train. The gain, one learnt number per channel, lets the model
-    scale the channels. LayerNorm, the older form, also subtracts the mean and can add a bias.
+    vectors, so they grow from block to block. A norm gives each layer an input of the same size;
+    without norms, a deep model is hard to train. The gain, one learnt number per channel, lets the
+    model scale the channels. LayerNorm, the older form, also subtracts the mean and can add a bias.
     """
 
     def __init__(self, width: int, eps: float) -> None:
@@ -162,7 +163,8 @@ def make_norm(config: GPTConfig) -> nn.Module:
 def rope_frequencies(config: GPTConfig, device: torch.device) -> Tensor:
     """Return the angle by which each pair of dimensions turns per position, (D/2,).
 
-    Pair i turns by theta^(-2i/D) radians: fast clocks for near tokens, slow ones for far.
+    Pair i turns by theta^(-2i/D) radians. Fast pairs tell near tokens apart, and slow pairs tell
+    far ones apart, as the fast and slow hands of a clock do.
     """
     exponents = -torch.arange(0, config.head_dim, 2, device=device).float() / config.head_dim
     return torch.pow(config.rope_theta, exponents)
@@ -200,8 +202,9 @@ def naive_attention(
 ) -> Tensor:
     """Compute softmax(q k^T / sqrt(D)) v step by step (Vaswani et al. 2017, arXiv:1706.03762).
 
-    Softmax, exp(score) / sum of all exp(scores), makes the scores of a query positive and their sum
-    1. So the result is a weighted mean of the values, and a gradient flows to every score.
+    Softmax, exp(score) / sum of all exp(scores), turns the scores of a query into positive weights
+    with the sum 1. So the result is a weighted mean of the values, and a gradient flows to every
+    score.
 
     Why sqrt(D): q k is a sum of D products. If the numbers of q and k are of size 1, the sum is of
     size sqrt(D). Divided by sqrt(D), scores are of size 1 for any D (test_scores_keep_their_size).
@@ -219,16 +222,16 @@ def naive_attention(
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, H, T, S)
     if mask is None:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
-    # A score of -inf has the weight exp(-inf) = 0. Add 0 or -inf instead of calling masked_fill on
-    # the scores: the backward pass of masked_fill reads all scores again, that of a sum is free.
+    # A score of -inf has the weight exp(-inf) = 0. Why add 0 or -inf, and not call masked_fill on
+    # the scores? The backward pass of masked_fill reads all scores again; that of a sum is free.
     additive_mask = torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, -math.inf)
     weights = (scores + additive_mask).softmax(dim=-1)
     return F.dropout(weights, dropout) @ v
 
 
-# Up to this number of tokens the formula trains faster on a CPU than PyTorch's kernel, whose
-# backward pass is slow there, in bfloat16 up to three times. For longer sequences the (T, S)
-# weights, which the formula stores, take too much memory.
+# Up to this number of tokens the formula trains faster on a CPU than PyTorch's kernel: there the
+# backward pass of the kernel is slow, up to three times slower in bfloat16. For longer sequences
+# the (T, S) weights, which the formula stores, take too much memory.
 NAIVE_UP_TO = 256
 
 
@@ -237,14 +240,15 @@ def attention(
 ) -> Tensor:
     """Compute `naive_attention` in the faster of two ways: the formula, or PyTorch's kernel.
 
-    Both give the same numbers (test_naive_attention_is_the_kernel). The kernel never stores the
-    (T, S) weights. Keys and values (B, Hk, S, D) may have fewer heads than queries (B, H, T, D):
-    each key head then serves H / Hk neighbouring query heads, and the cache is that much smaller.
+    Both give the same numbers up to rounding (test_naive_attention_is_the_kernel). The kernel never
+    stores the (T, S) weights. Keys and values (B, Hk, S, D) may have fewer heads than queries
+    (B, H, T, D): each key head then serves H / Hk neighbouring query heads, and the cache needs
+    only Hk / H of the memory.
     """
     on_cpu, trains = q.device.type == "cpu", torch.is_grad_enabled()
     n_served = q.shape[1] // k.shape[1]
-    # Copy the key heads, except for the kernel on a CPU without gradients: the formula needs a key
-    # head per query head, and on a GPU the kernels that need none take no mask.
+    # Copy key heads: the formula needs one for each query head, and on a GPU the kernels that do
+    # not need copies take no mask. Only the kernel on a CPU, without gradients, needs no copies.
     if n_served > 1 and (trains or not on_cpu):
         k, v = (x.repeat_interleave(n_served, dim=1) for x in (k, v))
     if on_cpu and trains and q.shape[2] <= NAIVE_UP_TO:
@@ -267,9 +271,9 @@ class Attention(nn.Module):
     (the information) per head. The better its query matches the key of another token, the more of
     that token's value it takes; no token sees a later one (test_no_token_sees_the_future).
 
-    One head computes one weighted mean, which blurs all that it takes. Several heads, each with D
-    numbers of its own, look at several things at once: one at the name in the first line, another
-    at the last word. `output` mixes their results.
+    One head computes one weighted mean, in which the values of several tokens blur. Several heads,
+    each with D numbers of its own, attend to several tokens at once: one to the name in the first
+    line, another to the last word. `output` mixes the results of all heads.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -315,7 +319,8 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """Transform the vector of each token by itself: widen it, bend it, narrow it again.
 
-    Without the bend, a non-linear function of each number, two matrices would be no more than one.
+    The bend is a non-linear function of each number. Without it, the two matrices could compute no
+    more than one matrix can.
     GPT-2 bends with GELU, which keeps positive numbers and turns negative ones to nearly 0. SwiGLU
     (Shazeer 2020, arXiv:2002.05202) bends with a gate: a second widened vector, silu(gate), by
     which the first one is multiplied. A gate near 0 stops a number, a larger one lets it pass.
@@ -339,13 +344,13 @@ class Block(nn.Module):
     """Attend, then apply the MLP; both add their result to the residual stream x.
 
     Attention moves information between tokens, and the MLP works on it. They add to x and replace
-    nothing: so each block has only to find what is missing, information from the beginning stays,
-    and the gradient reaches the first block through the sums, unweakened, however deep the model.
-    A norm before each keeps its input the same size, whatever the blocks before have added.
+    nothing: so a block only learns a change of x, information from the beginning stays, and the
+    gradient reaches the first block through the sums, unweakened, however deep the model is. The
+    norms before attention and MLP keep their inputs at the same size, whatever blocks have added.
 
     Dropout sets a share of the numbers to 0 at random, and scales up the others, in training only
-    (test_dropout_acts_in_training_only). So no number can rely on one other alone, and a model that
-    reads a short text many times memorises less of it.
+    (test_dropout_acts_in_training_only). So no number can rely on a single other number, and a
+    model that reads a short text many times memorises less of it.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -373,9 +378,10 @@ class GPT(nn.Module):
     tokens 0 ... t. They may be any numbers; their softmax is the probability of each token.
 
     The embedding has a vector for each token as input, and the head a vector for each token as
-    output. Tied, as in GPT-2, one matrix is both, which saves 31 % of the 124M parameters. Untied
-    (`tie_embeddings=False`, train.py's default), each can do its own work, and the embedding can
-    start larger, as `initialise` says; with few tokens the second matrix costs little.
+    output. Tied, as in GPT-2, one matrix is both; untied, GPT-2 would have 31 % more parameters.
+    Untied (`tie_embeddings=False`, train.py's default), each matrix can do its own work, and the
+    embedding can start larger, as `initialise` says; with a small vocabulary, the second matrix
+    costs little.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -397,17 +403,17 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Draw small random weights, and set the matrices that add to the stream to zero.
+        """Draw small random weights, and set the matrices that add to the residual stream to zero.
 
         So a block adds nothing at first, and all tokens are about equally likely: the first loss is
-        ln V (test_a_fresh_model_finds_all_tokens_equally_likely). In the first step the zeros hold
-        back the gradient of a block, but for `output` and `down` themselves; from the second step
-        on everything learns (test_zeros_hold_back_gradients_for_one_step). The draw follows
+        ln V (test_a_fresh_model_finds_all_tokens_equally_likely). In the first step, the zeros let
+        no gradient pass: of a block only `output` and `down` learn. From the second step on, all
+        weights learn (test_zeros_hold_back_gradients_for_one_step). The draw follows
         `torch.manual_seed`.
 
         A tied embedding is the output matrix too, so it must start small. An untied one starts
-        ten times larger: then each token's own vector is the largest part of the stream, and
-        attention finds out early that it can look back and copy.
+        ten times larger: then each token's own vector is the largest part of the residual stream,
+        and attention soon learns to copy earlier tokens.
         """
         for name, p in self.named_parameters():
             if name.endswith(("output.weight", "down.weight", "bias")):
@@ -435,7 +441,8 @@ class GPT(nn.Module):
                 longest sequence after these T tokens; None: exactly that length, checked against
                 block_size. A larger S changes no logit.
 
-        Raises `ValueError` if a sequence does not fit into block_size.
+        Raises `ValueError` if `kv_len` is None and a sequence does not fit into block_size or into
+        the cache.
         """
         T = ids.shape[1]
         # In training there is no cache: positions are 0 to T - 1, and attention is causal.
@@ -471,7 +478,7 @@ class GPT(nn.Module):
     def length_after(self, T: int, cache: KVCache | None) -> int:
         """Return the length of the longest sequence once T tokens are added to each.
 
-        Raises `ValueError` if the model or the cache does not hold that length.
+        Raises `ValueError` if that length is above block_size or the capacity of the cache.
         """
         length, limit = T, self.config.block_size
         if cache is not None:
@@ -494,8 +501,8 @@ class KVCache:
     No token sees a later one, so the keys and values of a token never change while the text grows:
     a pass with the cache gives the logits of a pass over everything (test_cached_is_uncached). An
     entry is right only while all tokens before its own are the same. If the beginning of a text is
-    cut off, all positions change, and the deeper layers had mixed in the tokens that are gone; then
-    the cache has to be computed again (`sampling.context_length`).
+    cut off, all positions change, and the entries of deeper layers contain information from tokens
+    that are gone; then the cache has to be computed again (`sampling.context_length`).
 
     The cache of sequence b holds `lengths[b]` tokens. `GPT.forward` writes the keys and values of T
     new tokens at positions lengths[b] ... lengths[b] + T - 1, and lets each new token see the
@@ -505,7 +512,7 @@ class KVCache:
 
     Args:
         batch: B, the number of sequences.
-        capacity: the most tokens of a sequence.
+        capacity: the largest number of tokens in a sequence.
         dtype: the number format of the keys and values.
     """
 
@@ -525,7 +532,7 @@ class KVCache:
 
     @property
     def capacity(self) -> int:
-        """Return the most tokens that a sequence can have."""
+        """The largest number of tokens in a sequence."""
         return self.kv.shape[3]
 
     def positions(self, T: int) -> Tensor:
@@ -539,7 +546,7 @@ class KVCache:
 
 @dataclass
 class LayerCache:
-    """Hold one layer's part of a `KVCache`, and the positions of its new keys and values."""
+    """One layer's part of a `KVCache`, and the positions of the new keys and values."""
 
     kv: Tensor  # (B, 2 Hk, capacity, D)
     positions: Tensor  # (B, T)

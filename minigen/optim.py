@@ -29,7 +29,7 @@ def lr_factor(step: int, max_steps: int, warmup_steps: int, cooldown: float) -> 
     >>> [round(lr_factor(s, max_steps=8, warmup_steps=2, cooldown=0.5), 2) for s in range(8)]
     [0.5, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25]
 
-    While the number of steps is not known yet, max_steps is 0 and the factor does not fall.
+    If the number of steps is not known yet, max_steps is 0, and the factor does not fall.
     """
     up = (step + 1) / max(warmup_steps, 1)
     down = (max_steps - step) / max(cooldown * max_steps, 1) if max_steps else 1.0
@@ -64,8 +64,8 @@ def newton_schulz(m: Tensor, steps: int = 5) -> Tensor:
 class Optimizer:
     """Step with Muon for the matrices inside the blocks, and with AdamW for all other parameters.
 
-    The gradient of one batch is noisy: another batch would give another one. Both methods therefore
-    keep running averages, which point down the slope of the text and not of one batch.
+    The gradient of one batch is noisy: another batch would give another gradient. Both methods
+    therefore keep running averages, which show the slope of the whole text better than one batch.
 
     AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101) averages the gradient of each weight
     (exp_avg) and its square (exp_avg_sq), both corrected for their start at zero:
@@ -87,8 +87,8 @@ class Optimizer:
     learning rate serves both (test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest).
 
     The embedding and the head stay with AdamW: they are tables with a row for each token. A token
-    picks its row of the embedding and learns that row alone, so there are no directions to balance;
-    that AdamW is the better choice for the head, too, is experience (Jordan et al. 2024).
+    picks its row of the embedding and changes that row alone, so there are no directions to
+    balance. For the head, too, AdamW works better in practice (Jordan et al. 2024).
 
     Weight decay pulls matrices towards zero before either step, so that only weights which the text
     keeps asking for stay large. Gains and biases do not decay: a gain of zero would switch its
@@ -163,6 +163,7 @@ class Optimizer:
                 p.grad = None
 
     def _adamw(self, name: str, p: nn.Parameter, gradient: Tensor, learning_rate: float) -> None:
+        """Move a parameter and its two averages by one step of AdamW."""
         beta1, beta2 = self.betas
         exp_avg, exp_avg_sq = self.state[f"{name}.exp_avg"], self.state[f"{name}.exp_avg_sq"]
         exp_avg.lerp_(gradient, 1 - beta1)
@@ -174,6 +175,7 @@ class Optimizer:
         p.addcdiv_(exp_avg, rms, value=-learning_rate / (1 - beta1**self.step_count))
 
     def _muon(self, group: dict[str, nn.Parameter], learning_rate: float) -> None:
+        """Move the matrices of one shape and their momentums by one step of Muon."""
         directions = []
         for name, p in group.items():
             assert p.grad is not None

@@ -25,15 +25,15 @@ from torch import Tensor, nn
 from minigen.errors import UserError
 
 Texts = Sequence[Sequence[int]]  # the ids so far of each of B texts
-ROWS = 64  # texts that grow at once, where many are asked for
+ROWS = 64  # the largest number of texts that the commands let grow at once
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Say how logits become the probabilities to draw from: the flags of all commands that sample.
+    """The settings that turn logits into the probabilities to draw from.
 
-    `PLAIN` leaves the model's probabilities as they are. Raises `UserError` for a value outside its
-    range.
+    They are flags of all commands that sample. `PLAIN` leaves the model's probabilities as they
+    are. Raises `UserError` for a value outside its range.
     """
 
     temperature: float = 0.8  # below 1 is safer, above 1 bolder; 0 takes the most probable token
@@ -79,8 +79,8 @@ def temperature(logits: Tensor, value: float) -> Tensor:
     of 0.5 squares them, so that probable tokens win; 2 takes the root, so that rare ones get a
     chance (test_temperature_raises_probabilities_to_a_power).
 
-    Subtracting the largest logit first leaves the probabilities as they are. Then even the smallest
-    temperature can overflow to -inf only, which is the probability 0.
+    Subtracting the largest logit first leaves the probabilities as they are. Then a
+    division by even the smallest temperature can overflow to -inf only, the probability 0.
     """
     if value == 0:
         best = logits.argmax(dim=-1, keepdim=True)
@@ -185,9 +185,9 @@ def context_length(n_tokens: int, block_size: int) -> int:
     """Return the number of latest tokens of a text that the model sees: all, as long as they fit.
 
     A text that outgrows block_size is cut to its latest half block and grows again. A cut makes all
-    entries of the cache wrong, so cutting at every token would mean a pass over the whole context
-    for every token; like this it happens once in half a block. The cuts depend on the text's length
-    only: a long prompt is cut as if it had been generated token by token.
+    entries of the cache wrong. If each token led to a cut, each would need a pass over the whole
+    context; this way one token in half a block does. The cuts depend on the text's length only: a
+    long prompt is cut as if it had been generated token by token.
 
     >>> [context_length(n, block_size=8) for n in range(7, 16)]
     [7, 8, 4, 5, 6, 7, 8, 4, 5]
@@ -368,8 +368,8 @@ def generate(
     model predicts NaN.
 
     >>> empty = lambda rows: KVCache(gpt.config, rows, gpt.config.block_size)  # doctest: +SKIP
-    >>> facts = {"n_vocab": 50257, "max_new_tokens": 20}
-    >>> for [token] in generate(gpt, empty, [[50256]], Sampling(), **facts):  # doctest: +SKIP
+    >>> limits = {"n_vocab": 50257, "max_new_tokens": 20}
+    >>> for [token] in generate(gpt, empty, [[50256]], Sampling(), **limits):  # doctest: +SKIP
     ...     print(token.id)
     """
     if sampling.top_k is not None and sampling.top_k > n_vocab:

@@ -7,11 +7,12 @@
     gpt2   the 50,256 tokens that OpenAI published with GPT-2      any
 
 A model reads and predicts numbers, so a text is cut into tokens, pieces of a fixed list, and each
-token has a number. Why not characters? A text has several times more of them: a token of the tales
-holds 4.1 bytes. So a window of T tokens shows the model four times more text than one of T bytes,
-for the same work. Why not words? The list would be long, most of its words too rare to learn, and a
-new text always has words that are not in it: 1 of 22 in the last tenth of tiny Shakespeare. Tokens
-are between the two. A frequent word is one token, and a rare word is several.
+token has a number. Why not characters? A text has several times as many characters as tokens: a
+token of the tales holds 4.7 bytes. So a window of T tokens shows the model more than four times as
+much text as a window of T bytes, for the same work. Why not words? The list would be long, most of
+its words would be too rare to learn, and a new text always has words that are not in the list: 1 of
+22 in the last tenth of tiny Shakespeare. Tokens are between the two. A frequent word is one token,
+and a rare word is several.
 
 A tokenizer has three properties: its kind; the bytes of each token, in the order of the ids; and
 whether a model reads END_OF_TEXT before a text, as in training here. A `bare` tokenizer puts none
@@ -65,7 +66,7 @@ BYTES = tuple(bytes([byte]) for byte in range(256))
 
 # GPT-2's split of a text into words, within which bytes are merged. A word is an English
 # contraction ('s, 'll); or letters, or digits, or other signs, with at most one space before them;
-# or white space, without its last character if a word follows. The bound of 100,000 is ours: a
+# or white space, without its last character if a word follows. The bound of 100,000 is minigen's: a
 # million blanks in a row overflow tiktoken's stack (test_a_million_blanks_before_a_word_encode).
 PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s{1,100000}(?!\S)|\s"
 
@@ -78,8 +79,8 @@ def naive_bpe(words: Mapping[bytes, int], n_tokens: int) -> list[bytes]:
 
     Byte-pair encoding (Sennrich et al. 2016, arXiv:1508.07909) spells every word in single bytes,
     which are the first 256 tokens. Then it merges, again and again, the two neighbours that are
-    most frequent; of several pairs, the one with the smallest ids. Each merge is the next token. It
-    stops when there are enough tokens, or no pair occurs twice.
+    most frequent; of several such pairs, the one with the smallest ids. Each merge is the next
+    token. Learning stops when there are enough tokens, or no pair occurs twice.
 
     Why bytes at first? Every text is bytes in UTF-8, so nothing is unknown
     (test_decode_inverts_encode_for_any_text). Why the most frequent pair? A merge makes the text
@@ -137,8 +138,8 @@ def single_bytes(word: str) -> list[bytes]:
 def next_merge(pieces: Sequence[bytes], id_of: Mapping[bytes, int]) -> int | None:
     """Return the index of the piece to merge with its right neighbour; None if no pair is a token.
 
-    Of all pairs of neighbours that together are a token, it is the pair whose token was learnt
-    first, which has the smallest id; and of several such pairs the leftmost.
+    Of all pairs of neighbours that together are a token, this is the pair whose token was learnt
+    first, the one with the smallest id; of several such pairs, it is the leftmost.
     """
     merges = [(id_of[a + b], i) for i, (a, b) in enumerate(pairwise(pieces)) if a + b in id_of]
     return min(merges)[1] if merges else None
@@ -164,7 +165,7 @@ def train_bpe(words: Mapping[bytes, int], n_tokens: int) -> list[bytes]:
     rarer, it goes back with its new count; if not, no other pair occurs more often.
     """
     tokens = list(BYTES)
-    gap = -1  # the id between words
+    gap = -1  # stands between words, in place of an id
     ids, times = [gap], [0]  # for each byte, its token and how often its word occurs
     for word, n_times in words.items():
         ids += [*word, gap]  # a byte's value is its id
@@ -416,7 +417,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
-        """Read a file that `save` wrote. Raises UserError if it is missing, damaged or another."""
+        """Read a file that `save` wrote. Raises UserError for any other file, or for none."""
         try:
             saved = json.loads(Path(path).read_text(encoding="utf-8"))
             tokens = [token.encode("latin-1") for token in saved["tokens"]]
@@ -436,8 +437,7 @@ class Tokenizer:
     def copy(self) -> Tokenizer:
         """Return a copy for another thread.
 
-        Each thread has its own, as two threads slow each other down at tiktoken's regular
-        expression.
+        Two threads that share one tokenizer slow each other down in tiktoken's regular expressions.
         """
         return Tokenizer(self.kind, self.tokens, self.bare)
 

@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TESTS = Path(__file__).resolve().parent
 
 
-# ---- the tests' side ----
+# ---- the client, in the process of the tests ----
 
 
 @dataclass
@@ -67,7 +67,7 @@ class Trial:
 
 
 class Server:
-    """The client of the server: starts trials in `folder`, where their caches are, too."""
+    """The client of the server: it starts trials in `folder`, which also holds their caches."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.n = folder, 0
@@ -109,8 +109,7 @@ class Server:
         self, *words: str | Path, cwd: Path, env: Mapping[str, str] = os.environ
     ) -> Trial:
         """Fork a child for the command `python WORDS`: a script's path or `-m`, and arguments."""
-        given = list(map(str, words))
-        return self._fork(False, python=given, cwd=str(cwd), env=dict(env))
+        return self._fork(False, python=list(map(str, words)), cwd=str(cwd), env=dict(env))
 
     def python(
         self, *words: str | Path, cwd: Path, env: Mapping[str, str] = os.environ
@@ -129,7 +128,7 @@ class Server:
         self.process.stdout.close()
 
 
-# ---- the server's side ----
+# ---- the server ----
 
 
 def run_python(words: list[str], env: Mapping[str, str], standard: list[str]) -> None:
@@ -220,8 +219,8 @@ def requests() -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     """Answer requests until standard input ends."""
-    given = [*map(os.path.abspath, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    standard = [path for path in sys.path[1:] if path not in given]
+    from_variable = [*map(os.path.abspath, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    standard = [path for path in sys.path[1:] if path not in from_variable]
     os.chdir(sys.argv[1])
     sys.path[:0] = [str(ROOT), str(TESTS / "faults")]
     import sample  # noqa: F401

@@ -4,7 +4,7 @@
 
 PLANS is a JSON list of runs to train one after the other. Each run has its flags and perhaps an
 accident, [rank, step, attempt], under "nan", "stop" or "die". Each rank writes a file in the folder
-NOTES, with sample ids, exit codes and times.
+NOTES, with the numbers of windows, exit codes and times.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def note(**values: Any) -> None:
         file.write(json.dumps({**values, "time": time.time()}) + "\n")
 
 
-def noted_windows(self: TokenStream, seed: int, ids: Iterable[int], block_size: int) -> Any:
-    """Return `TokenStream.windows`, and note the ids of the windows."""
-    note(ids=[int(id) for id in ids], run=plan["flags"])
-    return windows(self, seed, ids, block_size)
+def noted_windows(self: TokenStream, seed: int, numbers: Iterable[int], block_size: int) -> Any:
+    """Return the result of `TokenStream.windows`, and note the numbers of the windows."""
+    note(windows=[int(number) for number in numbers], run=plan["flags"])
+    return windows(self, seed, numbers, block_size)
 
 
 def accident_prone(run: Run, compute: Callable[[], Any]) -> Any:

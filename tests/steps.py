@@ -1,4 +1,4 @@
-"""Faults in the middle of a training step: a test's function runs around each gradient."""
+"""Run a function of a test around each gradient, to make a fault in the middle of a step."""
 
 from __future__ import annotations
 

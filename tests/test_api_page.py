@@ -7,29 +7,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-import torch
+from models import save_untrained
 
 import minigen
-from minigen import GPT, GPTConfig, train_tokenizer
-from minigen.files import checkpoint
+from minigen import train_tokenizer
 
 ROOT = Path(minigen.__file__).parents[1]
 PAGE = (ROOT / "docs" / "library.md").read_text(encoding="utf-8")
 CODE = "\n".join(re.findall(r"```python\n(.*?)```", PAGE, flags=re.S))
 
 
-def save_a_run(folder: Path) -> None:
-    """Save a small untrained model as `out/tales`, the run that the page loads."""
-    tokenizer = train_tokenizer("byte", [])
-    model = GPT(GPTConfig.modern(tokenizer.n_vocab, 64, n_layer=1, n_head=1, n_embd=8))
-    facts = {"step": 1, "val_loss": 5.0}
-    checkpoint.save(folder / "out" / "tales", model, tokenizer, {}, facts)
-
-
 def test_the_page_runs_from_top_to_bottom(tmp_path: Path) -> None:
     """The blocks run in one process, and the ten steps of training by hand lower the loss."""
-    torch.manual_seed(0)
-    save_a_run(tmp_path)
+    tales = tmp_path / "out" / "tales"  # the run that the page loads
+    save_untrained(tales, train_tokenizer("byte", []), block_size=64)
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{CODE}"],
         cwd=tmp_path, capture_output=True, encoding="utf-8",

@@ -59,7 +59,7 @@ def test_each_command_is_listed_with_a_line(
 def test_an_unknown_command_is_an_error_with_the_most_similar_one(
     word: str, mend: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The error is one line, with exit code 2."""
+    """An unknown command is one line with exit code 2, and names the most similar command."""
     code, output, error = run(word, "--flag", capsys=capsys)
     assert (code, output) == (2, "")
     assert error.startswith(f"error: there is no command {word!r}; {mend}")
@@ -72,7 +72,7 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_nothing_slow_is_imported_before_the_command_is_known() -> None:
-    """The list of commands needs neither PyTorch nor the library that reads flags."""
+    """The list of commands imports neither PyTorch nor the library that reads flags."""
     code = "import sys; from minigen.__main__ import main; sys.argv = ['minigen']; main(); "
     code += "print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
@@ -128,7 +128,7 @@ def test_a_script_is_the_same_command(name: str, server: Server, tmp_path: Path)
 def test_a_signal_during_imports_ends_a_command_silently(
     words: str, number: signal.Signals, tmp_path: Path
 ) -> None:
-    """The exit code is 128 + the signal's number, as in a shell, and nothing is printed."""
+    """After a signal in the imports the exit code is 128 + its number, and nothing is printed."""
     torch = f"import os, time\nos.kill(os.getpid(), {number:d})\ntime.sleep(60)\n"
     (tmp_path / "torch.py").write_text(torch, encoding="utf-8")
     done = subprocess.run(
@@ -139,7 +139,7 @@ def test_a_signal_during_imports_ends_a_command_silently(
 
 
 def test_ctrl_c_raises_after_the_imports() -> None:
-    """Python's own handlers are set, even if the process started with Ctrl-C ignored."""
+    """After the imports, Python's own handlers are set, even if Ctrl-C was ignored at the start."""
     code = """if True:
         import signal
         from minigen.system import early

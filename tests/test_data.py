@@ -1,4 +1,4 @@
-"""Text to tokens to batches: promises about files, streams, caches, windows, and memory."""
+"""Text to tokens to batches: files, token streams, caches, windows, and memory."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ with_folder = settings(many, suppress_health_check=[HealthCheck.function_scoped_
 
 @dataclass(frozen=True)
 class Files:
-    """The plainest corpus."""
+    """A corpus of these files, without a name or notes."""
 
     train: tuple[Path, ...]
     val: tuple[Path, ...] = ()
@@ -235,7 +235,7 @@ def test_text_with_some_control_characters_is_text(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "\ufeff", "x"])
 def test_too_little_text_is_refused_in_one_line(tmp_path: Path, content: str) -> None:
-    """An empty file, or one that is too short to hold out a part, costs one line with its name."""
+    """An empty file, or one too short to hold out a part, is refused in one line with its name."""
     path = put(tmp_path, content)
     with pytest.raises(UserError, match=r"text\.txt") as caught:
         prepare(Files((path,)), BYTE, "byte", 0, tmp_path / "cache")
@@ -265,7 +265,7 @@ def test_an_unreadable_path_is_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_cache_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path) -> None:
-    """A file in the place of the cache's folder costs one line."""
+    """A file in the place of the cache's folder is refused in one line."""
     occupied = put(tmp_path, "a file", "cache")
     with pytest.raises(UserError, match="cannot write"):
         prepare(Files((put(tmp_path, "some text"),)), BYTE, "byte", 0, occupied)
@@ -656,7 +656,7 @@ def test_bpe_does_not_see_the_validation_text(tmp_path: Path) -> None:
 
 
 def test_bpe_is_trained_on_chunks_from_all_over_a_long_text(tmp_path: Path) -> None:
-    """The sample has a fixed size, and each tenth of the text has its share of it."""
+    """The sample has a fixed size, and characters from each tenth of the text."""
     lines = [f"{i:07d}\n" for i in range(200_000)]
     text = scan([put(tmp_path, "".join(lines))], None)
     with mock.patch.object(vocabulary, "BPE_SAMPLE", 800_000):
@@ -693,11 +693,11 @@ def contents(cache: Path, pattern: str = "*") -> dict[str, tuple[int, str]]:
 
 @pytest.mark.parametrize("kind", ["char", "bpe"])
 def test_a_text_is_tokenised_once(tmp_path: Path, kind: str) -> None:
-    """The second time, also of a copy, nothing is trained, encoded or written."""
+    """A second `prepare`, even of a copy of the text, trains, encodes and writes nothing."""
     cache = tmp_path / "cache"
     first = prepare(Files((put(tmp_path, "the cat " * 99),)), None, kind, 280, cache)
     before = contents(cache)
-    assert len(before) == 5  # a tokenizer, and two streams with their facts
+    assert len(before) == 5  # a tokenizer, and two streams with their indexes
     copy = put(tmp_path, "the cat " * 99, "copy.txt")
     with (
         mock.patch.object(Tokenizer, "encode_array", side_effect=AssertionError),
@@ -1003,7 +1003,7 @@ def test_a_removed_shard_stays_readable_while_it_is_open(stream: TokenStream) ->
 
 @pytest.mark.parametrize("damage", ["cut short", "written over"])
 def test_a_shard_that_is_cut_short_in_use_is_reported(stream: TokenStream, damage: str) -> None:
-    """A damaged shard costs one line: no bus error, as of a memory map, and no false tokens."""
+    """A damaged shard is an error of one line: no bus error, as of a memory map, or wrong ids."""
     stream.windows(0, range(8), 16)  # the shard is open now
     (shard,) = shard_paths(stream)
     content = shard.read_bytes()
@@ -1044,9 +1044,9 @@ def test_sliding_scores_each_token_once_with_context(
 ) -> None:
     """Each token but the first is a target once, with at least T - stride tokens before it."""
     stride, tokens = max(1, round(share * block_size)), ids(stream)
-    found = predictions(stream.sliding(block_size, batch_size, stride))
-    assert [target for _, target in found] == tokens[1:]
-    for place, (context, _) in enumerate(found, start=1):
+    scored = predictions(stream.sliding(block_size, batch_size, stride))
+    assert [target for _, target in scored] == tokens[1:]
+    for place, (context, _) in enumerate(scored, start=1):
         assert context == tokens[place - len(context) : place]
         assert len(context) >= min(place, block_size - stride)
 
@@ -1077,7 +1077,7 @@ def test_sliding_by_one_token_is_naive(stream: TokenStream, block_size: int) -> 
 def test_a_limit_scores_that_number_of_targets(
     stream: TokenStream, block_size: int, share: float, limit: int
 ) -> None:
-    """A limit is reached by less than one stride more, or scores the whole text."""
+    """The number of scored targets exceeds a limit by less than a stride, or is all of them."""
     stride = max(1, round(share * block_size))
     n_scored = len(predictions(stream.sliding(block_size, 4, stride, limit)))
     assert n_scored == 102 or (limit <= n_scored < limit + stride and n_scored % stride == 0)
@@ -1085,7 +1085,7 @@ def test_a_limit_scores_that_number_of_targets(
 
 @pytest.mark.parametrize("limit", [1, 8, 9, 40, 64])
 def test_a_limit_spreads_the_targets_over_the_whole_text(stream: TokenStream, limit: int) -> None:
-    """Windows that a limit leaves are equally far from each other, and from the text's end.
+    """With a limit, windows are equally far from each other, and the last one from the end.
 
     The beginning alone would not do: it is more like the training text before it.
     """
@@ -1174,9 +1174,9 @@ def test_sliding_predicts_from_the_beginning_of_a_document(
 ) -> None:
     """Each token is a target once, with all of its document before it, or half a window."""
     tokens = ids(tales)
-    found = predictions(tales.sliding(block_size, batch_size))
-    assert [target for _, target in found] == tokens[1:]
-    for place, (context, _) in enumerate(found, start=1):
+    scored = predictions(tales.sliding(block_size, batch_size))
+    assert [target for _, target in scored] == tokens[1:]
+    for place, (context, _) in enumerate(scored, start=1):
         assert context == tokens[place - len(context) : place]
         sees_its_beginning = len(context) >= place - begin_of_document(tokens, place - 1)
         sees_half_a_window = len(context) >= block_size - block_size // 2
@@ -1203,7 +1203,7 @@ def test_a_sliding_window_begins_with_the_document_of_its_first_target(
 def test_a_text_read_in_stripes_is_its_stripes(
     tmp_path: Path, monkeypatch: Any, separator: str | None, begin: int, end: int
 ) -> None:
-    """Of every third stripe each character is read once, in order, whatever the documents are."""
+    """Each character of every third stripe is read once, in order, whatever the documents are."""
     monkeypatch.setattr(text_range, "STRIPE", 7)
     path = put(tmp_path, "".join(f"line {n}\n" * (n % 3 + 1) for n in range(60)))
     whole = scan([path], separator)
@@ -1230,8 +1230,8 @@ def test_about_max_chars_of_a_long_text_are_read(numbers: Corpus, tmp_path: Path
     tokenizer, train, val = prepare(numbers, None, "byte", 0, tmp_path / "cache", max_chars=9000)
     assert 0.8 * 9000 < train.n_bytes + val.n_bytes < 1.2 * 9000
     assert train.stripe_interval > 1
-    found = [int(n) for n in re.findall(r"\n(\d+) is", tokenizer.decode(ids(train)))]
-    assert found == sorted(found) and found[0] < 200 and found[-1] > 3300
+    lines = [int(n) for n in re.findall(r"\n(\d+) is", tokenizer.decode(ids(train)))]
+    assert lines == sorted(lines) and lines[0] < 200 and lines[-1] > 3300
 
 
 def test_a_text_in_part_has_its_own_place_in_the_cache(numbers: Corpus, tmp_path: Path) -> None:

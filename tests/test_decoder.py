@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 import torch
+from models import architectures, random_model
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,30 +22,8 @@ from minigen.optim import Optimizer
 from minigen.sampling import PLAIN, generate
 
 V, BLOCK = 97, 32
-SHAPE: dict[str, Any] = {
-    "vocab_size": V,
-    "block_size": BLOCK,
-    "n_layer": 2,
-    "n_head": 4,
-    "n_embd": 64,
-}
-CONFIGS = {
-    "gpt2": GPTConfig.gpt2(**SHAPE),
-    "modern": GPTConfig.modern(**SHAPE),
-    "grouped queries": GPTConfig.modern(**SHAPE, n_kv_head=2, tie_embeddings=False),
-    "llama": GPTConfig.modern(**SHAPE, n_kv_head=2, qk_norm=False),
-    "a mixture": GPTConfig.gpt2(**SHAPE, norm="rmsnorm", mlp="swiglu", bias=False, qk_norm=True),
-}
+CONFIGS = architectures(V, BLOCK, n_embd=64)
 DTYPES = ["float32", "bfloat16", "int8"]
-
-
-def lively(config: GPTConfig) -> GPT:
-    """Return a random model, of which every weight changes the logits."""
-    torch.manual_seed(0)
-    model = GPT(config).eval()
-    for p in model.parameters():
-        torch.nn.init.normal_(p, mean=1.0 if p.ndim == 1 else 0.0, std=0.2)
-    return model
 
 
 def rounded(model: GPT, dtype: str) -> GPT:
@@ -120,7 +100,7 @@ def test_in_float32_the_decoder_gives_the_logits_of_the_model(
     config: GPTConfig, how: str, lengths: list[int]
 ) -> None:
     """This holds in prefill and in decoding, for prompts of equal and of unequal length."""
-    model, ids = lively(config), some_ids()
+    model, ids = random_model(config), some_ids()
     expected = predictions(model, config, ids, lengths)
     decoded = predictions(Decoder(model, "float32"), config, ids, lengths)
     torch.testing.assert_close(decoded, expected, atol=1e-4, rtol=1e-4)
@@ -133,7 +113,7 @@ def test_a_decoder_of_fewer_bytes_is_the_model_with_rounded_weights(
     config: GPTConfig, how: str, dtype: str, lengths: list[int]
 ) -> None:
     """Only weights are rounded, except that PyTorch's products round vectors to bfloat16 too."""
-    model, ids = lively(config), some_ids()
+    model, ids = random_model(config), some_ids()
     expected = predictions(rounded(model, dtype), config, ids, lengths, dtype)
     decoded = predictions(Decoder(model, dtype), config, ids, lengths, dtype)
     only_c = how == "compiled" and max(lengths) < 5
@@ -149,7 +129,7 @@ def test_the_bits_of_a_row_do_not_depend_on_the_batch(
 
     PyTorch, which computes a long prefill, adds in another order for another number of rows.
     """
-    decoder, ids = Decoder(lively(config), dtype), some_ids(rows)
+    decoder, ids = Decoder(random_model(config), dtype), some_ids(rows)
     together = predictions(decoder, config, ids, [length] * rows, dtype)
     only_c = decoder.code is not None and (length == 1 or rows * length <= decoder.max_prefill)
     for row in range(rows):
@@ -165,8 +145,7 @@ ODD_SHAPES = [(15, 3, 5, 7), (18, 3, 6, 22), (34, 1, 34, 2)]  # n_embd, n_head, 
 def odd(shape: tuple[int, int, int, int]) -> GPTConfig:
     """Return an architecture whose widths are no multiples of a vector register's length."""
     n_embd, n_head, head_dim, n_ffn = shape
-    widths = {"n_embd": n_embd, "n_head": n_head, "head_dim": head_dim, "n_ffn": n_ffn}
-    return GPTConfig.gpt2(**(SHAPE | widths))
+    return GPTConfig.gpt2(V, BLOCK, 2, n_head, n_embd, head_dim=head_dim, n_ffn=n_ffn)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -174,8 +153,8 @@ def odd(shape: tuple[int, int, int, int]) -> GPTConfig:
 def test_any_width_is_computed_to_its_end(shape: tuple[int, int, int, int], dtype: str) -> None:
     """No number of a vector is left out or read twice, whatever the vector's length."""
     config, ids, lengths = odd(shape), some_ids(5), [1, 2, 2, 1, 2]
-    expected = predictions(rounded(lively(config), dtype), config, ids, lengths, dtype)
-    decoded = predictions(Decoder(lively(config), dtype), config, ids, lengths, dtype)
+    expected = predictions(rounded(random_model(config), dtype), config, ids, lengths, dtype)
+    decoded = predictions(Decoder(random_model(config), dtype), config, ids, lengths, dtype)
     assert distance(decoded, expected) < (1e-5 if dtype == "float32" else 0.02)
 
 
@@ -189,7 +168,7 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(
     monkeypatch.setattr(cpu, "MIN_PRODUCTS_PER_THREAD", 1)
     for n_threads in (1, 2, 3):
         monkeypatch.setattr(cpu.threads, "adapt", lambda n=n_threads: n)
-        decoder = Decoder(lively(config), dtype)
+        decoder = Decoder(random_model(config), dtype)
         found.append(predictions(decoder, config, ids, lengths, dtype))
         if decoder.code is not None:
             alone = predictions(decoder, config, ids[:1], lengths[:1], dtype)
@@ -202,7 +181,7 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(
 def test_a_nan_in_any_weight_is_an_error(how: str, dtype: str, name: str) -> None:
     """A NaN of any tensor reaches the logits, in each format, and is reported in one line."""
     config = CONFIGS["modern"]
-    model = lively(config)
+    model = random_model(config)
     model.get_parameter(name).flatten()[0] = math.nan
     writer = Decoder(model, dtype)
     new_cache = lambda rows: KVCache(config, rows, BLOCK, dtype=writer.cache_dtype)  # noqa: E731
@@ -213,7 +192,7 @@ def test_a_nan_in_any_weight_is_an_error(how: str, dtype: str, name: str) -> Non
 def test_unknown_ids_and_a_full_cache_are_refused(how: str) -> None:
     """The decoder raises the errors of the model, and touches no memory outside the tensors."""
     config = CONFIGS["gpt2"]
-    writer = Decoder(lively(config), "float32")
+    writer = Decoder(random_model(config), "float32")
     cache, at = KVCache(config, 1, 8), torch.tensor([0])
     with pytest.raises(IndexError):
         writer(torch.tensor([[V]]), cache, at)
@@ -227,8 +206,8 @@ def test_unknown_ids_and_a_full_cache_are_refused(how: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_large_sums_and_scores_do_not_overflow(dtype: str) -> None:
     """The logits stay right if all products of a row and the scores of attention are large."""
-    config = GPTConfig.gpt2(**SHAPE, n_ffn=1024)
-    model, ids, lengths = lively(config), some_ids(), [1, 2, 2]
+    config = dataclasses.replace(CONFIGS["gpt2"], n_ffn=1024)
+    model, ids, lengths = random_model(config), some_ids(), [1, 2, 2]
     for block in model.blocks:
         block.get_parameter("attention.query.weight").mul_(30)
         block.get_parameter("mlp.up.weight").zero_()
@@ -242,7 +221,7 @@ def test_large_sums_and_scores_do_not_overflow(dtype: str) -> None:
 
 def test_the_c_code_does_not_round_the_process_s_tiny_numbers_to_zero() -> None:
     """PyTorch still computes with denormal numbers, which -ffast-math could switch off for all."""
-    Decoder(lively(CONFIGS["gpt2"]), "float32")
+    Decoder(random_model(CONFIGS["gpt2"]), "float32")
     assert torch.tensor(1e-40).mul(2).item() > 0
 
 
@@ -280,7 +259,7 @@ def trained() -> tuple[GPT, Tensor]:
     for t in range(1, len(text)):
         if torch.rand(()) < 0.5:
             text[t] = follower[text[t - 1]]
-    model = GPT(GPTConfig.modern(**SHAPE))
+    model = GPT(CONFIGS["modern"])
     optimizer = Optimizer(model.named_parameters())
     draw = torch.Generator().manual_seed(0)
     with torch.enable_grad():

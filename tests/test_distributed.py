@@ -36,7 +36,7 @@ from train import TrainConfig
 ROOT = Path(train.__file__).parent
 TESTS = Path(__file__).parent
 
-# Nothing divides evenly: 9 samples in 4 micro-batches, and 3 matrices of a shape with 17 rows each
+# Nothing divides evenly: 9 windows in 4 micro-batches, and 3 matrices of a shape with 17 rows each
 # over 2 ranks.
 SMALL = "--n_layer 3 --n_head 1 --n_embd 17 --block_size 16 --batch_size 9 --vocab_size 270"
 SMALL += " --gradient_accumulation_steps 4 --device cpu --dropout 0.1 --eval_tokens 100"
@@ -137,7 +137,7 @@ def test_ddp_trains_as_one_process_does(launched: Launched) -> None:
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp"])
 def test_gradients_are_summed_over_the_ranks(name: str, launched: Launched) -> None:
-    """The logged gradient norms are those of one process; the optimiser hides a wrong scale."""
+    """The gradient norms are those of one process; the losses alone would hide a wrong scale."""
     alone, several = (
         [line["grad_norm"] for line in read_metrics(launched.run(run)) if "grad_norm" in line]
         for run in ("alone", name)
@@ -158,7 +158,7 @@ def test_fsdp_trains_as_ddp_does(launched: Launched) -> None:
 
 
 def test_products_in_bfloat16_change_the_losses_little(launched: Launched) -> None:
-    """FSDP gathers weights in bfloat16, but the weights and averages themselves stay float32."""
+    """With bfloat16 the losses change by less than 0.05; weights and averages stay float32."""
     bfloat16, float32 = losses(launched.run("bfloat16")), losses(launched.run("ddp"))
     assert bfloat16 != float32 and bfloat16 == pytest.approx(float32, rel=0, abs=0.05)
     last = checkpoint.load_newest(launched.run("bfloat16"))
@@ -171,18 +171,18 @@ def test_two_runs_with_the_same_ranks_are_equal_bit_for_bit(launched: Launched) 
     assert trained(launched.run("ddp")) == trained(launched.run("again"))
 
 
-def test_each_sample_is_computed_by_one_rank(launched: Launched) -> None:
-    """In each step, the two ranks together compute the nine samples that one process computes."""
+def test_each_window_is_computed_by_one_rank(launched: Launched) -> None:
+    """In each step, the two ranks together compute the nine windows that one process computes."""
     plan = f"{launched.flags} --name ddp"
     computed = [
-        [id for line in notes_of(launched.folder, rank) if line.get("run") == plan
-         for id in line.get("ids", [])]
+        [number for line in notes_of(launched.folder, rank) if line.get("run") == plan
+         for number in line.get("windows", [])]
         for rank in (0, 1)
     ]  # fmt: skip
     assert sorted(computed[0] + computed[1]) == list(range(launched.steps * 9))
     for step in range(launched.steps):
-        assert sum(id // 9 == step for id in computed[0]) == 5
-        assert sum(id // 9 == step for id in computed[1]) == 4
+        assert sum(number // 9 == step for number in computed[0]) == 5
+        assert sum(number // 9 == step for number in computed[1]) == 4
 
 
 def test_ddp_exchanges_gradients_once_a_step(launched: Launched) -> None:
@@ -194,7 +194,7 @@ def test_ddp_exchanges_gradients_once_a_step(launched: Launched) -> None:
 
 
 def test_lora_trains_with_fsdp_as_in_one_process(launched: Launched) -> None:
-    """FSDP shards frozen weights and adapters alike, and the checkpoint has the same files."""
+    """With FSDP, LoRA gives the losses of one process within 1e-5, and the same files."""
     one, two = losses(launched.run("lora-alone")), losses(launched.run("lora"))
     assert two == pytest.approx(one, rel=0, abs=1e-5) and len(one) == 10
     assert trained(launched.run("lora")).keys() == trained(launched.run("lora-alone")).keys()
@@ -210,7 +210,7 @@ def test_a_run_resumes_with_another_number_of_processes(launched: Launched) -> N
     """One process, DDP, FSDP2 and one process again take a quarter of the steps each.
 
     The losses are those of a run that one process trains alone. A signal to either rank stops both
-    ranks, and one line says so.
+    ranks, and one line reports the stop.
     """
     moved = losses(launched.run("moved"))
     assert moved == pytest.approx(losses(launched.run("alone")), rel=0, abs=1e-5)
@@ -220,7 +220,7 @@ def test_a_run_resumes_with_another_number_of_processes(launched: Launched) -> N
 
 
 def test_a_nonfinite_loss_of_one_rank_stops_all_ranks(launched: Launched) -> None:
-    """Both ranks exit with 3, one line says why, and the newest checkpoint is the one before."""
+    """Both ranks exit with 3, one line gives the reason, and the last good checkpoint stays."""
     for rank in (0, 1):
         codes = [line["code"] for line in notes_of(launched.folder, rank) if "code" in line]
         assert codes == [0, 0, 0, 143, 143, 3, 0, 0, 0]
@@ -334,7 +334,7 @@ def test_each_rank_computes_the_same_number_of_micro_batches(rank_2_of_3: None) 
     assert list(distributed.micro_batches_of_rank(range(6), torch.nn.Module())) == [2, 5]
 
 
-def test_fewer_samples_than_ranks_are_refused(rank_2_of_3: None) -> None:
+def test_fewer_windows_than_ranks_are_refused(rank_2_of_3: None) -> None:
     """A batch of two cannot be cut into a micro-batch for each of three ranks."""
     config = TrainConfig(batch_size=2, block_size=8, device="cpu")
     with pytest.raises(UserError, match="--batch_size 2 is too small for 3 micro-batches"):
@@ -349,7 +349,7 @@ def test_each_rank_evaluates_the_same_number_of_batches(rank_2_of_3: None) -> No
 
 
 def test_without_torchrun_there_is_one_process() -> None:
-    """The world size is 1, and PyTorch's process group is not set up."""
+    """Without torchrun the world size is 1, and PyTorch's process group is not set up."""
     distributed.join("cpu")
     assert not torch.distributed.is_initialized()
     assert (distributed.size(), distributed.rank(), distributed.launch()) == (1, 0, None)
@@ -360,7 +360,7 @@ def test_without_torchrun_there_is_one_process() -> None:
 def test_a_launch_finds_the_run_that_it_has_started(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run of another launch and a folder called "launch" are not taken for it."""
+    """A launch finds no run of another launch, and takes no folder called "launch" for a file."""
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
     for folder in (name, "other", "exp/launch"):
         (tmp_path / folder).mkdir(parents=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from models import varied_model
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -23,15 +24,9 @@ BLOCK = 24
 TEXT = "the cat sat on the mat. 나는 밥을 먹는다.\n"
 
 
-def lively(tokenizer: Tokenizer, seed: int = 0) -> GPT:
-    """Return a model with a padded vocabulary and with large weights, so that its texts vary."""
-    torch.manual_seed(seed)
-    model = GPT(GPTConfig.modern(tokenizer.n_vocab + 7, BLOCK, 2, 2, 16))
-    with torch.no_grad():
-        for p in model.parameters():
-            if p.ndim == 2:
-                p.normal_(std=0.5)
-    return model.eval()
+def make_gpt(tokenizer: Tokenizer, seed: int = 0) -> GPT:
+    """Return a random model with a padded vocabulary, whose texts vary."""
+    return varied_model(GPTConfig.modern(tokenizer.n_vocab + 7, BLOCK, 2, 2, 16), seed)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +36,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = train_tokenizer("bpe", [TEXT * 9], vocab_size=280)
     for step in (1, 2):
         state = {"step": step, "val_loss": float(step)}
-        checkpoint.save(folder / "bpe", lively(tokenizer, step), tokenizer, {}, state)
+        checkpoint.save(folder / "bpe", make_gpt(tokenizer, step), tokenizer, {}, state)
     return folder
 
 
@@ -141,9 +136,9 @@ def test_an_engine_with_the_model_as_backend_writes_with_its_current_weights(out
     texts = []
     for n in range(2):
         texts.append("".join(engine.stream("the", max_new_tokens=20)))
-        expected = Engine(found.model() if n == 0 else lively(tokenizer, 7), tokenizer)
+        expected = Engine(found.model() if n == 0 else make_gpt(tokenizer, 7), tokenizer)
         assert texts[-1] == "".join(expected.stream("the", max_new_tokens=20))
-        model.load_state_dict(lively(tokenizer, 7).state_dict())
+        model.load_state_dict(make_gpt(tokenizer, 7).state_dict())
     assert texts[0] != texts[1] and engine.backend is model
     assert all(a is b for a, b in zip(before, model.parameters(), strict=True))
 

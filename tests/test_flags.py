@@ -53,12 +53,12 @@ def test_help_says_what_a_flag_that_is_not_given_becomes(config: type[Any]) -> N
 
 @pytest.mark.parametrize("name", ONCE_0)
 def test_a_flag_that_is_not_given_is_none(name: str) -> None:
-    """No number stands for "not given", so that each number can be checked."""
+    """A flag that is not given is None, never a number, so that each number can be checked."""
     assert getattr(TrainConfig(), name) is None
 
 
 def test_0_is_an_error_where_it_once_meant_auto(server: Server, tmp_path: Path) -> None:
-    """`--n_layer 0` and the like end in one line with exit code 2, before anything is done."""
+    """A flag such as `--n_layer 0` is an error of one line with exit code 2, and makes no file."""
     for name in ONCE_0:
         done = server.python(ROOT / "train.py", f"--{name}", "0", cwd=tmp_path)
         assert (done.returncode, done.stdout) == (2, "")
@@ -79,7 +79,7 @@ def test_a_number_outside_its_range_is_an_error(name: str) -> None:
     "name", ["dropout", "warmup_steps", "cooldown", "weight_decay", "grad_clip"]
 )
 def test_0_stays_a_value_where_it_switches_off(name: str) -> None:
-    """`--dropout 0` and the like are numbers as any other."""
+    """A flag such as `--dropout 0` keeps the value 0."""
     assert getattr(resolve(dataclasses.replace(TrainConfig(), **{name: 0})), name) == 0
 
 
@@ -111,7 +111,7 @@ def test_groups_of_help_are_the_headings_in_the_source() -> None:
 def test_help_fits_into_the_terminal(
     config: type[Any], columns: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No line is longer than the terminal is wide, and every terminal has the characters."""
+    """Every line is ASCII, and fits into the terminal unless it lists the choices of a flag."""
     monkeypatch.setenv("COLUMNS", columns)
     monkeypatch.setattr(sys, "argv", ["x"])
     lines = help_text(config, None, None).splitlines()
@@ -171,7 +171,7 @@ def test_the_stated_sizes_of_the_presets_are_exact() -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Plain:
-    """Have two flags."""
+    """A dataclass of three flags."""
 
     first: int = 1  # a comment
     second: int = 2

@@ -7,30 +7,22 @@ from typing import Any
 
 import pytest
 import torch
+from models import architectures, varied_model
 from torch import Tensor
 
 from minigen.inference import cuda_graph
 from minigen.inference.cuda_graph import FIRST_STEPS, GraphDecoder
-from minigen.model import GPT, GPTConfig, KVCache
+from minigen.model import GPT, KVCache
 from minigen.sampling import PLAIN, Sampling, generate
 
 V, BLOCK = 31, 24
-CONFIGS = {
-    "gpt2": GPTConfig.gpt2(V, BLOCK, n_layer=2, n_head=2, n_embd=16),
-    "grouped queries": GPTConfig.modern(V, BLOCK, n_layer=2, n_head=4, n_embd=16, n_kv_head=2),
-}
 PROMPTS = [[1], [1], [5, 9, 2, 8, 1, 1, 4], [3, 3]]
 
 
-@pytest.fixture(params=CONFIGS)
+@pytest.fixture(params=["gpt2", "grouped queries"])
 def model(request: pytest.FixtureRequest) -> GPT:
-    """Return a random model of each architecture in turn."""
-    torch.manual_seed(0)
-    gpt = GPT(CONFIGS[request.param]).eval()
-    with torch.no_grad():
-        for p in gpt.parameters():
-            p.normal_(mean=1.0 if p.ndim == 1 else 0.0, std=0.4)
-    return gpt
+    """Return a random model of each of two architectures."""
+    return varied_model(architectures(V, BLOCK, n_embd=16)[request.param])
 
 
 def texts(writer: Any, model: GPT, device: str = "cpu") -> list[list[int]]:

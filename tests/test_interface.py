@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from models import random_model
 
 import minigen
 from minigen.errors import UserError
 from minigen.files import checkpoint
 from minigen.files.export import export
 from minigen.inference.pipeline import DEFAULTS, NEW_TOKENS, TextGeneration
-from minigen.model import GPT, GPTConfig
+from minigen.model import GPTConfig
 from minigen.tokenizer import train_tokenizer
 
 transformers.logging.set_verbosity_error()
@@ -28,10 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run of two random models, of which the first has the lower validation loss."""
     folder = tmp_path_factory.mktemp("run")
     for step in (1, 2):
-        torch.manual_seed(step)
-        model = GPT(GPTConfig.modern(TOKENIZER.n_vocab, 64, 2, 2, 16))
-        for p in model.parameters():
-            torch.nn.init.normal_(p, mean=float(p.ndim == 1), std=0.4)
+        model = random_model(GPTConfig.modern(TOKENIZER.n_vocab, 64, 2, 2, 16), step, std=0.4)
         checkpoint.save(folder, model, TOKENIZER, {}, {"step": step, "val_loss": float(step)})
     return folder
 

@@ -9,6 +9,7 @@ import peft
 import pytest
 import torch
 import transformers
+from models import architectures, random_model
 
 from minigen.errors import UserError
 from minigen.files import checkpoint, export, huggingface, lora
@@ -17,19 +18,13 @@ from minigen.model import GPT, GPTConfig
 from minigen.tokenizer import train_tokenizer
 
 TOKENIZER = train_tokenizer("byte", [])
-CONFIGS = {
-    "gpt2": GPTConfig.gpt2(257, 32, 2, 2, 16),
-    "modern": GPTConfig.modern(257, 32, 2, 4, 16, n_kv_head=2),
-}
+CONFIGS = architectures(TOKENIZER.n_vocab, block_size=32, n_embd=16)
 IDS = torch.randint(257, (2, 32), generator=torch.Generator().manual_seed(1))
 
 
 def base(kind: str, folder: Path) -> Path:
     """Save a random model as a checkpoint; return its folder."""
-    torch.manual_seed(0)
-    model = GPT(CONFIGS[kind])
-    for p in model.parameters():
-        torch.nn.init.normal_(p, mean=float(p.ndim == 1), std=0.3)
+    model = random_model(CONFIGS[kind], std=0.3)
     return checkpoint.save(folder, model, TOKENIZER, {}, {"step": 1})
 
 
@@ -42,7 +37,7 @@ def with_adapter(path: Path, rank: int = 3) -> GPT:
     return model
 
 
-@pytest.fixture(params=CONFIGS)
+@pytest.fixture(params=["gpt2", "grouped queries"])
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return base(request.param, tmp_path / "base")
 

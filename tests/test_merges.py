@@ -9,28 +9,21 @@ from pathlib import Path
 
 import pytest
 from forks import ROOT, Server
+from models import save_untrained
 
-from minigen.files import checkpoint
 from minigen.files.tokenizer_files import to_json
-from minigen.model import GPT, GPTConfig
 from minigen.tokenizer import Tokenizer, train_tokenizer
 
 LOW = "l | o | w | !\nlo | w | !\nlow | !\nids: 257 33\n"
 CHARS = "l | o | w | !\nids: 2 3 4 1\n"
 
 
-def save(run: Path, tokenizer: Tokenizer) -> None:
-    """Save a small model with a tokenizer as a run."""
-    model = GPT(GPTConfig.modern(tokenizer.n_vocab, 8, n_layer=1, n_head=1, n_embd=8))
-    checkpoint.save(run, model, tokenizer, {}, {"step": 1})
-
-
 @pytest.fixture
 def low(tmp_path: Path) -> Tokenizer:
     """Save out/chars and, after it, out/low, whose tokenizer has merges; return the latter."""
     tokenizer = train_tokenizer("bpe", ["low lower lowest"], vocab_size=260)
-    save(tmp_path / "out" / "low", tokenizer)
-    save(tmp_path / "out" / "chars", train_tokenizer("char", ["low !"]))
+    save_untrained(tmp_path / "out" / "low", tokenizer)
+    save_untrained(tmp_path / "out" / "chars", train_tokenizer("char", ["low !"]))
     os.utime(tmp_path / "out" / "chars" / "step-000001", (1, 1))
     return tokenizer
 

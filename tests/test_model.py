@@ -1,12 +1,14 @@
-"""The transformer's theorems: no future in the past, and every fast way equals the plain one."""
+"""The transformer: no token sees the future, and each fast way computes the plain formula."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
 import pytest
 import torch
+from models import architectures, random_model
 from torch.nn import functional as F
 
 from minigen import model as model_module
@@ -22,37 +24,17 @@ from minigen.model import (
     rope_cos_sin,
 )
 
-SHAPE: dict[str, Any] = {
-    "vocab_size": 97,
-    "block_size": 32,
-    "n_layer": 2,
-    "n_head": 4,
-    "n_embd": 32,
-}
-CONFIGS = {
-    "gpt2": GPTConfig.gpt2(**SHAPE),
-    "modern": GPTConfig.modern(**SHAPE),
-    "grouped queries": GPTConfig.modern(**SHAPE, n_kv_head=2),
-    "head_dim unlike n_embd / n_head": GPTConfig.modern(**SHAPE, head_dim=16, tie_embeddings=False),
-    "a mixture": GPTConfig.gpt2(**SHAPE, norm="rmsnorm", mlp="swiglu", bias=False, qk_norm=True),
-}
-
-
-def lively(config: GPTConfig, seed: int = 0) -> GPT:
-    """Return a model whose every weight matters: the zeros of a fresh one would hide mistakes."""
-    torch.manual_seed(seed)
-    model = GPT(config)
-    for p in model.parameters():
-        torch.nn.init.normal_(p, mean=1.0 if p.ndim == 1 else 0.0, std=0.2)
-    return model
+CONFIGS = architectures(vocab_size=97, block_size=32, n_embd=32)
 
 
 def some_ids(rows: int = 3, length: int = 20) -> torch.Tensor:
+    """Return random ids (rows, length), the same at each call."""
     return torch.randint(97, (rows, length), generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture(params=CONFIGS, ids=str)
 def config(request: pytest.FixtureRequest) -> GPTConfig:
+    """Return each architecture in turn."""
     return CONFIGS[request.param]
 
 
@@ -68,7 +50,7 @@ def test_gpt2_has_the_parameters_of_gpt2() -> None:
 
 def test_no_token_sees_the_future(config: GPTConfig) -> None:
     """The gradient of the logits at t is exactly 0 for the embedding of any later token."""
-    model, ids, t = lively(config), some_ids(), 11
+    model, ids, t = random_model(config), some_ids(), 11
     seen: list[torch.Tensor] = []
     model.embedding.register_forward_hook(lambda *args: seen.append(args[2]))
     logits = model(ids)
@@ -78,8 +60,8 @@ def test_no_token_sees_the_future(config: GPTConfig) -> None:
 
 
 def test_every_parameter_matters(config: GPTConfig) -> None:
-    """No parameter is without effect on the loss."""
-    model, ids = lively(config), some_ids(length=32)
+    """The loss has a gradient, which is not 0, for each parameter."""
+    model, ids = random_model(config), some_ids(length=32)
     F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).backward()
     for name, p in model.named_parameters():
         assert p.grad is not None and p.grad.abs().max() > 0, name
@@ -115,10 +97,10 @@ def test_naive_attention_is_the_kernel(T: int, S: int, monkeypatch: pytest.Monke
     torch.manual_seed(0)
     q, k, v = (torch.randn(2, 3, n, 16, requires_grad=True) for n in (T, S, S))
     mask = torch.ones(T, S, dtype=torch.bool).tril(S - T)
-    for given in (mask, None) if T == S else (mask,):
+    for mask_or_none in (mask, None) if T == S else (mask,):
         results = []
         for attend in (naive_attention, attention):
-            out = attend(q, k, v, given)
+            out = attend(q, k, v, mask_or_none)
             results.append((out, *torch.autograd.grad(out.square().sum(), (q, k, v))))
         for naive, fast in zip(*results, strict=True):
             torch.testing.assert_close(naive, fast)
@@ -143,16 +125,16 @@ def test_a_key_serves_neighbouring_query_heads(
 def test_model_is_the_same_with_either_attention(
     config: GPTConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The logits are the same, whether `attention` takes the formula or the kernel."""
-    model, ids = lively(config), some_ids()
+    """The logits are the same up to rounding, whether `attention` takes formula or kernel."""
+    model, ids = random_model(config), some_ids()
     naive = model(ids)
     monkeypatch.setattr(model_module, "NAIVE_UP_TO", 0)
     torch.testing.assert_close(model(ids), naive)
 
 
 def test_cached_is_uncached(config: GPTConfig) -> None:
-    """Prompts of unequal length, and then one token after another, give one pass's logits."""
-    model, ids, lengths = lively(config).eval(), some_ids(), torch.tensor([5, 9, 12])
+    """Prompts of unequal length, then single tokens, give with a cache the logits of one pass."""
+    model, ids, lengths = random_model(config), some_ids(), torch.tensor([5, 9, 12])
     rows = torch.arange(3)
     with torch.no_grad():
         whole = model(ids)  # (3, 20, V)
@@ -176,7 +158,7 @@ def test_a_fresh_model_finds_all_tokens_equally_likely(config: GPTConfig) -> Non
 
 
 def test_zeros_hold_back_gradients_for_one_step(config: GPTConfig) -> None:
-    """In a block, only what adds to the stream has a gradient in step 1; in step 2 all have one."""
+    """Of a block, only `output` and `down` have a gradient in step 1; in step 2 all weights do."""
     torch.manual_seed(0)
     model, ids = GPT(config), some_ids()
 
@@ -195,8 +177,8 @@ def test_zeros_hold_back_gradients_for_one_step(config: GPTConfig) -> None:
 
 
 def test_rotary_scores_depend_on_distance_only() -> None:
-    """The score of a query and a key is the same wherever they are equally far apart."""
-    config = GPTConfig.modern(**SHAPE, head_dim=8)
+    """A query and a key have the same score at any two positions that are equally far apart."""
+    config = GPTConfig.modern(97, head_dim=8)
     torch.manual_seed(0)
     q, k = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
     positions = torch.arange(10)[None]
@@ -208,25 +190,26 @@ def test_rotary_scores_depend_on_distance_only() -> None:
     assert scores[0].std() > 0.01
 
 
-def test_rms_norm_is_torch_s() -> None:
+def test_rms_norm_is_that_of_pytorch() -> None:
     """RMSNorm gives the numbers of torch.nn.RMSNorm."""
-    ours, theirs, x = RMSNorm(24, 1e-6), torch.nn.RMSNorm(24, 1e-6), torch.randn(5, 24)
-    torch.nn.init.normal_(ours.weight)
-    theirs.weight = ours.weight
-    torch.testing.assert_close(ours(x), theirs(x))
+    norm, reference, x = RMSNorm(24, 1e-6), torch.nn.RMSNorm(24, 1e-6), torch.randn(5, 24)
+    torch.nn.init.normal_(norm.weight)
+    reference.weight = norm.weight
+    torch.testing.assert_close(norm(x), reference(x))
 
 
 def test_dropout_acts_in_training_only() -> None:
-    """In evaluation mode dropout does nothing; in training it does, everywhere that it should."""
-    model, ids = lively(GPTConfig.gpt2(**SHAPE, dropout=0.5)), some_ids()
-    plain = lively(GPTConfig.gpt2(**SHAPE))
+    """Dropout changes no logit in evaluation mode; in training mode it changes them at random."""
+    config, ids = CONFIGS["gpt2"], some_ids()
+    model = random_model(dataclasses.replace(config, dropout=0.5))
+    torch.testing.assert_close(model(ids), random_model(config)(ids))
+    model.train()
     assert not torch.equal(model(ids), model(ids))
-    torch.testing.assert_close(model.eval()(ids), plain.eval()(ids))
 
 
 def test_at_selects_one_position_of_each_row(config: GPTConfig) -> None:
-    """`at` gives the logits of one position per row, equal to those of a pass over all."""
-    model, ids, at = lively(config), some_ids(), torch.tensor([0, 19, 7])
+    """The logits at the positions `at` are the logits of a pass without `at`, one per row."""
+    model, ids, at = random_model(config), some_ids(), torch.tensor([0, 19, 7])
     torch.testing.assert_close(model(ids, at=at)[:, 0], model(ids)[torch.arange(3), at])
 
 
@@ -257,5 +240,5 @@ def test_too_long_a_sequence_is_refused(config: GPTConfig) -> None:
 def test_numbers_that_do_not_fit_are_named(change: dict[str, Any], complaint: str) -> None:
     """A config that makes no model is refused in one line, which names the number."""
     with pytest.raises(UserError, match=complaint) as caught:
-        GPTConfig.modern(**{**SHAPE, **change})
+        GPTConfig.modern(**{"vocab_size": 97, **change})
     assert "\n" not in str(caught.value)

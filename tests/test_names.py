@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from forks import Server
+from models import save_untrained
 
 import minigen
 import sample
@@ -26,7 +26,6 @@ from minigen.files import checkpoint
 from minigen.files import export as export_command
 from minigen.files.export import export
 from minigen.inference import parity
-from minigen.model import GPT, GPTConfig
 from minigen.system import shell
 from minigen.tokenizer import train_tokenizer
 from sample import SampleConfig
@@ -37,20 +36,13 @@ SMALL = "--n_layer 1 --n_head 1 --n_embd 8 --block_size 16 --batch_size 2 --voca
 SMALL += " --device cpu --dropout 0.1 --eval_tokens 50 --compile no --dtype float32"
 
 
-def save(run: Path, step: int, val_loss: float) -> None:
-    """Save a small random model as the checkpoint of `step`."""
-    torch.manual_seed(step)
-    model = GPT(GPTConfig.modern(TOKENIZER.n_vocab, 8, n_layer=1, n_head=1, n_embd=8))
-    checkpoint.save(run, model, TOKENIZER, {}, {"step": step, "val_loss": val_loss})
-
-
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a working folder with out/tales (its first checkpoint is best), out/tunes, a model."""
     monkeypatch.chdir(tmp_path)
-    save(Path("out/tales"), 1, 1.0)
-    save(Path("out/tales"), 2, 2.0)
-    save(Path("out/tunes"), 3, 1.0)
+    save_untrained(Path("out/tales"), TOKENIZER, 1, 1.0)
+    save_untrained(Path("out/tales"), TOKENIZER, 2, 2.0)
+    save_untrained(Path("out/tunes"), TOKENIZER, 3, 1.0)
     export("out/tunes", Path("other"))
     return tmp_path
 
@@ -118,7 +110,7 @@ def test_a_folder_of_texts_hides_no_run(here: Path) -> None:
 
 def test_a_path_that_exists_is_never_replaced(here: Path) -> None:
     """An existing path without a model is an error, also if --out_dir has a run of that name."""
-    save(Path("out/books/tales"), 1, 1.0)
+    save_untrained(Path("out/books/tales"), TOKENIZER, 1, 1.0)
     Path("books/tales").mkdir(parents=True)
     with pytest.raises(UserError, match="books/tales holds no model"):
         checkpoint.find("books/tales")
@@ -128,7 +120,7 @@ def test_a_hub_name_is_taken_when_no_run_has_it(here: Path) -> None:
     """A name on the hub means the hub, and a run of that name is found by its path."""
     assert checkpoint.find("gpt2") == "gpt2"
     assert checkpoint.find("Qwen/Qwen3-0.6B") == "Qwen/Qwen3-0.6B"
-    save(Path("out/gpt2"), 1, 1.0)
+    save_untrained(Path("out/gpt2"), TOKENIZER, 1, 1.0)
     assert checkpoint.find_run("out", "gpt2") == Path("out/gpt2")
     assert checkpoint.find("openai-community/gpt2") == "openai-community/gpt2"
     assert checkpoint.find("out/gpt2") == Path("out/gpt2")
@@ -157,7 +149,7 @@ def test_a_wrong_name_is_refused_with_the_nearest_one(
     """Each command refuses a name of no model, or of two models, in one line that helps."""
     for run in ("out/gpt2", "out/both", "both"):
         if not run.endswith("both") or name == "both":
-            save(Path(run), 1, 1.0)
+            save_untrained(Path(run), TOKENIZER, 1, 1.0)
     Path("my.txt").write_text("text")
     Path("books").mkdir()
     Path("out/unsaved").mkdir()

@@ -1,4 +1,4 @@
-"""The optimiser: the learning-rate schedule; AdamW and Muon are PyTorch's."""
+"""The optimiser: the learning-rate schedule, and AdamW and Muon, which take PyTorch's steps."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def test_newton_schulz_makes_singular_values_about_1(shape: tuple[int, int, int]
 
 
 def test_newton_schulz_takes_each_matrix_by_itself() -> None:
-    """A batch of matrices gives what its matrices give one by one."""
+    """The result for a batch of matrices is the result for each matrix alone, up to rounding."""
     torch.manual_seed(0)
     m = torch.randn(3, 16, 48)
     alone = torch.cat([newton_schulz(one[None]) for one in m])
     torch.testing.assert_close(newton_schulz(m), alone, rtol=1e-4, atol=1e-5)
 
 
-def test_adamw_is_pytorch_s() -> None:
+def test_adamw_is_that_of_pytorch() -> None:
     """AdamW gives the weights of torch.optim.AdamW after 20 steps; only matrices decay."""
     torch.manual_seed(0)
     ours, theirs = (nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4)) for _ in range(2))
@@ -80,7 +80,7 @@ def test_adamw_is_pytorch_s() -> None:
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_muon_is_pytorch_s() -> None:
+def test_muon_is_that_of_pytorch() -> None:
     """Muon's steps are those of torch.optim.Muon, as exactly as its bfloat16 rounds allow."""
     if not hasattr(torch.optim, "Muon"):
         pytest.skip("this PyTorch has no torch.optim.Muon")
@@ -110,11 +110,13 @@ def test_muon_is_pytorch_s() -> None:
 
 
 def tiny() -> GPT:
+    """Return an untrained model of two narrow blocks, the same at each call."""
     torch.manual_seed(0)
     return GPT(GPTConfig.modern(50, block_size=8, n_layer=2, n_head=2, n_embd=16))
 
 
 def descend(model: GPT, optimizer: Optimizer, steps: int) -> None:
+    """Train on random tokens, which depend on the number of steps that were taken before."""
     generator = torch.Generator().manual_seed(optimizer.step_count)
     for _ in range(steps):
         ids = torch.randint(50, (4, 9), generator=generator)
@@ -125,7 +127,7 @@ def descend(model: GPT, optimizer: Optimizer, steps: int) -> None:
 
 
 def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest() -> None:
-    """Each parameter has one of the two methods, and a step of Muon moves it by 0.2 rates (rms)."""
+    """Each parameter has one of two methods; a step of Muon is about 0.2 learning rates (rms)."""
     model = tiny()
     optimizer = Optimizer(model.named_parameters(), muon=True, weight_decay=0.0)
     by_muon = {name for group in optimizer.muon.values() for name in group}
@@ -161,13 +163,15 @@ def test_the_state_of_another_model_is_refused() -> None:
     """A state with other names or shapes cannot be loaded."""
     model = tiny()
     adamw, muon = (Optimizer(model.named_parameters(), muon=m) for m in (False, True))
-    with pytest.raises(UserError, match="not that of this model"):
-        muon.load(adamw.state, 1)
+    longer = {name: torch.zeros(2, *t.shape) for name, t in muon.state.items()}
+    for state in (adamw.state, longer):
+        with pytest.raises(UserError, match="not that of this model"):
+            muon.load(state, 1)
 
 
 @pytest.mark.parametrize("muon", [True, False])
 def test_a_frozen_parameter_is_passed_over(muon: bool) -> None:
-    """A frozen parameter keeps its bits, all others move, and its state is loaded as well."""
+    """A frozen parameter keeps its bits, and all others move; the state of both is loaded."""
     torch.manual_seed(0)
     model = GPT(GPTConfig.modern(20, 8, n_layer=2, n_head=2, n_embd=8))
     frozen = {"embedding.weight", "blocks.0.mlp.down.weight", "blocks.1.mlp_norm.weight"}

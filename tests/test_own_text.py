@@ -97,7 +97,7 @@ def documents(tokens: data.TokenStream, tokenizer: Tokenizer = BYTE) -> list[str
 def test_documents_are_counted_as_they_are_read(
     tmp_path: Path, parts: list[str], size: int, bom: bool
 ) -> None:
-    """`count_documents` counts those that are read, or 0 where no END_OF_TEXT is written."""
+    """`count_documents` counts the documents that are read; it is 0 without END_OF_TEXT."""
     files = [put(tmp_path / "a", codecs.BOM_UTF8 * bom + "".join(parts).encode())]
     files.append(put(tmp_path / "b", "b"))
     # READ is small, so a chunk often ends within END_OF_TEXT.
@@ -112,11 +112,11 @@ def test_end_of_text_in_a_file_separates_documents(tmp_path: Path) -> None:
     """END_OF_TEXT and the newlines around it separate documents, and a note counts them."""
     put(tmp_path / "in" / "a.txt", f"one\n{END_OF_TEXT}\ntwo{END_OF_TEXT}{END_OF_TEXT}\n\nthree\n")
     put(tmp_path / "in" / "b.txt", "\nfour\n")
-    found = find(tmp_path / "in")
-    assert found.separator == END_OF_TEXT and found.separator_bytes == 0
-    (note,) = found.notes
+    corpus = find(tmp_path / "in")
+    assert corpus.separator == END_OF_TEXT and corpus.separator_bytes == 0
+    (note,) = corpus.notes
     assert note.startswith(f"{END_OF_TEXT} in the text separates 4 documents; --separator none")
-    tokens = data.write_tokens(scan(found.train, found.separator), BYTE, tmp_path / "c", "text")
+    tokens = data.write_tokens(scan(corpus.train, corpus.separator), BYTE, tmp_path / "c", "text")
     assert documents(tokens) == ["one", "two", "three", "four"]
 
 
@@ -142,9 +142,9 @@ def test_a_table_reads_end_of_text_as_letters_with_a_warning(tmp_path: Path) -> 
     """END_OF_TEXT in rows is letters; beside a text that it separates, it cuts rows too."""
     rows = put(tmp_path / "a.jsonl", f'{{"text": "one{END_OF_TEXT}two"}}\n')
     assert find(rows).separator is None and find(rows).notes[-1].startswith(WARNING)
-    found = find(put(tmp_path / "a.txt", f"one{END_OF_TEXT}two"), rows)
-    assert found.separator == END_OF_TEXT
-    assert found.notes[-1].startswith(f"warning: {END_OF_TEXT} cuts rows of {rows} too")
+    corpus = find(put(tmp_path / "a.txt", f"one{END_OF_TEXT}two"), rows)
+    assert corpus.separator == END_OF_TEXT
+    assert corpus.notes[-1].startswith(f"warning: {END_OF_TEXT} cuts rows of {rows} too")
 
 
 def test_a_text_without_end_of_text_has_no_note_on_it(tmp_path: Path) -> None:
@@ -289,9 +289,9 @@ def test_a_file_that_two_paths_name_is_read_once_or_noted(
     put(tmp_path / "a.txt", "text")
     assert find("a.txt", "./a.txt", tmp_path / "a.txt").train == (Path("a.txt"),)
     os.link("a.txt", "b.txt")
-    found = find("a.txt", "b.txt")
-    assert len(found.train) == 2
-    assert found.notes == ("read twice: 1 file b.txt, which is the same file as a.txt",)
+    corpus = find("a.txt", "b.txt")
+    assert len(corpus.train) == 2
+    assert corpus.notes == ("read twice: 1 file b.txt, which is the same file as a.txt",)
 
 
 def test_a_folder_comes_before_a_pattern(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,7 +308,7 @@ def test_a_folder_comes_before_a_pattern(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_names_that_are_not_utf8_are_saved_and_found(run: Run, tmp_path: Path) -> None:
-    """A file and an --out_dir that are not UTF-8 stand in a UTF-8 state.json, and resume."""
+    """A run whose file and --out_dir have names that are not UTF-8 resumes; state.json is UTF-8."""
     text = write_text(tmp_path, 60)
     os.rename(text, LATIN)
     made = Path(LATIN + " d") / "r"
@@ -371,7 +371,7 @@ def test_a_backslash_means_the_same_in_every_flag(typed: str, meant: str) -> Non
 
 
 def test_a_flag_that_is_not_utf8_is_refused(run: Run, tmp_path: Path) -> None:
-    """Bytes that occur in no text cannot be a separator or a prompt."""
+    """Bytes that are not UTF-8 are refused as a separator and as a prompt."""
     write_text(tmp_path, 60)
     for flag in ("--separator", "--sample_prompt"):
         with pytest.raises(UserError, match="not UTF-8"):
@@ -442,16 +442,16 @@ def test_bits_per_byte_counts_the_bytes_that_the_tokens_hold(
     kind: type[Tokenizer], content: str, tmp_path: Path
 ) -> None:
     """A model to which all bytes are equally likely has 8 bits per byte of its tokens' text."""
-    found = find(put(tmp_path / "t.txt", content))
+    corpus = find(put(tmp_path / "t.txt", content))
     tokenizer = kind("byte", BYTE.tokens)
     for interval in (1, 2):
         with mock.patch.object(text_range, "STRIPE", 30):
-            text = replace(scan(found.train, found.separator), stripe_interval=interval)
+            text = replace(scan(corpus.train, corpus.separator), stripe_interval=interval)
             tokens = data.write_tokens(text, tokenizer, tmp_path / f"{kind.__name__}", "text")
         ids = tokens.read(0, tokens.n_tokens)
         nats = math.log(256) * int((ids[1:] != tokens.end_of_text).sum())  # END_OF_TEXT is certain
         loss = nats / (tokens.n_tokens - 1)
-        bits = loss * tokens.bits_per_byte(found.separator_bytes)
+        bits = loss * tokens.bits_per_byte(corpus.separator_bytes)
         assert bits == pytest.approx(8.0, rel=1e-12)
 
 
@@ -495,7 +495,7 @@ def test_a_tiny_context_trains_writes_and_is_evaluated(
 def test_a_file_of_another_format_is_refused_by_its_name(
     content: bytes, complaint: str, tmp_path: Path
 ) -> None:
-    """A PDF, an archive or UTF-16 is refused by its name; among texts, a binary is skipped."""
+    """A PDF, an archive or UTF-16 alone is refused by its name; a binary among texts is skipped."""
     path = put(tmp_path / "in" / "a.txt", content)
     with pytest.raises(UserError, match=complaint):
         scan(find(path).train, None)
@@ -520,8 +520,8 @@ def test_markup_has_a_note_that_it_is_read_as_text(
     tmp_path: Path, name: str, content: str, note: str
 ) -> None:
     """The note about a file of markup names the file, and the commands that are read as text."""
-    (found,) = find(put(tmp_path / name, content)).notes
-    assert found.endswith(note) and name in found
+    (actual,) = find(put(tmp_path / name, content)).notes
+    assert actual.endswith(note) and name in actual
 
 
 def test_stray_characters_are_counted(tmp_path: Path) -> None:

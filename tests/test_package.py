@@ -117,7 +117,7 @@ def test_importing_minigen_is_silent_and_imports_no_large_library() -> None:
 
 
 def test_every_public_name_is_found() -> None:
-    """Each name of `minigen.__all__` is an attribute and in `dir(minigen)`; no others exist."""
+    """Each name of `minigen.__all__` is an attribute and in `dir(minigen)`; another is an error."""
     assert set(minigen.__all__) <= set(dir(minigen))
     for name in minigen.__all__:
         assert getattr(minigen, name) is not None

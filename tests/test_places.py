@@ -52,7 +52,7 @@ def forbidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[
 def test_the_first_writable_folder_is_used(
     forbidden: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Tried are the installation, the user's cache, and the user's own temporary folder.
+    """The installation, the user's cache, and a temporary folder of the user are tried in order.
 
     One line on stderr names the folder that is used instead. If none can be written, an error says
     how to name another.
@@ -74,7 +74,7 @@ def test_the_first_writable_folder_is_used(
 def test_a_temporary_folder_that_others_can_write_is_not_used(
     forbidden: list[Path], tmp_path: Path
 ) -> None:
-    """Another user could change the files that minigen reads there."""
+    """A temporary folder that other users can write is refused: they could change its files."""
     shared = tmp_path / "tmp" / f"minigen-{os.getuid()}"
     os.mkdir(shared)
     shared.chmod(0o777)
@@ -86,7 +86,7 @@ def test_a_temporary_folder_that_others_can_write_is_not_used(
 def test_a_user_without_a_home_folder_uses_the_temporary_folder(
     forbidden: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a container, a user may be a number without a name and a home folder."""
+    """A user without a home folder, such as a bare number in a container, gets a temporary one."""
 
     def no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")
@@ -101,7 +101,7 @@ def test_a_user_without_a_home_folder_uses_the_temporary_folder(
 def test_the_data_folder_is_in_the_checkout_or_in_the_users_cache(
     forbidden: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a checkout it is in the user's cache; MINIGEN_DATA names another in both cases."""
+    """The data folder is in the checkout, or in the user's cache, or the one in MINIGEN_DATA."""
     monkeypatch.delenv("MINIGEN_DATA", raising=False)
     assert places.data_folder() == shell.ROOT / "data"
     monkeypatch.setattr(shell, "ROOT", tmp_path / "installed")

@@ -52,7 +52,7 @@ def simulate(
         factors.append(schedule.factor(step))
         step += 1
         duration = step_seconds(time.now / seconds)
-        clock.stepped(duration)
+        clock.record_step(duration)
         time.now += duration
         last_step = clock.last_step(step, schedule.max_steps, None, val_size_ratio)
         schedule = schedule.ending_at(last_step, step)
@@ -100,13 +100,13 @@ def test_slow_evaluations_become_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_clock_without_a_time_plans_nothing() -> None:
-    """A given number of steps stays, with five evaluations, and all validation text at the end."""
+    """A run with --max_steps keeps that number, five evaluations, and all text for the last one."""
     clock = Clock(0.0)
     clock.pause = 99.0
     for _ in range(20):
-        clock.stepped(9.0)
+        clock.record_step(9.0)
     assert clock.last_step(20, 100, None, 8) == 100 and clock.interval(100) == 20
-    assert clock.affordable(8) == 8 and clock.left() == math.inf
+    assert clock.affordable(8) == 8 and clock.seconds_left() == math.inf
 
 
 def test_a_run_without_time_left_takes_one_step(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 import transformers
 from gpt2_vocabulary import use_gpt2_cache
+from models import random_model
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -339,14 +340,6 @@ def test_an_unknown_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 TEXT = "the cat sat on the mat, 나는 밥을 먹는다. and so on.\n"
 
 
-def random_model(config: GPTConfig) -> GPT:
-    torch.manual_seed(0)
-    model = GPT(config)
-    for p in model.parameters():
-        torch.nn.init.normal_(p, mean=float(p.ndim == 1) / 2, std=0.4)
-    return model.eval()
-
-
 class Saved(NamedTuple):
     """A random model and its tokenizer, and the checkpoint in which they are saved."""
 
@@ -383,7 +376,7 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         "modern tied": GPTConfig.modern(*size),
         "llama": GPTConfig.modern(*size, n_kv_head=1, tie_embeddings=False, qk_norm=False),
     }[shape]
-    model = random_model(config)
+    model = random_model(config, std=0.4)
     run = tmp_path_factory.mktemp("run")
     return Saved(model, tokenizer, checkpoint.save(run, model, tokenizer, {}, {"step": 1}))
 

@@ -42,7 +42,7 @@ def test_during_the_steps_the_first_signal_is_only_recorded(number: int) -> None
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_before_the_first_step_a_signal_exits_at_once(number: int) -> None:
-    """The exit code is 128 + the signal's number, and the former handlers are put back."""
+    """A signal exits with 128 + its number, and the former handlers are put back."""
     former = {each: signal.getsignal(each) for each in SIGNALS}
     with pytest.raises(SystemExit) as ended, contextlib.ExitStack() as cleanup:
         StopSignal(cleanup)

@@ -75,7 +75,7 @@ def test_a_reader_that_has_gone_before_the_last_flush_ends_the_command_by_sigpip
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
 @pytest.mark.parametrize("body", ["print('short')", "raise SystemExit(print('help'))"])
 def test_an_output_on_a_full_disk_is_one_line(body: str) -> None:
-    """The command exits with 2 and says that the output cannot be written."""
+    """If stdout is on a full disk, the command exits with 2, and one line on stderr says why."""
     line = "error: cannot write the output: No space left on device; make room\n"
     assert command(body, '"$@" >/dev/full') == (2, line)
 
@@ -102,14 +102,14 @@ def test_ctrl_c_exits_with_130() -> None:
 
 @needs_bash
 def test_closed_streams_become_dev_null() -> None:
-    """All three can be used, stdin is empty, and a file that is opened gets another descriptor."""
+    """Closed streams can be used, stdin is empty, and an opened file gets another descriptor."""
     body = "print(1); print(2, file=sys.stderr); n = open(sys.argv[1] + '/model.py').fileno(); "
     body += "raise SystemExit(9 if n > 2 and sys.stdin.buffer.read() == b'' else n)"
     assert command(body, 'exec "$@" <&- >&- 2>&-') == (9, "")
 
 
 def test_a_stream_that_ignores_errors_takes_everything_without_a_reader() -> None:
-    """It writes like the original stream, and drops the text after the reader has gone."""
+    """Such a stream writes like the original one, and drops text after the reader has gone."""
     reader, writer = os.pipe()
     with open(writer, "w", encoding="ascii") as stream:
         lossy = streams.ignore_write_errors(stream)
@@ -192,7 +192,7 @@ def make_stderr_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_bar_is_hidden_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is drawn if stderr is a file, or if there is no stderr."""
+    """No bar is drawn if stderr is not a terminal, or if there is no stderr."""
     stderr = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stderr)
     with streams.progress_bar(total=2) as bar:
@@ -206,7 +206,7 @@ def test_a_bar_is_hidden_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_bar_is_drawn_in_a_terminal_of_any_width(
     columns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A terminal of no or one column raises no error."""
+    """A bar is drawn without an error, even if the terminal has 0 columns or 1."""
     make_stderr_a_terminal(monkeypatch)
     monkeypatch.setenv("COLUMNS", str(columns))
     with streams.progress_bar(total=2, dynamic_ncols=True, mininterval=0) as bar:

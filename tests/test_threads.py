@@ -18,7 +18,7 @@ from minigen.system.threads import INTERVAL, Processors, Threads, n_threads
 
 
 class FakeProcessors(Processors):
-    """Processors whose measurements the test gives."""
+    """Processors with invented measurements."""
 
     def __init__(self, n_busy: list[float], count: int = 2) -> None:
         self.measurements, self.n = iter(n_busy), count
@@ -51,7 +51,7 @@ def adapted(n_busy: list[float], count: int = 2) -> list[int]:
 
 
 def test_there_is_one_thread_for_each_free_processor() -> None:
-    """The number is rounded, at least one, and at most the number that PyTorch would use."""
+    """The number of free processors is rounded, from 1 to the number that PyTorch would use."""
     assert [n_threads(2, 2, n_busy) for n_busy in (0, 0.4, 0.6, 1, 2, 9)] == [2, 2, 1, 1, 1, 1]
     assert [n_threads(4, 8, n_busy) for n_busy in (0, 4, 5, 7.6)] == [4, 4, 3, 1]
 
@@ -113,7 +113,7 @@ def test_a_resumed_run_has_the_threads_that_it_was_saved_with(two_threads: None)
 def test_without_measurements_the_number_of_threads_stays(
     error: Exception, two_threads: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """psutil may fail without /proc, in a sandbox or in a container; it may also be missing."""
+    """If psutil fails, as in a sandbox without /proc, or is missing, the number never changes."""
 
     def fail(*_: object, **__: object) -> None:
         raise error

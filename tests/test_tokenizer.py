@@ -1,4 +1,4 @@
-"""Theorems of minigen/tokenizer.py: fast is naive, `tokenizers` agrees, files come back."""
+"""minigen/tokenizer.py: the fast ways are the naive ones, and `tokenizers` gives the same ids."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_decode_inverts_encode_for_any_text(case: Case, text: str) -> None:
 @examples
 @given(text=some_text)
 def test_bytes_and_arrays_have_the_ids_of_the_text(case: Case, text: str) -> None:
-    """A text in UTF-8 has the ids of the text, and so has the array, which may be overwritten."""
+    """The UTF-8 bytes of a text have its ids, and so has its array, which may be overwritten."""
     text = case.encodable(text)
     ids = case.ours.encode(text)
     assert case.ours.encode(text.encode("utf-8")) == ids
@@ -161,12 +161,12 @@ def test_a_byte_that_is_not_utf8_is_its_own_token(bpe: Tokenizer) -> None:
 
 
 def test_text_of_many_scripts_comes_back(case: Case) -> None:
-    """Letters of all kinds, signs, emoji and white space decode to themselves."""
+    """A text of letters of many scripts, signs, emoji and white space decodes to itself."""
     assert case.ours.decode(case.ours.encode(MIXED)) == MIXED
 
 
 def test_an_empty_text_has_no_tokens(case: Case) -> None:
-    """An empty text has no ids, no ids are an empty text, and its only step is empty."""
+    """An empty text has no ids, no ids decode to an empty text, and no merges make its tokens."""
     assert case.ours.encode("") == case.ours.encode(b"") == []
     assert case.ours.encode_array("").shape == (0,)
     assert case.ours.decode([]) == "" and case.ours.merges("") == [[]]
@@ -258,7 +258,7 @@ def test_a_stream_adds_up_to_decode(case: Case, data: st.DataObject) -> None:
 @examples
 @given(data=st.data())
 def test_a_stream_shows_each_character_that_is_complete(case: Case, data: st.DataObject) -> None:
-    """Where the ids so far are whole characters, a stream has shown all of them."""
+    """Whenever the ids so far form whole characters, a stream has shown all these characters."""
     ids = data.draw(any_ids(case.ours, case.encodable("안녕 🙂")))
     stream, shown = case.ours.stream(), ""
     for n, id in enumerate(ids, start=1):
@@ -341,7 +341,7 @@ def test_of_equally_frequent_pairs_the_smallest_ids_are_merged_first() -> None:
 
 
 def test_training_stops_when_no_pair_occurs_twice() -> None:
-    """A text without a repeated pair gives the 256 bytes and END_OF_TEXT, and no merge."""
+    """A text with one repeated pair gives one merge, and an empty text gives none."""
     assert train("bpe", ["ab ab"]).tokens[256:-1] == [b"ab"]
     assert len(train("bpe", [])) == len(train("bpe", [""])) == 257
     assert len(train("char", [])) == 1
@@ -372,7 +372,7 @@ def test_encoding_is_naive_encoding(bpe: Tokenizer, texts: tuple[str, str], mixe
 @examples
 @given(word=some_text)
 def test_each_step_of_merges_merges_two_pieces(case: Case, word: str) -> None:
-    """Merges go from the bytes of a word to its tokens, and each step merges two neighbours."""
+    """The steps lead from the bytes of a word to its tokens, and each merges two neighbours."""
     word = case.encodable(word)
     steps = case.ours.merges(word)
     assert steps[-1] == [case.ours.token_bytes(id) for id in case.ours.encode(word)]
@@ -392,7 +392,7 @@ def test_a_char_tokenizer_has_no_merges() -> None:
 @examples
 @given(texts=few_letters)
 def test_merges_of_any_training_end_in_the_tokens(texts: tuple[str, str]) -> None:
-    """Merges lead to the ids of `encode`, also where tiktoken finds a word among the tokens."""
+    """The last step of `merges` has the ids of `encode`, also if a whole word is a token."""
     trained = train("bpe", [texts[0]], vocab_size=300)
     for word in (texts[1], *(token.decode(errors="ignore") for token in trained.tokens[256:])):
         assert trained.merges(word)[-1] == [trained.token_bytes(id) for id in trained.encode(word)]
@@ -404,7 +404,7 @@ def test_merges_of_any_training_end_in_the_tokens(texts: tuple[str, str]) -> Non
 @examples
 @given(text=some_text)
 def test_hugging_face_gives_the_same_ids_and_text(case: Case, text: str) -> None:
-    """`tokenizers` gives the ids of minigen for any text, and decodes them to it."""
+    """`tokenizers` gives the ids of minigen for any text, and decodes them to this text."""
     text = case.encodable(text)
     ids = case.ours.encode(text)
     assert case.theirs.encode(text, add_special_tokens=False).ids == ids
@@ -499,7 +499,7 @@ def test_load_inverts_save(case: Case, tmp_path: Path) -> None:
 
 
 def test_a_saved_tokenizer_with_a_changed_byte_is_refused(case: Case, tmp_path: Path) -> None:
-    """One byte that is changed anywhere makes the file a damaged one."""
+    """A file in which one byte was changed is refused as damaged, wherever the byte is."""
     path = tmp_path / "tokenizer"
     case.ours.save(path)
     content = path.read_bytes()
@@ -572,7 +572,7 @@ DAMAGE: dict[str, Callable[[Any], Any]] = {
     "a merge moved": lambda saved: saved["model"]["merges"].reverse(),
     "a byte lost": lambda saved: saved["model"]["vocab"].pop("a"),
     "an id twice": put("model", "vocab", "a", value=98),
-    "an id of no number": put("model", "vocab", "a", value="97"),
+    "an id as text": put("model", "vocab", "a", value="97"),
     "a name that spells no bytes": lambda saved: put(
         "model", "vocab", "한", value=saved["model"]["vocab"].pop("a")
     )(saved),
@@ -612,7 +612,7 @@ def test_a_changed_file_is_refused_or_read_as_tokenizers_does(
     "content", [b"", b"\xff\xfe", b"null", b"[]", b"7", b"{}", b'{"model": {}}', b"[" * 100_000]
 )
 def test_a_file_of_something_else_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
-    """A file that is no tokenizer, a folder and a missing file each cost one line."""
+    """A file that is no tokenizer, a folder and a missing file are each refused in one line."""
     (tmp_path / "tokenizer.json").write_bytes(content)
     for path in (tmp_path / "tokenizer.json", tmp_path, tmp_path / "missing.json"):
         with pytest.raises(UserError, match=r"^[^\n]*; save it again$"):

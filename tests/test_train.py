@@ -22,6 +22,7 @@ import pytest
 import torch
 from digests import trained
 from forks import Server
+from models import random_model
 from small_text import until_it_trains
 from steps import around_gradients
 from torch.nn import functional as F
@@ -83,10 +84,7 @@ def parts(
         n_layer=1, n_head=2, n_embd=16, block_size=16, batch_size=12, device="cpu", dtype="float32"
     )
     config = resolve(config)
-    torch.manual_seed(0)
-    model = GPT(GPTConfig.modern(tokenizer.n_vocab, 16, 1, 2, 16))
-    for p in model.parameters():
-        torch.nn.init.normal_(p, mean=float(p.ndim == 1), std=0.2)
+    model = random_model(GPTConfig.modern(tokenizer.n_vocab, 16, 1, 2, 16)).train()
     return model, tokenizer, train_tokens, val_tokens, config
 
 
@@ -299,7 +297,7 @@ def test_out_of_memory_halves_the_micro_batches(
 def test_a_sequence_that_does_not_fit_into_memory_is_refused(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error is one line, also on a CPU, where PyTorch raises a plain RuntimeError."""
+    """A `UserError` reports it, also on a CPU, where PyTorch raises a plain RuntimeError."""
 
     def full(model: GPT, ids: torch.Tensor, *rest: Any) -> torch.Tensor:
         words = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
@@ -440,7 +438,7 @@ def test_nonfinite_weights_are_not_saved(run: Run, tmp_path: Path) -> None:
 
 
 def test_resume_refuses_flags_that_would_make_another_run(run: Run, text: Path) -> None:
-    """Another setting or another text is an error; more steps are not."""
+    """Another setting or another text is an error; a larger --max_steps is not."""
     run("--max_steps 2")
     for flags, complaint in (
         ("--n_embd 32", r"--n_embd 32, but this run was started with 16"),
@@ -578,7 +576,7 @@ def test_an_error_at_the_start_leaves_no_file(
 
 
 def test_a_prompt_of_unknown_characters_leaves_no_run(run: Run, tmp_path: Path) -> None:
-    """--sample_prompt is checked before the run has a folder."""
+    """A --sample_prompt that cannot be encoded is refused before the run has a folder."""
     with pytest.raises(UserError, match="not among the"):
         run("--sample_prompt 日 --tokenizer char", small=TINY)
     assert not (tmp_path / "out").exists()
@@ -600,7 +598,7 @@ def test_samples_without_a_prompt_start_as_a_line_or_as_a_document_does(
 
 
 def test_a_compiled_run_saves_what_a_plain_one_loads(run: Run) -> None:
-    """Compiled training saves the names, and nearly the numbers, of training without it."""
+    """Compiled training saves the same names as plain training, and nearly the same numbers."""
     plain = checkpoint.load_newest(run("--max_steps 6 --dropout 0", "plain"))
     small = SMALL.replace("--compile no", "--compile yes").replace("--dropout 0.1", "--dropout 0")
     compiled = checkpoint.load_newest(run("--max_steps 6", "compiled", small=small))
@@ -628,7 +626,7 @@ def test_a_failing_compiler_is_one_warning(
 def test_ctrl_c_saves_and_prints_the_command_to_resume(
     text: Path, server: Server, tmp_path: Path
 ) -> None:
-    """SIGINT ends the real command after a step with exit code 130; the command works."""
+    """SIGINT ends the real command with exit code 130; the printed command resumes the run."""
     out_dir = tmp_path / "out"
     command = [
         sys.executable,
@@ -660,7 +658,7 @@ def test_ctrl_c_saves_and_prints_the_command_to_resume(
 def test_a_run_that_has_ended_can_be_trained_further(
     run: Run, further: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The learning rate rises and falls once more, and a stop on the way changes no bit."""
+    """The learning rate rises and falls again in that run; a stop and resume change no bit."""
     small = SMALL + " --warmup_steps 4"
     ended = run("--max_steps 40", small=small)
     before = checkpoint.load_best(ended).state["val_loss"]
@@ -731,15 +729,15 @@ def test_resuming_a_finished_run_prints_how_to_train_it_further(
 def test_a_separator_that_occurs_nowhere_is_a_warning(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """--separator with a text that the corpus does not contain is one line; else there is none."""
+    """A --separator that the text does not contain is one warning; one that it has is none."""
     run("--max_steps 1 --separator @@@")
     assert "warning: the separator '@@@' occurs nowhere" in capsys.readouterr().err
     run("--max_steps 1 --separator \\n", "lines")
     assert "occurs nowhere" not in capsys.readouterr().err
 
 
-def test_a_thread_of_a_notebook_can_train(run: Run) -> None:
-    """Training works in a thread and in the main thread, and keeps the signal handlers."""
+def test_a_run_in_another_thread_is_the_run_in_the_main_thread(run: Run) -> None:
+    """A run in another thread, as in a notebook, gives the same bits and sets no signal handler."""
     handlers = [signal.getsignal(number) for number in SIGNALS]
     codes: list[Path] = []
     worker = threading.Thread(target=lambda: codes.append(run("--max_steps 3", "thread")))
@@ -762,6 +760,6 @@ def test_fine_tuning_keeps_the_separator(run: Run, tmp_path: Path) -> None:
     )  # fmt: skip
     assert checkpoint.load_newest(tuned).state["config"]["separator"] == "\\n"
     old = next(line for line in read_metrics(tuned) if "old_loss_before" in line)
-    known = next(line for line in read_metrics(base) if "final_val_loss" in line)
-    assert old["old_loss_before"] == pytest.approx(known["final_val_loss"], rel=1e-4)
+    final = next(line for line in read_metrics(base) if "final_val_loss" in line)
+    assert old["old_loss_before"] == pytest.approx(final["final_val_loss"], rel=1e-4)
     run(f"--init_from resume --data {others} --max_steps 3", "tuned", small="")

@@ -81,9 +81,10 @@ def naive_windows(ids: Ids, seed: int, epoch: int, block_size: int) -> tuple[Ten
 def naive_sliding(ids: Ids, block_size: int) -> Iterator[tuple[Ids, int]]:
     """Yield (context, target) for each token but the first: the T tokens before it, and itself.
 
-    There are fewer than T tokens before the first targets. This is the fairest evaluation, but it
-    takes a forward pass for each token. A window that slides by more than one token scores several
-    targets in one pass, of which the first have less context.
+    There are fewer than T tokens before the first targets. This is the fairest evaluation, as each
+    target has all the context that the model can see, but it takes a forward pass for each token. A
+    window that slides by more than one token scores several targets in one pass, and the first of
+    them have less context.
     """
     for place in range(1, len(ids)):
         yield ids[max(0, place - block_size) : place], int(ids[place])
@@ -182,20 +183,20 @@ def sliding(
     (test_sliding_scores_each_token_once_with_context). With stride 1, this is `naive_sliding`
     (test_sliding_by_one_token_is_naive).
 
-    Why slide by half a window? With stride T, the first targets of each window would have next to
-    no context and be guessed badly, which says nothing about the model. With stride 1, each target
+    Why slide by half a window? With stride T, the first targets of each window would have hardly
+    any context, and their losses would say little about the model. With stride 1, each target
     has T tokens of context, but costs a pass. Half a window leaves each target T / 2 tokens of
     context, for twice the passes of stride T (test_the_default_stride_keeps_half_a_window).
 
     There are two refinements. A window begins no earlier than the document of the first target that
-    it scores, and if that document has at most T tokens, no later either
+    it scores; if that document has at most T tokens, the window begins with it
     (test_sliding_predicts_from_the_beginning_of_a_document). And the last window ends with the
     stream.
 
     Args:
         stride: from 1 to T; None: T // 2, at least 1.
         limit: score about this number of targets: in windows that are spread evenly over the stream
-            and score `stride` targets each. The beginning alone would not stand for the whole.
+            and score `stride` targets each. The beginning alone may differ from the rest.
 
     Yields x (B, T) and y (B, T), int64.
     Raises UserError if the stream has fewer than T + 1 tokens, and ValueError for another stride.

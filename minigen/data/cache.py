@@ -20,7 +20,7 @@ from minigen.system.disk import write_atomically
 from minigen.system.places import writable
 from minigen.tokenizer import Tokenizer
 
-FORMAT = 1  # to raise when the same text would give other tokens or shards than before
+FORMAT = 1  # to be raised with each change of the code that changes the tokens or shards of a text
 SHORT = 1 << 16  # characters: a shorter text is tokenised in no time
 
 
@@ -38,7 +38,7 @@ def prepare(
 
     Args:
         source: the files. Without `val` files, the last `val_fraction` of the characters of `train`
-            are held out: of one file, text[: int(0.9 * n)] trains, text[int(0.9 * n) :] validates.
+            are held out: by default, text[: int(0.9 * n)] trains and the rest validates.
         tokenizer: the tokenizer to use; None: train one of `kind` on the training text.
         vocab_size: of a bpe tokenizer that is trained.
         cache: the folder for the results; created if missing. Its files can be made again.

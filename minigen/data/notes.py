@@ -19,8 +19,8 @@ STRAY_CHARACTERS = {
     "\ufeff": "a byte order mark where files were joined; the model learns it as a letter",
     "\ufffd": "which stands where letters were lost when it was converted",
 }
-BOOK = 1 << 20  # bytes after which a text with long lines is taken for a book
-LONG_DOCUMENT = 20_000  # tokens of a document so long that few windows show where one begins
+BOOK = 1 << 20  # a text with long lines is taken for a book after this number of bytes
+LONG_DOCUMENT = 20_000  # tokens; of longer documents, few windows contain a beginning
 
 
 def notes_on_text(source: CorpusFiles) -> list[str]:
@@ -40,19 +40,19 @@ def notes_on_documents(source: CorpusFiles) -> list[str]:
             f"warning: the separator {source.separator!r} occurs nowhere in the text, so each file "
             "is one document; --separator gives another"
         ]
-    n_bytes, n_lines, n_others, text, more = 0, 0, 0, "", ""
+    n_bytes, n_lines, n_not_rows, text, more = 0, 0, 0, "", ""
     max_length = 1000 if all(path.suffix.lower() in ROWS for path in source.train) else 100
     for text in itertools.chain.from_iterable(map(read_text, source.train)):
         n_bytes += len(text.encode("utf-8"))  # a line of 100 Chinese characters is not short
         n_lines += text.count("\n")
-        n_others += text.count("\n\n") + text.count("\n ") + text.count("\n\t")
+        n_not_rows += text.count("\n\n") + text.count("\n ") + text.count("\n\t")
         if n_bytes >= BOOK and n_bytes > max_length * n_lines:  # do not read a long book again
             return []
         if n_bytes >= MAX_READ:
             more = "more than "
             break
     n_lines += not text.endswith("\n")
-    if n_lines < 50 or n_bytes > max_length * n_lines or 50 * n_others > n_lines:
+    if n_lines < 50 or n_bytes > max_length * n_lines or 50 * n_not_rows > n_lines:
         return []
     kind = "rows" if max_length > 100 else "short lines"
     return [
@@ -109,9 +109,9 @@ def print_notes_on_tokens(tokens: TokenStream, tokenizer: Tokenizer) -> None:
 def opening(tokens: TokenStream, tokenizer: Tokenizer) -> str:
     """Return the text after which a sample without a prompt begins: "" if documents begin often.
 
-    Otherwise it is the end of a line or paragraph. A model sees the only END_OF_TEXT of a book a
-    few times, or never. After END_OF_TEXT, it would write the first words of the book by heart, or
-    begin within a word. The end of a line or paragraph occurs everywhere.
+    Otherwise it is the end of a line or paragraph, which occurs everywhere. In training, a model
+    sees the only END_OF_TEXT of a book a few times, or never. After END_OF_TEXT, it would write the
+    first words of the book by heart, or begin within a word.
     """
     if tokens.n_documents > 1 and tokens.n_tokens < LONG_DOCUMENT * tokens.n_documents:
         return ""

@@ -3,8 +3,8 @@
     files --read_text--> text, in chunks --split_documents--> documents, in parts
 
 A document is a text that stands by itself: a tale, a name, a book. Why keep documents apart?
-END_OF_TEXT will stand before each, so a model learns where a text ends, and is not taught to
-continue one with the next, of which it cannot know anything.
+END_OF_TEXT will stand before each, so a model learns where a text ends. Without it, a model would
+be taught to continue a document with the next one, which it cannot predict.
 
 `naive_documents` is the idea, for a text in memory. The rest of this file does the same for a text
 of any length, of which only a few MB are in memory at a time: a document comes in parts.

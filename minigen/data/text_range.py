@@ -3,7 +3,7 @@
     files --scan--> TextRange --hold_out--> a TextRange to train on, a TextRange to validate on
 
 Where only a part of a long text is to be read, it is read in stripes that are spread evenly over
-it. The beginning alone would not stand for the whole.
+it, because the beginning alone may differ from the rest.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class TextRange:
     files: tuple[Path, ...]
     separator: str | None
     sha256: str  # of all documents, not only of those from `start` to `stop`
-    stamps: tuple[tuple[int, int], ...]  # of the files, by which a change of them is noticed
+    stamps: tuple[tuple[int, int], ...]  # size and time of each file, to notice a change
     start: int
     stop: int
     stripe_interval: int = 1  # n: of each n stripes of STRIPE characters only the first is read

@@ -44,6 +44,7 @@ class Chunk(NamedTuple):
 
     @property
     def n_chars(self) -> int:
+        """The number of characters in all documents."""
         return sum(map(len, self.documents))
 
 

@@ -10,8 +10,8 @@ from minigen.data.tokens import cut_chunks
 from minigen.tokenizer import Tokenizer, train_tokenizer
 
 LEARNED = ("char", "bpe")  # the kinds of tokenizers that are trained on a text
-# Characters to train bpe on. Five times that number, of 100 MB of source code, made 1 to 2 % fewer
-# tokens and took more than twice as long.
+# Characters to train bpe on. With five times that number, 100 MB of source code became 1 to 2 %
+# fewer tokens, and training took more than twice as long.
 BPE_SAMPLE = 2_000_000
 
 

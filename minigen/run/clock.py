@@ -1,9 +1,10 @@
 """Plan a run by the clock: the number of steps for which --minutes leave time.
 
 The learning rate falls towards the end of a run, so the number of steps must be known before the
-fall begins. Until then each step is measured and the plan follows, and the run is the same as one
-with that --max_steps. Once the rate falls, the plan changes only if the machine has become clearly
-slower or faster: then the rate falls from its present value to the new end (test_plan.py).
+fall begins. Until then each step is timed, and each time the plan is made anew; the run takes the
+same steps as a run with --max_steps of the last plan. Once the rate falls, the plan changes only if
+the machine has become clearly slower or faster: then the rate falls from its present value to the
+new end (test_a_run_takes_its_minutes_on_a_machine_that_changes).
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ class Clock:
         self.began, self.seconds = began, seconds
         self.n_steps = 0  # the number of steps that were timed
         self.training = 0.0  # seconds of all these steps
-        self.latest: deque[float] = deque(maxlen=200)  # seconds of each of the latest steps
+        self.latest: deque[float] = deque(maxlen=200)  # the seconds of each of the latest steps
         self.evaluating = 0.0  # seconds of an evaluation, on --eval_tokens of validation text
         self.pause = 0.0  # seconds of an evaluation with its sample, plot and checkpoint
 
-    def stepped(self, seconds: float) -> None:
+    def record_step(self, seconds: float) -> None:
         """Record the duration of a step."""
         self.n_steps += 1
         self.training += seconds
         self.latest.append(seconds)
 
-    def left(self, share: float = TARGET) -> float:
+    def seconds_left(self, share: float = TARGET) -> float:
         """Return the seconds until this share of the time is over; infinity without a time."""
         if self.seconds is None:
             return math.inf
@@ -69,7 +70,9 @@ class Clock:
         """
         if self.seconds is None or (max_steps and step >= max_steps):
             return max_steps
-        left = self.left() - min(FINAL_SHARE * self.seconds, val_size_ratio * self.evaluating)
+        left = self.seconds_left() - min(
+            FINAL_SHARE * self.seconds, val_size_ratio * self.evaluating
+        )
         if left > 0 and (self.n_steps < 3 or self.training < 0.01 * self.seconds):
             return max_steps
         # The first three steps are slower than the others, and the latest predict the next best.
@@ -89,7 +92,7 @@ class Clock:
     def affordable(self, val_size_ratio: float) -> float:
         """Return the length of the final evaluation, as a multiple of --eval_tokens.
 
-        It is at most `val_size_ratio`, which is all of the validation text, and at least 1. In
-        between it is as long as there is time for.
+        It is as long as the time that is left allows, but at least 1, and at most `val_size_ratio`,
+        which is all of the validation text.
         """
-        return max(1.0, min(val_size_ratio, self.left(1.0) / max(self.evaluating, 1e-9)))
+        return max(1.0, min(val_size_ratio, self.seconds_left(1.0) / max(self.evaluating, 1e-9)))

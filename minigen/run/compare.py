@@ -30,7 +30,7 @@ from minigen.system.plot import check_ending, pyplot
 
 STEEP_BEGINNING = 0.2  # share of the steps; their losses are no part of the axis
 MARKERS = "osv^DPX"  # 7 of them and 10 colours: 70 runs look different
-PLACES = {"name", "out_dir"}  # settings that do not change the training
+PLACES = {"name", "out_dir"}  # flags that change only where a run is saved
 HEADER = ("steps", "minutes", "parameters", "nats/token", "bits/byte", "best step")
 
 

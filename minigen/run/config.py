@@ -1,4 +1,4 @@
-"""Complete the flags of a run: check their ranges, and decide on all that was not given.
+"""Complete the flags of a run: check their ranges, and choose a value for each missing flag.
 
 Each function returns a new configuration and leaves its argument as it is.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 #
 # How large a model fits how much text? If the model is too large, it memorises a short text instead
 # of learning its rules: the training loss falls, and the validation loss rises. If it is too small,
-# it cannot store the rules, and both losses stay high. A rule of thumb is 20 tokens of text for a
+# it cannot learn all rules, and both losses stay high. A rule of thumb is 20 tokens of text for a
 # parameter (Hoffmann et al. 2022, arXiv:2203.15556): 8 million tokens for tiny, 28 million for
 # mini. Most texts of one's own are shorter, and in a few minutes on a CPU a larger model takes too
 # few steps. So --size auto is never more than mini; `resolve` says which size is for which text.
@@ -43,7 +43,8 @@ SIZES: dict[str, dict[str, int | float]] = {
              "learning_rate": 1e-3},
 }  # fmt: skip
 
-# The least and the greatest value of each number; at most one micro-batch for each sequence.
+# The least and the greatest value of each number. A batch has at least one sequence for each
+# micro-batch, too; `resolve` checks that.
 RANGES: dict[str, tuple[float, float]] = {
     "vocab_size": (1, math.inf), "n_layer": (1, math.inf), "n_head": (1, math.inf),
     "n_embd": (1, math.inf), "block_size": (1, math.inf), "minutes": (POSITIVE, 10**9),
@@ -175,7 +176,7 @@ def separator_of(data: tuple[str, ...], settings: Mapping[str, Any]) -> str | No
 
 
 def resolve(flags: TrainConfig) -> TrainConfig:
-    """Decide on everything that was not given and does not depend on the text; check the ranges.
+    """Choose a value for each missing flag that does not depend on the text; check the ranges.
 
     Raises `UserError` for a value outside its range, and for flags that exclude each other.
     """
@@ -188,8 +189,8 @@ def resolve(flags: TrainConfig) -> TrainConfig:
     elif not names:
         best_size = "mini"
     else:
-        # Pictures and tunes repeat rows and phrases over a long distance. To find these takes
-        # several layers, one after another, rather than width.
+        # Pictures and tunes repeat rows and phrases over a long distance. To find a repetition,
+        # a model needs several layers, one after another, rather than wide ones.
         best_size = "slim"
     size = best_size if flags.size == "auto" else flags.size
     values: dict[str, Any] = {k: v for k, v in SIZES[size].items() if getattr(flags, k) is None}

@@ -20,12 +20,12 @@ from minigen.system.strict_json import to_json
 from minigen.system.threads import Threads
 
 MIN_RISE = 1.005  # ratio of the validation loss to its lowest; a smaller rise may be chance
-N_AVERAGED = 20  # latest steps, whose mean is "the training loss"; a single batch scatters
+N_AVERAGED = 20  # the training loss is the mean of these latest steps; a single batch scatters
 MIN_STEPS = 300  # a model with fewer steps is far from the loss that it can reach
-MIN_EPOCHS = 0.95  # passes over the text; a whole pass leaves the last windows over
-MAX_TIMES = 10  # longest time that a run is advised to take, in times of the time that it had
+MIN_EPOCHS = 0.95  # passes over the text; below 1, as its last tokens may not fill a batch
+MAX_TIMES = 10  # a run is advised to take at most 10 times the time that it had
 MAX_MEANS = 50  # points of the training curve after its steep beginning
-GROWTH = 0.05  # share of the steps before a point of the training curve that the point averages
+GROWTH = 0.05  # a point of the training curve is the mean of this share of the steps before it
 ADVICE = "More text, --dropout 0.2 or fewer steps would help"  # against memorising
 
 Points = list[tuple[float, float]]  # steps and values
@@ -41,7 +41,7 @@ class Report:
         n_vocab: the number of different tokens.
         bits_per_byte: a loss of 1 nat/token in bits/byte, for this text and tokenizer.
         entropy: the entropy of the validation text in bits/byte; None: not known.
-        silent: log nothing, because another rank does.
+        silent: log nothing, because rank 0 does.
     """
 
     def __init__(
@@ -56,7 +56,8 @@ class Report:
     ) -> None:
         self.run, self.n_vocab = run, n_vocab
         self.bits_per_byte, self.entropy = bits_per_byte, entropy
-        self.silent, self.warned, self.busy = silent, set[str](), False
+        self.silent, self.warned = silent, set[str]()
+        self.busy = False  # whether other programs have kept processors busy
         self.bar = progress_bar(
             initial=step, total=max_steps or None, unit=" steps",
             disable=silent, dynamic_ncols=True, smoothing=0.1,
@@ -100,7 +101,9 @@ class Report:
         if self.silent:
             return
         self.record(step=step, val_loss=loss, val_bits_per_byte=loss * self.bits_per_byte)
-        self.say(f"step {step}: validation loss {self.in_both_units(loss)}. Sample: {sample!r}")
+        self.print_line(
+            f"step {step}: validation loss {self.in_both_units(loss)}. Sample: {sample!r}"
+        )
         with self.optional_output():
             if warning := memorising(read_metrics(self.run)):
                 self.warn(*warning)
@@ -129,7 +132,7 @@ class Report:
         if number < threads.max_threads and threads.n_busy > 0.25 and not self.busy:
             self.busy = True
             verb = "compute" if number > 1 else "computes"
-            self.say(
+            self.print_line(
                 f"step {step}: other programs keep {threads.n_busy:.1f} processors busy, so "
                 f"{number} of {threads.max_threads} threads {verb}"
             )
@@ -140,7 +143,7 @@ class Report:
             step=step, final_val_loss=loss, final_val_bits_per_byte=loss * self.bits_per_byte
         )
         part = f"{n_tokens:,} of the {n_all:,} tokens" if n_tokens < n_all else "all"
-        self.say(
+        self.print_line(
             f"the best model (step {step}) on {part} of the validation text: "
             f"loss {self.in_both_units(loss)}"
         )
@@ -148,13 +151,13 @@ class Report:
 
     def before_and_after(self, step: int, before: dict[str, Any], after: dict[str, Any]) -> None:
         """Log the effect of fine-tuning: samples of one prompt and seed, and losses on old text."""
-        self.say(f"before: {before['sample']!r}\nafter:  {after['sample']!r}")
+        self.print_line(f"before: {before['sample']!r}\nafter:  {after['sample']!r}")
         loss_before, loss_after = before["old_loss"], after["old_loss"]
         if loss_before is None:  # JSON's null, which a resumed run has read: a loss was not finite
             loss_before = math.nan
         self.record(step=step, old_loss_before=loss_before, old_loss_after=loss_after)
         more = "more" if loss_after > loss_before else "less"
-        self.say(
+        self.print_line(
             f"loss on the old text: {loss_before:.4f} nats/token before, {loss_after:.4f} after: "
             f"the model is {more} surprised by this text"
         )
@@ -188,10 +191,10 @@ class Report:
         """Print a warning, once for each `key`, even if the numbers in the text change."""
         if key not in self.warned:
             self.warned.add(key)
-            self.say(f"warning: {text}")
+            self.print_line(f"warning: {text}")
 
-    def say(self, text: str) -> None:
-        """Print a line above the bar; ignore a full disk, which no line could report."""
+    def print_line(self, text: str) -> None:
+        """Print a line above the bar; ignore an error of stderr, as no line could report it."""
         if self.silent:
             return
         with contextlib.suppress(OSError):
@@ -210,7 +213,7 @@ class Report:
 def far_from_done(
     n_steps: int, epochs: float, minutes: float, busy: bool
 ) -> tuple[str, int] | None:
-    """Return why a run with a time limit is far from done, and the minutes it needs; or None.
+    """Return the reason why a timed run is far from done, and the minutes it needs; or None.
 
     Args:
         n_steps: the steps that the run has taken.
@@ -233,7 +236,7 @@ def memorising(metrics: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
 
     A model that learns the language of its text gets better on new text, too: both losses fall
     together. A model that learns the training text by heart gets better on that text alone. Its
-    training loss falls further, while its validation loss stops, far above, and then rises.
+    training loss falls further, while its validation loss stops far above, and then rises.
 
     Args:
         metrics: the lines of metrics.jsonl.
@@ -310,8 +313,8 @@ def finite_points(metrics: Sequence[Mapping[str, Any]], key: str) -> Points:
 def smoothed(points: Points) -> Points:
     """Return means of neighbouring points, as the loss scatters from batch to batch.
 
-    Each of the first points stands alone, because the loss falls fast there. Later, a mean has 5 %
-    of the number of points before it, and at most 1/50 of all.
+    Each of the first points stands alone, because the loss falls fast there. Later, the number of
+    points in a mean is 5 % of the number of points before it, and at most 1/50 of all points.
     """
     means, start, longest = [], 0, math.ceil(len(points) / MAX_MEANS)
     while start < len(points):
@@ -326,9 +329,9 @@ def smoothed(points: Points) -> Points:
 def plot_loss(run: Path, n_vocab: int, bits_per_byte: float, entropy: float | None) -> Any:
     """Draw `loss.png` from `metrics.jsonl`: a line for training, and points for evaluations.
 
-    Most of the loss is gone after a few steps, so on a linear axis the rest of a run is a flat
-    line. So the axis is logarithmic; and once the loss is below twice the entropy of the text,
-    which no model can beat, it is the distance to the entropy, in percent of the entropy.
+    The loss falls steeply in the first steps, so on a linear axis the rest of a run is a flat line.
+    So the axis is logarithmic. Once the loss is below twice the entropy of the text, which no model
+    can beat, the axis shows the distance of the loss to the entropy, in percent of the entropy.
 
     Args:
         run: the run's folder.

@@ -19,8 +19,8 @@ def count_micro_batches(config: TrainConfig, n_vocab: int) -> int:
     """Return the number of micro-batches: the least that keeps their logits within `LOGITS_BYTES`.
 
     The logits, (sequences, tokens, vocabulary) in float32, can take more memory than the model.
-    With several ranks each has to compute equally many micro-batches, so the number is a multiple
-    of the number of ranks, even if --gradient_accumulation_steps is not.
+    All ranks have to compute the same number of micro-batches, so the total is a multiple of the
+    number of ranks, even if --gradient_accumulation_steps is not.
 
     Raises `UserError` if there are more micro-batches than sequences in a batch.
     """

@@ -46,7 +46,7 @@ Evaluate = Callable[[GPT, TokenStream, "TrainConfig", int, int], float]  # train
 
 
 class Stopped(Exception):
-    """Raised to end a run before its last step.
+    """An exception that ends a run before its last step.
 
     Args:
         code: the exit code of the command.
@@ -125,7 +125,9 @@ class Run:
                 if self._saved_at != self.step:
                     self.save()
                 resume = command("train", "--init_from", "resume", "--name", self.folder)
-                self.report.say(f"stopped and saved at step {self.step}. To resume: {resume}")
+                self.report.print_line(
+                    f"stopped and saved at step {self.step}. To resume: {resume}"
+                )
                 raise Stopped(128 + self.stopped_by)
         self.signals.defer = False
 
@@ -152,7 +154,7 @@ class Run:
                     raise
             self.model.zero_grad(set_to_none=True)
             self.n_micro_batches = count_finer(self.config, self.n_micro_batches)
-            self.report.say(
+            self.report.print_line(
                 f"out of memory: training continues with --gradient_accumulation_steps "
                 f"{self.n_micro_batches}, the same batch"
             )
@@ -171,9 +173,11 @@ class Run:
         self.n_skipped += 1
         problem = f"step {self.step} has loss {loss.item():g} and gradient norm {norm.item():g}"
         if self.config.on_nan == "stop" or self.n_skipped > MAX_SKIPPED:
-            self.report.say(f"error: {problem}; the weights are unchanged; lower --learning_rate")
+            self.report.print_line(
+                f"error: {problem}; the weights are unchanged; lower --learning_rate"
+            )
             raise Stopped(3)
-        self.report.say(
+        self.report.print_line(
             f"warning: {problem}; skipped, number {self.n_skipped} of at most {MAX_SKIPPED}"
         )
         self.model.zero_grad(set_to_none=True)
@@ -191,7 +195,7 @@ class Run:
         config = self.config
         self.step += 1
         seconds = time.perf_counter() - self._began_at
-        self.clock.stepped(seconds)
+        self.clock.record_step(seconds)
         values = loss.item(), distributed.full_tensor(grad_norm).item()
         if all(map(math.isfinite, values)):  # else the step was skipped
             speed = config.batch_size * config.block_size / seconds
@@ -202,19 +206,21 @@ class Run:
 
     def _plan(self) -> None:
         """Plan the last step, if --minutes limit the run; decide whether to evaluate now."""
-        given, by_clock = self.config.eval_interval, self.clock.seconds is not None
+        eval_interval, is_timed = self.config.eval_interval, self.clock.seconds is not None
         # Several ranks do this every tenth step only, as a broadcast takes time.
-        if by_clock and (distributed.size() == 1 or self.step % 10 == 0):
-            last_step = self.clock.last_step(self.step, self.max_steps, given, self._val_size_ratio)
+        if is_timed and (distributed.size() == 1 or self.step % 10 == 0):
+            last_step = self.clock.last_step(
+                self.step, self.max_steps, eval_interval, self._val_size_ratio
+            )
             last_step = int(distributed.broadcast(last_step))
             if last_step != self.max_steps:
                 self.schedule = self.schedule.ending_at(last_step, self.step)
                 self.report.plan(last_step)
-        interval = given or self.clock.interval(self.max_steps)
-        if by_clock:  # clocks differ, and all ranks have to evaluate after the same step
+        interval = eval_interval or self.clock.interval(self.max_steps)
+        if is_timed:  # clocks differ, and all ranks have to evaluate after the same step
             interval = int(distributed.broadcast(interval))
         due = bool(interval) and self.step % interval == 0
-        if due and not given:  # the interval changes with the plan: keep evaluations apart
+        if due and not eval_interval:  # the interval changes with the plan: keep evaluations apart
             distance = min(self.step - self._evaluated_at, self.max_steps - self.step)
             due = distance >= interval / 2
         self.is_evaluation_due = due or self.step == self.max_steps
@@ -228,8 +234,8 @@ class Run:
     def validate(self, evaluate: Evaluate) -> float:
         """Return the loss on validation text, in nats/token, and log it with a sample.
 
-        The loop saves a checkpoint with this loss, because the model with the lowest one is kept:
-        the training loss cannot tell whether a model has learnt the language or memorised the text.
+        The loop saves a checkpoint with this loss, because the checkpoint with the lowest one is
+        kept. The training loss would not do: it also falls if a model memorises its text.
         """
         self._evaluated_at, self._began_at = self.step, time.perf_counter()
         val_loss = self._timed_val_loss(evaluate)
@@ -237,7 +243,7 @@ class Run:
         return val_loss
 
     def _timed_val_loss(self, evaluate: Evaluate) -> float:
-        """Return the loss on validation text, and tell the clock how long that took."""
+        """Return the loss on validation text, and record the time of the evaluation."""
         began, limit = time.perf_counter(), self.config.eval_tokens
         val_loss = self._eager_loss(evaluate, self.model, self.text.val_tokens, limit)
         self.clock.evaluating = time.perf_counter() - began
@@ -273,7 +279,7 @@ class Run:
         state = {
             "step": self.step,
             "config": dataclasses.asdict(config),
-            "content": text.content,
+            "content": text.cache_names,
             **losses,
             "schedule": dataclasses.asdict(self.schedule),
             "skipped": self.n_skipped,
@@ -281,7 +287,7 @@ class Run:
             "threads": torch.get_num_threads(),
             "thread_counts": self.thread_counts,
             # A resumed run finds its text with these; relative paths begin in `folder`.
-            "most_chars": text.most_chars,
+            "most_chars": text.max_chars,
             "folder": cwd(),
             "links": text.links,
         }
@@ -297,7 +303,7 @@ class Run:
         except checkpoint.NotSavedError as error:
             if self.stopped_by or self.step == self.max_steps:
                 raise
-            self.report.say(f"warning: {error}; training continues")
+            self.report.print_line(f"warning: {error}; training continues")
         distributed.barrier()  # if a rank exits before rank 0 has saved, torchrun kills rank 0
         self._saved_at = self.step
         if losses:
@@ -316,7 +322,7 @@ class Run:
     def finish(self, evaluate: Evaluate) -> None:
         """Log the loss of the best checkpoint on all validation text, and the next command to run.
 
-        With --minutes, "all" is the part that the rest of the time is enough for.
+        With --minutes, it is only the part that the rest of the time allows.
         """
         config, report, text = self.config, self.report, self.text
         best = checkpoint.load_best(self.folder)
@@ -338,9 +344,9 @@ class Run:
             if advice:
                 reason, minutes = advice
                 flags = ("--init_from", "resume", "--name", self.folder, "--minutes", str(minutes))
-                report.say(f"{reason}. More time would help: {command('train', *flags)}")
+                report.print_line(f"{reason}. More time would help: {command('train', *flags)}")
         sample = command("sample", "--run", self.folder)
-        report.say(f"done: {best.path}, {self.folder / 'loss.png'}. Now: {sample}")
+        report.print_line(f"done: {best.path}, {self.folder / 'loss.png'}. Now: {sample}")
         report.close()
 
     def save_before_error(self) -> None:

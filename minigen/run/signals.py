@@ -10,7 +10,7 @@ from types import FrameType
 
 from minigen.run import distributed
 
-FROM_USER = (signal.SIGINT, signal.SIGTERM)  # the second of these ends the process at once
+FROM_USER = (signal.SIGINT, signal.SIGTERM)  # a second one of these ends the process at once
 # From the system: a closed terminal or console, or a cluster's notice that a job's time is nearly
 # over. Some systems send a notice twice, or every second.
 FROM_SYSTEM = tuple(

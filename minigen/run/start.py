@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from train import TrainConfig
 
 # With fewer parameters than these the process keeps the memory that a step frees, so that the next
-# step is faster. With more a step takes long anyway, and memory is scarce.
+# step is faster. With more parameters, a step takes long anyway, and memory is scarce.
 MAX_TO_KEEP_MEMORY = 2**22
 
 
@@ -118,14 +118,14 @@ def _prepare(
     text, config = find_text(config, flags.block_size, tokenizer, origin.state, base_settings)
     n_vocab = text.tokenizer.n_vocab
     n_micro_batches = count_micro_batches(config, n_vocab)
-    if last is not None and last.state["content"] != text.content:
+    if last is not None and last.state["content"] != text.cache_names:
         raise UserError(
             f"{origin.folder} was trained on another text; give its --data, or start a new run"
         )
 
-    # The model and, after all that a user may have to mend, the run's folder.
+    # The model and, after all errors that a user can mend, the run's folder.
     torch.manual_seed(config.seed)
-    model, base_facts = _make_model(origin, config, n_vocab, base_settings)
+    model, base_model = _make_model(origin, config, n_vocab, base_settings)
     model.train()
     folder = _make_folder(origin, config, text.name, cleanup)
     if distributed.is_main_process():
@@ -153,7 +153,7 @@ def _prepare(
         schedule.max_steps,
         n_vocab,
         text.val_tokens.bits_per_byte(text.separator_bytes),
-        text.floor,
+        text.entropy,
         silent=not distributed.is_main_process(),
     )
     run = Run(
@@ -164,7 +164,7 @@ def _prepare(
         ddp_model=ddp_model,
         optimizer=optimizer,
         companions=earlier_model.companions if earlier_model else None,
-        base=base_facts,
+        base=base_model,
         report=report,
         clock=clock,
         signals=signals,
@@ -370,22 +370,22 @@ def _report_start(run: Run) -> None:
     """Report the model, its text and its device, and whether the run had ended before."""
     config, report, text = run.config, run.report, run.text
     for note in text.notes:
-        report.say(note)
+        report.print_line(note)
     n_trained = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
     trained = "" if config.lora_rank is None else f", of which {n_trained:,} train"
-    report.say(
+    report.print_line(
         f"{run.folder}: {run.model.n_parameters():,} parameters{trained}, "
         f"{text.train_tokens.n_tokens:,} tokens of text, {text.tokenizer.n_vocab} different ones; "
         f"{config.device}, {config.dtype}"
     )
     if 0 < run.max_steps <= run.step:
         flags = ("--init_from", "resume", "--name", run.folder, "--minutes", "3")
-        report.say(
+        report.print_line(
             f"{run.folder} had ended at step {run.step}; to train it further: "
             f"{command('train', *flags)}"
         )
     if run.schedule.origin and run.schedule.origin == run.step:
-        report.say(
+        report.print_line(
             f"{run.folder} had ended at step {run.step}: the learning rate rises and falls once "
             "more"
         )

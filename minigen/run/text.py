@@ -19,30 +19,31 @@ if TYPE_CHECKING:
 
 # A run with --minutes tokenises only a part of a very long text, because all of it would take too
 # much of the time. Two slow cores train on less than 0.1 million characters a second, so on less
-# than 6 million a minute. This part is four times as long, and tokenising it takes them 2 seconds.
+# than 6 million a minute. This number is four times as large, and the two cores tokenise that
+# number of characters in 2 seconds.
 CHARS_A_MINUTE = 25_000_000
 
 
 @dataclass(frozen=True)
 class Text:
-    """The tokens that a run trains on and is validated on, and what is known about the text."""
+    """The tokens that a run trains on and is validated on, and facts about their text."""
 
     tokenizer: Tokenizer
     train_tokens: TokenStream
     val_tokens: TokenStream
-    old_tokens: TokenStream | None  # to fine-tune: validation part of a text the base model knows
+    old_tokens: TokenStream | None  # fine-tuning: validation part of the base model's text
     opening: str  # the text that a sample without a prompt continues
-    floor: float | None  # entropy in bits per byte, below which no model gets; None: unknown
+    entropy: float | None  # bits per byte, below which no model gets; None: unknown
     separator_bytes: int  # bytes of text that one END_OF_TEXT stands for
     name: str  # of the corpus, safe as the name of a folder
     notes: list[str]  # lines to show before training
     # A resumed run must read the same text, so it needs these two:
-    most_chars: int  # only about this number of characters was read; 0: all
+    max_chars: int  # only about this number of characters was read; 0: all
     links: bool  # whether links to folders were followed
 
     @property
-    def content(self) -> list[str]:
-        """Names of the cached tokens, which are different for any other text or tokenizer."""
+    def cache_names(self) -> list[str]:
+        """The names of both streams in the cache; another text or tokenizer has other names."""
         return [self.train_tokens.path.stem, self.val_tokens.path.stem]
 
 
@@ -69,15 +70,15 @@ def find_text(
     separator = config.separator
     if separator == corpora.AUTO and corpus.separator == END_OF_TEXT:
         separator = END_OF_TEXT
-    most_chars = 0
+    max_chars = 0
     if saved is not None:
-        most_chars = saved.get("most_chars", 0)
+        max_chars = saved.get("most_chars", 0)
     elif config.max_steps is None and config.device == "cpu":
-        most_chars = math.ceil(CHARS_A_MINUTE * config.minutes)
+        max_chars = math.ceil(CHARS_A_MINUTE * config.minutes)
     is_new = tokenizer is None
     tokenizer, train_tokens, val_tokens = prepare(
         corpus, tokenizer, config.tokenizer, config.vocab_size, data_folder() / "cache",
-        block_size=block_size or 0, max_chars=most_chars,
+        block_size=block_size or 0, max_chars=max_chars,
     )  # fmt: skip
     notes = [] if saved is not None else [*corpus.notes, *notes_on_text(corpus)]
     if train_tokens.stripe_interval > 1 and saved is None:
@@ -102,7 +103,7 @@ def find_text(
     tokenizer.encode_prompt(corpora.unescape(config.sample_prompt))  # refuse unknown characters now
     old_tokens = None
     if config.old_data:
-        old_tokens = _old_tokens(config.old_data, tokenizer, base_settings, most_chars)
+        old_tokens = _old_tokens(config.old_data, tokenizer, base_settings, max_chars)
     dropout = config.dropout
     if dropout is None:
         # A short text is read many times, until the model knows it by heart. Dropout hinders that:
@@ -111,7 +112,7 @@ def find_text(
         dropout = 0.1 if is_short and config.size != "tiny" else 0.0
     text = Text(
         tokenizer, train_tokens, val_tokens, old_tokens, start, corpus.floor,
-        corpus.separator_bytes, corpus.name, notes, most_chars, links,
+        corpus.separator_bytes, corpus.name, notes, max_chars, links,
     )  # fmt: skip
     return text, dataclasses.replace(
         config, separator=separator, block_size=block_size, dropout=dropout
@@ -122,19 +123,19 @@ def _old_tokens(
     old_data: tuple[str, ...],
     tokenizer: Tokenizer,
     base_settings: Mapping[str, Any],
-    most_chars: int,
+    max_chars: int,
 ) -> TokenStream:
     """Return the validation part of --old_data, a text that the base model was trained on.
 
     Args:
         base_settings: the configuration that the base model was trained with; empty if unknown.
-        most_chars: read only about this number of characters of a longer text; 0: read all.
+        max_chars: read only about this number of characters of a longer text; 0: read all.
     """
     try:
         separator = None if corpora.synthetic(old_data) else base_settings.get("separator")
         corpus = corpora.find(old_data, data_folder(), separator)
         cache = data_folder() / "cache"
-        _, _, val_tokens = prepare(corpus, tokenizer, "", 0, cache, max_chars=most_chars)
+        _, _, val_tokens = prepare(corpus, tokenizer, "", 0, cache, max_chars=max_chars)
     except UserError as error:
         raise UserError(f"the base model's text: {error}; --old_data names another one") from None
     return val_tokens

@@ -94,7 +94,9 @@ def write_atomically(path: Path) -> Iterator[Path]:
             flush(file)
         rename_file(temporary, path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; make room or mend that") from None
+        raise UserError(
+            f"cannot write {path}: {error.strerror}; make room, or make the folder writable"
+        ) from None
     finally:
         with contextlib.suppress(OSError):  # it was renamed, or never made
             temporary.unlink()

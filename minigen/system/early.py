@@ -1,4 +1,4 @@
-"""Import this module before all others, because importing PyTorch takes seconds.
+"""Handle signals while PyTorch is imported, which takes seconds: so this module comes first.
 
 During those seconds, Ctrl-C and SIGTERM end train.py, sample.py and `python -m minigen` without a
 traceback; later the command installs its own handlers. `threads` measures how busy the machine is.

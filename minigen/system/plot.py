@@ -28,9 +28,9 @@ FONTS = (
 def pyplot() -> ModuleType:
     """Import `matplotlib.pyplot`, and set it up to draw into files; the import takes a second.
 
-    A label may be the name of a run or the caption of a picture, so "$" does not begin a formula,
-    and a character that no font has becomes a box, without a warning. A matplotlibrc is ignored,
-    and so is a notebook's MPLBACKEND, whose module may not be installed here.
+    A label may be the name of a run or the caption of a picture, so "$" does not begin a formula in
+    it, and a character that no font has is drawn as a box, without a warning. A matplotlibrc is
+    ignored, and so is a notebook's MPLBACKEND, whose module may not be installed here.
 
     Raises `UserError` if matplotlib cannot be imported.
     """

@@ -31,7 +31,7 @@ def script(name: str) -> Path:
 def program() -> str:
     """Return the name of the running command for its --help: `train.py`, or `minigen train`.
 
-    The second form is for an installed minigen, which has no train.py in sight.
+    The second form is for an installed minigen, whose train.py users neither see nor call.
     """
     path = Path(sys.argv[0])
     return f"minigen {path.stem}" if path.parent == PACKAGE else path.name

@@ -36,7 +36,7 @@ class _LossyFile(io.FileIO):
 
 @contextlib.contextmanager
 def standard_streams() -> Iterator[None]:
-    """Open the standard streams that are closed, and end the command if stdout fails.
+    """Open the standard streams that are closed, and end the command if writing to stdout fails.
 
     A closed stream (`>&-`, or a program without a console) becomes /dev/null. A character that the
     encoding of stdout does not have is written as an escape.
@@ -162,14 +162,14 @@ def typed_lines(hint: str) -> Iterator[str]:
 @contextlib.contextmanager
 def wide_enough() -> Iterator[None]:
     """Set the terminal's width to at least 40 columns, so that a help text has room."""
-    given, columns = os.environ.get("COLUMNS"), shutil.get_terminal_size().columns
+    original, columns = os.environ.get("COLUMNS"), shutil.get_terminal_size().columns
     os.environ["COLUMNS"] = str(max(40, columns))
     try:
         yield
     finally:
         del os.environ["COLUMNS"]
-        if given is not None:
-            os.environ["COLUMNS"] = given
+        if original is not None:
+            os.environ["COLUMNS"] = original
 
 
 def progress_bar(**options: Any) -> tqdm[Any]:

@@ -50,7 +50,7 @@ READ_SIZE = 1 << 20  # bytes
 
 def unreadable(path: Path | str, error: OSError) -> UserError:
     """Return the error to raise for a file that cannot be read."""
-    return UserError(f"cannot read {path}: {error.strerror}; mend that or leave it out")
+    return UserError(f"cannot read {path}: {error.strerror}; make it readable, or leave it out")
 
 
 def is_binary(data: bytes) -> bool:

@@ -20,7 +20,7 @@ except Exception:  # a broken installation; then the number of threads never cha
     psutil = None  # type: ignore[assignment]
 
 INTERVAL = 1.0  # seconds between measurements, as the system counts in hundredths of a second
-CONFIRMATIONS = 2  # measurements in a row that must want fewer threads, or more, before a change
+CONFIRMATIONS = 2  # measurements in a row that must ask for fewer threads, or for more
 
 
 class Processors:
@@ -73,8 +73,8 @@ class Processors:
 def n_threads(max_threads: int, n_processors: int, n_busy: float) -> int:
     """Return the number of threads for `n_processors`, of which other programs keep `n_busy` busy.
 
-    It is at least 1, and at most `max_threads`: PyTorch's own choice, one thread for each core,
-    while the system counts a core as two processors if it can run two threads.
+    It is at least 1, and at most `max_threads`, which is PyTorch's own choice: one thread for each
+    core. The system may count more processors: two for a core that can run two threads.
 
     >>> [n_threads(2, 2, n_busy) for n_busy in (0.0, 0.4, 1.0, 2.0)]
     [2, 2, 1, 1]

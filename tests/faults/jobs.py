@@ -66,20 +66,21 @@ def samples_job(argv: list[str]) -> int:
     from minigen.errors import UserError
 
     real = sys.stdout
-    for given in argv:
-        sys.stdout, said, wrong = io.StringIO(), "", ""
+    for flags in argv:
+        sys.stdout, user_error, bug = io.StringIO(), "", ""
         try:
-            sample.main(json.loads(given))
+            sample.main(json.loads(flags))
         except UserError as error:
-            said = str(error)
+            user_error = str(error)
         except BaseException as error:
-            wrong = f"{type(error).__name__}: {error}"
+            bug = f"{type(error).__name__}: {error}"
         text, sys.stdout = sys.stdout.getvalue(), real
-        result = json.dumps({"text": text, "said": said, "wrong": wrong})
+        result = json.dumps({"text": text, "user_error": user_error, "bug": bug})
         os.write(1, f"{result}\n".encode())  # unbuffered, because stderr goes to the same file
     return 0
 
 
+# Operations that loading a model must not need: running code, the network, new folders.
 FORBIDDEN = ("pickle.find_class", "os.system", "subprocess.Popen", "os.exec", "os.posix_spawn",
              "os.fork", "socket.connect", "os.mkdir", "ctypes.dlopen")  # fmt: skip
 
@@ -96,22 +97,23 @@ def open_job(argv: list[str]) -> int:
     from minigen.errors import UserError
     from minigen.inference.engine import load
 
-    done: list[str] = []
-    sys.addaudithook(lambda name, _: done.append(name) if name in FORBIDDEN else None)
+    bugs: list[str] = []  # forbidden operations, and errors that are no `UserError`
+    sys.addaudithook(lambda name, _: bugs.append(name) if name in FORBIDDEN else None)
     with contextlib.suppress(UserError):  # imports the rest
         load(argv[0])
     for folder in argv[1:]:
-        done.clear()
+        bugs.clear()
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak of memory
-        before, began, said = memory("VmRSS"), time.process_time(), ""
+        before, began, user_error = memory("VmRSS"), time.process_time(), ""
         try:
             load(folder)
         except UserError as error:
-            said = str(error)
+            user_error = str(error)
         except BaseException as error:
-            done.append(f"{type(error).__name__}: {error}")
+            bugs.append(f"{type(error).__name__}: {error}")
         seconds, n_bytes = time.process_time() - began, memory("VmHWM") - before
-        print(json.dumps({"said": said, "done": done, "seconds": seconds, "bytes": n_bytes}))
+        result = {"user_error": user_error, "bugs": bugs, "seconds": seconds, "bytes": n_bytes}
+        print(json.dumps(result))
     return 0
 
 
@@ -237,7 +239,7 @@ def close_streams() -> None:
 
 
 def remove_working_folder() -> None:
-    """Make the working folder one that was removed."""
+    """Change to a new working folder, and remove it."""
     folder = Path("removed")
     folder.mkdir()
     os.chdir(folder)

@@ -123,7 +123,7 @@ def assert_one_error(code: int, stderr: str, complaint: str = "error: ") -> None
 def test_another_configuration_is_refused_on_resume(
     server: Server, flags: Flags, resume: Flags, tmp_path: Path
 ) -> None:
-    """One line names the flag with both values, and the run's folder stays as it was."""
+    """On resume, one line names the changed flag with both values; the folder stays as it was."""
     assert server.run("train", flags("run"))[0] == 0
     before = digests(tmp_path / "out")
     for more, complaint in (
@@ -200,7 +200,7 @@ def test_a_run_whose_tokens_are_overwritten_saves_and_resumes_bit_for_bit(
     damage: Callable[[bytes], bytes], server: Server, flags: Flags, resume: Flags,
     trained: Trained, undisturbed: Trained, text: Path, tmp_path: Path,
 ) -> None:  # fmt: skip
-    """It saves the steps before the damage and exits with one line; then it can resume."""
+    """The run saves the steps before the damage, exits with one line, and can then resume."""
     expected = undisturbed()
     code, stderr = train_and_change_files(
         server, flags("run"), text, lambda path: path.write_bytes(damage(path.read_bytes()))

@@ -71,7 +71,7 @@ def test_a_kill_during_a_save_loses_at_most_that_save(
     server: Server, flags: Flags, resume: Flags, trained: Trained, undisturbed: Trained,
     tmp_path: Path,
 ) -> None:  # fmt: skip
-    """Ten such kills in one run each lose at most two steps, and the run ends in the same bits."""
+    """Ten kills in one run lose at most two steps each, and the run ends in the same bits."""
     more = "--max_steps 44 --eval_interval 2"
     argv, steps = flags("run", more), []
     for _ in range(10):
@@ -125,7 +125,7 @@ def test_a_save_killed_at_any_system_call_leaves_complete_checkpoints(
 ) -> None:
     """After kill -9 at a call that touches a file, the newest checkpoint loads, if there is one.
 
-    The next save succeeds. Tried is each call in turn, or one of every 12.
+    The next save succeeds. Each call in turn is tried, or each twelfth call.
     """
     run = tmp_path / "run"
     make_run(server, run, first)

@@ -26,7 +26,7 @@ def test_an_unsupported_operation_of_a_file_system_is_a_warning(
     calls: str, number: int, warnings: int, server: Server, flags: Flags, resume: Flags,
     trained: Trained, undisturbed: Trained, tmp_path: Path,
 ) -> None:  # fmt: skip
-    """The run saves the same bits, keeps at most three checkpoints, and resumes; it warns once."""
+    """The run saves the same bits, keeps three checkpoints at most, resumes, and warns once."""
     fault, run = ("refuse_calls", calls, number), tmp_path / "out" / "run"
     more = "--max_steps 4 --eval_interval 1"
     expected = undisturbed(more)  # and makes the tokens
@@ -55,7 +55,7 @@ def test_an_error_of_the_disk_is_not_taken_for_an_unsupported_operation(
 def test_a_lost_terminal_or_the_end_of_a_job_saves_the_run(
     name: str, server: Server, flags: Flags, tmp_path: Path
 ) -> None:
-    """Even if the signal comes three times, the step is finished and saved; the code is 128 + n."""
+    """Even if signal n comes three times, the step is saved, and the exit code is 128 + n."""
     number = getattr(signal, name)
     trial = server.start("train", flags("run", SHORT), "slow_steps", 0.3)
     metrics = tmp_path / "out" / "run" / "metrics.jsonl"
@@ -88,7 +88,7 @@ def test_a_run_with_absolute_paths_needs_no_working_folder(
 def test_a_run_trains_without_standard_streams(
     server: Server, flags: Flags, tmp_path: Path
 ) -> None:
-    """Messages go nowhere, and never into a file of the run that got a stream's descriptor."""
+    """Messages are lost, and no file of the run, which may have a stream's descriptor, gets one."""
     code, stderr = server.run("train", flags("run", SHORT), "close_streams")
     assert (code, stderr) == (0, "")
     run = tmp_path / "out" / "run"

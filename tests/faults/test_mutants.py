@@ -68,10 +68,10 @@ MUTANTS = {
         "test_hostile.py::test_handcrafted_files_are_harmless",
     ),
     "the text's check": Mutant(
-        "start:_prepare", 'last.state["content"] != text.content', "False",
+        "start:_prepare", 'last.state["content"] != text.cache_names', "False",
         "test_disk.py::test_another_text_is_refused_on_resume",
     ),
-    "a field's values": Mutant(
+    "the values of a field": Mutant(
         "config_file:decide", "name in only and value not in only[name]", "False",
         "../test_config_file.py::test_an_unsupported_field_is_refused",
     ),
@@ -89,7 +89,7 @@ MUTANTS = {
         "any(name in names and read(name).any() for name, _ in zero_biases(config))", "False",
         "../test_weight_files.py::test_biases_in_the_file_are_used",
     ),
-    "what is computed anyway": Mutant(
+    "masks and angles in the file": Mutant(
         "huggingface:check_buffers", "if not agrees:", "if False:",
         "../test_weight_files.py::test_masks_and_angles_are_compared",
     ),
@@ -109,7 +109,7 @@ MUTANTS = {
         "adapter:add", "decide(config, COMPUTED, ONLY, HARMLESS, str(where))", "pass",
         "../test_adapter.py::test_an_unsupported_adapter_is_refused",
     ),
-    "whose folder": Mutant(
+    "the folder of another program": Mutant(
         "checkpoint:is_checkpoint", "named and not other_program", "named",
         "../test_weight_files.py::test_a_model_of_another_program_is_not_a_checkpoint",
     ),
@@ -125,21 +125,21 @@ MUTANTS = {
         "separator:choose_separator", "count_documents(others, END_OF_TEXT)", "0",
         "../test_own_text.py::test_end_of_text_in_a_file_separates_documents",
     ),
-    "a tokenizer's truncation is set aside": Mutant(
+    "a tokenizer's truncation": Mutant(
         "hub_tokenizer:HubTokenizer.__init__",
         'saved |= {"truncation": None, "padding": None}', "pass",
         "../test_hub_tokenizer.py::test_truncation_and_padding_are_ignored",
     ),
-    "what is not byte-level is refused": Mutant(
+    "a tokenizer that is not byte-level": Mutant(
         "hub_tokenizer:refuse", "if why:", "if False:",
         "../test_hub_tokenizer.py::test_another_kind_of_tokenizer_is_refused_by_name",
     ),
-    "a place to cut is tried": Mutant(
+    "a place to cut": Mutant(
         "hub_tokenizer:HubTokenizer.can_cut",
         "[*self.encode(before), *self.encode(after)] == self.encode(before + after)", "True",
         "../test_hub_tokenizer.py::test_tokens_of_parts_are_tokens_of_the_whole",
     ),
-    "a token has a row": Mutant(
+    "a row for each token": Mutant(
         "huggingface:check_size", "if tokenizer.n_vocab > config.vocab_size:", "if False:",
         "../test_hub_tokenizer.py::test_an_unreadable_folder_costs_one_line_before_weights",
     ),
@@ -156,7 +156,7 @@ MUTANTS = {
         "companions:Companions.settings", "if refused:", "if False:",
         "../test_companions.py::test_a_setting_that_is_not_computed_is_refused",
     ),
-    "what belongs to a model": Mutant(
+    "a model's companions": Mutant(
         "checkpoint:files_of_tokenizer",
         '{"tokenizer.json": content, "tokenizer_config.json": config, **companions.files}',
         '{"tokenizer.json": content, "tokenizer_config.json": config}',
@@ -180,10 +180,10 @@ def mutated(root: Path, mutant: Mutant) -> tuple[Path, str]:
     text = path.read_bytes()
     body = find_function(ast.parse(text), function.split("."))
     assert body is not None, f"{path} has no {function}"
-    found = matches(body, mutant)
-    assert len(found) == 1, f"{mutant.where} has {mutant.guard!r} {len(found)} times, not once"
-    (node,) = found
-    # Columns count bytes.
+    nodes = matches(body, mutant)
+    assert len(nodes) == 1, f"{mutant.where} has {mutant.guard!r} {len(nodes)} times, not once"
+    (node,) = nodes
+    # The columns of a syntax tree count bytes.
     lines = text.splitlines(keepends=True)
     assert node.end_lineno is not None and node.end_col_offset is not None
     start = sum(map(len, lines[: node.lineno - 1])) + node.col_offset
@@ -197,9 +197,9 @@ def find_module(root: Path, name: str) -> Path:
     paths = [*(root / "minigen").rglob("*.py"), *(root / script for script in SCRIPTS)]
     parts = {path: path.relative_to(root).with_suffix("").parts for path in paths}
     names = {path: ".".join(p for p in parts[path] if p != "__init__") for path in paths}
-    found = [path for path in paths if f".{names[path]}".endswith(f".{name}")]
-    assert len(found) == 1, f"{name} is the name of {len(found)} modules, not of one"
-    return found[0]
+    matching = [path for path in paths if f".{names[path]}".endswith(f".{name}")]
+    assert len(matching) == 1, f"{name} is the name of {len(matching)} modules, not of one"
+    return matching[0]
 
 
 def find_function(node: ast.AST, names: list[str]) -> ast.AST | None:
