@@ -171,7 +171,7 @@ def separator_of(data: tuple[str, ...], settings: Mapping[str, Any]) -> str | No
         settings: the configuration that the base model was trained with; empty if unknown.
     """
     separator: str | None = settings.get("separator")
-    return corpora.AUTO if corpora.synthetic(data) or separator is None else separator
+    return corpora.AUTO if corpora.synthetic_names(data) or separator is None else separator
 
 
 def resolve(flags: TrainConfig) -> TrainConfig:
@@ -179,7 +179,7 @@ def resolve(flags: TrainConfig) -> TrainConfig:
 
     Raises `UserError` for a value outside its range, and for flags that exclude each other.
     """
-    names, minutes = corpora.synthetic(flags.data), flags.minutes
+    names, minutes = corpora.synthetic_names(flags.data), flags.minutes
     if minutes is None:
         minutes = 3 if names in (("pictures",), ("tunes",)) else 6 if len(names) > 1 else 2
     if names == ("tales",) or (not names and minutes < 2):

@@ -153,7 +153,7 @@ def _prepare(
         schedule.max_steps,
         n_vocab,
         text.val_tokens.bits_per_byte(text.separator_bytes),
-        text.floor,
+        text.entropy,
         silent=not distributed.is_main_process(),
     )
     run = Run(
