@@ -112,7 +112,7 @@ def check(text: str) -> Verdict:
 
 
 def _malformed(rows: Sequence[str]) -> list[str]:
-    """Return complaints if the lines are not 13 numbered rows of 6 and 7 known characters."""
+    """Return complaints if the lines are not 13 numbered rows of 6 and 7 letters of the palette."""
     complaints = []
     if len(rows) != HEIGHT:
         complaints.append(f"there are {len(rows)} rows instead of {HEIGHT}")
