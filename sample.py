@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if config.save:  # write the file even if the reader of standard output quits
         sys.stdout = streams.ignore_write_errors(sys.stdout)
     engine = find_model(config)
-    tasks = task.trained_on(engine.state)
+    tasks = task.tasks_of_model(engine.state)
     if config.help_conditions:
         return print(first_line.describe(tasks))
     if config.save:
@@ -127,7 +127,8 @@ def write(
     # Each text already ends with a newline.
     separator = (saving.separator_of(engine.state) or f"\n{RULE}\n").removeprefix("\n")
     # Print a text only at its end if tables interrupt it (--show_probs), or if it is a picture.
-    in_colours = streams.shows_colours() and any(t.WHOLE for t in task.trained_on(engine.state))
+    tasks = task.tasks_of_model(engine.state)
+    in_colours = streams.shows_colours() and any(each.SHOWN_WHEN_COMPLETE for each in tasks)
     printer = Printer(
         prompt,
         config.num_samples,
@@ -165,7 +166,7 @@ def converse(config: SampleConfig, engine: Engine, rng: random.Random) -> None:
     hint = "Type the beginning of a text, then Enter. Ctrl-C ends a text; an empty line ends all."
     for turn, line in enumerate(streams.typed_lines(hint)):
         try:
-            prompt = task.prompt(task.trained_on(engine.state), line, rng)
+            prompt = task.prompt(task.tasks_of_model(engine.state), line, rng)
             ids = engine.encode(prompt)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""ABC notation: pitches, lengths, bars and repeats are those of the standard; errors name signs."""
+"""ABC notation: pitches, lengths, bars and repeats follow the standard; errors name signs."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_lengths_are_multiples_of_the_unit() -> None:
 
 
 def test_a_broken_rhythm_moves_half_a_note() -> None:
-    """A>B adds half of its length to A and takes half of B; A<B does the reverse."""
+    """A>B makes A half as long again and B half as long; A<B does the reverse."""
     assert lengths("A>B c2<d2") == [Fraction(3, 2), Fraction(1, 2), 1, 3]
 
 

@@ -1,4 +1,4 @@
-"""What --data can name; a built-in corpus is complete and undamaged, or an error."""
+"""Corpora: --data finds files and names, and a built-in corpus is complete or an error."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from minigen.data import prepare, scan
 from minigen.errors import UserError
 
 
-def put(path: Path, content: str = "some text") -> Path:
-    """Write a file and its folder; return its path."""
+def put(path: Path, text: str = "some text") -> Path:
+    """Write a file and its folder; return the path of the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content, encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -43,7 +43,7 @@ def test_a_file_is_a_corpus_with_its_name(tmp_path: Path) -> None:
 
 
 def test_several_files_keep_their_order_and_none_comes_twice(tmp_path: Path) -> None:
-    """Files given singly, with commas, or by a pattern are each read once, in the order given."""
+    """Files keep the order in which --data names them; a file that is named twice comes once."""
     b, a, c = (put(tmp_path / name) for name in ("b.txt", "a.txt", "c.txt"))
     expected = Corpus("b+2", (b, a, c))
     assert find(b, a, c) == expected
@@ -114,15 +114,15 @@ def test_binary_files_among_texts_are_left_out_and_counted(tmp_path: Path) -> No
     texts = [put(folder / name) for name in ("b.txt", "c.txt")]
     (folder / "a.png").write_bytes(PNG)
     note = f"skipped 1 binary file {folder / 'a.png'}"
-    for given in ([folder], [folder / "*"], sorted(folder.iterdir())):
-        found = find(*given)
+    for data in ([folder], [folder / "*"], sorted(folder.iterdir())):
+        found = find(*data)
         assert (found.train, found.notes) == (tuple(texts), (note,))
     (folder / "d.bin").write_bytes(b"\1\2\3")
     assert find(folder).notes == (f"skipped 2 binary files, such as {folder / 'a.png'}",)
 
 
 def test_binary_files_without_a_text_are_refused(tmp_path: Path) -> None:
-    """A binary file that is given alone is an error, and so are several with no text among them."""
+    """A binary file alone is an error, and so are several binary files without a text."""
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(PNG)
     assert find(tmp_path / "a.png").train == (tmp_path / "a.png",)
@@ -135,15 +135,15 @@ def test_binary_files_without_a_text_are_refused(tmp_path: Path) -> None:
 def test_a_text_in_another_encoding_is_refused(tmp_path: Path) -> None:
     """A text in another encoding is an error, also among other files."""
     put(tmp_path / "a.txt")
-    for content in ("옛날 어느 마을에".encode("cp949"), "Łódź".encode("utf-16")):
-        (tmp_path / "b.txt").write_bytes(content)
+    for data in ("옛날 어느 마을에".encode("cp949"), "Łódź".encode("utf-16")):
+        (tmp_path / "b.txt").write_bytes(data)
         with pytest.raises(UserError, match=r"b\.txt is not UTF-8.*iconv -f"):
             scan(find(tmp_path).train, None)
 
 
 @pytest.mark.parametrize("name", ["a.csv", "b.tsv", "c.json", "d.JSONL"])
 def test_a_note_says_that_tables_are_read_as_text(tmp_path: Path, name: str) -> None:
-    """The note appears where most of the files are tables, and not for one among many."""
+    """There is a note if most of the files are tables, and none if only a few are."""
     path = put(tmp_path / name, "1,2\n")
     assert find(path).notes == (f"{path} is read as plain text, its quotes and commas too",)
     for other in ("x.txt", "y.txt"):
@@ -159,12 +159,12 @@ def test_a_separator_may_be_typed_in_a_shell(tmp_path: Path) -> None:
 
 
 def test_an_empty_separator_is_refused(tmp_path: Path) -> None:
-    """An empty --separator is an error, since it is in no place or in each."""
+    """An empty --separator is an error, because an empty text is at every place of a text."""
     with pytest.raises(UserError, match="separator is empty"):
         find(put(tmp_path / "a"), separator="")
 
 
-# ---- what is wrong, in one line ----
+# ---- errors, in one line each ----
 
 
 @pytest.mark.parametrize(
@@ -293,8 +293,8 @@ def test_damaged_or_old_tales_are_written_again(
     assert digests(tmp_path / "tales") == intact
 
 
-def test_the_floor_counts_the_bytes_that_the_loss_counts(home: Path) -> None:
-    """The floor is the bits of all tales of the validation tokens, divided by their bytes."""
+def test_the_entropy_counts_the_bytes_that_the_loss_counts(home: Path) -> None:
+    """The entropy is the bits of all tales of the validation tokens, divided by their bytes."""
     corpus = corpora.find(["tales"], home)
     tokenizer, train, val = prepare(corpus, None, "byte", 0, home / "cache")
     stream = tokenizer.decode(val.read(0, val.n_tokens).tolist())
@@ -305,7 +305,7 @@ def test_the_floor_counts_the_bytes_that_the_loss_counts(home: Path) -> None:
     exact = sum(bit for bit in bits if bit is not None)
     assert None not in bits
     assert val.n_bytes == sum(len(document.encode("utf-8")) for document in documents)
-    assert corpus.floor == pytest.approx(exact / val.n_bytes, rel=1e-6)
+    assert corpus.entropy == pytest.approx(exact / val.n_bytes, rel=1e-6)
 
 
 @pytest.fixture
@@ -315,8 +315,8 @@ def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "write", lambda folder: write(folder, 20_000, 5_000, 3_000))
 
 
-def test_pictures_are_a_corpus_with_a_floor(tmp_path: Path, small_pictures: None) -> None:
-    """The floor of pictures is the bits of all validation pictures, divided by their bytes."""
+def test_pictures_are_a_corpus_whose_entropy_is_known(tmp_path: Path, small_pictures: None) -> None:
+    """The entropy of pictures is the bits of all validation pictures, divided by their bytes."""
     corpus = corpora.find(["pictures"], tmp_path)
     folder = tmp_path / "pictures"
     files = (folder / "train.txt",), (folder / "val.txt",)
@@ -324,7 +324,7 @@ def test_pictures_are_a_corpus_with_a_floor(tmp_path: Path, small_pictures: None
     documents = files[1][0].read_text(encoding="ascii").removesuffix("\n").split("\n\n")
     bits = [pictures.check(document).bits for document in documents]
     exact = sum(bit for bit in bits if bit is not None)
-    assert corpus.floor == pytest.approx(exact / sum(map(len, documents)), rel=1e-6)
+    assert corpus.entropy == pytest.approx(exact / sum(map(len, documents)), rel=1e-6)
 
 
 def test_damaged_held_out_pictures_are_written_again(tmp_path: Path, small_pictures: None) -> None:
@@ -345,17 +345,17 @@ def tales_and_tunes(tmp_path: Path) -> Path:
 
 
 def test_a_small_synthetic_corpus_is_repeated_beside_a_large_one(tales_and_tunes: Path) -> None:
-    """It is read as often as it fits into the largest; a name that is given twice counts once."""
+    """A small corpus is read as many times as it fits into the largest; a name counts once."""
     both = corpora.find(["tales,tunes"], tales_and_tunes)
     assert both.name == "tales+tunes"
     names = ("tales", "tunes", "tunes")
     assert both.train == tuple(tales_and_tunes / name / "train.txt" for name in names)
     twice = corpora.find(["tunes", "tales", "tunes"], tales_and_tunes)
-    assert twice.name == "tunes+tales" and twice.floor == pytest.approx(both.floor)
+    assert twice.name == "tunes+tales" and twice.entropy == pytest.approx(both.entropy)
 
 
-def test_the_floor_of_several_corpora_has_the_bits_of_their_choice(tales_and_tunes: Path) -> None:
-    """A model that knows all grammars still has to guess to which the next document belongs."""
+def test_the_entropy_of_several_corpora_has_the_bits_of_their_choice(tales_and_tunes: Path) -> None:
+    """A model that knows all grammars still has to guess the corpus of the next document."""
     both = corpora.find(["tales,tunes"], tales_and_tunes)
     n_train = [len(path.read_text(encoding="ascii").split("\n\n")) for path in both.train]
     bits = n_bytes = 0.0
@@ -364,11 +364,11 @@ def test_the_floor_of_several_corpora_has_the_bits_of_their_choice(tales_and_tun
         for document in path.read_text(encoding="ascii").removesuffix("\n").split("\n\n"):
             bits += (check(document).bits or math.nan) - math.log2(n / sum(n_train))
             n_bytes += len(document)
-    assert both.floor == pytest.approx(bits / n_bytes, rel=1e-6)
+    assert both.entropy == pytest.approx(bits / n_bytes, rel=1e-6)
 
 
 def test_a_synthetic_corpus_excludes_other_text_and_separators(tmp_path: Path) -> None:
-    """Its validation text, floor and separator would be wrong for any other text."""
+    """The validation text, entropy and separator of tales are wrong for any other text."""
     path = put(tmp_path / "a")
     for data, separator in (
         (["tales", str(path)], None),
@@ -376,7 +376,9 @@ def test_a_synthetic_corpus_excludes_other_text_and_separators(tmp_path: Path) -
         (["tales"], "#"),
         (["tunes", "tales"], "#"),
     ):
-        with pytest.raises(UserError, match="goes with tales and pictures and tunes only"):
+        with pytest.raises(
+            UserError, match="can be combined with tales and pictures and tunes only"
+        ):
             corpora.find(data, tmp_path, separator)
 
 
@@ -384,7 +386,7 @@ def test_a_synthetic_corpus_excludes_other_text_and_separators(tmp_path: Path) -
 
 
 class Website(http.server.SimpleHTTPRequestHandler):
-    """A website with the text, a longer one, and one cut off in transfer; it lists the requests."""
+    """A website with a text, a longer one, a changed one and a cut one; it lists all requests."""
 
     text = b"To be, or not to be\n" * 50
     requests: list[str]
@@ -392,18 +394,18 @@ class Website(http.server.SimpleHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer a request; 404 for an unknown page."""
         self.requests.append(self.path)
-        content = {
+        page = {
             "/text": self.text,
             "/longer": self.text + b"!",
             "/changed": self.text[:-1] + b"?",
             "/cut": self.text[:500],
         }.get(self.path)
-        if content is None:
+        if page is None:
             return self.send_error(404)
         self.send_response(200)
-        self.send_header("Content-Length", str(len(self.text if self.path == "/cut" else content)))
+        self.send_header("Content-Length", str(len(self.text if self.path == "/cut" else page)))
         self.end_headers()
-        self.wfile.write(content)
+        self.wfile.write(page)
 
     def log_message(self, *_: object) -> None:
         """Print nothing."""
@@ -469,7 +471,7 @@ def test_a_wrong_download_is_refused_and_not_stored(
     page: str,
     complaint: str,
 ) -> None:
-    """Another content, a cut one and none are errors of one line, and no file is stored."""
+    """A download that is changed, cut or missing is an error of one line, and no file is stored."""
     monkeypatch.setattr(builtin, "SHAKESPEARE_URL", published + page)
     by_hand = tmp_path / "shakespeare" / "tinyshakespeare.txt"
     with pytest.raises(UserError, match=complaint) as caught:
@@ -482,7 +484,7 @@ def test_a_wrong_download_is_refused_and_not_stored(
 def test_offline_the_error_says_where_to_put_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a connection, the error names the place for a file that was got in another way."""
+    """Without a connection, the error names the path for a file that a person copies by hand."""
     monkeypatch.setattr(builtin, "SHAKESPEARE_URL", "http://127.0.0.1:9/text")  # nobody answers
     with pytest.raises(UserError, match=r"go online, or .* save it as .*tinyshakespeare\.txt"):
         corpora.find(["shakespeare"], tmp_path)

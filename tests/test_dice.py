@@ -1,4 +1,4 @@
-"""Dice: options are drawn as often as they should be, and the probability of draws is exact."""
+"""Dice: options are drawn with their probabilities, and the probability of draws is exact."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ WEATHER = {"rain": 1, "sun": 5, "snow": 2}
     ("draw", "chances"),
     [
         (lambda dice: dice.choose("abc"), dict.fromkeys("abc", Fraction(1, 3))),
-        (lambda dice: dice.weigh(WEATHER), {k: Fraction(n, 8) for k, n in WEATHER.items()}),
+        (
+            lambda dice: dice.choose_weighted(WEATHER),
+            {k: Fraction(n, 8) for k, n in WEATHER.items()},
+        ),
         (lambda dice: dice.happens(0.375), {True: Fraction(3, 8), False: Fraction(5, 8)}),
     ],
 )
@@ -40,18 +43,18 @@ def test_options_are_drawn_with_their_probability(
 
 
 def test_probabilities_of_draws_multiply() -> None:
-    """The probability is the product over the draws, and bits are right even if a float is 0."""
+    """The probability is the product over all draws; bits are right even if a float of it is 0."""
     dice = Dice(random.Random(0))
     product = Fraction(1)
     for _ in range(500):
         dice.choose(range(10))
-        product *= Fraction(1, 10) * Fraction(WEATHER[dice.weigh(WEATHER)], 8)
+        product *= Fraction(1, 10) * Fraction(WEATHER[dice.choose_weighted(WEATHER)], 8)
         product *= Fraction(1, 4) if dice.happens(0.25) else Fraction(3, 4)
     assert dice.probability == product and float(product) == 0.0
     assert dice.bits == pytest.approx(math.log2(product.denominator) - math.log2(product.numerator))
 
 
 def test_options_without_a_weight_are_refused() -> None:
-    """Options that all have weight 0 are a `ValueError`, as the grammar has a mistake."""
+    """Options that all have weight 0 raise a `ValueError`, because the grammar has a mistake."""
     with pytest.raises(ValueError, match="no option has a weight"):
-        Dice(random.Random(0)).weigh({"rain": 0})
+        Dice(random.Random(0)).choose_weighted({"rain": 0})

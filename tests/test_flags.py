@@ -75,6 +75,13 @@ def test_a_number_outside_its_range_is_an_error(name: str) -> None:
             check_ranges(dataclasses.replace(TrainConfig(), **{name: value}))
 
 
+@pytest.mark.parametrize("name", ["n_layer", "n_embd", "block_size", "batch_size", "lora_rank"])
+def test_a_number_that_no_machine_holds_is_refused(name: str) -> None:
+    """A size of 10^18 is refused by the name of its flag before anything is computed."""
+    with pytest.raises(UserError, match=rf"^--{name} is 1000000000000000000; give "):
+        check_ranges(dataclasses.replace(TrainConfig(), **{name: 10**18}))
+
+
 @pytest.mark.parametrize(
     "name", ["dropout", "warmup_steps", "cooldown", "weight_decay", "grad_clip"]
 )

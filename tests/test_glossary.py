@@ -32,7 +32,7 @@ def definitions(path: Path) -> set[str]:
 
 
 def test_terms_are_sorted_and_unique() -> None:
-    """A reader finds a term by its letters, and finds one definition of it."""
+    """The terms are in the order of the alphabet, and each term has one definition."""
     terms = re.findall(r"^#+ (.+)", PAGE, re.MULTILINE)[1:]
     assert terms == list(ENTRIES) == sorted(terms, key=str.lower)
     assert len({term.lower() for term in terms}) == len(terms) > 70
@@ -40,7 +40,7 @@ def test_terms_are_sorted_and_unique() -> None:
 
 @each_term
 def test_a_definition_has_one_to_three_sentences(term: str) -> None:
-    """A definition can be read in one go: 1 to 3 sentences, and then its places."""
+    """A definition has 1 to 3 sentences. After it stand a place in the code and a test."""
     definition, places = ENTRIES[term].strip().split("\n\n")
     assert 1 <= len(re.findall(r"[.!?](?=\s|$)", definition)) <= 3 and definition[-1] == "."
     assert re.fullmatch(PLACES, places)

@@ -1,4 +1,4 @@
-"""Pictures: probabilities are exact, and the checker finds and names every fault."""
+"""Pictures: probabilities are exact, and the checker finds and names planted faults."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_entropy_is_the_mean_of_the_bits(sample: list[pictures.Picture]) -> None
 def test_count_is_the_number_of_all_pictures_of_a_small_grammar(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """`count` is right if all pictures are of two dots, each one or two cells wide."""
+    """`count` is right for a grammar of two dots, each of which is one or two cells wide."""
     left, right = Box(0, 3, 0, 12), Box(7, 9, 1, 13)
     glyphs = [Glyph("dot", "big", frozenset((x, 0) for x in range(n))) for n in (1, 2)]
     monkeypatch.setattr(generate, "LAYOUTS", {"two": ((left, right),)})
@@ -157,7 +157,7 @@ def test_every_option_is_drawn_equally_often(sample: list[pictures.Picture]) -> 
 def test_held_out_pairs_are_in_their_own_split_only(sample: list[pictures.Picture]) -> None:
     """Held-out pairs of shape and colour are in each picture of held_out, and in no other one.
 
-    Each of their words is in the training split, beside other words.
+    Each word of a held-out pair is in the training split, together with other words.
     """
 
     def has_pair(one: pictures.Picture) -> bool:
@@ -181,7 +181,7 @@ def test_reading_a_caption_undoes_writing_it(sample: list[pictures.Picture]) -> 
 
 
 def test_a_prompt_needs_no_noun_article_or_background() -> None:
-    """A prompt is completed by "picture: " and by "a"; without a background it ends in a comma."""
+    """A prompt gets "picture: " and "a" if they are missing, and a comma before a background."""
     short = "a big green star left of a small yellow moon"
     rng = random.Random(0)
     assert pictures.prompt(f"A{short[1:]}", rng) == f"picture: {short},"
@@ -196,7 +196,7 @@ def test_a_caption_with_a_relation_has_two_kinds() -> None:
 
 
 def test_conditions_are_in_the_caption_and_the_rest_is_drawn() -> None:
-    """A caption has all conditions that were asked for, and its other words are drawn."""
+    """A caption states all conditions that `condition` gets, and its other words are drawn."""
     rng = random.Random(0)
     conditions = {"shape": "star", "other_colour": "red", "background": "day"}
     lines = [pictures.condition(conditions, rng) for _ in range(200)]
@@ -217,7 +217,7 @@ def test_conditions_are_in_the_caption_and_the_rest_is_drawn() -> None:
     ],
 )
 def test_conditions_of_no_picture_are_refused(conditions: dict[str, str], complaint: str) -> None:
-    """Conditions that no caption can have raise a `UserError` that names the wrong one."""
+    """Conditions that no caption can state raise a `UserError` that names the wrong condition."""
     with pytest.raises(UserError, match=complaint):
         pictures.condition(conditions, random.Random(0))
 
@@ -244,7 +244,7 @@ def test_words_of_no_caption_are_refused(text: str, complaint: str) -> None:
 # ---- planted faults ------------------------------------------------------------------------------
 
 Fault = Callable[[pictures.Picture, random.Random], "tuple[str, str] | None"]
-FAULTS: dict[str, Fault] = {}  # each returns a faulty text and the complaint about it
+FAULTS: dict[str, Fault] = {}  # each returns a faulty text, and a pattern of the complaint about it
 BREAKS_PROMPT: set[str] = set()  # faults after which a picture no longer follows its prompt
 
 
@@ -595,7 +595,7 @@ for _irregularity in (
 def test_planted_faults_are_found_and_named(kind: str, sample: list[pictures.Picture]) -> None:
     """A picture with a planted fault is not valid, and a complaint of `check` names the fault.
 
-    Only an irregularity of which captions say nothing leaves a picture that follows its prompt.
+    A picture with a fault in a feature that captions do not mention still follows its prompt.
     """
     rng = random.Random(kind)
     n_tried = 0
@@ -616,7 +616,7 @@ def test_planted_faults_are_found_and_named(kind: str, sample: list[pictures.Pic
 
 @pytest.mark.slow
 def test_ten_thousand_pictures_are_valid_and_990_of_1000_faults_are_found() -> None:
-    """All of 10,000 drawn pictures are valid; of 1000 with a planted fault, at most 10 are."""
+    """All of 10,000 drawn pictures are valid; of 1,000 with one kind of fault, at most 10 are."""
     sample = [*itertools.islice(pictures.documents(seed=12), 10_000)]
     assert sum(check(one.text).valid for one in sample) == len(sample)
     for kind, plant in FAULTS.items():

@@ -1,4 +1,4 @@
-"""The README is true: every command in it runs, every file in its map exists, every flag is one."""
+"""The README is true: its commands run, and the files, flags and pictures that it names exist."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ COMMANDS = [line for block in BLOCKS for line in block.strip().splitlines()]
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "data" / "README.md",
          *sorted((ROOT / "docs").glob("*.md"))]  # fmt: skip
 
-# So that a test trains a small model for a moment on small corpora, which it finds written, and
-# nothing else of the commands is changed.
+# Flags that are added to a command, so that it trains a small model for a moment.
 BRIEF = ["--max_steps", "2", "--n_embd", "16", "--block_size", "64", "--eval_tokens", "200"]
 
 
 def test_two_commands_set_everything_up() -> None:
-    """One installs and trains, one installs and tests, just so."""
+    """One command installs minigen and trains a model, and one installs it and runs the tests."""
     assert COMMANDS[0] == "pip install -e . && python train.py"
     assert 'pip install -e ".[dev]" && pytest' in COMMANDS
 
 
 @pytest.mark.parametrize("small", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_every_command_runs(small: bool, server: Server, tmp_path: Path) -> None:
-    """One after the other in an empty folder, as a reader would.
+    """All commands of the README run, one after another, in a folder that has only my.txt.
 
-    A small form runs a copy of the project, as train.py looks for the corpora beside itself.
+    The small form runs a copy of the project with small corpora, because train.py looks for the
+    corpora in its own folder.
     """
     project = tmp_path / "project" if small else ROOT
     (tmp_path / "my.txt").write_text("It was a dark and stormy night, and rain fell.\n" * 60)
@@ -57,20 +57,20 @@ def test_every_command_runs(small: bool, server: Server, tmp_path: Path) -> None
         for command in line.split(" && "):
             words = shlex.split(command)
             if words[0] != "python":
-                continue  # installing is what CI does
+                continue  # continuous integration runs the commands that install
             if words[1] in ("train.py", "sample.py"):
                 if words[1] == "train.py" and "--help" not in words:
                     words += BRIEF
                 if words[1] == "sample.py" and "--max_new_tokens" not in words:
                     words += ["--max_new_tokens", "5"]
-                # What such a model writes is no picture and no tune, so it is saved as text.
+                # A model after two steps writes no picture and no tune, so its text is saved.
                 words = [re.sub(r"\.(png|wav)$", ".txt", word) for word in words]
                 words[1] = str(project / words[1])
             done = server.python(*words[1:], cwd=tmp_path, env=environment)
             assert done.returncode == 0, f"{command}\n{done.stderr}"
             ran += 1
     assert ran >= 6
-    if small:  # they were found, and not written in their full size
+    if small:  # the small corpora were used, and none was written in its full size
         assert (project / "data" / "cache").is_dir()
         assert all(
             (path / "train.txt").stat().st_size < 100_000
@@ -79,25 +79,25 @@ def test_every_command_runs(small: bool, server: Server, tmp_path: Path) -> None
         )
 
 
-def test_every_flag_is_one() -> None:
-    """Flags that the text mentions exist in one of the two commands or are pip's and pytest's."""
+def test_every_flag_exists() -> None:
+    """Each flag that the README names is one of train.py or sample.py, or of a listed command."""
     classes = (TrainConfig, SampleConfig, Sampling)
-    known = {name for one in classes for name in one.__dataclass_fields__}
-    known |= {"index"}  # pip's --index-url
-    known |= {"help", "check", "nproc_per_node"}  # of any, of `minigen corpus`, of torchrun
+    flags = {name for one in classes for name in one.__dataclass_fields__}
+    flags |= {"index"}  # pip's --index-url
+    flags |= {"help", "check", "nproc_per_node"}  # of any, of `minigen corpus`, of torchrun
     for flag in re.findall(r"(?<![\w-])--(\w+)", README):
-        assert flag in known, flag
+        assert flag in flags, flag
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_is_one(page: Path) -> None:
-    """Each `python -m minigen COMMAND` of the README and of the docs has a command that exists."""
+def test_every_minigen_command_exists(page: Path) -> None:
+    """Each `python -m minigen COMMAND` of the README and the pages names a command that exists."""
     named = re.findall(r"(?:python -m\s+|`)minigen ([a-z]\w*)", page.read_text(encoding="utf-8"))
     assert set(named) <= set(dispatcher.COMMANDS)
 
 
 def test_the_map_has_every_file_of_the_lesson_and_every_folder() -> None:
-    """Each file at the top of the package and each folder is named, and what is named exists."""
+    """The README names each file at the top of the package and each folder, and no other file."""
     named = set(re.findall(r"`((?:\w+/)*(?:\w+\.py|\w+/))`", README))
     places = (ROOT, ROOT / "minigen")
     assert {name for name in named if not any((place / name).exists() for place in places)} == set()
@@ -108,8 +108,8 @@ def test_the_map_has_every_file_of_the_lesson_and_every_folder() -> None:
     assert all(name in README for name in NAMES)
 
 
-def test_the_picture_is_there() -> None:
-    """Pictures that are shown exist."""
-    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
-    assert pictures
-    assert all((ROOT / picture).is_file() for picture in pictures)
+def test_every_picture_exists() -> None:
+    """Each picture that the README shows is a file."""
+    shown = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
+    assert shown
+    assert all((ROOT / path).is_file() for path in shown)

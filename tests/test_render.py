@@ -1,4 +1,4 @@
-"""Pictures as images: every character has a colour of its own, and an image shows all faults."""
+"""Pictures as images: every character has its own colour, and an image shows the faults."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_unknown_characters_are_magenta_and_missing_cells_white() -> None:
 
 
 def test_faulty_pictures_do_not_enlarge_a_sheet(tmp_path: Path) -> None:
-    """With rows and captions of any length, a sheet and a PNG keep a limited size."""
+    """A sheet and a PNG have a limited size, whatever the length of rows and captions."""
     broken = ["picture: $ \x1b" + "what? " * 400 + "\n" + "g" * 5000, "picture: x" + "\ng" * 900]
     render.save(TEXTS, tmp_path / "usual.png", cell=4, columns=3)
     usual = matplotlib.image.imread(tmp_path / "usual.png").shape

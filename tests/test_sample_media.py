@@ -207,7 +207,7 @@ def test_a_text_can_have_several_tunes(tmp_path: Path) -> None:
 
 
 def test_prose_is_no_tune(tmp_path: Path) -> None:
-    """Prose cannot be saved as sound; among tunes, the tunes are saved and an error names it."""
+    """Prose cannot be saved as sound. Tunes beside it are saved, and an error names the prose."""
     own = TUNE.partition("\n")[2]
     with pytest.raises(UserError, match=r"a text that is .*picture.* tune .*y\.txt"):
         saving.save(["some prose"], tmp_path / "y.wav")
@@ -219,7 +219,7 @@ def test_prose_is_no_tune(tmp_path: Path) -> None:
 def test_signs_that_cannot_be_played_are_left_out_and_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The rest of the tune is saved, and one line counts the signs that were left out."""
+    """A tune is saved without the signs that cannot be played, and one line counts these signs."""
     text = 'X:1\nK:Ddor\n~A2 !trill!B{c}d "Gsus4"(3efg ~a z0 |1 c,,,,, | "C" |]'
     saving.save([text], tmp_path / "x.wav")
     saving.save([text], tmp_path / "x.png")
@@ -239,20 +239,20 @@ def test_the_number_of_texts_that_follow_their_prompt_is_reported(run: Run) -> N
     assert notes.splitlines()[-1].startswith("0 of 2 ") and notes.endswith("--max_new_tokens\n")
 
 
-def test_most_texts_being_malformed_is_reported(run: Run) -> None:
-    """If most texts are not well-formed, the notes name the first fault, and advise training."""
+def test_if_most_texts_are_not_well_formed_the_notes_advise_training(run: Run) -> None:
+    """If most texts are not well-formed, the notes name the faults, and advise longer training."""
     _, notes = run("all", "--prompt", CAPTION, "--stop_strings=\n", "--num_samples=2")
     assert re.search(r"^0 of 2 .*\n  1: there are ", notes, re.MULTILINE)
     assert re.search(r"not well-formed.* train longer\n$", notes)
 
 
 def test_a_text_without_a_first_line_is_not_counted(run: Run) -> None:
-    """Without a text of a corpus there is no note on prompts."""
+    """If no text has a first line, there is no note on prompts."""
     assert " of 1 " not in run("all", "--prompt", "Once", "--max_new_tokens=1")[1]
 
 
 def test_a_well_formed_text_may_not_follow_its_prompt(capsys: pytest.CaptureFixture[str]) -> None:
-    """A picture under another caption counts as well-formed, and its fault is named."""
+    """A picture under another caption does not follow its prompt, but is not called malformed."""
     first_line.report([PICTURE, PICTURE.replace("left of", "right of", 1), "no corpus"])
     notes = capsys.readouterr().err
     assert re.fullmatch(r"1 of 2 .*\n  2: the .* is not right of the .*\n", notes)
@@ -261,7 +261,7 @@ def test_a_well_formed_text_may_not_follow_its_prompt(capsys: pytest.CaptureFixt
 def test_ten_faulty_texts_are_named_and_the_others_counted(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Of 14 faulty texts, the faults of 10 are named, and the others are counted by their kind."""
+    """Of 14 faulty texts, the faults of 10 are named, and the others are counted by pattern."""
     wrong = PICTURE.replace("left of", "right of", 1)
     first_line.report([PICTURE, *[wrong] * 14, wrong[:60], wrong[:60]], {15, 16})
     first, *named, last = capsys.readouterr().err.splitlines()

@@ -41,9 +41,9 @@ def samples_of(data: bytes) -> sound.Samples:
 
 @pytest.mark.parametrize("dance", ["waltz", "jig", "reel", "march"])
 def test_the_spectrum_has_the_notes_of_the_tune(dance: str) -> None:
-    """Each note of the text is in the sound: at its time, a frequency of its pitch is strongest.
+    """While a note of the text sounds, the strongest frequency is the frequency of that note.
 
-    This holds for all frequencies of the melody alone, and with chords within a semitone.
+    This holds for the melody alone; with chords, it holds among frequencies within a semitone.
     """
     one = next(one for one in tunes.documents(4) if one.conditions["dance"] == dance)
     slow = tunes.to_abc(one.text).replace("Q:1/4=", "Q:1/8=").replace("Q:3/8=", "Q:3/16=")
@@ -79,7 +79,7 @@ def test_a_bass_note_and_a_chord_accompany_the_melody() -> None:
 
 
 def test_a_repeat_is_heard_twice() -> None:
-    """The sound of a repeated bar is that of the bar two times, one after the other."""
+    """A repeated bar has the sound of the bar, and then the same sound again."""
     once = samples_of(sound.wav(parse(HEADER + "CDEF GABc |]")))
     twice = samples_of(sound.wav(parse(HEADER + "|:CDEF GABc :|")))
     rate = sound.SAMPLE_RATE
@@ -100,7 +100,7 @@ def test_no_sample_is_louder_than_the_peak() -> None:
 def test_a_tone_begins_and_ends_in_silence(pitch: int) -> None:
     """A tone does not click: it rises from 0, falls to 0, and never jumps.
 
-    Two neighbouring samples differ by no more than the highest harmonic explains.
+    Two neighbouring samples differ by no more than the slope of the highest harmonic allows.
     """
     tone = sound.pluck(sound.Tone(0, 0.4, pitch, 1, "melody"))
     peak = np.abs(tone).max()

@@ -98,7 +98,7 @@ def enumerate_derivations(
 
 
 def test_measures_agree_with_all_texts_of_a_grammar() -> None:
-    """The count, the entropy and the probabilities are those of all texts, written out singly."""
+    """The count, the entropy and the probabilities agree with a list of all texts."""
     grammar = Grammar(TOY, ["animal", "name"])
     derivations = list(enumerate_derivations(TOY, ["animal", "name"], "start"))
     p = dict(derivations)
@@ -116,10 +116,11 @@ def test_measures_agree_with_all_texts_of_a_grammar() -> None:
 
 
 def test_probabilities_of_derivations_add_up() -> None:
-    """An ambiguous text is as probable as its derivations together, so `entropy` is too high.
+    """If texts have several derivations, the probabilities add up, and `entropy` is too high.
 
-    The draws have 1.5 bits: 1 of the first draw, and 1 of a second draw with probability 1/2. But
-    "cat" has the probability 1/4 + 1/2, so the entropy of the texts is only 0.81 bits.
+    The draws have 1.5 bits on average: the first draw has 1 bit, and half of the texts need a
+    second draw of 1 bit. But "cat" has the probability 1/4 + 1/2, so the entropy of the texts is
+    only 0.81 bits.
     """
     table = parse_rules("pet: cat dog\nstart:\n  {pet}\n  cat")
     grammar = Grammar(table, [])
@@ -135,7 +136,7 @@ def test_probabilities_of_derivations_add_up() -> None:
 
 
 def test_a_text_that_contradicts_itself_has_a_parse_but_no_probability() -> None:
-    """A parse lists the different words of a remembered rule, though no derivation has them."""
+    """A parse lists contradicting words of one remembered rule, although no derivation has them."""
     grammar = Grammar(TOY, ["animal", "name"])
     text = "An owl named Ole hooted, and Oda slept."
     assert grammar.inverse_probability("An owl named Ole hooted, and Ole slept.") is not None
@@ -168,7 +169,7 @@ def test_tables_that_would_make_probabilities_wrong_are_refused(
 
 
 def test_a_drawn_tale_is_valid_and_has_its_probability(sample: list[tales.Tale]) -> None:
-    """The checker finds the conditions and the probability with which a tale was drawn."""
+    """`check` finds the conditions of a drawn tale, and the probability with which it was drawn."""
     for one in sample[:2000]:
         verdict = tales.check(one.text)
         assert (verdict.valid, verdict.follows_prompt, verdict.complaints) == (True, True, [])
@@ -184,7 +185,7 @@ def test_a_tale_has_one_derivation(sample: list[tales.Tale]) -> None:
 
 
 def test_a_sentence_belongs_to_one_part(sample: list[tales.Tale]) -> None:
-    """A sentence has one parse, as one part, so a faulty tale can be parsed by sentences."""
+    """A sentence has one parse, as one part, so `check` can parse a faulty tale by sentences."""
     for one in sample[:60]:
         body = one.text.partition("\n")[2]
         start = 0
@@ -195,7 +196,7 @@ def test_a_sentence_belongs_to_one_part(sample: list[tales.Tale]) -> None:
 
 
 def test_entropy_is_the_mean_of_the_bits(sample: list[tales.Tale]) -> None:
-    """The mean of -log2 p over drawn tales is the entropy, but for the error of the sample."""
+    """The mean of -log2 p over 3,000 tales is `entropy`, within four standard errors."""
     bits = [one.bits for one in sample]
     error = statistics.stdev(bits) / math.sqrt(len(bits))
     assert abs(statistics.mean(bits) - tales.entropy()) < 4 * error
@@ -246,7 +247,7 @@ def test_articles_and_capitals_are_right(sample: list[tales.Tale]) -> None:
 
 
 def test_vocabulary_is_rich_but_without_rare_words(sample: list[tales.Tale]) -> None:
-    """There are 300 to 600 different words, and 3,000 tales have each of them about 60 times."""
+    """There are 300 to 600 different words, and 3,000 tales have each at least about 60 times."""
     n = Counter(w for one in sample for w in re.findall(r"[a-z']+", one.text.lower()))
     assert 300 <= len(n) <= 600
     assert min(n.values()) > 60 - 4 * math.sqrt(60)
@@ -303,7 +304,8 @@ def test_files_that_cannot_be_written_are_an_error(tmp_path: Path) -> None:
 
 # ---- tales: planted faults -----------------------------------------------------------------------
 
-# A fault makes (faulty text, pattern of a fitting complaint) of a tale; None: not of this tale.
+# A fault takes a tale and returns a faulty text, and a pattern of the complaint about the fault. It
+# returns None if the tale cannot have the fault.
 Fault = Callable[[str, random.Random], "tuple[str, str] | None"]
 FAULTS: dict[str, Fault] = {}
 
@@ -331,7 +333,7 @@ def swap(text: str, role: str, rng: random.Random) -> tuple[str, str, str] | Non
 
 
 def split(text: str) -> tuple[str, list[tuple[str, str]]]:
-    """Split a tale into its first line and its (part, sentence)s."""
+    """Split a tale into its first line and a list of pairs (part, sentence)."""
     first_line, _, body = text.partition("\n")
     sentences, start = [], 0
     while start < len(body):
@@ -343,12 +345,12 @@ def split(text: str) -> tuple[str, list[tuple[str, str]]]:
 
 
 def join(first_line: str, sentences: list[tuple[str, str]]) -> str:
-    """Return the tale of a first line and (part, sentence)s."""
+    """Return the tale of a first line and a list of pairs (part, sentence)."""
     return first_line + "\n" + " ".join(sentence for _, sentence in sentences)
 
 
 def field_swapper(role: str) -> Fault:
-    """Return the fault that the paragraph once has another word of a role."""
+    """Return the fault that one word of a role in the paragraph is another word of that role."""
 
     def change(text: str, rng: random.Random) -> tuple[str, str] | None:
         """Swap a word of the role."""
@@ -383,19 +385,19 @@ for _field in tales.FIELDS:
 
 @fault
 def swap_pronoun(text: str, rng: random.Random) -> tuple[str, str] | None:
-    """Replace a pronoun or title by that of the other sex."""
+    """Replace a pronoun or a title by the one of the other sex."""
     other = {"he": "she", "his": "her", "His": "Her", "Sir": "Lady"}
     other |= {new: old for old, new in other.items()}
     places = list(re.finditer(rf"\b({'|'.join(other)})\b", text))
     if not places:
         return None
-    place = rng.choice(places[1:])  # not that of the first line
+    place = rng.choice(places[1:])  # not the title in the first line
     faulty = text[: place.start()] + other[place[0]] + text[place.end() :]
     return faulty, r"the hero is a s?he in the first line but a s?he in sentence \d+"
 
 
 def part_replacer(part: str, field: str) -> Fault:
-    """Return the fault that a part is that of a tale with another mood or moral."""
+    """Return the fault that a part belongs to a tale with another mood or moral."""
 
     def change(text: str, rng: random.Random) -> tuple[str, str]:
         """Draw the part again with another value of the field and the same hero."""
@@ -417,7 +419,7 @@ FAULTS["swap_closing"] = part_replacer("closing", "moral")
 
 @fault
 def delete_sentence(text: str, rng: random.Random) -> tuple[str, str]:
-    """Leave out a sentence that each tale has."""
+    """Leave out one of the sentences that every tale has."""
     first_line, sentences = split(text)
     missing = rng.choice([part for part, _ in sentences if part not in DETOURS])
     complaint = "ends without a moral" if missing == "closing" else f"the {missing} is missing"
@@ -531,7 +533,7 @@ def new_line(text: str, rng: random.Random) -> tuple[str, str]:
 
 @pytest.mark.parametrize("kind", list(FAULTS))
 def test_a_planted_fault_is_found_and_named(kind: str, sample: list[tales.Tale]) -> None:
-    """No faulty tale is valid, and one of its complaints fits the fault."""
+    """A tale with a planted fault is not valid, and a complaint of `check` names the fault."""
     rng = random.Random(kind)
     n_planted = 0
     for one in sample:
@@ -591,7 +593,7 @@ def test_any_text_gets_a_verdict(text: str) -> None:
 
 
 def test_a_text_is_valid_exactly_if_it_has_no_complaints(sample: list[tales.Tale]) -> None:
-    """A spoilt tale is valid, without complaints and with bits, or none of the three."""
+    """A damaged tale is valid, has bits and no complaints, or it has complaints and no bits."""
     rng = random.Random(1)
     n_valid = 0
     for one, other in zip(sample[:300], sample[300:600], strict=True):
@@ -612,4 +614,4 @@ def test_a_text_is_valid_exactly_if_it_has_no_complaints(sample: list[tales.Tale
         assert verdict.valid == (not verdict.complaints) == (verdict.bits is not None)
         assert verdict.follows_prompt or not verdict.valid
         n_valid += verdict.valid
-    assert n_valid < 15  # such as one colour for another
+    assert n_valid < 15  # a few stay valid, for example if one colour takes the place of another

@@ -1,4 +1,4 @@
-"""Tasks: detect a document, ask for one, judge one; and what holds for all three corpora."""
+"""Tasks: detect, ask for and judge documents; theorems that hold for all three corpora."""
 
 from __future__ import annotations
 
@@ -51,24 +51,24 @@ TASKS = [task.get(name) for name in task.BEGINNINGS]
     "text", ["", "picture: a big", "picture: any words\n......", "tune: a loud one", "hero: x"]
 )
 def test_a_text_that_begins_like_a_document_is_the_prompt(text: str, tasks: list[Task]) -> None:
-    """Only other words are made into a first line."""
+    """A text that begins like a document is the prompt unchanged, for any number of tasks."""
     assert task.prompt(tasks, text, random.Random(0)) == text
 
 
 def test_without_tasks_any_text_is_the_prompt() -> None:
-    """A model of other texts gets the words as they are."""
+    """For a model that was trained on other texts, the prompt is the text unchanged."""
     assert task.prompt([], "a loud one", random.Random(0)) == "a loud one"
 
 
 def test_words_that_no_task_has_are_refused() -> None:
-    """The error says for each task which word its first lines lack."""
-    with pytest.raises(UserError, match=r"the caption says \"loud\".*; or no tune is asked"):
+    """For each task, the error names a word that no first line of the task has."""
+    with pytest.raises(UserError, match=r"the caption says \"loud\".*; or no first line of a tune"):
         task.prompt(TASKS[:2], "a loud one", random.Random(0))
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_a_first_line_states_the_condition_it_was_made_for(name: str) -> None:
-    """Each value of each field can be asked for, and the check reads it from the first line."""
+def test_a_first_line_states_its_condition(name: str) -> None:
+    """`condition` makes a first line for each value of a field, and `check` reads that value."""
     each, rng = task.get(name), random.Random(0)
     for field, words in each.FIELDS.items():
         for word in words:
@@ -79,7 +79,7 @@ def test_a_first_line_states_the_condition_it_was_made_for(name: str) -> None:
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_conditions_that_no_first_line_states_are_refused(name: str) -> None:
-    """The error about an unknown field or value lists the known ones."""
+    """The error about an unknown field or value lists all fields or values."""
     each, rng = task.get(name), random.Random(0)
     with pytest.raises(UserError, match=f"a {each.NOUN} has no 'hat'; it has "):
         each.condition({"hat": "red"}, rng)
@@ -140,7 +140,7 @@ def test_the_same_seed_gives_the_same_bytes_on_every_python(
 def test_the_kth_document_depends_on_seed_split_and_k_alone(
     name: str, kth: Callable[[], Any]
 ) -> None:
-    """The documents before it do not change a document; another seed or split does."""
+    """A document does not depend on the documents before it; another seed or split changes it."""
     texts = stream(name, 3, 20)
     assert texts == stream(name, 3, 20)
     assert texts[7] == kth().text
@@ -177,7 +177,7 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def test_a_corpus_is_a_file_for_each_split_and_its_facts(written: Written) -> None:
-    """`write` makes no other file, and returns the content of facts.json."""
+    """`write` makes these files and no other, and returns the facts that facts.json has."""
     files = sorted([*(f"{split}.txt" for split in SIZES[written.name]), "facts.json"])
     assert sorted(path.name for path in written.folder.iterdir()) == files
     facts = json.loads((written.folder / "facts.json").read_text(encoding="utf-8"))
@@ -185,7 +185,7 @@ def test_a_corpus_is_a_file_for_each_split_and_its_facts(written: Written) -> No
 
 
 def test_a_file_is_filled_to_its_size(written: Written) -> None:
-    """A file has at most the bytes that were asked for, and no room for one more document."""
+    """A file is not larger than its maximum size, and has no room for one more document."""
     for split, limit in SIZES[written.name].items():
         size = (written.folder / f"{split}.txt").stat().st_size
         assert limit - LONGEST[written.name] < size <= limit
@@ -214,7 +214,7 @@ def test_facts_have_the_entropy_of_the_text(written: Written) -> None:
 
 
 def test_no_document_is_in_training_and_validation(written: Written) -> None:
-    """A model cannot know a validation document by heart."""
+    """No document is in both files, so a model cannot know a validation document by heart."""
     assert not set(written.texts("train")) & set(written.texts("val"))
 
 
@@ -228,7 +228,7 @@ def test_files_written_again_are_the_same(written: Written, tmp_path: Path) -> N
 def test_documents_that_the_command_prints_are_valid(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The printed documents of a seed, given to --check, are all valid."""
+    """All documents that the command prints are valid if --check reads them."""
     command.main([name, "--seed", "9", "--count", "4"])
     printed = capsys.readouterr().out
     assert printed.rstrip("\n").split("\n\n") == stream(name, 9, 4)
@@ -256,7 +256,7 @@ def test_the_command_names_a_spoilt_document(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """--check names the spoilt one of four documents, also with the line ends of Windows."""
+    """--check names the damaged document among four, also with the line ends of Windows."""
     text = "\n\n".join(stream(name, 9, 4)) + "\n"
     faulty = re.sub(*spoil, text, count=1).replace("\n", "\r\n")
     (tmp_path / "faulty.txt").write_bytes(faulty.encode())

@@ -49,11 +49,12 @@ def test_no_probability_is_lost_between_the_bins(n_vocab: int, seed: int) -> Non
 
 
 def test_a_model_that_knows_nothing_has_the_loss_ln_v_everywhere(tmp_path: Path) -> None:
-    """A uniform model has the loss ln V at each position, and is perfectly calibrated."""
+    """A uniform model has the loss ln V at each position, perplexity V, and is calibrated."""
     model, tokens = ignorant(tmp_path, "ab" * 100)
     n_vocab = model.config.vocab_size
     metrics = text_metrics(model, tokens, n_vocab, 32)
     assert metrics.n_tokens == 200 and metrics.loss == pytest.approx(math.log(n_vocab))
+    assert metrics.perplexity == pytest.approx(n_vocab)
     assert [loss for _, loss in metrics.by_position] == pytest.approx([math.log(n_vocab)] * 16)
     assert [last for last, _ in metrics.by_position] == list(range(2, 33, 2))
     assert metrics.calibration_error == pytest.approx(0, abs=1e-9)

@@ -265,6 +265,25 @@ def test_a_run_learns(run: Run) -> None:
     assert sum(train_losses[-10:]) < 0.7 * sum(train_losses[:10])
 
 
+def test_a_clipped_gradient_is_at_most_as_long_as_the_limit(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Longer gradients are scaled down to --grad_clip before a step, and the log has their norm."""
+    norms, step = list[float](), Optimizer.step
+
+    def measured_step(optimizer: Optimizer, learning_rate: float) -> None:
+        """Note the norm of the gradient that the step uses, and take the step."""
+        parameters = [*optimizer.adamw.values()]
+        parameters += [p for matrices in optimizer.muon.values() for p in matrices.values()]
+        norms.append(float(torch.nn.utils.get_total_norm([p.grad for p in parameters])))
+        step(optimizer, learning_rate)
+
+    monkeypatch.setattr(Optimizer, "step", measured_step)
+    metrics = read_metrics(run("--max_steps 20 --grad_clip 0.5"))
+    logged = [line["grad_norm"] for line in metrics if "grad_norm" in line]
+    assert len(norms) == 20 and max(norms) <= 0.5 * (1 + 1e-5) < max(logged)
+
+
 def test_a_run_with_adamw_and_gpt2_learns(run: Run) -> None:
     """The validation loss falls with the other optimiser, architecture and tokenizer, too."""
     flags = "--max_steps 150 --dropout 0 --optimizer adamw --architecture gpt2 --tokenizer char"

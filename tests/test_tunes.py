@@ -1,4 +1,4 @@
-"""Tunes: probabilities are exact, and the checker finds and names every fault of the music."""
+"""Tunes: probabilities are exact, and the checker finds and names planted faults."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_no_option_begins_another_so_a_text_has_one_derivation(
 
 
 def test_options_are_drawn_as_often_as_their_weights_say() -> None:
-    """By a chi-squared test, the first beat of a reel has the distribution of its weights."""
+    """By a chi-squared test, the first group of notes of a reel is drawn by its weights."""
     conditions = {"mood": "lively", "dance": "reel", "key": "D", "bars": "12", "form": "ABA"}
     counted: Counter[str] = Counter()
     expected: dict[str, float] = {}
@@ -81,7 +81,7 @@ def test_options_are_drawn_as_often_as_their_weights_say() -> None:
         for _ in range(2):
             options = choices.send(next(iter(options)))  # P:A, and the chord of the tonic
         expected = {option: 3000 * w / sum(options.values()) for option, w in options.items()}
-        counted[Dice(rng).weigh(options)] += 1
+        counted[Dice(rng).choose_weighted(options)] += 1
     assert counted.keys() <= expected.keys() and len(expected) > 10
     chi2 = sum((counted[option] - n) ** 2 / n for option, n in expected.items())
     freedom = len(expected) - 1
@@ -110,7 +110,7 @@ def test_every_value_of_a_field_is_in_both_kinds_of_first_lines(sample: list[tun
 
 
 def test_first_lines_are_equally_likely(sample: list[tunes.Tune]) -> None:
-    """All first lines have one weight, so a tune has more bits than log2 of their number."""
+    """All first lines have the same weight, so a tune has more bits than log2 of their number."""
     lines = first_lines(False)
     assert set(lines.values()) == {1}
     assert min(one.bits for one in sample) > math.log2(len(lines))
@@ -159,7 +159,7 @@ def test_chords_have_the_names_of_music_theory() -> None:
 def test_chord_tones_sound_as_the_chord_does(sample: list[tunes.Tune]) -> None:
     """The first note of each group sounds like a note of its chord, with the key signature.
 
-    The grammar itself only counts letters.
+    The grammar itself counts letters and ignores sharps and flats.
     """
     for one in sample[:200]:
         tune = parse(one.text)
@@ -172,7 +172,7 @@ def test_chord_tones_sound_as_the_chord_does(sample: list[tunes.Tune]) -> None:
 
 
 def test_repeated_phrases_differ_in_their_cadence_only(sample: list[tunes.Tune]) -> None:
-    """Phrases with one letter have equal bars before the cadence, and mostly another cadence."""
+    """Phrases with one letter have equal bars before the cadence; most have different cadences."""
     n_equal, n_different = 0, 0
     for one in sample:
         tune = parse(one.text)
@@ -198,7 +198,7 @@ def test_conditions_are_in_the_first_line_and_the_rest_is_drawn() -> None:
 
 
 def test_a_prompt_can_have_the_beginning_of_a_melody() -> None:
-    """A melody after a colon follows the headers that its first line asks for."""
+    """A melody after a colon becomes the beginning of the music, after the headers of its tune."""
     text = tunes.prompt('a calm waltz in G, 16 bars, AABB: "G" B2 G |', random.Random(0))
     line = "tune: a calm waltz in G, 16 bars, AABB"
     headers = r"X:1\nT:The \w+ \w+'s Waltz\nM:3/4\nL:1/4\nK:G"
@@ -222,7 +222,7 @@ def test_words_that_break_off_become_the_beginning_of_a_first_line(words: str, t
 
 
 def test_a_field_that_is_missing_between_words_is_drawn() -> None:
-    """Words without a mood become whole first lines with different moods."""
+    """Words without a mood become complete first lines with different moods."""
     rng = random.Random(0)
     lines = {tunes.prompt("a waltz in G", rng) for _ in range(50)}
     assert len(lines) > 10
@@ -245,7 +245,7 @@ def test_a_word_of_no_first_line_is_refused() -> None:
     ],
 )
 def test_conditions_of_no_tune_are_refused(conditions: dict[str, str], complaint: str) -> None:
-    """Conditions that no first line can have raise a `UserError` that names the wrong one."""
+    """Conditions that no first line can state raise a `UserError` that names the fault."""
     with pytest.raises(UserError, match=complaint):
         tunes.condition(conditions, random.Random(0))
 
@@ -270,7 +270,7 @@ def test_the_corpus_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.Mon
     corpus = corpora.find(["tunes"], tmp_path)
     assert (corpus.name, corpus.separator) == ("tunes", "\n\n")
     facts = json.loads((tmp_path / "tunes" / "facts.json").read_bytes())
-    assert corpus.floor == pytest.approx(facts["splits"]["val"]["bits_per_byte"], abs=1e-6)
+    assert corpus.entropy == pytest.approx(facts["splits"]["val"]["bits_per_byte"], abs=1e-6)
     (tmp_path / "tunes" / "held_out.txt").unlink()
     corpora.find(["tunes"], tmp_path)
     assert (tmp_path / "tunes" / "held_out.txt").exists()
@@ -278,7 +278,7 @@ def test_the_corpus_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.Mon
 
 # ---- planted faults ------------------------------------------------------------------------------
 
-# Each returns a faulty text and the complaint about it.
+# Each returns a faulty text, and a pattern of the complaint about it.
 Fault = Callable[[str, random.Random], "tuple[str, str] | None"]
 FAULTS: dict[str, Fault] = {}
 
@@ -574,7 +574,7 @@ def test_planted_faults_are_found_and_named(kind: str, sample: list[tunes.Tune])
 
 @pytest.mark.slow
 def test_ten_thousand_tunes_are_valid_and_990_of_1000_faults_are_found() -> None:
-    """All of 10,000 drawn tunes are valid; of 1000 with a planted fault, at most 10 are."""
+    """All of 10,000 drawn tunes are valid; of 1,000 with one kind of fault, at most 10 are."""
     sample = [*itertools.islice(tunes.documents(seed=12), 10_000)]
     assert sum(tunes.check(one.text).valid for one in sample) == len(sample)
     for kind, plant in FAULTS.items():
@@ -674,7 +674,7 @@ def test_a_folder_gets_a_file_of_each_format(tmp_path: Path) -> None:
 
 
 def test_only_well_formed_tunes_of_a_checked_file_are_saved(tmp_path: Path) -> None:
-    """Of two tunes and a text that is no tune, the tunes become numbered files, and one text."""
+    """Only the tunes of a file become numbered .abc, .wav and .png files, and one .txt file."""
     text = next(tunes.documents(0)).text
     (tmp_path / "two.txt").write_text(f"{text}\n\ntune: no tune\n\n{text}\n", encoding="ascii")
     command.main(["tunes", "--check", str(tmp_path / "two.txt"), "--save", str(tmp_path / "two")])

@@ -1,25 +1,25 @@
-"""Corpora, the texts to learn from: files of the user, or a built-in corpus, which has a name.
+"""Corpora, the texts to learn from: files of the user, or built-in corpora, which have names.
 
 tales         stories that a grammar writes
-pictures      scenes on a small grid, with captions; a grammar writes them, too
-tunes         melodies with chords in ABC notation; a grammar writes them, too
+pictures      scenes on a small grid, with captions, that a grammar writes
+tunes         melodies with chords in ABC notation that a grammar writes
 shakespeare   "tiny Shakespeare", 1.1 MB of plays, downloaded once
 
-A corpus that a grammar writes is *synthetic*: the entropy of its text is known (`Corpus.floor`),
-and each of its documents begins with a first line, which states conditions. `minigen.corpora.task`
-defines these words; its tasks ask a model for a document and judge the answer.
+A corpus that a grammar writes is *synthetic*: the entropy of its text is known (`Corpus.entropy`),
+and each of its documents begins with a first line, which states the conditions of the document.
+`minigen.corpora.task` defines these words. It also asks a model for documents, and judges them.
 """
 
 from minigen.corpora.builtin import NAMES
 from minigen.corpora.corpus import Corpus
 from minigen.corpora.find import find, relocate
 from minigen.corpora.separator import AUTO, NONE, separator_text, unescape
-from minigen.corpora.splits import BETWEEN
-from minigen.corpora.task import SYNTHETIC, synthetic
+from minigen.corpora.splits import BLANK_LINE
+from minigen.corpora.task import SYNTHETIC, synthetic_names
 
 __all__ = [
     "AUTO",
-    "BETWEEN",
+    "BLANK_LINE",
     "NAMES",
     "NONE",
     "SYNTHETIC",
@@ -27,6 +27,6 @@ __all__ = [
     "find",
     "relocate",
     "separator_text",
-    "synthetic",
+    "synthetic_names",
     "unescape",
 ]

@@ -27,8 +27,8 @@ SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2d
 def synthetic_corpus(names: Sequence[str], folder: Path) -> Corpus:
     """Return one corpus that joins several synthetic corpora; write those that are missing.
 
-    Each name counts once. A small corpus is repeated as often as it fits into the largest one,
-    because a model learns little of a rare kind of text.
+    Each name counts once. A small corpus is repeated as many times as it fits into the largest
+    one, because a model learns little of a rare kind of text.
     """
     names = tuple(dict.fromkeys(names))
     written = [_write_if_missing(name, folder) for name in names]
@@ -38,10 +38,11 @@ def synthetic_corpus(names: Sequence[str], folder: Path) -> Corpus:
     train = [f / "train.txt" for f, n in zip(folders, repeats, strict=True) for _ in range(n)]
     val = [f / "val.txt" for f in folders]
     # The entropy of the text is a mean over the documents of `val`, without the blank lines between
-    # them, which the tokens leave out, too. In their place is END_OF_TEXT. The loss counts that
-    # token, but no bits are due for it: after the last sentence of a tale or the last row of a
-    # picture nothing else can follow. With several corpora, the choice of a document's corpus is
-    # one more draw. Its probability is the share of that corpus in the training documents.
+    # documents, which the tokens leave out, too: they have END_OF_TEXT instead. The loss counts
+    # that token, but it adds no bits to the entropy, because after the last sentence of a tale or
+    # the last row of a picture nothing else can follow. With several corpora, the choice of a
+    # document's corpus is one more draw. Its probability is the share of that corpus in the
+    # training documents (test_the_entropy_of_several_corpora_has_the_bits_of_their_choice).
     n_train = [
         n * files["train"][name] for name, files, n in zip(names, facts, repeats, strict=True)
     ]
@@ -49,15 +50,15 @@ def synthetic_corpus(names: Sequence[str], folder: Path) -> Corpus:
         files["val"]["bits"] + files["val"][name] * math.log2(sum(n_train) / n)
         for name, files, n in zip(names, facts, n_train, strict=True)
     )
-    floor = bits / sum(files["val"]["text_bytes"] for files in facts)
-    return Corpus("+".join(names), tuple(train), tuple(val), splits.BETWEEN, floor)
+    entropy = bits / sum(files["val"]["text_bytes"] for files in facts)
+    return Corpus("+".join(names), tuple(train), tuple(val), splits.BLANK_LINE, entropy)
 
 
 def _write_if_missing(name: str, folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Return the folder of a synthetic corpus and its facts.
+    """Return the folder of a synthetic corpus, and its facts.
 
-    Its files are written if one is missing or damaged; into another folder if `folder` is not
-    writable.
+    If a file of the corpus is missing or damaged, all are written again; if `folder` is not
+    writable, they are written into another folder.
     """
     corpus = task.get(name)
     if facts := splits.verified_facts(folder / name, corpus.VERSION):
@@ -82,17 +83,18 @@ def _is_shakespeare(path: Path) -> bool:
 
 
 def download(url: str, path: Path, n_bytes: int, sha256: str) -> None:
-    """Store the content of `url` as `path`, if it has this SHA-256; else store nothing.
+    """Download `url` to the file `path`, if the download has this size and this SHA-256.
 
-    Raises `UserError` if the content cannot be downloaded, is another one, or cannot be stored.
+    Else no file is stored. Raises `UserError` if the download fails, has another size or SHA-256,
+    or cannot be stored.
     """
     by_hand = f"get the file in another way and save it as {path}"
     try:
         with urllib.request.urlopen(url, timeout=30) as response:
-            content = response.read(n_bytes + 1)
+            data = response.read(n_bytes + 1)
     except (OSError, http.client.HTTPException) as error:
         raise UserError(f"cannot download {url} ({error}); go online, or {by_hand}") from None
-    if len(content) != n_bytes or splits.sha256(content) != sha256:
+    if len(data) != n_bytes or splits.sha256(data) != sha256:
         raise UserError(f"{url} is not the text that minigen expects; {by_hand}")
     with disk.write_atomically(path) as part:
-        part.write_bytes(content)
+        part.write_bytes(data)

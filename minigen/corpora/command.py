@@ -2,7 +2,7 @@
 
     python -m minigen corpus tales --count 3                # print three tales
     python -m minigen corpus tunes --check FILE             # check tunes between blank lines
-    python -m minigen corpus tunes --save FOLDER            # hear and see them: .abc, .wav, .png
+    python -m minigen corpus tunes --save FOLDER            # save tunes as .abc, .wav and .png
     python -m minigen corpus pictures --save sheet.png      # draw some pictures
 
 A file to check has blank lines or rules (lines of hyphens) between documents.
@@ -31,11 +31,12 @@ from minigen.system.streams import ignore_write_errors, shows_colours
 class CorpusConfig:
     """Print documents of a synthetic corpus, or check the documents of a file.
 
-    With --check, each complaint about a document is a line, and --save saves the well-formed ones.
+    With --check, each complaint about a document is a line, and --save saves the well-formed
+    documents.
     """
 
     corpus: Positional[Literal["tales", "pictures", "tunes"]]  # the corpus
-    count: int = 3  # number of documents
+    count: int = 3  # number of documents to print or save
     seed: int = 0  # start of all random numbers: the same seed gives the same documents
     split: str = "train"  # train, val, or held_out: first lines that no training text has
     # check the documents of this file instead; - is standard input (default: no file)
@@ -46,11 +47,11 @@ class CorpusConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command with these arguments; None: those of the process."""
+    """Run the command with the arguments `argv`; None: with the arguments of the process."""
     config = parse(CorpusConfig, argv)
     corpus = task.get(config.corpus)
     is_file = config.save is not None and config.save.suffix.lower() in corpus.ENDINGS
-    if config.save:  # the files are wanted, even if nobody reads the text
+    if config.save:  # save the files even if nobody reads standard output
         sys.stdout = ignore_write_errors(sys.stdout)
     if config.check is not None:
         texts = check_file(config.check, corpus)
@@ -70,7 +71,7 @@ def check_file(path: str, corpus: Task) -> list[str]:
 
     Args:
         path: a file with blank lines or rules between documents; - is standard input.
-        corpus: the corpus whose documents they should be.
+        corpus: the task of the corpus to which the documents should belong.
 
     Raises `UserError` if the file cannot be read.
     """

@@ -14,9 +14,9 @@ class Corpus:
 
     name: safe as a folder's name.
     separator: the text between two documents of a file; None: each file is one document.
-    floor: the entropy of the text: the mean of -log2 p of a document under the grammar that wrote
-        it, in bits per byte; no model can have a lower mean loss on new text of that grammar. The
-        mean is over the documents of `val`. None if no grammar wrote the text.
+    entropy: the entropy of the text, in bits per byte: the mean of -log2 p of a document under the
+        grammar that wrote it, over the documents of `val`. No model can have a lower mean loss on
+        new text of that grammar. None if no grammar wrote the text.
     notes: lines to show the user before training.
     """
 
@@ -24,20 +24,20 @@ class Corpus:
     train: tuple[Path, ...]
     val: tuple[Path, ...] = ()
     separator: str | None = None
-    floor: float | None = None
+    entropy: float | None = None
     notes: tuple[str, ...] = ()
 
     @property
     def separator_bytes(self) -> int:
-        """The bytes of text that one END_OF_TEXT replaces, which count for bits per byte.
+        """The number of bytes of text that one END_OF_TEXT replaces; bits per byte count them.
 
-        0 where END_OF_TEXT itself is the separator, which is no text, and where `floor` is known,
-        which leaves the separators out.
+        It is 0 if END_OF_TEXT itself is the separator, because END_OF_TEXT is no text. It is 0,
+        too, if `entropy` is known, because the entropy leaves the separators out.
         """
-        is_text = self.floor is None and self.separator not in (None, END_OF_TEXT)
+        is_text = self.entropy is None and self.separator not in (None, END_OF_TEXT)
         return len((self.separator or "").encode()) if is_text else 0
 
     @property
     def n_bytes(self) -> int:
-        """The size of all its files."""
+        """The size of all files of the corpus together, in bytes."""
         return sum(path.stat().st_size for path in (*self.train, *self.val))

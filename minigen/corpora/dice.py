@@ -1,4 +1,4 @@
-"""Random draws that know their exact probability."""
+"""Random draws whose exact probability is known."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ T = TypeVar("T")
 
 
 class Dice:
-    """A source of random draws, which multiplies up the probabilities of the options drawn.
+    """A source of random draws, which multiplies the probabilities of the options drawn.
 
     The product is the probability of the text that the draws wrote, if no other draws write the
-    same text. It is an exact fraction, so nothing is lost by rounding.
+    same text. The product is an exact fraction, so nothing is lost by rounding.
 
     >>> dice = Dice(random.Random(0))
-    >>> dice.choose("abcdefgh"), dice.weigh({"rain": 1, "sun": 3})
+    >>> dice.choose("abcdefgh"), dice.choose_weighted({"rain": 1, "sun": 3})
     ('g', 'sun')
     >>> dice.probability, round(dice.bits, 3)
     (Fraction(3, 32), 3.415)
@@ -27,11 +27,12 @@ class Dice:
     __slots__ = ("favourable", "possible", "random")  # fast, as there are many draws
 
     def __init__(self, rng: random.Random) -> None:
-        # Of all methods, Python promises for random() alone that a seed gives the same numbers in
-        # future versions. So the corpora stay the same to the byte.
+        # Python promises only for the method random() that a seed gives the same numbers in future
+        # versions. With no other method, the corpora stay the same to the byte
+        # (test_the_same_seed_gives_the_same_bytes_on_every_python).
         self.random = rng.random
-        # Numerators and denominators of the draws' probabilities, without numerators of 1. They are
-        # multiplied only when the product is needed, because it is a long number.
+        # Numerators (other than 1) and denominators of the draws' probabilities. They are not
+        # multiplied before the product is needed, because it is a long number.
         self.favourable, self.possible = list[int](), list[int]()
 
     @property
@@ -41,16 +42,16 @@ class Dice:
 
     @property
     def bits(self) -> float:
-        """-log2 of the probability, which itself may be too small for a float."""
+        """-log2 of the probability. The probability itself may be too small for a float."""
         return math.log2(math.prod(self.possible)) - math.log2(math.prod(self.favourable))
 
     def choose(self, options: Sequence[T]) -> T:
-        """Return one of the options; all are equally probable."""
+        """Return one of the options; all options are equally probable."""
         n = len(options)
         self.possible.append(n)
         return options[int(self.random() * n)]
 
-    def weigh(self, options: Mapping[T, int]) -> T:
+    def choose_weighted(self, options: Mapping[T, int]) -> T:
         """Return one of the options, each with a probability in proportion to its weight.
 
         Raises `ValueError` if all weights are 0.

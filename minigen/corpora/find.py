@@ -26,14 +26,14 @@ def find(
 
     Args:
         data: files, folders (all files below them that are not hidden), patterns such as
-            "books/*.txt", and names of built-in corpora; one string may hold several, with commas
-            between them. If a file has such a name, the file is meant. Binary files among several
-            files are left out, and a note counts them.
-        folder: the place of the built-in corpora; they are made or downloaded on first use.
+            "books/*.txt", and names of built-in corpora; one string may have several of these
+            entries, with commas between them. If a file has the name of a built-in corpus, the file
+            is read. Binary files among several files are left out, and a note counts them.
+        folder: the folder of the built-in corpora; they are made or downloaded on first use.
         separator: the text between documents in a file, before `unescape`. AUTO: END_OF_TEXT, if
-            one of the files has it. NONE or None: each file is one document.
-        links: follow links to folders, and read a file only once if two paths lead to it. Runs
-            of an older version did neither.
+            one of the files has it, else None. NONE or None: each file is one document.
+        links: follow links to folders, and read a file only once if two paths lead to it. False for
+            a run of an older version, which did neither.
 
     Raises `UserError` if an entry does not exist, cannot be read, or is neither file nor folder.
     """
@@ -46,7 +46,7 @@ def find(
         # Synthetic corpora have their own validation text and separator, which fit no other text.
         if len(names) < len(entries) or separator not in (None, AUTO):
             raise UserError(
-                f"{names[0]} goes with {' and '.join(SYNTHETIC)} only; "
+                f"{names[0]} can be combined with {' and '.join(SYNTHETIC)} only; "
                 "leave out the other --data and --separator"
             )
         return synthetic_corpus(names, folder)
@@ -70,10 +70,10 @@ def find(
 
 
 def relocate(folder: str, data: Sequence[str]) -> tuple[str, ...]:
-    """Return the entries of a --data that was given in `folder`, for use in the current folder.
+    """Return the entries of a --data that was typed in `folder`, for use in the current folder.
 
-    An entry that exists in `folder` only becomes a path in that folder. So a run that was started
-    elsewhere finds its text again.
+    An entry that exists only in `folder` becomes a path that leads there. So a run that was started
+    in another folder finds its text again.
     """
     entries = []
     for entry in data:
@@ -121,8 +121,8 @@ def _matches(pattern: str) -> list[str]:
 def _files(path: Path, links: bool, broken_links: list[Path]) -> list[Path]:
     """Return a file itself, or all files below a folder that are not hidden, sorted.
 
-    Each folder is read once, however many links lead to it. Links to nothing are added to
-    `broken_links`.
+    Each folder is read once, however many links lead to it. Links to a place that does not exist
+    are added to `broken_links`.
     """
 
     def fail(error: OSError) -> None:
@@ -156,7 +156,7 @@ def _files(path: Path, links: bool, broken_links: list[Path]) -> list[Path]:
 
 
 def _unique_places(files: Iterable[Path]) -> tuple[Path, ...]:
-    """Return one path, the shortest, to each place: `./a.txt` and `loop/a.txt` may be `a.txt`."""
+    """Return the shortest path to each file: `./a.txt` and `loop/a.txt` may be `a.txt`, too."""
     real = functools.cache(os.path.realpath)
     paths: dict[str, Path] = {}
     for file in files:
@@ -168,10 +168,10 @@ def _unique_places(files: Iterable[Path]) -> tuple[Path, ...]:
 def _without_binary(
     files: tuple[Path, ...], broken_links: Sequence[Path]
 ) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """Return the files that are not binary, and notes on all that the user may not expect.
+    """Return the files that are not binary, and notes that tell the user how files are read.
 
-    A binary file that is given alone is kept, because the error when it is read says more. A text
-    in another encoding is kept, too, and is an error later: no text is left out silently.
+    If the only file is binary, it is kept, because the error of reading it says more. A text that
+    is not UTF-8 is kept, too, and is an error later, so that no text is left out silently.
     """
     notes = []
     if broken_links:

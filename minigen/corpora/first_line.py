@@ -11,7 +11,7 @@ from minigen.corpora import task
 from minigen.corpora.task import Task
 from minigen.errors import UserError
 
-MAX_LISTED = 10  # faulty texts that are listed one by one, and patterns of complaints of the others
+MAX_LISTED = 10  # faulty texts that are listed singly, and patterns of complaints of the others
 
 
 def describe(tasks: Sequence[Task]) -> str:
@@ -28,15 +28,15 @@ def describe(tasks: Sequence[Task]) -> str:
         lines.append(f"the first line of a {each.NOUN} has these fields:")
         lines += [f"  {field:14}{', '.join(words)}" for field, words in each.FIELDS.items()]
         example = ",".join(f"{field}={each.FIELDS[field][0]}" for field in list(each.FIELDS)[:2])
-        lines.append(f"for example --condition {example}; other fields are drawn")
+        lines.append(f"for example --condition {example}; the other fields are drawn")
     return "\n".join(lines)
 
 
 def report(texts: Sequence[str], cut_off: Collection[int] = ()) -> None:
     """Print on standard error how many texts follow their prompt, and the faults of the others.
 
-    A text of no task has no first line, and is not counted. The first faulty texts are listed with
-    a complaint each; the complaints about further ones are counted by their pattern.
+    A text of no task has no first line, and is not counted. Each of the first faulty texts is
+    listed with a complaint; the complaints about further faulty texts are counted by pattern.
 
     Args:
         texts: samples, each with its first line.

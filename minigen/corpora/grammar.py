@@ -1,8 +1,8 @@
-"""Probabilistic grammars that know the exact probability of each of their texts.
+"""Probabilistic grammars that compute the exact probability of each of their texts.
 
 A grammar is a table of rules. A rule is a list of templates, of which one is drawn, each with the
-same probability. A template is text with `{slots}` that name other rules. A table for
-`parse_rules`:
+same probability. A template is text with `{slots}` that name other rules. This is a table, as
+`parse_rules` reads it:
 
     animal: fox owl
     size: big old tiny
@@ -16,10 +16,11 @@ same probability. A template is text with `{slots}` that name other rules. A tab
 - `{size}` writes a word that is drawn from rule `size`. Each mention draws again, unless `size` is
   remembered.
 - A *remembered* rule is drawn once, before anything is written, and all its mentions repeat that
-  word. Here `animal` must be remembered, because
-- `sound by animal` has other templates for each remembered animal. In code: `By("animal", {...})`.
+  word.
+- `sound by animal` has other templates for each animal, so `animal` must be remembered here. In
+  code, the rule is `By("animal", {...})`.
 - `{a size}` writes "a" or "an" before the word; `{Size}` and `{A size}` begin with a capital. These
-  forms are for rules that are plain lists of words.
+  forms are only for rules that are plain lists of words.
 
 **Why the entropy is exact.** A *derivation* of a text is a sequence of draws that writes the text.
 All draws are uniform, so a derivation has the probability 1 / (product of the numbers of options),
@@ -28,8 +29,8 @@ the text is more probable than each of its derivations, and the entropy of the t
 that of the draws (test_probabilities_of_derivations_add_up). If each text has one derivation, both
 entropies are the same, and a sum over the rules gives the entropy without sampling.
 
-`Grammar` assumes that each text has one derivation. Its conditions on word lists help to keep this
-true, but do not prove it. So one test writes out all texts of a small grammar
+`Grammar` assumes that each text has one derivation. The conditions that it checks for word lists
+help to keep this true, but do not prove it. So one test writes out all texts of a small grammar
 (test_measures_agree_with_all_texts_of_a_grammar), and another counts the derivations of sampled
 tales (test_a_tale_has_one_derivation).
 """
@@ -118,7 +119,7 @@ def article(word: str) -> str:
 
 
 def parse_rules(table: str) -> dict[str, Rule]:
-    """Return the rules of a table, whose form the docstring of this module shows.
+    """Return the rules of a table; the docstring of this module shows the form of a table.
 
     An indented line belongs to the rule above it.
 
@@ -159,15 +160,15 @@ def parse_template(template: str) -> Template:
 
 
 class Grammar:
-    """A table of rules: it draws texts, gives the probability of a text, and knows the entropy.
+    """A table of rules: it draws texts, and computes the probability of a text and the entropy.
 
     Args:
-        rules: the table. In a plain list no word begins another, so at most one of its words fits
-            at any place of a text. `By` names a remembered plain list, and has a case for each of
-            its words.
+        rules: the table. In a plain list, no word is the beginning of another word, so at most one
+            word of a list fits at any place of a text. `By` names a remembered plain list, and has
+            a case for each word of that list.
         remembered: the names of the remembered rules, in the order in which they are drawn. Each
-            is a plain list, or `By` an earlier one with equally many words in each case; so all
-            combinations of remembered words are equally probable.
+            is a plain list, or is `By` an earlier one and has the same number of words in each
+            case; so all combinations of remembered words are equally probable.
         start: the rule that writes a text.
 
     Raises `ValueError` if a rule does not fulfil these conditions, or a slot names no rule.
@@ -276,7 +277,7 @@ class Grammar:
         return math.log2(len(templates)) + math.fsum(bits) / len(templates)
 
     def count(self) -> int:
-        """Return the number of derivations; that of different texts, if each has one derivation."""
+        """Return the number of derivations, which is the number of texts if each text has one."""
         keys = self._keys[self.start]
         words = [[str(template[0]) for template in self.cases[key][""]] for key in keys]
         cache: dict[tuple[str, ...], int] = {}
@@ -364,11 +365,12 @@ class Grammar:
 class Parser:
     """A parser of one text, which finds its derivations.
 
-    A mention of a remembered rule may be any of its words here, and the parses list what each
-    mention shows. So a text that contradicts itself has a parse, and the contradiction can be named
+    The parser takes any word of a remembered rule at each of its mentions, and a parse lists the
+    word of each mention. So a text that contradicts itself has a parse, and `check` can name the
+    contradiction
     (test_a_text_that_contradicts_itself_has_a_parse_but_no_probability).
 
-    furthest: the end of the longest beginning that any parse reached. A faulty text is wrong there.
+    furthest: the end of the longest beginning that a parse reached. A faulty text is wrong there.
     """
 
     def __init__(self, grammar: Grammar, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Save samples as a file: as text, and documents of a task as pictures, sound or notes, too."""
+"""Save samples as a file: any samples as text, documents of a task as pictures, sound or notes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def check_path(path: Path, tasks: Sequence[Task]) -> None:
     """Raise `UserError` if samples cannot be saved as `path`, before any sample is written.
 
     Args:
-        tasks: the tasks that the model was trained on. If there are none, the user's own text may
-            hold pictures or tunes, so the endings of all tasks are allowed.
+        tasks: the tasks that the model was trained on. If there are none, the model was trained on
+            the user's own text. That text may have tunes, so the endings of all tasks are allowed.
     """
     possible = tasks or [task.get(name) for name in task.BEGINNINGS]
     endings = sorted({".txt"}.union(*(each.ENDINGS for each in possible)))
@@ -41,7 +41,9 @@ def save(texts: Sequence[str], path: Path, separator: str = "\n\n") -> None:
     if path.suffix.lower() == ".txt":
         task.save_text(texts, path, separator)
     elif len(tasks) > 1:
-        raise UserError(f"these are not all of one kind; save them as {path.with_suffix('.txt')}")
+        raise UserError(
+            f"the samples are not all of one kind; save them as {path.with_suffix('.txt')}"
+        )
     elif (of_all := tasks.pop() if tasks else None) and path.suffix.lower() in of_all.ENDINGS:
         of_all.save(texts, path)
     else:
@@ -54,8 +56,8 @@ def save(texts: Sequence[str], path: Path, separator: str = "\n\n") -> None:
 def separator_of(state: Mapping[str, Any]) -> str | None:
     """Return the separator of a model's training text, which also stands between samples.
 
-    It gets a line of its own, unless it is newlines only. None if each file was a document, and
-    for synthetic corpora, since their runs give no --separator.
+    The separator gets a line of its own, unless it has newlines only. None if each file was a
+    document, and for synthetic corpora, because their runs have no --separator.
 
     Args:
         state: of the model's checkpoint.

@@ -1,4 +1,4 @@
-"""The separator: the text between two documents of a file, as --separator gives it."""
+"""The separator: the text between two documents of a file, which --separator names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def unescape(text: str) -> str:
     A shell passes "\n" as two characters, which stand for a newline. Likewise "\t" is a tab, and
     "\\" a backslash; any other backslash stands for itself.
 
-    Raises `UserError` for bytes that are not UTF-8, since no text has them.
+    Raises `UserError` for bytes that are not UTF-8, because no text has such bytes.
     """
     characters = {"n": "\n", "t": "\t", "\\": "\\"}
     text = decoded(text)
@@ -31,7 +31,7 @@ def unescape(text: str) -> str:
 
 
 def separator_text(separator: str | None) -> str | None:
-    """Return the text of a --separator; None if it is NONE, AUTO, or not given."""
+    """Return the text of a --separator; None if --separator is NONE, AUTO, or left out."""
     if separator in (None, AUTO, NONE):
         return None
     # Files are read with "\n" as the only line end, so the separator has no other either.
@@ -43,15 +43,15 @@ def choose_separator(
 ) -> tuple[str | None, tuple[str, ...]]:
     """Return the text that separates documents in the files, and notes for the user.
 
-    AUTO is END_OF_TEXT if a file that is no table has it, else None. If a file has END_OF_TEXT, the
-    notes say whether it separates documents.
+    AUTO means END_OF_TEXT if a file that is no table has END_OF_TEXT, else None. If a file has
+    END_OF_TEXT, the notes say whether END_OF_TEXT separates documents.
     """
     if separator in (None, NONE):
         return None, ()
     text = separator_text(separator)
     if text == END_OF_TEXT:
         return text, ()
-    # In a table, END_OF_TEXT stands within quotes, and would cut rows.
+    # In a table, END_OF_TEXT stands within quotes. As a separator, it would cut rows.
     tables = [file for file in files if file.suffix.lower() in TABLES]
     others = [file for file in files if file.suffix.lower() not in TABLES]
     if separator == AUTO and (n := count_documents(others, END_OF_TEXT)):

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from minigen.errors import UserError
 from minigen.system.disk import write_atomically
 
-BETWEEN = "\n\n"  # between two documents of a file
+BLANK_LINE = "\n\n"  # between two documents of a file
 
 
 class Document(Protocol):
@@ -33,15 +33,16 @@ def write(
 ) -> dict[str, Any]:
     """Write one text file for each split, and facts.json; return the facts.
 
-    A file has at least one document, and as many as fit into its size, with blank lines between
-    them. No document of val.txt is in train.txt, so a model cannot know it by heart.
+    A file has as many documents as fit into its size, and at least one, with blank lines between
+    documents. No document of val.txt is in train.txt, so that a model cannot know a document of
+    val.txt by heart (test_no_document_is_in_training_and_validation).
 
-    In the facts, `bits` is the sum of -log2 p over the documents of a file, and `bits_per_byte` is
-    their mean per byte of the documents: the entropy of the text, which `Corpus.floor` explains.
+    In the facts, `bits` is the sum of -log2 p over the documents of a file. `bits_per_byte` is this
+    sum divided by the bytes of the documents: the entropy of the text (see `Corpus.entropy`).
 
     Args:
-        corpus: its name, which is also the plural noun for its documents.
-        streams: documents without end, by split.
+        corpus: the name of the corpus, which is also the plural noun for its documents.
+        streams: an endless stream of documents for each split.
         sizes: the maximum size of each split's file in bytes.
         facts: more facts for facts.json, before the splits.
 
@@ -70,7 +71,7 @@ def write(
                 f"{split}_bytes is {n_bytes}, too few for one of the {corpus}; give 2000 or more"
             )
         seen.update(texts)
-        data = f"{BETWEEN.join(texts)}\n".encode("ascii")
+        data = f"{BLANK_LINE.join(texts)}\n".encode("ascii")
         with write_atomically(folder / f"{split}.txt") as part:
             part.write_bytes(data)
         text_bytes = sum(map(len, texts))
@@ -92,7 +93,7 @@ def write(
 def verified_facts(folder: Path, version: int) -> dict[str, Any] | None:
     """Return the facts in a folder, after checking the SHA-256 of each file.
 
-    None if a file is missing or damaged, or if another version of the grammar wrote the files.
+    Returns None if a file is missing or damaged, or if another version of the grammar wrote it.
     """
     try:
         facts: dict[str, Any] = json.loads((folder / "facts.json").read_bytes())

@@ -7,7 +7,7 @@ lines, and judges a document by a program:
 
 - It is *well-formed* if its format is right.
 - It *follows its prompt* if the rest of the text fulfils the conditions of the first line.
-- It is *valid* if it is well-formed, follows its prompt, and the grammar can write it.
+- It is *valid* if it is well-formed, follows its prompt, and the grammar can write exactly it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from minigen.corpora.splits import Document
 from minigen.errors import UserError
 
 SYNTHETIC = ("tales", "pictures", "tunes")  # corpora that a grammar writes; each has a task
-# The beginning of each document. The order is that in which `prompt` tries the tasks; tales are
-# last, because a tale may continue any words.
+# The beginning of each document. `prompt` tries the tasks in this order; tales are last, because a
+# tale may continue any words.
 BEGINNINGS = {"pictures": "picture:", "tunes": "tune:", "tales": "hero:"}
 ABC = re.compile(r"^X:.*\n(?:[A-Za-z]:.*\n|%.*\n)*K:", re.MULTILINE)  # the header of ABC notation
 
@@ -51,20 +51,20 @@ class Verdict:
 
 
 class Task(Protocol):
-    """The package of a synthetic corpus: it writes documents, asks for one, and judges one."""
+    """The package of a synthetic corpus: it writes documents, makes prompts, and judges texts."""
 
     VERSION: int  # of the text format: the same version and seed give the same bytes
-    SPLITS: tuple[str, ...]  # files of the corpus
-    NOUN: str  # for one document
-    ENDINGS: tuple[str, ...]  # of the names of the files that `save` writes
-    WHOLE: bool  # a terminal shows a document only once it is complete
+    SPLITS: tuple[str, ...]  # the names of the text files, without .txt
+    NOUN: str  # the noun for one document
+    ENDINGS: tuple[str, ...]  # of the names of the files that `save` can write
+    SHOWN_WHEN_COMPLETE: bool  # a terminal shows a document only once it is complete
 
     @property
     def FIELDS(self) -> Mapping[str, tuple[str, ...]]:
         """The fields of the first line, in its order, and the words that each can have."""
 
     def documents(self, seed: int, split: str = "train") -> Iterator[Document]:
-        """Yield documents without end; the k-th is a function of (seed, split, k)."""
+        """Yield documents without end; the k-th depends on seed, split and k only."""
 
     def write(self, folder: Path) -> dict[str, Any]:
         """Write the files of the corpus with `splits.write`; return the facts."""
@@ -72,12 +72,13 @@ class Task(Protocol):
     def prompt(self, text: str, rng: random.Random) -> str:
         """Return the beginning of a first line for words that a person typed.
 
-        Where the words end before the line does, the model continues the line; a gap before their
-        end is drawn. Raises `UserError` for words that no first line has.
+        If the words are the beginning of a first line, the model completes the line. Fields that
+        are missing between the words are drawn. Raises `UserError` for words that no first line
+        has.
         """
 
     def condition(self, conditions: Mapping[str, str], rng: random.Random) -> str:
-        """Return a first line, its newline included, that states these conditions; draw the others.
+        """Return a first line with its newline that states the conditions; draw the other fields.
 
         Raises `UserError` if no first line can state the conditions.
         """
@@ -86,19 +87,19 @@ class Task(Protocol):
         """Judge a text as a document; blank lines before and after it do not count."""
 
     def show(self, text: str) -> str:
-        """Return a document for a terminal with colours."""
+        """Return the text that shows a document in a terminal with colours."""
 
     def save(self, texts: Sequence[str], path: Path) -> None:
         """Write documents as one file or several, in the format that the ending of `path` names.
 
-        Raises `UserError` for a text that cannot be saved, after all others are saved.
+        Raises `UserError` for a text that cannot be saved, after the other texts are saved.
         """
 
 
 def get(corpus: str) -> Task:
     """Return the task of a corpus."""
-    # An import by name, at the call: the packages import this file for `Verdict`, and a run needs
-    # one of them or none.
+    # The package is imported at the call, by its name: the packages themselves import this module,
+    # and a run needs only the packages of its own corpora.
     return cast(Task, importlib.import_module(f"minigen.corpora.{corpus}"))
 
 
@@ -113,15 +114,19 @@ def detect_for_saving(text: str) -> Task | None:
     return detect(text) or (get("tunes") if ABC.search(text) else None)
 
 
-def synthetic(data: Sequence[str]) -> tuple[str, ...]:
+def synthetic_names(data: Sequence[str]) -> tuple[str, ...]:
     """Return the names of the synthetic corpora in --data."""
     names = {name.strip() for item in data for name in item.split(",")}
     return tuple(name for name in SYNTHETIC if name in names)
 
 
-def trained_on(state: Mapping[str, Any]) -> list[Task]:
-    """Return the tasks that a model was trained on, by the `state` of its checkpoint."""
-    names = synthetic(state.get("config", {}).get("data", ()))
+def tasks_of_model(state: Mapping[str, Any]) -> list[Task]:
+    """Return the tasks that a model was trained on.
+
+    Args:
+        state: of the model's checkpoint; its configuration names the corpora.
+    """
+    names = synthetic_names(state.get("config", {}).get("data", ()))
     return [get(corpus) for corpus in BEGINNINGS if corpus in names]
 
 
@@ -129,7 +134,7 @@ def prompt(tasks: Sequence[Task], text: str, rng: random.Random) -> str:
     """Return the prompt for typed words and a model that was trained on these tasks.
 
     A text that begins like a document is a prompt already, and so is any text if there are no
-    tasks. Else the first task that has such a first line makes the prompt.
+    tasks. Else the prompt is that of the first task that has a first line with these words.
 
     Raises `UserError` if no task has a first line with these words.
     """
@@ -153,7 +158,7 @@ def condition(tasks: Sequence[Task], pairs: str, rng: random.Random) -> str:
     for pair in pairs.split(","):
         field, equals, value = (word.strip() for word in pair.partition("="))
         if not equals:
-            raise UserError(f"{pair!r} is no condition; give such as mood=sad,dance=waltz")
+            raise UserError(f"{pair!r} is no condition; give one such as mood=sad,dance=waltz")
         conditions[field] = value
     lines, errors = dict[str, str](), list[str]()
     for each in tasks:
@@ -184,9 +189,9 @@ def parse_fields(
     """Return conditions in the spelling of the task: "RED" becomes "red".
 
     Args:
-        noun: for a document of the task, in errors.
+        noun: the noun for a document of the task, for errors.
         fields: the words that each field can have.
-        conditions: a value for some of the fields.
+        conditions: values of some of the fields.
 
     Raises `UserError` for a field that is not in `fields`, or a value that the field cannot have.
     """
@@ -202,7 +207,10 @@ def parse_fields(
 
 
 def save_text(texts: Sequence[str], path: Path, separator: str = "\n\n") -> None:
-    """Write texts with `separator` between them. Raises `UserError` if they cannot be written."""
+    """Write texts as one file, with `separator` between two texts.
+
+    Raises `UserError` if the file cannot be written.
+    """
     try:
         path.write_text(separator.join(texts) + "\n", encoding="utf-8")
     except OSError as error:

@@ -126,10 +126,10 @@ def find_texts(config: EvaluateConfig, loaded: Engine) -> Texts:
             print(note, file=sys.stderr)
         text = scan(given.val or given.train, given.separator)
         tokens = write_tokens(text, tokenizer, cache, "text")
-        return Texts(tokens, training, given.floor, given.separator_bytes, False)
+        return Texts(tokens, training, given.entropy, given.separator_bytes, False)
     assert corpus is not None
     if config.split == "val":
-        return Texts(validation, training, corpus.floor, corpus.separator_bytes, True)
+        return Texts(validation, training, corpus.entropy, corpus.separator_bytes, True)
     files = [path.with_name("held_out.txt") for path in corpus.val]
     if not files or not all(file.is_file() for file in files):
         raise UserError(f"{corpus.name} has no held_out.txt; leave out --split, or give a --file")
@@ -146,7 +146,8 @@ def separator_for(config: EvaluateConfig, settings: Mapping[str, Any] | None) ->
         return None
     if settings is None:
         return corpora.AUTO
-    return corpora.BETWEEN if corpora.synthetic(settings["data"]) else settings["separator"]
+    is_synthetic = corpora.synthetic_names(settings["data"])
+    return corpora.BLANK_LINE if is_synthetic else settings["separator"]
 
 
 def judge(config: EvaluateConfig, loaded: Engine) -> Judgement:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from minigen import corpora
 from minigen.errors import POSITIVE, UserError, check_range
+from minigen.files.config_file import LIMITS
 from minigen.inference.engine import Engine
 from minigen.model import GPTConfig
 from minigen.system.device import choose_device, choose_dtype
@@ -46,10 +47,11 @@ SIZES: dict[str, dict[str, int | float]] = {
 # The least and the greatest value of each number. A batch has at least one sequence for each
 # micro-batch, too; `resolve` checks that.
 RANGES: dict[str, tuple[float, float]] = {
-    "vocab_size": (1, math.inf), "n_layer": (1, math.inf), "n_head": (1, math.inf),
-    "n_embd": (1, math.inf), "block_size": (1, math.inf), "minutes": (POSITIVE, 10**9),
-    "max_steps": (1, math.inf), "batch_size": (1, math.inf),
-    "gradient_accumulation_steps": (1, math.inf), "lora_rank": (1, math.inf),
+    # A model beyond these limits could not be loaded again.
+    **{name: (1, LIMITS[name]) for name in ("vocab_size", "n_layer", "n_head", "n_embd")},
+    "block_size": (1, LIMITS["block_size"]),
+    "minutes": (POSITIVE, 10**9), "max_steps": (1, math.inf), "batch_size": (1, 2**24),
+    "gradient_accumulation_steps": (1, 2**24), "lora_rank": (1, LIMITS["n_embd"]),
     "learning_rate": (POSITIVE, 10**9), "warmup_steps": (0, math.inf), "cooldown": (0, 0.9),
     "weight_decay": (0, 10), "grad_clip": (0, 10**9), "eval_interval": (1, math.inf),
     "eval_tokens": (1, math.inf), "seed": (0, 2**63 - 1), "threads": (1, 4096),
@@ -172,7 +174,7 @@ def separator_of(data: tuple[str, ...], settings: Mapping[str, Any]) -> str | No
         settings: the configuration that the base model was trained with; empty if unknown.
     """
     separator: str | None = settings.get("separator")
-    return corpora.AUTO if corpora.synthetic(data) or separator is None else separator
+    return corpora.AUTO if corpora.synthetic_names(data) or separator is None else separator
 
 
 def resolve(flags: TrainConfig) -> TrainConfig:
@@ -180,7 +182,7 @@ def resolve(flags: TrainConfig) -> TrainConfig:
 
     Raises `UserError` for a value outside its range, and for flags that exclude each other.
     """
-    names, minutes = corpora.synthetic(flags.data), flags.minutes
+    names, minutes = corpora.synthetic_names(flags.data), flags.minutes
     if minutes is None:
         minutes = 3 if names in (("pictures",), ("tunes",)) else 6 if len(names) > 1 else 2
     if names == ("tales",) or (not names and minutes < 2):

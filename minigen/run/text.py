@@ -33,7 +33,7 @@ class Text:
     val_tokens: TokenStream
     old_tokens: TokenStream | None  # fine-tuning: validation part of the base model's text
     opening: str  # the text that a sample without a prompt continues
-    entropy: float | None  # bits per byte, below which no model gets; None: unknown
+    entropy: float | None  # of the validation text, in bits per byte; None: not known
     separator_bytes: int  # bytes of text that one END_OF_TEXT stands for
     name: str  # of the corpus, safe as the name of a folder
     notes: list[str]  # lines to show before training
@@ -111,7 +111,7 @@ def find_text(
         is_short = is_new and train_tokens.n_tokens < 1_000_000
         dropout = 0.1 if is_short and config.size != "tiny" else 0.0
     text = Text(
-        tokenizer, train_tokens, val_tokens, old_tokens, start, corpus.floor,
+        tokenizer, train_tokens, val_tokens, old_tokens, start, corpus.entropy,
         corpus.separator_bytes, corpus.name, notes, max_chars, links,
     )  # fmt: skip
     return text, dataclasses.replace(
@@ -132,7 +132,7 @@ def _old_tokens(
         max_chars: read only about this number of characters of a longer text; 0: read all.
     """
     try:
-        separator = None if corpora.synthetic(old_data) else base_settings.get("separator")
+        separator = None if corpora.synthetic_names(old_data) else base_settings.get("separator")
         corpus = corpora.find(old_data, data_folder(), separator)
         cache = data_folder() / "cache"
         _, _, val_tokens = prepare(corpus, tokenizer, "", 0, cache, max_chars=max_chars)

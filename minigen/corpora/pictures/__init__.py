@@ -26,12 +26,12 @@ of the pictures (`entropy`), and no model can have a lower mean loss on new pict
 
 Each part of the format makes pictures easier to learn. A tokenizer cuts a row between letters and
 other characters, so a token is a run of cells. The blank splits a row into halves, so that a model
-has to count only to 6 or 7 cells, and not to 13. The number says how many rows there are so far.
+has to count only to 6 or 7 cells, and not to 13. The number at the end of a row counts the rows.
 
 `check` sees only the text. It finds the things in the grid, which are groups of cells that touch,
 recognises them by their outlines, and compares them with the caption. Some pairs of shape and
-colour never occur in the training text, and show whether a model can combine words that it never
-read together.
+colour never occur in the training text. They show whether a model can combine words that it has
+never read together.
 
     python -m minigen corpus pictures --count 3        # draw three pictures in the terminal
     python -m minigen corpus pictures --check FILE     # check the pictures in a file
@@ -61,9 +61,9 @@ __all__ = [
     "ENDINGS",
     "FIELDS",
     "NOUN",
+    "SHOWN_WHEN_COMPLETE",
     "SPLITS",
     "VERSION",
-    "WHOLE",
     "Caption",
     "Picture",
     "check",
@@ -78,11 +78,11 @@ __all__ = [
     "write",
 ]
 
-ENDINGS, WHOLE = (".png", ".txt"), True
+ENDINGS, SHOWN_WHEN_COMPLETE = (".png", ".txt"), True
 
 
 def show(text: str) -> str:
-    """Return the picture in the colours of a terminal."""
+    """Return the text that shows a picture in a terminal with colours."""
     return render.terminal(text)
 
 

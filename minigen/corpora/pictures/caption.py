@@ -55,13 +55,13 @@ class Caption:
         return f"picture: {things}, {self.background}"
 
     def kind_of_each_thing(self) -> tuple[Kind, ...]:
-        """Return one kind for each thing: "two big red moons" have the same kind twice."""
+        """Return a kind for each thing: for "two big red moons", the same kind twice."""
         return self.kinds * NUMBERS.get(self.form, 1)
 
     def conditions(self) -> dict[str, str]:
         """Return the words of the caption by their fields.
 
-        Only a caption with a relation has the fields of another thing.
+        Only a caption with a relation has the fields that begin with `other_`.
         """
         values = [word for kind in self.kinds for word in (kind.size, kind.colour, kind.shape)]
         names = [field for field in FIELDS if field not in ("form", "background")]
@@ -84,10 +84,10 @@ FIELDS: dict[str, tuple[str, ...]] = {
 
 
 def condition(conditions: Mapping[str, str], rng: random.Random) -> str:
-    r"""Return a caption, its newline included, with these conditions; draw the other fields.
+    r"""Return a caption with its newline that states the conditions; draw the other fields.
 
-    Raises `UserError` for a field or a word that is not in `FIELDS`, and for conditions of another
-    thing together with a number: only a relation has another thing.
+    Raises `UserError` for a field or a word that is not in `FIELDS`, and for conditions of a second
+    thing together with a number: only a relation has a second thing.
 
     >>> red = {"form": "two", "size": "big", "colour": "red", "shape": "moon"}
     >>> condition(red, random.Random(0))
@@ -152,8 +152,8 @@ def read_caption(line: str) -> Caption:
 def prompt(text: str, rng: random.Random) -> str:
     r"""Return the prompt for the words of a caption as a user types them.
 
-    "picture: " may be missing, and so may the background, which is then left to the model. Raises
-    UserError for words that are no caption.
+    "picture: " may be missing, and so may the background: then the model chooses it. Raises
+    `UserError` for words that are no caption.
 
     >>> prompt("a big green star left of a small yellow moon", random.Random(0))
     'picture: a big green star left of a small yellow moon,'

@@ -80,7 +80,7 @@ class Thing:
 
 
 def check(text: str) -> Verdict:
-    """Check a text as a picture; blank lines before and after it do not count.
+    """Judge a text as a picture; blank lines before and after it do not count.
 
     The text is well-formed if it is a caption and a grid of 13 x 13 characters of the palette. It
     follows its prompt if the grid shows exactly the things, the relation and the background of the
@@ -112,7 +112,7 @@ def check(text: str) -> Verdict:
 
 
 def _malformed(rows: Sequence[str]) -> list[str]:
-    """Return complaints if the lines are not 13 numbered rows of 6 and 7 known characters."""
+    """Return complaints if the lines are not 13 numbered rows of 6 and 7 letters of the palette."""
     complaints = []
     if len(rows) != HEIGHT:
         complaints.append(f"there are {len(rows)} rows instead of {HEIGHT}")
@@ -223,7 +223,7 @@ def _irregularities(caption: Caption, things: Sequence[Thing], grid: Sequence[st
     if kinds == Counter(caption.kind_of_each_thing()) and not _placements(caption, things):
         complaints.append("the things lie where the grammar never puts them")
     background = BACKGROUNDS[caption.background]
-    # Of each row: {True} is ground, {False} is sky, {True, False} is a fault.
+    # The kinds of cells in each row: {True} is ground, {False} is sky, {True, False} is a fault.
     is_ground = [{cell in GROUND for cell in row if cell in BACKGROUND_OF} for row in grid]
     for number, (row, values) in enumerate(zip(grid, is_ground, strict=True), 1):
         zone = background.ground if values == {True} else background.sky
@@ -249,7 +249,7 @@ def _irregularities(caption: Caption, things: Sequence[Thing], grid: Sequence[st
 def _placements(caption: Caption, things: Sequence[Thing]) -> list[tuple[tuple[Thing, Box], ...]]:
     """Return the ways to give each thing a box of one layout, in the order of the caption.
 
-    There is one way for a picture of the grammar, and none if the things lie elsewhere.
+    There is exactly one way for a picture of the grammar, and none if a thing lies in no box.
     """
     return [
         tuple(zip(order, boxes, strict=True))
@@ -266,7 +266,7 @@ def _placements(caption: Caption, things: Sequence[Thing]) -> list[tuple[tuple[T
 
 
 def _bits(caption: Caption, things: Sequence[Thing], grid: Sequence[str]) -> float:
-    """Return -log2 p of a valid picture: the sum over all draws that `picture` makes."""
+    """Return -log2 p of a valid picture: the sum of -log2 p over the draws of `picture`."""
     (placement,) = _placements(caption, things)
     held_out = any((kind.shape, kind.colour) in HELD_OUT for kind in caption.kinds)
     options = [

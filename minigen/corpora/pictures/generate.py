@@ -50,7 +50,7 @@ class Picture:
 
 
 def picture(rng: random.Random, split: str = "train") -> Picture:
-    """Draw a picture. A split has either no held-out pair of shape and colour, or at least one."""
+    """Draw a picture. Only pictures of `held_out` have held-out pairs of shape and colour."""
     dice = Dice(rng)
     form, background = dice.choose(FORMS), dice.choose(_BACKGROUNDS)
     pairs = dice.choose(PAIRS[2 if form in RELATIONS else 1, split == "held_out"])
@@ -113,8 +113,8 @@ def entropy() -> float:
     """Return the entropy of the pictures in bits per picture: the mean of -log2 p in train and val.
 
     No model can have a lower mean loss on new pictures. The entropy is a sum over the draws: of the
-    caption, of the things, and of the details. Only half rows without things have details, and a
-    thing takes away as many half rows as it is high.
+    caption, of the things, and of the details. Only half rows without things can have details, and
+    each row of a thing covers one half row.
     """
     n_colours = Counter(shape for ((shape, _),) in PAIRS[1, False])
     details = -P_PLAIN * math.log2(P_PLAIN) - (1 - P_PLAIN) * math.log2((1 - P_PLAIN) / N_DETAILS)
@@ -138,7 +138,10 @@ def count() -> int:
     """Return the number of different pictures, including those with held-out pairs."""
 
     def n_ways(shape_and_size: tuple[str, str], box: Box) -> Fraction:
-        """Return the number of ways to draw a thing, per way to draw the half rows it takes."""
+        """Return the number of ways to draw a thing in a box.
+
+        Each way is divided by the number of ways to draw the half rows that the thing covers.
+        """
         places = (
             Fraction(box.n_places(glyph), (1 + N_DETAILS) ** glyph.height)
             for glyph in GLYPHS[shape_and_size]

@@ -23,8 +23,8 @@ if TYPE_CHECKING:  # imported late, as a terminal needs no NumPy
 
 CELL = 16  # pixels along the side of a cell
 SIDE = 13  # cells along the side of a picture
-# The most cells along a side, and the most lines of a caption, in an image: the text of a model may
-# be of any length.
+# The most cells along a side, and the most lines of a caption, in an image. These limits exist
+# because a model may write a text of any length.
 MAX_CELLS, MAX_LINES = 64, 3
 
 # For each character, the colour of its cell, and the colour of a small mark in the middle of the
@@ -97,8 +97,8 @@ def pixels(text: str, cell: int = CELL) -> npt.NDArray[np.uint8]:
 def save(texts: Sequence[str], path: Path, cell: int = CELL, columns: int = 0) -> None:
     """Save a picture as a PNG of its cells, or several as a contact sheet with their captions.
 
-    A caption that all pictures share stands once, above them. On a sheet, all pictures have the
-    space of the most common size. A larger picture is cut to that size.
+    If all pictures have one caption, it stands once, above the pictures. On a sheet, each picture
+    has the space of the most common size. A larger picture is cut to that size.
 
     Args:
         cell: pixels along the side of a cell.
@@ -149,10 +149,11 @@ def save(texts: Sequence[str], path: Path, cell: int = CELL, columns: int = 0) -
 
 
 def _common_shape(images: Sequence[npt.NDArray[np.uint8]], cell: int) -> tuple[int, ...]:
-    """Return the most common shape of the images, or that of a correct picture.
+    """Return the most common shape of the images, or the shape of a correct picture.
 
-    The most common shape does not count if most images have another one, or if it is smaller than
-    half a picture or as large as an image can be: then the pictures are faulty.
+    The shape of a correct picture is returned if fewer than half of the images have the most common
+    shape, or if that shape is smaller than half a picture or as large as an image can be: then the
+    pictures are faulty.
     """
     (shape, n), *_ = Counter(image.shape for image in images).most_common(1)
     side = SIDE * cell

@@ -16,8 +16,8 @@ COLOURS = {
     "blue": "b", "purple": "p", "pink": "k", "brown": "n",
 }  # fmt: skip
 
-# Each shape has two small and two big outlines, so that even one caption has many pictures. No two
-# of the 32 outlines are equal, so `check` recognises a thing by its outline
+# Each shape has two small and two big outlines, so that even one caption has many pictures. All 32
+# outlines differ, so `check` recognises a thing by its outline
 # (test_outlines_and_textures_are_distinct).
 OUTLINES = """
 circle
@@ -100,7 +100,7 @@ class Zone:
 def detailed_halves(zone: Zone, half: int) -> tuple[str, ...]:
     """Return the left (0) or the right (1) half of a row once with each pattern of details.
 
-    The right half is mirrored, and a cell longer.
+    The right half is mirrored, and one cell longer.
     """
     rows = (
         "".join(zone.detail if i in places else zone.plain for i in range(len(HALVES[half])))

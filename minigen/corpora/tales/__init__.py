@@ -5,10 +5,10 @@ A tale is a first line, which states its conditions, and a paragraph of 7 to 11 
     hero: Sir Fox, friend: little Owl, place: faraway forest, object: magic lantern, ...
     Nobody in the faraway forest had more socks than Sir Fox and little Owl. "I feel so sleepy, ...
 
-Each word is drawn from a short list, all its words equally probable, so -log2 p(tale) is an exact
-number of bits. `entropy()` is the mean of -log2 p of a tale under the grammar that wrote it; no
-model can have a lower mean loss on new tales. `check` judges any text, such as a model's sample: is
-it well-formed, does it follow its prompt, is it valid, and if not, why not.
+Each word is drawn from a short list, in which all words are equally probable. So -log2 p(tale) is
+an exact number of bits. `entropy()` is the mean of -log2 p of a tale under the grammar that wrote
+it; no model can have a lower mean loss on new tales. `check` judges any text, such as a model's
+sample: is it well-formed, does it follow its prompt, is it valid, and if not, why not?
 
     python -m minigen corpus tales --count 3          # print some tales
     python -m minigen corpus tales --check FILE       # check tales between blank lines or rules
@@ -40,9 +40,9 @@ __all__ = [
     "ENDINGS",
     "FIELDS",
     "NOUN",
+    "SHOWN_WHEN_COMPLETE",
     "SPLITS",
     "VERSION",
-    "WHOLE",
     "Tale",
     "check",
     "condition",
@@ -56,7 +56,7 @@ __all__ = [
     "write",
 ]
 
-ENDINGS, WHOLE = (".txt",), False
+ENDINGS, SHOWN_WHEN_COMPLETE = (".txt",), False
 
 
 def show(text: str) -> str:

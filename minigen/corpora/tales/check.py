@@ -1,4 +1,4 @@
-"""The checker of tales: is a text well-formed and valid, does it follow its prompt, and why not?"""
+"""The checker of tales: is a text well-formed and valid, and does it follow its prompt?"""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def check(text: str) -> Verdict:
 
 @dataclass(frozen=True)
 class Sentence:
-    """The `number`-th sentence, counted from 1; `part` is None if no part has such a sentence."""
+    """The sentence `number`, counted from 1; `part` is None if no part of a tale can be it."""
 
     number: int
     part: str | None
@@ -85,7 +85,7 @@ def _check_first_line(first_line: str) -> tuple[list[str], dict[str, str]]:
 
 
 SENTENCE_END = re.compile(r'[.!?]"?(?=\s+["A-Z]|\s*$)')
-WORD_ROLES = {  # each of these words has one role, so it shows a condition wherever it stands
+WORD_ROLES = {  # each of these words has one role, so it shows a condition in any sentence
     word: role
     for role in ("hero", "friend", "place", "object")
     for templates in GRAMMAR.cases[role].values()
@@ -95,9 +95,9 @@ WORD_ROLES = {  # each of these words has one role, so it shows a condition wher
 
 
 def _parse_sentences(body: str) -> tuple[list[Sentence], list[str]]:
-    """Split a paragraph into sentences and parse each alone; return complaints about the others.
+    """Split a paragraph into sentences, parse each, and return complaints about unreadable ones.
 
-    A sentence that cannot be parsed still shows the words of `WORD_ROLES` in it.
+    A sentence that cannot be parsed still mentions the words of `WORD_ROLES` that it has.
     """
     sentences: list[Sentence] = []
     complaints: list[str] = []
@@ -150,7 +150,7 @@ def _contradictions(
     Args:
         first_line: the mentions in the first line, if it can be parsed.
         sentences: of the paragraph.
-        conditions: the first line's, as far as they can be read.
+        conditions: of the first line, as far as they can be read.
     """
     earlier = {mention.name: (mention.value, "in the first line") for mention in first_line}
     earlier |= {field: (value, "in the first line") for field, value in conditions.items()}

@@ -36,10 +36,10 @@ def tale(rng: random.Random) -> Tale:
 
 
 def documents(seed: int, split: str = "train") -> Iterator[Tale]:
-    """Yield tales without end; the k-th is a function of (seed, split, k), on every machine.
+    """Yield tales without end; the k-th depends only on (seed, split, k), on every machine.
 
-    The seed of the k-th is a string, which Python hashes with SHA-512 into the generator's state.
-    So tales of neighbouring seeds are independent.
+    Each tale has a random generator of its own, whose seed is a string. Python hashes the string
+    with SHA-512 into the generator's state, so tales of neighbouring seeds are independent.
     """
     for k in itertools.count():
         yield tale(random.Random(f"{seed}/{split}/{k}"))
@@ -77,7 +77,9 @@ def prompt(text: str, rng: random.Random) -> str:
 
 
 def condition(conditions: Mapping[str, str], rng: random.Random) -> str:
-    """Return a first line that states these conditions; draw the other fields, and Sir or Lady.
+    """Return a first line with its newline that states the conditions; draw the other fields.
+
+    The title, Sir or Lady, is drawn, too.
 
     Raises `UserError` for a field that a tale lacks, or a value that the field cannot have.
 

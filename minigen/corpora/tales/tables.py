@@ -22,12 +22,12 @@ moral: patience kindness courage sharing honesty teamwork curiosity forgiveness
     if not isinstance(rule, By)
 }
 
-# Drawn once for a tale, as the fields of the first line are, and repeated from then on.
+# Like the fields of the first line, the sex of the hero is drawn once for each tale.
 CAST = parse_rules("""
 sex: he she
 """)
 
-# Short lists; each mention draws again.
+# Short lists of words; each mention draws again.
 LISTS = parse_rules("""
 title by sex:
   he: Sir
@@ -73,7 +73,8 @@ suddenly:
 
 # The parts of a tale, one sentence each. A condition always comes after the same word: "Sir Fox",
 # "little Owl", "faraway harbour", "magic kettle", "so merry", "about courage". So a small model
-# learns within a minute to look back for it: after "magic", copy the word that followed "magic".
+# learns within a minute to look back for a condition: after "magic", copy the word that followed
+# "magic" before.
 PARTS = parse_rules("""
 opening:
   One {day}, {title} {hero} and little {friend} were {doing} {things} in the faraway {place}.

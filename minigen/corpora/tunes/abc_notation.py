@@ -9,7 +9,8 @@
     |:"G"B2 d2 gf |"D"e2 d4 :|
 
 The parser reads the part of the standard that one voice needs: accidentals, octaves, rests,
-lengths, chord symbols, bar lines, repeats and parts. Errors name the sign that it cannot read.
+lengths, chord symbols, bar lines, repeats and parts. An error names the sign that the parser cannot
+read.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ class Note:
     step: int | None  # steps of the scale above middle C: C is 0, D is 1; None: a rest
     pitch: int = 0  # a MIDI note number
     accidental: str = ""  # the sign before the note
-    # A blank, a chord or a bar line stands before the note. Notes without one between them form a
-    # group, which printed music joins with a beam.
+    # True if a blank, a chord or a bar line stands before the note. Notes without one between them
+    # form a group, which printed music joins with a beam.
     begins_group: bool = True
 
 
@@ -118,12 +119,11 @@ UNREAD = re.compile(
 
 
 def parse(text: str, left_out: Counter[str] | None = None) -> Score:
-    """Parse the first tune of a text. Text before its X: and comments do not count.
+    """Parse the first tune of a text. The text before its X: is ignored, and so are comments.
 
     Args:
-        left_out: None: raise `UserError` for each sign that the parser cannot read, and for each
-            missing header. A counter: leave these signs out, count them here, and give missing
-            headers a usual value.
+        left_out: None: a sign that the parser cannot read, or a missing header, raises `UserError`.
+            A counter: it counts the signs that are left out, and missing headers get a usual value.
 
     Raises `UserError` that names the sign and its line, if the tune cannot be read.
 
@@ -214,7 +214,7 @@ class _BodyParser:
             begins_group = at == 0 or line[at - 1] in ' "|:]'
             at = token.end()
             if token["chord"] is not None:
-                chord_pitches(token["chord"])  # raises `UserError` if it is none
+                chord_pitches(token["chord"])  # raises `UserError` if it is no chord
                 self.chords.append((self.time, token["chord"]))
             elif token["bar"]:
                 self.end_bar()
@@ -233,7 +233,7 @@ class _BodyParser:
         """Return whether minigen can play a chord, a broken rhythm or a note."""
         if token["chord"] is not None:
             return CHORD.fullmatch(token["chord"]) is not None
-        if token["letter"]:  # limits: eight octaves, and a length of seconds
+        if token["letter"]:  # limits: three octave marks, and a length of two digits
             multiplier = token["multiplier"]
             is_short = len(multiplier) <= 2 and int(multiplier or 1) > 0
             return len(token["octave"]) <= 3 and is_short

@@ -18,7 +18,7 @@ from minigen.errors import UserError
 
 
 def check(text: str) -> Verdict:
-    """Check a text as a tune; blank lines before and after it do not count.
+    """Judge a text as a tune; blank lines before and after it do not count.
 
     The text is well-formed if ABC notation follows the first line, and each bar fills its metre. It
     follows its prompt if the music has the mood, dance, key, number of bars and form of the first
@@ -52,7 +52,10 @@ def check(text: str) -> Verdict:
 
 
 def read_bits(text: str) -> tuple[float | None, int]:
-    """Return -log2 p of a text, or None if the grammar cannot write it; and where reading ended."""
+    """Return -log2 p of a text, and the index at which reading ended.
+
+    -log2 p is None if the grammar cannot write the text.
+    """
     held_out = text[: text.find("\n") + 1] in first_lines(held_out=True)
     choices = document(held_out)
     bits, at, options = 0.0, 0, next(choices)
@@ -178,7 +181,7 @@ def _irregularities(score: Score) -> Iterator[str]:
 
 
 def _bars(score: Score) -> Iterator[tuple[int, Bar, bool]]:
-    """Yield (number, bar, whether it is a cadence) for the bars as they are written.
+    """Yield (number, bar, whether the bar is a cadence) for the bars as they are written.
 
     A bar between repeat signs comes once.
     """

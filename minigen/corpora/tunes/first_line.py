@@ -20,8 +20,9 @@ FIELDS = {
 }
 FIRST_LINE = "tune: a {mood} {dance} in {key}, {bars} bars, {form}"
 
-# Pairs of mood and dance that never occur together in the training text, to see whether a model can
-# combine them. One in eleven of all other first lines is held out, too.
+# Pairs of mood and dance that never occur together in the training text. They show whether a model
+# can combine words that it has never read together. One in eleven of all other first lines is held
+# out, too.
 HELD_OUT = (("calm", "reel"), ("proud", "waltz"), ("sad", "march"), ("brave", "jig"))
 
 
@@ -42,7 +43,7 @@ def first_lines(held_out: bool) -> dict[str, int]:
 
 
 def read_first_line(line: str) -> tuple[dict[str, str], list[str]]:
-    """Parse a first line: return its conditions, and complaints about all that no line can have."""
+    """Parse a first line: return its conditions, and complaints about its faults."""
     pattern = re.escape(FIRST_LINE).replace(r"\ ", " ")
     pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>\\w+)", pattern)
     match = re.fullmatch(pattern, line)

@@ -1,4 +1,4 @@
-"""The grammar of tunes, which writes and reads them; and the corpus that it writes."""
+"""The grammar of tunes, which writes and reads tunes, and the corpus that it writes."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def body(conditions: Mapping[str, str]) -> Choices:
 
 
 def half_cadence(n_phrases: int) -> int:
-    """Return the index of the phrase that ends on the dominant: the last one of the first half."""
+    """Return the index of the last phrase of the first half, which ends on the dominant."""
     return (n_phrases + 1) // 2 - 1
 
 
@@ -110,7 +110,7 @@ def plain_bar(conditions: Mapping[str, str], before: Melody, opens: str) -> Choi
 
     Args:
         before: the melody before the bar.
-        opens: the letter of the phrase if the bar is its first one, else "".
+        opens: the letter of the phrase if the bar is the first of its phrase, else "".
     """
     key, mood = Key(conditions["key"]), MOODS[conditions["mood"]]
     if opens:
@@ -197,11 +197,13 @@ def next_shapes(rhythms: tuple[str, ...], beginning: str) -> Weighted:
 def notes_within(
     last: int | None, allowed: tuple[int, ...], intervals: Mapping[int, int]
 ) -> Weighted:
-    """Return the allowed notes within one of the intervals from `last`, or else the nearest ones.
+    """Return the allowed notes that are one of the intervals away from `last`, with their weights.
+
+    If there are none, the allowed notes nearest to `last` are returned.
 
     Args:
         last: the note before; None at the beginning of a tune.
-        intervals: in steps of the scale, with weights.
+        intervals: the weight of each interval, in steps of the scale.
     """
     if last is None:
         return tuple((note, 1) for note in allowed)
@@ -215,9 +217,9 @@ def notes_within(
 def groups(shapes: Weighted, first_notes: Weighted, motion: str) -> dict[str, int]:
     """Return all texts of a group of notes: a shape, a first note, and a figure from that note.
 
-    Figures that would leave the range are left out. 12 // (number of figures) makes up for
-    different numbers of figures: every shape has the probability that its weight says, except near
-    the ends of the range.
+    Figures that would leave the range are left out. The factor 12 // (number of figures) makes up
+    for different numbers of figures: the probability of a shape is in proportion to its weight,
+    except near the ends of the range.
     """
     options: dict[str, int] = {}
     for shape, n_rhythms in shapes:
@@ -260,14 +262,14 @@ def draw_text(choices: Choices, dice: Dice) -> str:
     text, options = "", next(choices)
     with contextlib.suppress(StopIteration):
         while True:
-            choice = dice.weigh(options)
+            choice = dice.choose_weighted(options)
             text += choice
             options = choices.send(choice)
     return text
 
 
 def tune(rng: random.Random, held_out: bool = False) -> Tune:
-    """Draw a tune; its first line is of the training text, or, if `held_out`, never in it."""
+    """Draw a tune with a first line of the training text; if `held_out`, with a held-out one."""
     dice = Dice(rng)
     text = draw_text(document(held_out), dice)
     return Tune(text, dice.bits, read_first_line(text.partition("\n")[0])[0])

@@ -9,9 +9,9 @@ from minigen.corpora.tunes import abc_notation
 from minigen.corpora.tunes.tables import HIGHEST, LETTERS, LOWEST
 
 # For each chord, the chords that can follow it, as Roman numerals: capitals are major chords. The
-# melody decides: the next chord is the first of the list that has the last note of the melody, or
-# the first of the list if none has it. So the chord and the note before fix the next chord, and a
-# model that has learnt the lists can predict it.
+# melody decides: the next chord is the first chord of the list that has the last note of the
+# melody, or the first chord if none has it. So the last chord and the last note decide on the next
+# chord, and a model that has learnt the lists can predict it.
 NEXT_CHORDS = {
     "major": {"I": "IV V vi", "ii": "V IV", "IV": "V I ii", "V": "I vi", "vi": "ii IV V"},
     "minor": {
@@ -30,7 +30,7 @@ OPENINGS = {  # the first chord of a phrase, by its letter
 }
 DOMINANTS = {"major": ("V",), "minor": ("v", "VII")}
 # The pairs of chords in the last bar of a phrase. A half cadence ends on the dominant, and a full
-# one on the tonic. An open one leads to the next phrase.
+# cadence on the tonic. An open cadence leads to the next phrase.
 CADENCES = {
     "major": {
         "open": ("I IV", "IV I", "V I", "V vi", "ii vi"),
@@ -48,7 +48,7 @@ DEGREES = ("i", "ii", "iii", "iv", "v", "vi", "vii")
 
 @dataclass(frozen=True)
 class Key:
-    """A key; its name is such as G or Em."""
+    """A key, with a name such as G or Em."""
 
     name: str
 

@@ -20,7 +20,7 @@ CHORD_COLOURS = (
 
 
 def colour(chord: str | None) -> str:
-    """Return the colour of a chord, or of ink for notes without a chord."""
+    """Return the colour of a chord; None, for notes without a chord, has the colour of ink."""
     return INK if chord is None else CHORD_COLOURS[chord_pitches(chord)[0] * 7 % 12]
 
 

@@ -21,9 +21,9 @@ from minigen.errors import UserError
 
 
 def condition(conditions: Mapping[str, str], rng: random.Random) -> str:
-    """Return a first line, its newline included, with these conditions; draw the other fields.
+    """Return a first line with its newline that states the conditions; draw the other fields.
 
-    Raises `UserError` if no first line has these conditions.
+    Raises `UserError` if no first line has all of the conditions.
 
     >>> sad = {"mood": "sad", "dance": "waltz", "key": "Am", "bars": "8", "form": "AA"}
     >>> condition(sad, random.Random(0))
@@ -48,7 +48,7 @@ def prompt(text: str, rng: random.Random) -> str:
     """Return the prompt for words as a user types them: a first line, or its beginning.
 
     The model completes a line that breaks off; a field that is missing between the words is drawn.
-    After a colon, the words can have a melody. Then the prompt has the whole first line and ends
+    The words can end with a colon and a melody. Then the prompt has a complete first line and ends
     with the melody, and a model repeats the melody where the form repeats the first phrase.
 
     Raises `UserError` for a word that no first line has, and if no first line has all of the words.
@@ -73,7 +73,9 @@ def prompt(text: str, rng: random.Random) -> str:
             conditions[field_of[word.lower()]] = word
         elif word.lower() not in ("in", "bars"):
             options = "; ".join(f"{field}: {', '.join(FIELDS[field])}" for field in FIELDS)
-            raise UserError(f"no tune is asked for by the word {word!r}. The words are {options}")
+            raise UserError(
+                f"no first line of a tune has the word {word!r}. The words are {options}"
+            )
     line = condition(conditions, rng)
     all_conditions, _ = read_first_line(line.strip())
     if melody:

@@ -24,8 +24,8 @@ def save(texts: Sequence[str], path: Path) -> None:
     Several tunes become numbered files: tune-1.wav, tune-2.wav and so on. Signs that minigen cannot
     play are left out of .wav and .png, and reported on standard error.
 
-    Raises `UserError` for another ending, and for texts that are no tunes: the tunes among them are
-    saved before.
+    Raises `UserError` for another ending, and, after all tunes are saved, for texts that are no
+    tunes.
     """
     if path.suffix.lower() == ".txt":
         return save_text(texts, path)
@@ -56,7 +56,7 @@ def save(texts: Sequence[str], path: Path) -> None:
 
 
 def split_tunes(texts: Sequence[str]) -> list[str]:
-    """Return the tunes in texts. A text without a first line can have several, each from its X:."""
+    """Return the tunes in texts. A text without a first line can have several, each with its X:."""
     tunes: list[str] = []
     for text in texts:
         _, *parts = re.split(r"^(?=X:)", text, flags=re.MULTILINE)

@@ -23,8 +23,8 @@ from minigen.corpora.tunes.abc_notation import Bar, Score, chord_pitches
 
 SAMPLE_RATE = 44_100  # samples per second
 PEAK = 0.89  # the largest sample, as a fraction of the largest 16-bit number
-# A tone takes this time, in seconds, to rise from silence and to fall to it: a jump would be heard
-# as a click (test_a_tone_begins_and_ends_in_silence).
+# The seconds in which a tone rises from silence, and falls to silence: a jump would be heard as a
+# click (test_a_tone_begins_and_ends_in_silence).
 ATTACK, RELEASE = 0.006, 0.05
 N_HARMONICS = 8
 BASS, CHORD = 36, 48  # the MIDI notes of C in the octave of the bass, and in that of the chords
@@ -52,7 +52,7 @@ class Tone:
 def seconds_per_whole_note(score: Score) -> float:
     """Return the length of a whole note at the tempo of Q:, such as 1/4=120.
 
-    Without a readable Q:, the tempo is a usual one for the metre.
+    Without a readable Q:, it is the tempo of the metre in `BEATS_PER_MINUTE`.
     """
     length, _, per_minute = score.headers.get("Q", "").partition("=")
     try:
@@ -84,9 +84,9 @@ def tones(score: Score) -> Iterator[Tone]:
 def strokes(score: Score, bar: Bar) -> Iterator[tuple[Fraction, Fraction, list[int]]]:
     """Yield the strokes that accompany a bar: start and length in whole notes, and pitches.
 
-    A bass note, which is the root of the chord, is struck where a chord begins, and in a metre
-    other than 3/4 on every other beat. On the other beats the chord is struck. In 6/8, each beat
-    has first the bass note and then the chord.
+    A bass note, the root of the chord, is struck on a beat where a chord begins, and on the first,
+    third, ... beat of any metre but 3/4. On all other beats the chord is struck. In compound metres
+    such as 6/8, each beat has first the bass note and then the chord.
     """
     for n in range(int(bar.length / score.beat)):
         at = n * score.beat
@@ -106,7 +106,7 @@ def strokes(score: Score, bar: Bar) -> Iterator[tuple[Fraction, Fraction, list[i
 
 
 def pluck(tone: Tone) -> Samples:
-    """Return the samples of a tone, from its start on."""
+    """Return the samples of a tone; the first one is at the start of the tone."""
     n = round((tone.length + RELEASE) * SAMPLE_RATE)
     t = np.arange(n) / SAMPLE_RATE
     decay = 1.1 if tone.voice == "melody" else 0.7

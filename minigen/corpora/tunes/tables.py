@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Mood:
-    """The features of a tune that its mood decides on."""
+    """The features that the mood of a tune decides on."""
 
     mode: str  # major or minor
     pace: str  # slow, flowing or busy: bars have few, more or many notes
@@ -35,7 +35,7 @@ class Style:
     """The rhythms of a dance at a pace: ABC notation with n for each note.
 
     A blank separates groups of notes. The unit is chosen so that most groups are letters without
-    numbers. Then a group is one token, from which a model can predict much of the next group.
+    numbers. Then one token is a whole group, from which a model can predict much of the next group.
     """
 
     unit: str  # L: in ABC notation; the length of a note is a multiple of the unit
