@@ -342,8 +342,8 @@ def model_type(config: GPTConfig) -> str:
     if switches == ("rmsnorm", "rotary", "swiglu", False) and not config.bias and divides:
         return "llama"
     raise UserError(
-        "neither GPT-2, Llama nor Qwen3 has these switches, so no other program could load the "
-        "model; take the switches of GPTConfig.gpt2(...) or GPTConfig.modern(...)"
+        "no architecture of GPT-2, Llama and Qwen3 has these switches, so no other program could "
+        "load the model; take the switches of GPTConfig.gpt2(...) or GPTConfig.modern(...)"
     )
 
 
