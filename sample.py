@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(engine.description, file=sys.stderr)
     settings = dataclasses.asdict(config.sampling)
     settings["do_sample"] = config.sampling.temperature > 0
-    if others := engine.companions.asked_otherwise(settings):
+    if others := engine.companions.list_differing(settings):
         print(
             f"note: the model's generation_config.json asks for {others}; the flags decide",
             file=sys.stderr,

@@ -239,7 +239,7 @@ def test_a_weight_moves_by_half_a_step_at_most() -> None:
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
 def test_a_compact_linear_layer_is_the_layer_with_rounded_weights(dtype: str) -> None:
-    """This holds with a bias and without; 0.01 allows for an x that is rounded to bfloat16."""
+    """The result is that of rounded weights; 0.01 allows for an x rounded to bfloat16."""
     torch.manual_seed(0)
     for layer in (torch.nn.Linear(64, 48), torch.nn.Linear(64, 48, bias=False)):
         x, compact = torch.randn(2, 5, 64), CompactLinear(layer, dtype)

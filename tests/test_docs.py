@@ -15,23 +15,13 @@ from pathlib import Path
 
 import pytest
 from forks import Server
+from small_forms import ROOT, copy_project, small_form
 
-import train
-from minigen.corpora import pictures, tales, tunes
-
-ROOT = Path(train.__file__).parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", flags=re.M | re.S)
 NOT_RUN = re.compile(r" not-run: .{10,}")  # and a reason that is more than a word
 
-# Small forms: each command is the page's, except that it works on little for a moment.
-BRIEF = {
-    "train.py": shlex.split("--max_steps 2 --block_size 64 --eval_tokens 200"),
-    "sample.py": shlex.split("--max_new_tokens 5"),
-    "evaluate": shlex.split("--count 4 --max_new_tokens 5 --eval_tokens 200"),
-}
 RUNS = {"tales": ("tales", "tales-2", "my"), "tunes": ("tunes",)}  # corpus: runs that pages name
-VALUES_NOT_MODELS = ("--size", "--tokenizer")  # flags whose value may be gpt2, and mean no model
 
 
 @dataclass(frozen=True)
@@ -55,39 +45,14 @@ def blocks(page: Path) -> list[Block]:
     return [Block(page, *groups) for groups in BLOCK.findall(text)]
 
 
-def small(words: list[str], project: Path) -> list[str]:
-    """Return the arguments of `python` for the small form of a command `python WORDS`."""
-    name = "evaluate" if words[:3] == ["-m", "minigen", "evaluate"] else words[0]
-    if "--minutes" in words:  # which excludes --max_steps
-        at = words.index("--minutes")
-        words = words[:at] + words[at + 2 :]
-    words = [*words, *BRIEF.get(name, ())]
-    if name == "train.py" and "--init_from" not in words:  # which fixes the shape of the model
-        words += ["--n_embd", "16"]
-    for at, word in enumerate(words):
-        if word == "gpt2" and words[at - 1] not in VALUES_NOT_MODELS:
-            words[at] = "out/tales"  # a model that needs no network
-        if word == "shakespeare":
-            words[at] = "my.txt"
-        if re.search(r"\.(png|wav|abc)$", word) and name == "sample.py":
-            words[at] = str(Path(word).with_suffix(".txt"))  # so small a model draws no picture
-    if name.endswith(".py"):
-        words[0] = str(project / name)
-    return words
-
-
 @pytest.fixture(scope="session")
 def home(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a copy of the project, small corpora, and the runs that pages name."""
     home = tmp_path_factory.mktemp("docs")
     project = home / "project"
-    shutil.copytree(ROOT / "minigen", project / "minigen")
-    for file in ("train.py", "sample.py", "pyproject.toml"):  # which make it a checkout
-        shutil.copy(ROOT / file, project)
-    for corpus in (tales, pictures, tunes):
-        corpus.write(project / "data" / corpus.__name__.split(".")[-1], 60_000, 20_000)
+    copy_project(project)
     for corpus_name, names in RUNS.items():
-        words = small(["train.py", "--data", corpus_name], project)
+        words = small_form(["train.py", "--data", corpus_name], project)
         done = server.python(*words, cwd=home, env=environment(home))
         assert done.returncode == 0, done.stderr
         for name in names[1:]:
@@ -148,6 +113,6 @@ def run_command(command: str, place: str, folder: Path, home: Path, server: Serv
     if words[0] == "torchrun":
         at = words.index("train.py")
         launcher, words = ["-m", "torch.distributed.run", *words[1:at]], ["python", *words[at:]]
-    words = [*launcher, *small(words[1:], home / "project")]
+    words = [*launcher, *small_form(words[1:], home / "project")]
     done = server.python(*words, cwd=folder, env=environment(home))
     assert done.returncode == 0, f"{place}\n{done.stderr}"

@@ -78,7 +78,7 @@ def test_a_stream_is_the_text_of_sample_py(
 
 
 def test_texts_streamed_together_are_the_texts_streamed_alone(out: Path) -> None:
-    """Pieces and tokens are equal; a text that has ended has None in each later step."""
+    """Texts of a batch have the pieces of a text alone; a text that has ended has None."""
     engine = minigen.load(out / "bpe", device="cpu")
     facts = {"max_new_tokens": 30, "stop_strings": ["a", "\n"], "seed": 3}
     steps = list(engine.stream_many([engine.encode("the")] * 4, Sampling(), **facts))
@@ -160,6 +160,6 @@ def test_without_a_name_the_best_undamaged_checkpoint_of_the_last_run_is_loaded(
 
 
 def test_an_unknown_device_is_refused_when_a_model_is_loaded(out: Path) -> None:
-    """The error comes at once, and not only at the first token."""
+    """An unknown device is an error at the load, and not only at the first token."""
     with pytest.raises(UserError, match="toaster is not a device"):
         minigen.load(out / "bpe", device="toaster")

@@ -200,7 +200,7 @@ def test_a_text_that_cannot_be_judged_on_is_one_line(
 def test_a_run_that_moved_finds_its_text(
     judged: Judge, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run remembers the folder of its text."""
+    """A run that is copied to another place is judged on its text, whose folder it remembers."""
     shutil.copytree(project / "out", tmp_path / "out")
     monkeypatch.chdir(tmp_path)
     assert judged("healthy", file=None, eval_tokens=300, count=2)["train_loss"] is not None
@@ -224,7 +224,7 @@ def test_a_text_that_is_missing_or_changed_is_one_line(
 
 
 def test_an_unknown_ending_of_the_plot_is_refused_before_the_work(tmp_path: Path) -> None:
-    """The ending is checked before a model is loaded."""
+    """An unknown ending of --plot is refused before a model is loaded."""
     with pytest.raises(UserError, match=r"x.doc: give a name that ends in .png, .pdf or .svg$"):
         command.main(["--out_dir", str(tmp_path / "none"), "--plot", "x.doc"])
 

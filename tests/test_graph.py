@@ -105,7 +105,7 @@ def test_if_the_capture_fails_the_model_writes(
 
 @pytest.mark.gpu
 def test_on_a_gpu_the_captured_graph_writes_what_the_model_writes(model: GPT) -> None:
-    """The texts are equal on a real GPU, and the capture did not fail."""
+    """On a real GPU the capture succeeds, and graph and model write equal texts."""
     model = model.to("cuda")
     decoder = GraphDecoder(model)
     assert texts(decoder, model, "cuda") == texts(model, model, "cuda")

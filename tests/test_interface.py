@@ -73,7 +73,7 @@ def test_max_length_counts_the_prompt(write: TextGeneration) -> None:
 
 
 def test_a_seed_decides_a_text(write: TextGeneration) -> None:
-    """A text is the same alone and in a batch; other seeds and other sequences give other texts."""
+    """The first text of a batch is the text alone; other seeds and numbers give other texts."""
     three = write("the cat", max_new_tokens=15, num_return_sequences=3, temperature=1.0)
     assert write("the cat", max_new_tokens=15, temperature=1.0) == three[:1]
     assert write(["the cat", "a dog"], max_new_tokens=15, temperature=1.0)[0] == three[:1]
@@ -83,7 +83,7 @@ def test_a_seed_decides_a_text(write: TextGeneration) -> None:
 
 
 def test_the_defaults_are_those_of_transformers() -> None:
-    """Both draw at temperature 0.7 from the 50 most probable tokens, and write at most 256."""
+    """minigen and transformers draw at temperature 0.7 from 50 tokens, and write at most 256."""
     config = transformers.TextGenerationPipeline._default_generation_config
     assert DEFAULTS["do_sample"] is config.do_sample is True
     assert DEFAULTS["temperature"] == config.temperature == 0.7
@@ -137,13 +137,13 @@ def test_load_takes_runs_and_checkpoints_and_models(run: Path, tmp_path: Path) -
 def test_settings_out_of_range_are_refused(
     write: TextGeneration, settings: dict[str, Any], complaint: str
 ) -> None:
-    """The error names the setting or the reason."""
+    """A wrong setting is refused, and the error names the setting or the reason."""
     with pytest.raises(UserError, match=complaint):
         write("the cat", **settings)
 
 
 def test_a_missing_model_and_an_unknown_task_are_refused(tmp_path: Path) -> None:
-    """The error names what is missing."""
+    """The error for a missing folder names it, and that for an unknown task names the known one."""
     with pytest.raises(UserError, match="there is no folder"):
         minigen.load(tmp_path / "nothing")
     with pytest.raises(UserError, match="'text-generation'"):
@@ -151,7 +151,7 @@ def test_a_missing_model_and_an_unknown_task_are_refused(tmp_path: Path) -> None
 
 
 def test_a_prompt_that_is_not_a_string_is_refused(write: TextGeneration) -> None:
-    """The error says how the messages of a chat become a string."""
+    """A prompt that is a message of a chat is refused; the error says how to make it a string."""
     with pytest.raises(UserError, match=r"a prompt is of type dict; .* apply_chat_template"):
         write([{"role": "user", "content": "a"}])  # type: ignore[list-item]
 

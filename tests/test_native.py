@@ -81,7 +81,7 @@ def test_a_file_is_compiled_in_a_folder_whose_name_is_not_utf8(
 
 @needs_compiler
 def test_several_threads_may_compile_a_file_at_once(source: Path) -> None:
-    """Each of them gets a library that works, and one library is kept."""
+    """Each of four threads gets a library that works, and one library is kept."""
     answers: list[int] = []
     threads = [
         threading.Thread(target=lambda: answers.append(answer(compile_c.compiled(source))))

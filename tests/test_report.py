@@ -287,7 +287,7 @@ def test_the_bar_counts_steps_per_second_however_few(
 
 
 def test_a_run_with_few_steps_or_little_text_read_is_far_from_done() -> None:
-    """It is advised the time that 300 steps and one epoch take, at most ten times its own."""
+    """A short run is advised the time of 300 steps and one epoch, at most ten times its own."""
     assert far_from_done(400, 3.0, 2, busy=True) is None
     busy = "only 47 steps were possible, because other programs kept the processors busy"
     assert far_from_done(47, 0.1, 2, busy=True) == (busy, 19)

@@ -129,7 +129,7 @@ def test_every_setting_reaches_the_draw(out: Path, run: Any) -> None:
 
 
 def test_samples_written_together_are_the_samples_written_alone(out: Path, run: Any) -> None:
-    """The texts are equal, also if they end early at different tokens, and for Korean in bytes."""
+    """Texts of a batch are those written alone, also with early ends, and Korean in bytes."""
     path = out / "byte/step-000001"
     for flags in ([], ["--stop_strings", "\x00", "e", "9"]):
         text, _ = run("--num_samples=4", "--prompt=밥", "--max_new_tokens=40", *flags, name="byte")
@@ -214,7 +214,7 @@ def test_the_end_of_text_token_ends_the_text_unless_it_is_ignored(run: Any) -> N
 
 
 def test_a_text_longer_than_the_context_continues_with_one_note(out: Path, run: Any) -> None:
-    """The text is that of `generate`; a text that fits has no note."""
+    """A text beyond the context is that of `generate`, with one note; a text that fits has none."""
     note = f"note: the text is longer than the model's context of {BLOCK} tokens"
     for prompt in ("the cat", TEXT * 30):
         text, notes = run("--prompt", prompt, "--max_new_tokens=80", "--ignore_end_of_text")
@@ -398,7 +398,7 @@ def test_half_a_character_is_spelled_as_bytes() -> None:
 def test_a_user_s_error_is_one_line(
     flags: list[str], message: str, run: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The line names the flag or the reason, and no text is written."""
+    """A wrong value is one line that names the flag or the reason, and no text is written."""
     with pytest.raises(UserError) as error:
         run(*flags)
     assert message in str(error.value)
@@ -642,7 +642,7 @@ def test_the_output_is_utf8_whatever_the_terminal_s_encoding(out: Path, processe
 
 
 def test_an_error_of_the_command_is_one_line_and_exit_code_2(processes: Any) -> None:
-    """The line is on standard error, and standard output stays empty."""
+    """The line of an error is on standard error, and standard output stays empty."""
     process = processes("--run=char", "--prompt=日")
     text, notes = process.communicate(timeout=100)
     assert (process.returncode, text) == (2, b"")
@@ -651,7 +651,7 @@ def test_an_error_of_the_command_is_one_line_and_exit_code_2(processes: Any) -> 
 
 @needs_signals
 def test_ctrl_c_ends_the_command_without_a_traceback(processes: Any) -> None:
-    """The exit code is 130, that of a command that SIGINT has ended."""
+    """After Ctrl-C the exit code is 130, as of any command that SIGINT has ended."""
     process = processes(*ENDLESS)
     assert len(process.stdout.read(100)) == 100
     process.send_signal(signal.SIGINT)

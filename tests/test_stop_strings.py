@@ -29,7 +29,7 @@ def test_no_part_of_a_stop_string_is_shown_if_several_tokens_spell_it() -> None:
 
 
 def test_an_empty_stop_string_is_refused() -> None:
-    """An empty string would end each text before its first character."""
+    """An empty stop string is refused, as it would end each text before its first character."""
     with pytest.raises(UserError, match="empty"):
         StopStrings(["a", ""])
 
@@ -42,7 +42,7 @@ def test_an_empty_stop_string_is_refused() -> None:
 def test_a_text_ends_before_the_stop_string_that_is_complete_first(
     stops: list[str], pieces: list[str]
 ) -> None:
-    """This holds for any cut of the text into pieces, and each character is shown at once."""
+    """The end does not depend on the pieces, and each character is shown as soon as possible."""
     text = "".join(pieces)
     ends = [(text.find(stop) + len(stop), -len(stop)) for stop in stops if stop in text]
     kept = text[: sum(min(ends))] if ends else text

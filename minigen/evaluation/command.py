@@ -2,7 +2,7 @@
 
 The command answers two questions: how well a model predicts text that it never saw, and how its own
 texts compare with real ones. A metric of samples means little by itself, so the same metric of real
-held-out text, cut the same way, stands beside it. Where the two differ, something is wrong.
+held-out text, cut the same way, stands beside it. A large difference shows a fault.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from minigen.system.places import data_folder
 from minigen.system.plot import check_ending
 from minigen.system.strict_json import to_json
 
-SAME = "same"  # --separator: as in the run's text
+SAME = "same"  # value of --separator: the separator of the run's text
 NEW_TOKENS = 200  # length of a sample where documents are too long to be written to their end
 MAX_OF_ONE_PROMPT = 100  # samples of the first prompt, to see how much they differ
 MAX_LISTED = 4 << 20  # bytes of the training text whose short documents are counted
@@ -117,16 +117,17 @@ def find_texts(config: EvaluateConfig, loaded: Engine) -> Texts:
     if config.file is not None:
         if config.split != "val":
             raise UserError("--file and --split exclude each other; give one")
-        given = corpora.find([config.file], data_folder(), separator_for(config, settings))
+        judged_on = corpora.find([config.file], data_folder(), separator_for(config, settings))
         trained_on = {file.resolve() for file in corpus.train} if corpus and training else set()
-        seen = [file for file in given.val or given.train if file.resolve() in trained_on]
-        notes = [*given.notes, *(notes_on_text(given) if config.separator != SAME else [])]
+        seen = [file for file in judged_on.val or judged_on.train if file.resolve() in trained_on]
+        notes = [*judged_on.notes]
+        notes += notes_on_text(judged_on) if config.separator != SAME else []
         notes += [f"warning: the model was trained on {seen[0]}"] if seen else []
         for note in notes:
             print(note, file=sys.stderr)
-        text = scan(given.val or given.train, given.separator)
+        text = scan(judged_on.val or judged_on.train, judged_on.separator)
         tokens = write_tokens(text, tokenizer, cache, "text")
-        return Texts(tokens, training, given.entropy, given.separator_bytes, False)
+        return Texts(tokens, training, judged_on.entropy, judged_on.separator_bytes, False)
     assert corpus is not None
     if config.split == "val":
         return Texts(validation, training, corpus.entropy, corpus.separator_bytes, True)
@@ -201,7 +202,7 @@ def compare_samples(config: EvaluateConfig, loaded: Engine, sources: Texts) -> C
     n_new = config.max_new_tokens or NEW_TOKENS
     real = real_continuations(sources.held_out, tokenizer, block_size, n_new, config.prompt_lines)
     real = evenly_spaced(real, config.count)
-    # Documents end by themselves: twice the longest is room for one that does not.
+    # Real documents end by themselves. Twice the longest shows a sample that does not end.
     all_end = all(one.ids[-1] == tokenizer.end_of_text for one in real)
     limit = config.max_new_tokens or max(len(one.ids) for one in real) * (2 if all_end else 1)
     real = [truncated(one, limit, tokenizer) for one in real]  # like the samples
@@ -232,8 +233,8 @@ def with_expected_duplicates(
 ) -> SampleMetrics:
     """Return the metrics with at least the duplicates of random draws from the training documents.
 
-    A list of names may have each name once, but random draws from it repeat some. So a model that
-    draws names as it should repeats some, too.
+    A list of names may have each name once, but random draws from it repeat some. So a
+    model that draws names correctly repeats some, too.
     """
     documents = Counter(training.documents(MAX_LISTED))
     expected = expected_duplicates([*documents.values()], n_samples)

@@ -1,4 +1,4 @@
-"""Real and generated continuations: the same prompts from held-out text, continued two ways."""
+"""Real continuations of prompts from held-out text, and those that a model generates."""
 
 from __future__ import annotations
 
@@ -42,11 +42,12 @@ def real_continuations(
 ) -> list[Continuation]:
     """Cut documents into prompts and continuations.
 
-    The prompt of a tale, picture or tune is its first lines. If these are at least half of the
-    documents, the others are left out: they may be rests of a document that the split has cut.
+    The prompt of a tale, picture or tune is its first lines. If at least half of the
+    documents are of these kinds, the others are left out: the split may have cut off their first
+    lines.
 
     The prompt of another document is its first 16 tokens. A document that is longer than the
-    context gives several pieces, each with a prompt. A document of less than 32 tokens, such as a
+    context gives several pieces, each with a prompt. A document of fewer than 32 tokens, such as a
     name, has no prompt but END_OF_TEXT: half a name would say little about a model that writes
     names.
 

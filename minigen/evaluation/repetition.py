@@ -25,7 +25,9 @@ WORD = re.compile(f"[{UNSPACED}]|[^\\s{UNSPACED}]+")
 
 
 def ends_in_loop(text: str) -> bool:
-    """Return True if a text ends in a loop: one piece, 4 times or more, 48 characters or more.
+    """Return True if a text ends in a loop: a piece that stands there at least 4 times in a row.
+
+    The copies must have at least 48 characters in all.
 
     The smallest period of each tail comes from the failure function of Knuth, Morris and Pratt
     (1977) of the text read backwards.
@@ -37,7 +39,7 @@ def ends_in_loop(text: str) -> bool:
     """
     backwards = text[::-1]
     # border[n]: the length of the longest proper prefix of the first n + 1 characters that is also
-    # their suffix; n + 1 - border[n] is then their smallest period.
+    # their suffix; n + 1 - border[n] is then the smallest period of these characters.
     border = [0] * len(text)
     for n in range(1, len(text)):
         k = border[n - 1]
@@ -94,7 +96,7 @@ def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
 def distinct(texts: Sequence[str], n: int) -> float | None:
     """Return the share of distinct n-grams among all n-grams (Li et al. 2016, arXiv:1510.03055).
 
-    More text has a lower share, so compare texts of the same length only. Returns None if there
+    A longer text has a lower share, so compare only texts of the same length. Returns None if there
     are no n-grams.
 
     >>> distinct(["a b a b"], 2)

@@ -105,7 +105,7 @@ def plot(judged: Judgement, path: Path) -> Any:
 
 
 def _draw_calibration(axes: Any, text: TextMetrics) -> None:
-    """Draw how often tokens came against how probable the model thought them.
+    """Draw the share of tokens that came next, over the probability that the model gave to them.
 
     The vertical lines are two standard deviations of chance, for this number of predictions.
     """

@@ -45,7 +45,7 @@ class RepetitionMetrics:
 
     identical: float | None  # are the same as another one
     loops: float | None  # end in a loop
-    stuck: float  # one or both of these
+    stuck: float  # are the same as another one, or end in a loop
     self_repetition: float | None  # share of 4-grams that the text had before
     distinct_1: float | None  # share of distinct words among all words
     distinct_2: float | None  # of distinct pairs of words
@@ -106,7 +106,7 @@ def sample_metrics(
 def task_metrics(texts: Sequence[Continuation]) -> TaskMetrics:
     """Check each text under its own first line, and under the first line of another text.
 
-    The second share is the one of a model that does not read its prompt: chance.
+    A model that does not read its prompt has the second share in both: chance.
     """
     verdicts, by_chance = [], []
     for i, one in enumerate(texts):
@@ -172,8 +172,8 @@ def copy_metrics(
 def copy_length(training: TrainingText, real: Sequence[Continuation]) -> int:
     """Return the first of 60, 120, 240, ... bytes such that few real texts share a run as long.
 
-    Few means at most 5 %. Texts of one corpus share phrases without any copying, in some corpora
-    long ones; the length is above these.
+    Few means at most 5 %. Texts of one corpus share phrases, in some corpora long ones, without any
+    copying. The result is longer than these phrases.
     """
     length, contents = FIRST_COPY_LENGTH, [one.text.encode() for one in real]
     while fraction(training.shares_run(length, contents)) > MAX_REAL_COPIES:

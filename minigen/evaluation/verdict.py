@@ -16,9 +16,10 @@ the loss on training text, and U the loss of a model that only knows how frequen
     healthy             none of these
 
 A model that memorises is never called undertrained, because more training would make it worse. If
-a model has collapsed or memorises, its malformed samples are no fault of their own. If fewer than
-half as many samples as real texts are well-formed, prompts are not judged. A loss on fewer than 100
-tokens and a share of fewer than 10 samples are left to chance, so they give no verdict.
+a model has collapsed or memorises, malformed samples are not reported as a fault of their own. If
+fewer than half as many samples as real texts are well-formed, prompts are not judged. A loss on
+fewer than 100 tokens and a share of fewer than 10 samples depend on chance, so they give no
+verdict.
 """
 
 from __future__ import annotations

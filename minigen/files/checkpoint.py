@@ -12,12 +12,12 @@
             state.json            step, losses, and the training configuration
             MANIFEST.json         size and SHA-256 of each file above
 
-The first four files are the files of any model of Hugging Face: `from_pretrained` and `pipeline` of
-transformers load a checkpoint unchanged. A checkpoint of a run with LoRA has only the adapter,
+The first four files are those that any model of Hugging Face has: `from_pretrained` and `pipeline`
+of transformers load a checkpoint unchanged. A checkpoint of a run with LoRA has only the adapter,
 adapter_model.safetensors instead of model.safetensors, in the format of the library peft.
 
-A checkpoint is saved atomically: its files are written into a hidden folder, flushed to the disk,
-and the folder is renamed. So whatever ends the process, each `step-` folder is complete
+A checkpoint is saved atomically: its files are written into a hidden folder and flushed to the
+disk, then the folder is renamed. So each `step-` folder is complete, whatever ends the process
 (test_kills.py). A checkpoint does not change after that. No file in it is ever executed: JSON and
 safetensors hold data only.
 """
@@ -54,9 +54,9 @@ from minigen.tokenizer import Tokenizer
 
 FORMAT = 2
 WHOLE = ("config.json", "model.safetensors")
-LORA = ("base_config.json", "adapter_model.safetensors", "adapter_config.json")  # instead of those
+LORA = ("base_config.json", "adapter_model.safetensors", "adapter_config.json")  # not WHOLE
 COMMON = ("tokenizer.json", "tokenizer_config.json", "optimizer.safetensors", "state.json")
-ONLY_MINIGEN = ("state.json", "optimizer.safetensors", "base_config.json")  # has these files
+ONLY_MINIGEN = ("state.json", "optimizer.safetensors", "base_config.json")  # in no other model
 STEP = r"step-(\d+)"  # the name of a checkpoint
 BEST = "best"  # the name of the link
 MAX_JSON = 1 << 20  # bytes of config.json, state.json and the like
@@ -86,7 +86,7 @@ class Checkpoint:
         """Return the model in evaluation mode; an adapter is added to it, but not merged.
 
         Args:
-            dropout: None: that of the configuration.
+            dropout: None: the rate in the configuration.
 
         Raises `UserError` if the base model of an adapter is missing or has changed.
         """
@@ -181,7 +181,7 @@ def save(
         files = {name: dataclasses.asdict(digest) for name, digest in digests.items()}
         write_file(folder / "MANIFEST.json", _json({"format": FORMAT, "files": files}))
         disk.flush_folder(folder)
-        # The commit: before this line there is no checkpoint, after it there is a complete one.
+        # Before this line there is no new checkpoint, after it there is a complete one.
         disk.rename_folder(folder, target, last="MANIFEST.json")
         _link_best(run)
         disk.flush_folder(run)
@@ -221,9 +221,9 @@ def without_link(path: Path) -> Path:
 
 
 def load(path: Path, to_train: bool = True) -> Checkpoint:
-    """Read a checkpoint, and verify each byte that is used against the manifest.
+    """Read a checkpoint, and compare each byte that is used with the manifest's SHA-256.
 
-    Names, shapes and sizes are compared with the config before a tensor is allocated.
+    Names and shapes of tensors are compared with the config before memory is allocated for them.
 
     Args:
         to_train: read the optimiser's averages too; they are not needed to generate text.
@@ -266,7 +266,7 @@ def _names_of_kind(digests: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _read_small_files(path: Path, digests: Mapping[str, Any]) -> dict[str, bytes]:
-    """Return the content of each file without tensors, verified."""
+    """Return the content of each file without tensors, after a check of its SHA-256."""
     config_name, _, *others = _names_of_kind(digests)
     companions = [name for name in companion_files.NAMES if name in digests]
     limits = dict.fromkeys(companions, companion_files.MAX_BYTES)
@@ -288,7 +288,7 @@ def _read_tokenizer(path: Path, small: Mapping[str, bytes]) -> tuple[Tokenizer, 
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    """Return the size and the SHA-256 of each file, by its name, as the manifest has them."""
+    """Return the size and the SHA-256 of each file in the manifest, by the file's name."""
     name = path / "MANIFEST.json"
     if not os.path.isfile(name):
         raise UserError(
@@ -383,9 +383,9 @@ def load_best(run: Path) -> Checkpoint:
 
 
 def best_first(run: Path) -> list[Path]:
-    """Return the checkpoints of a run by validation loss; those without a loss last.
+    """Return the checkpoints of a run, the lowest validation loss first; without a loss, last.
 
-    Among equals, the newest comes first.
+    Of checkpoints with equal losses, the newest comes first.
     """
     return sorted(steps(run), key=lambda path: (_val_loss(path), -_step(path)))
 
@@ -444,7 +444,7 @@ def prune(run: Path) -> None:
     A checkpoint is renamed before it is deleted, so that a half-deleted folder is not a checkpoint.
     """
     keep = {*steps(run)[-2:], *best_first(run)[:1]}
-    with contextlib.suppress(OSError):  # it is tried again after the next save
+    with contextlib.suppress(OSError):  # the next save deletes them
         for path in steps(run):
             if path not in keep:
                 _delete(path)
@@ -470,7 +470,7 @@ def find(name: str | Path, out_dir: str | Path = "out") -> Path | str:
         out_dir: the folder of the runs.
 
     Raises `UserError` if the name means no model, with the nearest name and a list of the runs, or
-    if it means two models.
+    if the name means two models.
     """
     if isinstance(name, Path):
         return _folder(name)
@@ -478,7 +478,7 @@ def find(name: str | Path, out_dir: str | Path = "out") -> Path | str:
         raise UserError(f"the name of a run is empty; {_hint(Path(out_dir))}")
     here, there = Path(name), Path(out_dir) / name
     if os.path.lexists(here) and (there == here or os.path.dirname(name)):
-        return _folder(here)  # a path, and therefore nothing else
+        return _folder(here)  # a path that exists is neither a run's name nor a hub name
     found = [path for path in (here, there) if _holds_model(path)]
     if len(found) == 2 and not here.samefile(there):
         raise UserError(
@@ -503,7 +503,7 @@ def find(name: str | Path, out_dir: str | Path = "out") -> Path | str:
     parent = Path(owner) if owner else Path(out_dir)
     if not owner or parent == Path(out_dir):
         raise UserError(f"no run {here.name!r} in {parent}; {_hint(parent, here.name)}")
-    if not parent.is_dir():  # it may be a folder of runs in out_dir
+    if not parent.is_dir():  # `parent` may be a folder of runs in out_dir
         parent = Path(out_dir) / parent
     inside = [str(path.relative_to(parent)) for path in (*runs(parent), *steps(parent))]
     near = difflib.get_close_matches(here.name, inside, n=1)
@@ -537,7 +537,7 @@ def find_run(out_dir: str | Path, name: str | None = None) -> Path:
 
 
 def runs(out_dir: Path) -> list[Path]:
-    """Return the folders of `out_dir`, and of the folders there, that hold checkpoints."""
+    """Return the folders in `out_dir`, one or two levels deep, that hold checkpoints."""
     if not os.path.isdir(out_dir):
         return []
     inside = {path.parent for path in out_dir.glob("*/*/step-*")}

@@ -80,7 +80,7 @@ class Companions:
 
     @property
     def end(self) -> str | int | None:
-        """The token that ends a text, or its id; None if no file names one."""
+        """The token that ends a text, or its id; None if no file names an end token."""
         for name in ("tokenizer_config.json", "special_tokens_map.json"):
             token = self._parsed(name).get("eos_token")
             token = token.get("content") if isinstance(token, dict) else token
@@ -110,7 +110,7 @@ class Companions:
             )
         return {name: value for name, value in settings.items() if name in COMPUTED}
 
-    def asked_otherwise(self, used: Mapping[str, Any]) -> str:
+    def list_differing(self, used: Mapping[str, Any]) -> str:
         """List the model's sampling settings that differ from the ones in use; "" if none does.
 
         Args:
@@ -137,8 +137,8 @@ def read(model: Path, tokenizer: Path, config: Mapping[str, Any]) -> Companions:
 
     Args:
         model: the folder with generation_config.json.
-        tokenizer: the folder with the other companions. It is another one if an adapter has its own
-            tokenizer.
+        tokenizer: the folder with the other companions. It differs from `model` if an adapter has
+            its own tokenizer.
         config: the content of the model's config.json.
 
     Raises `UserError` if a file is damaged.

@@ -1,6 +1,6 @@
 """Read and write config.json: each field is computed, has no effect on the logits, or is refused.
 
-A program that ignores a field computes another model than the one in the folder, and nobody
+A program that ignores a field may compute another model than the one in the folder, and nobody
 notices. So the tables below list each field that transformers knows in GPT-2, Llama and Qwen3, and
 the fields that other programs add. A field that is in none of the tables is refused.
 """
@@ -33,7 +33,7 @@ class Fields:
         computed: Hugging Face's name -> minigen's name, and the value where the field is absent;
             None: that value is derived from other fields.
         only: Hugging Face's name -> the values that minigen computes; any other is refused.
-        checked: fields that functions below check.
+        checked: fields that functions of this module check.
         same: a second name of a field -> its first name.
         switches: fields of `GPTConfig` that follow from the model_type.
     """
@@ -45,7 +45,7 @@ class Fields:
     switches: Mapping[str, Any]
 
 
-# Each of them is the tanh approximation; only the order of the operations differs.
+# Each name means GELU's tanh approximation; only the order of the operations differs.
 GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate")
 SILU = ("silu", "swish")
 
@@ -121,7 +121,7 @@ LLAMA = Fields(
         "intermediate_size": ("n_ffn", 11008),
         **_ROTARY,
     },
-    only=_ROTARY_ONLY | {"sliding_window": (None,)},  # as with GPT-2
+    only=_ROTARY_ONLY | {"sliding_window": (None,)},  # as in GPT2 above
     checked=_CHECKED,
     same={},
     switches={"qk_norm": False},
@@ -178,7 +178,8 @@ HARMLESS = words("""
     target_lookbehind
     """)
 
-# The largest plausible value of each field; a config with more is damaged: nothing is allocated.
+# The largest plausible value of each field. A larger one means damage, and is refused before any
+# memory is allocated.
 LIMITS = {
     "vocab_size": 2**22, "block_size": 2**24, "n_layer": 512, "n_head": 2**12, "n_kv_head": 2**12,
     "n_embd": 2**17, "head_dim": 2**14, "n_ffn": 2**20,
@@ -257,7 +258,7 @@ def shown(value: object) -> str:
 
 
 def _first_names(saved: Mapping[str, Any], fields: Fields, where: str) -> dict[str, Any]:
-    """Return the fields, each that has two names under its first."""
+    """Return the fields; a field with two names gets its first name."""
     renamed = dict(saved)
     for second, first in fields.same.items():
         if second not in renamed:
@@ -306,7 +307,7 @@ def _rope_theta(saved: Mapping[str, Any], where: str) -> Any:
 
 
 def _check_layers(saved: Mapping[str, Any], n_layer: int, where: str) -> None:
-    """Raise `UserError` if a layer attends to less than all tokens before it."""
+    """Raise `UserError` if a layer does not attend to all earlier tokens."""
     types = saved.get("layer_types")
     if types is None:
         return
@@ -342,7 +343,7 @@ def model_type(config: GPTConfig) -> str:
         return "llama"
     raise UserError(
         "no architecture of GPT-2, Llama and Qwen3 has these switches, so no other program could "
-        "load the model; take those of GPTConfig.gpt2(...) or GPTConfig.modern(...)"
+        "load the model; take the switches of GPTConfig.gpt2(...) or GPTConfig.modern(...)"
     )
 
 

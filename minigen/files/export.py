@@ -32,10 +32,10 @@ def export(source: str | Path, folder: Path, dtype: torch.dtype | None = None) -
 
     Args:
         source: a run (its best checkpoint is taken), or a checkpoint.
-        folder: is made, and must not exist.
-        dtype: of the weights; None: as saved.
+        folder: the new folder; it must not exist yet.
+        dtype: number format of the weights; None: as they are saved.
 
-    Raises `UserError` for a model that minigen did not train, and if the folder cannot be made.
+    Raises `UserError` if minigen did not train the model, or if the folder cannot be made.
     """
     path = checkpoint.find(source)
     if isinstance(path, str) or not (checkpoint.steps(path) or checkpoint.is_checkpoint(path)):

@@ -112,8 +112,8 @@ class HubTokenizer(Tokenizer):
         """Return the ids of a text.
 
         Args:
-            special: control tokens that the text spells become these tokens.
-            with_template: with the tokens that the tokenizer adds before and after a text.
+            special: the name of a control token in the text becomes that token.
+            with_template: add the tokens that the tokenizer puts before and after a text.
         """
         self._hub.encode_special_tokens = not special
         try:
@@ -127,10 +127,10 @@ class HubTokenizer(Tokenizer):
         return ids
 
     def _letters(self, text: str, ids: list[int]) -> list[int]:
-        """Return the ids of a text in which a control token is spelled, as letters.
+        """Return the ids of a text whose control tokens are read as letters.
 
         In some tokenizers, merges of letters end in a control token. So the text is split after the
-        first letter of each.
+        first letter of each name of a control token.
 
         Raises `UserError` if a control token is a single letter.
         """

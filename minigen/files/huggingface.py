@@ -30,7 +30,7 @@ from minigen.system.shell import install
 from minigen.tokenizer import END_OF_TEXT, Tokenizer
 
 # Hugging Face's name and minigen's; {} is the number of the block. Each line stands for a .weight
-# and, if the model has it, a .bias. Several names of minigen's are stacked in one matrix of Hugging
+# and, if the model has one, a .bias. Several matrices of minigen are stacked in one of Hugging
 # Face. "^T": GPT-2 stores its matrices transposed, (in, out), as its layers were convolutions.
 NAMES = {
     "gpt2": """
@@ -110,7 +110,7 @@ def load(source: str | Path, dropout: float | None = None) -> Pretrained:
 
 
 def load_model(source: str | Path, dropout: float | None = None) -> GPT:
-    """Load only the model from a folder or the hub; `load` describes arguments and errors."""
+    """Load only the model from a folder or the hub, with the arguments and errors of `load`."""
     folder = fetch(source)
     home = _home(folder)
     return _model(folder, home, _config(home), dropout)
@@ -220,7 +220,7 @@ def rules(config: GPTConfig) -> dict[str, Rule]:
 
 
 def to_hugging_face(model: GPT) -> dict[str, Tensor]:
-    """Return the model's weights by Hugging Face's names; a tied head is left out, as there.
+    """Return the model's weights by Hugging Face's names; a tied head is left out.
 
     The tensors share the model's memory, except where several are stacked in one matrix.
     """
@@ -251,9 +251,9 @@ def zero_biases(config: GPTConfig) -> list[tuple[str, tuple[int, ...]]]:
 def build(config: GPTConfig, weights: Weights, where: str) -> GPT:
     """Return a model made of `weights`, in their number format.
 
-    The model is laid out on the meta device, without memory. Then each tensor is read once and
-    becomes a parameter, so the peak of memory is the weights and the largest tensor. If the number
-    formats differ, all parameters get a format that represents each number exactly.
+    The model is laid out on the meta device, without memory. Then one tensor after another is read
+    and becomes a parameter, so the peak of memory is the weights and the largest tensor. If the
+    number formats differ, all parameters get a format that represents each number exactly.
 
     Raises `UserError` that names each tensor that does not fit `config`.
     """
@@ -279,22 +279,22 @@ def build(config: GPTConfig, weights: Weights, where: str) -> GPT:
     return model.to(functools.reduce(torch.promote_types, formats)).eval()
 
 
-def fit(config: GPTConfig, given: Mapping[str, tuple[int, ...]], where: str) -> dict[str, str]:
+def fit(config: GPTConfig, shapes: Mapping[str, tuple[int, ...]], where: str) -> dict[str, str]:
     """Map Hugging Face's name of each tensor to its name in a file.
 
     The file must have the tensors of `rules`. It may also have tensors that repeat what the config
-    says: a tied head, biases of zero, and BUFFERS; `build` compares their values.
+    says: a tied head, biases of zero, and BUFFERS; `build` checks the values of these tensors.
 
     Args:
-        given: the shape of each tensor, by its name in the file.
+        shapes: the shape of each tensor, by its name in the file.
         where: the folder or the file, for an error.
 
     Raises `UserError` on a missing, an unexpected or a mis-shaped tensor.
     """
-    if config.n_layer > len(given):  # then the model is not even laid out
+    if config.n_layer > len(shapes):  # so that a huge n_layer costs no time
         raise UserError(
-            f"{where}: {len(given)} tensors cannot be {config.n_layer} layers; restore config.json "
-            "or the weights"
+            f"{where}: {len(shapes)} tensors cannot be {config.n_layer} layers; restore "
+            "config.json or the weights"
         )
     wanted = hugging_face_shapes(config)
     embedding = next(iter(wanted))
@@ -302,7 +302,7 @@ def fit(config: GPTConfig, given: Mapping[str, tuple[int, ...]], where: str) -> 
     known = wanted.keys() | spare.keys()
     names: dict[str, str] = {}
     complaints = []
-    for name in given:
+    for name in shapes:
         # Files of a model without its head leave out the prefix "transformer." or "model.".
         full_name = _with_prefix(name, known)
         if full_name in names:
@@ -313,8 +313,8 @@ def fit(config: GPTConfig, given: Mapping[str, tuple[int, ...]], where: str) -> 
     for name, shape in (wanted | {n: s for n, s in spare.items() if n in names}).items():
         if name not in names:
             complaints.append(f"{name} is missing")
-        elif given[names[name]] != shape:
-            complaints.append(f"{name} is {plain(given[names[name]])}, not {shape}")
+        elif shapes[names[name]] != shape:
+            complaints.append(f"{name} is {plain(shapes[names[name]])}, not {shape}")
     for name in names:
         if name not in known and not BUFFERS.search(name):
             complaints.append(f"{plain(name)} is unexpected")

@@ -10,9 +10,9 @@ arXiv:2106.09685.
 - Why does B start at zero? Then B A is zero, and training starts from the base model itself
   (test_a_new_adapter_changes_nothing). A is random: if it were zero as well, the gradients of both
   would be zero, and neither would ever change.
-- Why a scale? scale = alpha / rank is a factor on the size of the change. peft divides by the rank
-  so that one learning rate serves several ranks. minigen trains with scale 1, alpha = rank, as
-  --learning_rate sets the size of the change already.
+- Why a scale? scale = alpha / rank multiplies the change of W. Dividing by the rank lets one
+  learning rate serve several ranks. minigen trains with alpha = rank, so with scale 1:
+  --learning_rate alone sets the size of the change.
 - Is the model slower afterwards? No: B A is added to W (`merge`), and the result is a model with
   the same matrices as before (test_the_adapter_adds_b_a).
 
@@ -38,7 +38,7 @@ from minigen.model import GPT, Attention
 
 
 def matrices(model: GPT) -> Iterator[nn.Linear]:
-    """Yield the matrices that get an adapter: the four of each attention."""
+    """Yield the matrices that get an adapter: query, key, value and output of each attention."""
     for module in model.modules():
         if isinstance(module, Attention):
             yield from (module.query, module.key, module.value, module.output)
@@ -62,7 +62,7 @@ def add(model: GPT, rank: int) -> None:
 
 def _add_product(matrix: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
     a, b = pair(matrix)
-    # Two thin products: B A itself, as large as W, is never computed in training.
+    # Two thin products, because B A itself would be as large as W.
     return output + F.linear(F.linear(inputs[0], a), b)  # (..., in) -> (..., rank) -> (..., out)
 
 
@@ -102,8 +102,9 @@ def _places(model: GPT) -> Iterator[tuple[str, list[nn.Module]]]:
 def to_peft(model: GPT, base: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the content of adapter_config.json and of adapter_model.safetensors.
 
-    A matrix of Hugging Face may stack n of minigen's. Its A then stacks their A, and its B has
-    their B as blocks on its diagonal, so that each part of its output depends on its own A only.
+    A matrix of Hugging Face may stack several matrices of minigen. Then the adapter's A stacks
+    their A, and its B has their B as blocks on the diagonal, so that each part of the output
+    depends on its own A only.
 
     Args:
         base: a path or a name from which transformers can load the base model.
@@ -131,7 +132,7 @@ def to_peft(model: GPT, base: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def fit(model: GPT, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Add an adapter with the rank of one that `to_peft` wrote.
+    """Add a new adapter whose rank is that of a saved adapter.
 
     Args:
         model: the base model.

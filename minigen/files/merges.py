@@ -4,7 +4,7 @@ u | n | b | e | l | i | e | v | a | b | l | e
 ...
 un | bel | iev | able
 
-By default this is the tokenizer of the run that was saved last, so the merges are those of your own
+By default the tokenizer of the run that was saved last is used, so the merges come from your own
 text; `--tokenizer gpt2` shows the merges of GPT-2, as above.
 """
 

@@ -4,10 +4,10 @@
     header    JSON: {name: {"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]}, ...}
     data      the bytes of the tensors, one after another
 
-https://github.com/huggingface/safetensors#format. The library of that name checks the header but
-not the data, does not flush to the disk, and maps files into memory, where a file that another
-process shortens kills the reader. So here a file is hashed while it is written and read, and it is
-not mapped.
+https://github.com/huggingface/safetensors#format. The library safetensors checks the header but not
+the data, does not flush to the disk, and maps files into memory: if another process shortens a
+mapped file, the reader is killed. So this module hashes a file while it is written and read, and
+does not map it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 # Enough for 10,000 tensors. A hostile header can take 40 times its length in memory when parsed.
 MAX_HEADER = 1 << 20
 PIECE = 1 << 23  # bytes that are hashed, written or read at once
-LAG = 16  # pieces in memory that may wait to be hashed while a file is written
+MAX_WAITING = 16  # pieces in memory that wait to be hashed while a file is written
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,8 @@ class TensorFile:
             return torch.empty(shape, dtype=dtype), iter(())
         try:
             # Each tensor has its own pages, which return to the system as soon as the tensor is
-            # freed, for example after it was transposed. On the heap it would leave a hole.
+            # freed, for example after it was transposed. On the heap a freed tensor would leave a
+            # hole.
             memory = mmap.mmap(-1, end - begin)
         except OSError:
             raise UserError(f"{self.path} does not fit into memory") from None
@@ -152,9 +153,9 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> FileDigest:
     """Write tensors to a new file, flush it to the disk, and return its digest.
 
     One tensor at a time is made contiguous and copied to the CPU. Another thread computes the
-    digest, during the write.
+    digest during the write.
 
-    Raises `OSError` if the file exists or the disk does not take it.
+    Raises `OSError` if the file exists or cannot be written, and `UserError` for too many tensors.
     """
     names = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))  # aligned
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers requires it
@@ -178,7 +179,7 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> FileDigest:
             if unflushed >= 8 * PIECE:  # so that the disk and the other thread work together
                 flush(file)
                 unflushed = 0
-            if len(waiting) > LAG:
+            if len(waiting) > MAX_WAITING:
                 waiting.popleft().result()
         flush(file)
     return FileDigest(8 + len(text) + end, digest.hexdigest())

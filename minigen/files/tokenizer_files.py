@@ -3,7 +3,8 @@
 A folder has a tokenizer.json, or the older vocab.json and merges.txt, and a tokenizer_config.json
 that may overrule it. Which of its fields overrule depends on the tokenizer's class and on the
 version of transformers. So transformers itself reads the folder, and its result is written as a
-tokenizer.json again. A tokenizer.json of minigen or of GPT-2 needs neither library.
+tokenizer.json again. A tokenizer.json of minigen or of GPT-2 needs neither transformers nor
+`tokenizers`.
 
     folder of the hub --transformers--> tokenizer.json --tokenizers--> `HubTokenizer`
     folder of minigen ----------------> tokenizer.json --------------> `Tokenizer`
@@ -54,7 +55,7 @@ def from_json(
         name: the file, for an error.
         end: the token, or its id, that separates documents if there is no END_OF_TEXT.
 
-    Raises `UserError` if the content is anything else.
+    Raises `UserError` if the content is not a byte-level tokenizer.json.
     """
     try:
         return tokenizer_json.read_own(json.loads(content)) or HubTokenizer(content, name, end)
@@ -67,7 +68,7 @@ def from_json(
 
 
 def load(path: Path) -> Tokenizer:
-    """Read a tokenizer.json. Raises `UserError` if the file is anything else."""
+    """Read a byte-level tokenizer.json. Raises `UserError` if the file is not one."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -155,7 +156,7 @@ NO_CHANGE: dict[str, tuple[Any, ...]] = {
     "bos_token": (END_OF_TEXT,),
     "eos_token": (END_OF_TEXT,),
     "model_max_length": (),
-    "clean_up_tokenization_spaces": (),  # transformers does not do so for BPE
+    "clean_up_tokenization_spaces": (),  # transformers cleans up no text of BPE
     "chat_template": (),
 }
 
@@ -216,7 +217,7 @@ def _transformers_reads(folder: Path) -> Any:
         "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output",
     ):
         if getattr(from_transformers, name, False):
-            raise UserError(f"{where}: {name} is true; minigen does not compute that")
+            raise UserError(f"{where}: {name} is true; minigen does not compute this setting")
     if "attention_mask" not in from_transformers.model_input_names:
         raise UserError(
             f"{where}: model_input_names lacks attention_mask, so that transformers hides some "

@@ -73,7 +73,7 @@ def to_json(tokenizer: Tokenizer) -> bytes:
 
 
 def read_own(saved: dict[str, Any]) -> Tokenizer | None:
-    """Return minigen's or GPT-2's tokenizer in a tokenizer.json; None if it has another one.
+    """Return minigen's or GPT-2's tokenizer in a tokenizer.json; None for any other tokenizer.
 
     Truncation and padding are ignored: transformers also sets both again at each call.
     """

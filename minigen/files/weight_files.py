@@ -1,4 +1,4 @@
-"""The files of a model's weights: find the ones that transformers would read, and read them."""
+"""The files of a model's weights: find and read the files that transformers would read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from minigen.errors import UserError
 from minigen.files.safetensors_file import TensorFile, parse_json, plain, read_file
 
-# In the order of transformers: the first that exists is read, the others are not.
+# In transformers' order: only the first of these files that exists is read.
 NAMES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -137,7 +137,7 @@ def to_float(tensor: Tensor, name: str, where: str) -> Tensor:
     """Return a tensor of floating-point numbers as it is. `UserError` if it is quantised.
 
     Args:
-        name: the tensor's, for an error.
+        name: the tensor's name, for an error.
         where: the file or folder, for an error.
     """
     if tensor.dtype not in FLOATS:

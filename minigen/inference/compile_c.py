@@ -19,7 +19,7 @@ import torch
 
 COMPILE = ["-std=gnu11", "-O3", "-ffast-math", "-fPIC"]
 # The flags for a processor, by PyTorch's name for its instructions. With -march=native, a compiler
-# that is older than the processor takes it for a lesser one and leaves instructions out.
+# that is older than the processor does not know it, and leaves instructions out.
 PROCESSOR = {
     "AVX2": ["-mavx2", "-mfma"],
     "AVX512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma",

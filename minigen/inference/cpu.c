@@ -16,7 +16,7 @@
    for itself, because a barrier would cost more.
 
    Floating-point addition rounds, so a sum has other last bits if its terms are added in another
-   order. Here the order depends neither on the number of texts nor on the number of threads: a text
+   order. In this file the order depends neither on the number of texts nor on the number of threads: a text
    gets the same bits alone and in a batch (test_the_bits_of_a_row_do_not_depend_on_the_batch,
    test_the_bits_do_not_depend_on_the_number_of_threads). */
 
@@ -212,7 +212,7 @@ static void add_row(const struct matrix *table, int64_t i, float *x) {
                                        : from_bits(((const uint16_t *)row(table, i))[c] << 16);
 }
 
-struct share { int thread, n_threads; }; /* of the work: a thread's, and the number of shares */
+struct share { int thread, n_threads; }; /* the work of thread number `thread` of n_threads */
 
 static inline int begin(struct share s, int n) { return (int)((int64_t)n * s.thread / s.n_threads); }
 static inline int end(struct share s, int n) { return begin((struct share){s.thread + 1, s.n_threads}, n); }
@@ -353,7 +353,7 @@ static int64_t widest(const struct model *m) {
     return whole_lines(width > M ? width : M);
 }
 
-/* The workspace in numbers: each thread's own, and that of `step`, whose first part all threads share. */
+/* The size of the workspace, in numbers: of each thread's part, and of all; its first part is shared. */
 static int64_t thread_workspace(const struct model *m, int N, int64_t capacity) {
     return whole_lines(2 * N * widest(m) + 2 * m->head_dim + capacity + N);
 }

@@ -41,9 +41,8 @@ class GraphDecoder:
 
     def __init__(self, model: GPT) -> None:
         self.model, self.config = model, model.config
-        self.cache: tuple[int, int, torch.Size] | None = (
-            None  # of the current graph: addresses and shape
-        )
+        # Addresses and shape of the current cache.
+        self.cache: tuple[int, int, torch.Size] | None = None
         self.n_steps = 0  # decoding steps on this cache
         self.ids = self.logits = torch.empty(0)  # the tensors that the graph reads and writes
         self.replay: Callable[[], None] | None = None
@@ -62,7 +61,9 @@ class GraphDecoder:
             self.ids = ids.clone()
             try:
                 self.replay, self.logits = capture(lambda: self.step(self.ids, cache))
-            except RuntimeError as error:  # some driver cannot capture: the model itself is slower
+            except (
+                RuntimeError
+            ) as error:  # not each driver can capture; then the model itself computes
                 self.can_capture = False
                 print(f"warning: no CUDA graph ({str(error).splitlines()[0]})", file=sys.stderr)
         if self.replay is None:

@@ -4,11 +4,12 @@
     >>> for piece in engine.stream("hero: Sir Fox,"):                   # doctest: +SKIP
     ...     print(piece, end="", flush=True)
 
-`Engine.generate` writes tokens, `Engine.stream` text; both can write several texts at once. A text
-has random numbers of its own, so it is the same alone and in a batch if its logits are: they have
-equal bits where `cpu.Decoder` says so (test_texts_streamed_together_are_the_texts_streamed_alone).
-Elsewhere they may differ by rounding. A token may then differ, and with it the rest of the text, if
-the draw depends on so small a difference: at a boundary of the random number or of a filter, or at
+`Engine.generate` writes the tokens of several texts at once, `Engine.stream` one text and
+`Engine.stream_many` several. The random numbers of a text depend only on the seed and the text's
+number. So the text is the same alone and in a batch if its logits are. They have equal bits where
+`cpu.Decoder` says so (test_texts_streamed_together_are_the_texts_streamed_alone). Elsewhere they
+may differ by rounding. Such a difference changes a token, and with it the rest of the text, only if
+the draw depends on it: at a boundary of the random number or of a filter, or at
 temperature 0 if the two best logits are nearly equal.
 """
 
@@ -51,7 +52,8 @@ class Engine:
     state: Mapping[str, Any] = field(default_factory=dict)  # state.json of a checkpoint; else empty
     companions: Companions = field(default_factory=Companions)  # other files of the model's folder
     device: str = "auto"  # cuda, mps, cpu; auto: the fastest on this machine
-    # Of the weights: float32, bfloat16, int8. None: bfloat16 if the file has that, else float32.
+    # Format of the weights: float32, bfloat16, int8. None: bfloat16 if the file has it, else
+    # float32.
     dtype: str | None = None
     block_size: int = 0  # tokens of context; 0: the model's
     # None: choose the decoder in C on a CPU, a CUDA graph on a GPU. The model itself is a backend,
@@ -70,7 +72,7 @@ class Engine:
 
     @property
     def description(self) -> str:
-        """The model's path; of a checkpoint also its step and its validation loss."""
+        """The model's path, and for a checkpoint its step and its validation loss."""
         if not self.state:
             return f"{self.path}: not a checkpoint of train.py"
         loss = self.state.get("val_loss")
@@ -265,7 +267,7 @@ class _Text:
         return Piece(self._rest(), None, True)
 
     def _rest(self) -> str:
-        """Return the text held back: part of a character, or the start of a stop string."""
+        """Return the text that was held back: part of a character or the start of a stop string."""
         return self.stop.push(self.decoder.finish()) + self.stop.finish()
 
 
@@ -281,9 +283,9 @@ def load(
     Args:
         source: the name or the folder of a run (`tales`, `out/tales`), of which the best checkpoint
             is loaded; the folder of a checkpoint; any other folder with a GPT-2, Llama or Qwen3
-            model; or a name on the hub such as `gpt2`. `checkpoint.find` decides which of them it
-            is. None: the best checkpoint of the run in out_dir that was saved last, or if that
-            checkpoint is damaged, the next best.
+            model; or a name on the hub such as `gpt2`. `checkpoint.find` decides which of these
+            `source` is. None: the best checkpoint of the run in out_dir that was saved last, or if
+            that checkpoint is damaged, the next best.
         dropout: for training; None: the dropout of the model's config.json.
         out_dir: the folder that holds the runs.
         device: where `Engine` computes: cuda, mps, cpu, or auto.
@@ -302,7 +304,7 @@ def load(
     else:
         place = checkpoint.find(source, out_dir)
         if isinstance(place, Path) and checkpoint.steps(place):
-            place = checkpoint.best_first(place)[0]  # this one, or nothing
+            place = checkpoint.best_first(place)[0]  # if it is damaged, an error: the run was named
         if isinstance(place, str) or not checkpoint.is_checkpoint(place):
             other = huggingface.load(place, dropout)
             if other.tokenizer is None:

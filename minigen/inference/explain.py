@@ -63,7 +63,7 @@ def bar(probability: Tensor) -> str:
 
 
 def spelled(id: int, tokenizer: Tokenizer) -> str:
-    """Return a token in quotes; as bytes where it is only part of a character."""
+    """Return a token in quotes, as bytes if it holds only part of a character."""
     if id == tokenizer.end_of_text:
         return "(end of text)"
     try:

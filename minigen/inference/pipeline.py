@@ -47,7 +47,7 @@ def pipeline(
 
 
 class TextGeneration:
-    """A function that continues prompts; see `__call__`."""
+    """A model, called as a function from prompts to texts."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.tokenizer = engine, engine.tokenizer
@@ -85,7 +85,8 @@ class TextGeneration:
             do_sample: False takes the most probable token at each step.
             top_k: None or 0: draw from all tokens.
             return_full_text: False leaves the prompt out of the result.
-            seed: the same seed gives the same texts; see `minigen.inference.engine` on batches.
+            seed: the same seed gives the same texts to the same list of prompts. A prompt at
+                another place in the list has other random numbers.
 
         Raises `UserError` for a setting out of range, and for a prompt that is not a string.
         """
@@ -152,8 +153,8 @@ class TextGeneration:
     ) -> list[str]:
         """Return the text that follows each prompt, of at most `limits` tokens each."""
         tokenizer = self.tokenizer
-        # Of each text: one decoder for the result, and one for the search for stop strings, which
-        # sees the prompt and control tokens, too.
+        # Each text has one decoder for the result, and one for the search for stop strings, which
+        # also sees the prompt and control tokens.
         shown, searched = ([tokenizer.stream() for _ in prompts] for _ in range(2))
         full_texts = [tokenizer.decode(ids) for ids in prompts]
         texts, finished, noted = [""] * len(prompts), set[int](), False

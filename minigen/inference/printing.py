@@ -29,7 +29,7 @@ class Printer:
         prompt: the beginning of each text.
         n_texts: the number of texts.
         separator: what is printed between two texts, after the newline that ends each.
-        at_end: print a text only at its end; a tale, picture or tune then as its task shows it.
+        at_end: print a text only when it has ended; a tale, picture or tune as its task shows it.
         block_size: the model's context in tokens; the first text that is longer causes one note.
     """
 
@@ -41,7 +41,7 @@ class Printer:
         self.texts[0].unprinted = begin
         self.at_end, self.block_size = at_end, block_size
         self.n_printed = 0  # texts that are printed to their end
-        self.noted = False  # that a text is longer than the context
+        self.noted = False  # whether the note on the context was printed
         # A terminal that shows the texts needs no bar: the texts themselves show the progress.
         hidden = n_texts == 1 or sys.stdout.isatty() or not sys.stderr.isatty()
         self.bar = streams.progress_bar(total=n_texts, unit=" samples", disable=hidden, leave=False)
@@ -63,7 +63,7 @@ class Printer:
             self.bar.update()
 
     def flush(self) -> None:
-        """Print all that is new, up to the first text that has not ended."""
+        """Print the unprinted text of all texts, up to the first text that has not ended."""
         while self.n_printed < len(self.texts):
             text = self.texts[self.n_printed]
             print(text.unprinted, end="", flush=True)

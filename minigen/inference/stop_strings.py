@@ -29,7 +29,7 @@ class StopStrings:
     def push(self, text: str) -> str:
         """Add text to the stream. Return the text that can belong to no stop string any more.
 
-        After a stop string it is always "".
+        After a stop string, returns "".
         """
         released = ""
         for character in "" if self.stopped else text:
@@ -44,5 +44,5 @@ class StopStrings:
         return released
 
     def finish(self) -> str:
-        """End the stream. Return the text that was held back, as no stop string came of it."""
+        """End the stream. Return the text that was held back, because it began no stop string."""
         return "" if self.stopped else self.pending
