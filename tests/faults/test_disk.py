@@ -65,7 +65,7 @@ def test_a_folder_is_for_one_run_at_a_time(
         f"error: {tmp_path}/out/run is in use by process {first.pid}; "
         "wait for it, or give another --name\n"
     )
-    first.until("step 8: ")
+    first.until("step 16: ")  # the checkpoint of the evaluation before is on the disk
     code, stderr = server.run("train", resume("run"))
     assert code == 2 and f"in use by process {first.pid};" in stderr
     first.kill(signal.SIGKILL)
