@@ -58,8 +58,8 @@ class TrainConfig:
     tokenizer: Literal["bpe", "char", "byte", "gpt2"] = "bpe"
     vocab_size: int = 2048  # bpe learns at most this number of different tokens
     # --- the model ---
-    # preset of n_layer, n_head, n_embd, block_size, batch_size and learning_rate; auto: tiny for
-    # tales or in less than 2 minutes, slim with pictures or tunes, else mini
+    # preset of n_layer, n_head, n_embd, block_size, batch_size and learning_rate; auto: slim with
+    # pictures or tunes; tiny for tales, and for other text in less than 2 minutes; else mini
     size: Literal["auto", "tiny", "slim", "mini", "small", "gpt2"] = "auto"
     architecture: Literal["modern", "gpt2"] = "modern"  # the layers of Qwen3, or those of GPT-2
     bias: bool = True  # with gpt2 layers: linear layers and norms have biases
@@ -69,8 +69,9 @@ class TrainConfig:
     # context length, in tokens (default: from --size; to fine-tune, the model's, at most 256; less
     # if the text is short)
     block_size: int = UNSET
-    # fraction of activations that are zeroed in training (default: 0.1 for a text of less than a
-    # million tokens; 0 for a longer text, for --size tiny and to fine-tune)
+    # fraction, 0 to below 1, of the numbers inside the model that are zeroed at random in training
+    # (default: 0.1 for a text of less than a million tokens; 0 for a longer text, for --size tiny
+    # and to fine-tune)
     dropout: float = UNSET
     # --- how long ---
     # minutes for the whole command (default: 2; 3 for pictures or tunes; 6 for several of tales,
@@ -89,9 +90,10 @@ class TrainConfig:
     # for LoRA 0.8 / n_embd)
     learning_rate: float = UNSET
     warmup_steps: int = 20  # number of first steps, in which the learning rate rises to its peak
-    cooldown: float = 0.7  # fraction of the steps, at the end, in which the rate falls towards 0
+    # fraction, 0 to 0.9, of the steps, at the end, in which the learning rate falls towards 0
+    cooldown: float = 0.7
     weight_decay: float = 0.1  # how strongly weights are pulled towards zero
-    grad_clip: float = 1.0  # a gradient of a larger norm is scaled down to this norm; 0: never
+    grad_clip: float = 1.0  # a gradient longer than this is scaled down to this length; 0: never
     # if the loss or the gradient is not finite: stop the run, or skip the step, at most 20 times
     on_nan: Literal["stop", "skip"] = "stop"
     # --- the run ---
@@ -118,7 +120,8 @@ class TrainConfig:
     # computes it fast, else float32
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     fsdp: bool = False  # with torchrun: split a model that is too large for one GPU among all
-    compile: Literal["auto", "yes", "no"] = "auto"  # auto: if the run is long enough to gain by it
+    # compile the model: slow once, faster in each step; auto: if the run is long enough to gain
+    compile: Literal["auto", "yes", "no"] = "auto"
     # CPU threads (default: one for each core that other programs leave free)
     threads: int | None = None
 
@@ -141,7 +144,7 @@ def naive_train(
         x, y = tokens.windows(config.seed, numbers, config.block_size)  # (B, T) each
         # How surprising is the next token, as a mean over the batch?
         loss = next_token_loss(model(x), y) / y.numel()
-        # Which way would each weight make the loss larger? Move the weight the other way.
+        # In which direction does each weight raise the loss? Move the weight the other way.
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step(config.learning_rate)  # and clear the gradients
 
@@ -193,9 +196,9 @@ def evaluate(
     rises while the training loss falls, the model overfits: it needs more text, dropout, or fewer
     weights.
 
-    A window slides over the text by half its length, so that each scored token has at least half a
-    block of context, or all of its document so far. Windows are read n at a time, the number of
-    windows in a micro-batch.
+    A window slides over the text by half its length, so that each scored token has at least
+    block_size / 2 tokens of context, or all of its document so far. `n_rows` windows are read at
+    once, the number of windows in a micro-batch.
     """
     model.eval()
     total, count = 0.0, 0

@@ -6,8 +6,8 @@ the larger the surprise. One nat is the surprise of p = 1/e, one bit that of p =
 model that knows nothing gives each of V tokens p = 1/V, so its loss is ln V.
 
 Losses per token can be compared only if the tokenizer is the same: longer tokens are fewer, and
-each is harder to predict. The loss divided by the bytes of the text, in bits per byte, can be
-compared for any two tokenizers.
+each is harder to predict. The surprise of a whole text, in bits, divided by the number of its bytes
+can be compared for any two tokenizers: bits per byte. Tests: tests/test_train.py.
 """
 
 from __future__ import annotations

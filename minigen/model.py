@@ -69,7 +69,7 @@ class GPTConfig:
                 f"head_dim {self.head_dim} is odd; rotary positions turn pairs, so make it even"
             )
         if not 0.0 <= self.dropout < 1.0:
-            raise UserError(f"dropout is {self.dropout}; it must be at least 0 and below 1")
+            raise UserError(f"dropout is {self.dropout}; give at least 0 and below 1")
 
     @classmethod
     def gpt2(
@@ -131,13 +131,14 @@ class RMSNorm(nn.Module):
 
     The rms (root mean square) is the typical size of the vector's numbers. Every block adds to the
     vectors, so they grow from block to block. A norm gives each layer an input of the same size;
-    without norms, a deep model is hard to train. The gain, one learnt number per channel, lets the
-    model scale the channels. LayerNorm, the older form, also subtracts the mean and can add a bias.
+    without norms, a deep model is hard to train. The gain, a learnt factor for each number of the
+    vector, lets the model choose sizes of its own. LayerNorm, the older form, also subtracts the
+    mean and can add a bias.
     """
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
+        self.weight = nn.Parameter(torch.ones(width))  # the gain, by PyTorch's name
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:  # (..., width) -> (..., width)
@@ -247,8 +248,8 @@ def attention(
     """
     on_cpu, trains = q.device.type == "cpu", torch.is_grad_enabled()
     n_served = q.shape[1] // k.shape[1]
-    # Copy key heads: the formula needs one for each query head, and on a GPU the kernels that do
-    # not need copies take no mask. Only the kernel on a CPU, without gradients, needs no copies.
+    # Copy key heads, so that each query head has its own: the formula needs that, and on a GPU the
+    # kernels that accept fewer key heads accept no mask. The kernel for CPUs accepts fewer.
     if n_served > 1 and (trains or not on_cpu):
         k, v = (x.repeat_interleave(n_served, dim=1) for x in (k, v))
     if on_cpu and trains and q.shape[2] <= NAIVE_UP_TO:
@@ -320,10 +321,10 @@ class MLP(nn.Module):
     """Transform the vector of each token by itself: widen it, bend it, narrow it again.
 
     The bend is a non-linear function of each number. Without it, the two matrices could compute no
-    more than one matrix can.
-    GPT-2 bends with GELU, which keeps positive numbers and turns negative ones to nearly 0. SwiGLU
-    (Shazeer 2020, arXiv:2002.05202) bends with a gate: a second widened vector, silu(gate), by
-    which the first one is multiplied. A gate near 0 stops a number, a larger one lets it pass.
+    more than one matrix can. GPT-2 bends with GELU, which keeps positive numbers and turns negative
+    ones to nearly 0. SwiGLU (Shazeer 2020, arXiv:2002.05202) bends with a gate: a second widened
+    vector g, from which silu(g) = g / (1 + e^-g) is computed and multiplied with the first vector.
+    silu(g) is nearly 0 for g far below 0, which stops a number, and nearly g for g far above.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -377,11 +378,11 @@ class GPT(nn.Module):
     The logits [b, t] score every token of the vocabulary as token t + 1 of sequence b, given its
     tokens 0 ... t. They may be any numbers; their softmax is the probability of each token.
 
-    The embedding has a vector for each token as input, and the head a vector for each token as
-    output. Tied, as in GPT-2, one matrix is both; untied, GPT-2 would have 31 % more parameters.
-    Untied (`tie_embeddings=False`, train.py's default), each matrix can do its own work, and the
-    embedding can start larger, as `initialise` says; with a small vocabulary, the second matrix
-    costs little.
+    The embedding has a vector for each token as input, and lm_head a vector for each token as
+    output. Tied, as in GPT-2, one matrix is both, which saves parameters: untied, GPT-2 would have
+    31 % more. Untied (`tie_embeddings=False`, train.py's default), each matrix can do its own work,
+    and the embedding can start larger, as `initialise` says. That costs memory, but no time: a tied
+    matrix is multiplied just as often.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -411,9 +412,10 @@ class GPT(nn.Module):
         weights learn (test_zeros_hold_back_gradients_for_one_step). The draw follows
         `torch.manual_seed`.
 
-        A tied embedding is the output matrix too, so it must start small. An untied one starts
-        ten times larger: then each token's own vector is the largest part of the residual stream,
-        and attention soon learns to copy earlier tokens.
+        A tied embedding is the output matrix too, so it must start small, or the first logits would
+        be large and the first loss far above ln V. An untied one starts ten times larger: then each
+        token's own vector is the largest part of the residual stream, so queries and keys see
+        clearly which token it is, and attention soon learns to copy earlier tokens.
         """
         for name, p in self.named_parameters():
             if name.endswith(("output.weight", "down.weight", "bias")):

@@ -20,7 +20,7 @@ def lr_factor(step: int, max_steps: int, warmup_steps: int, cooldown: float) -> 
     Warm-up: the factor rises over `warmup_steps`, because the optimiser's first averages are of
     few, noisy gradients, and full steps along them can spoil the weights for good.
 
-    Cooldown: the factor falls over the last share `cooldown` (0 to 1) of the steps. At a constant
+    Cooldown: the factor falls over the last share `cooldown` (0 to 0.9) of the steps. At a constant
     learning rate the weights end up circling around the best ones, as each batch pulls them another
     way; smaller and smaller steps let them settle. Between the two the factor is 1.
 
@@ -39,15 +39,17 @@ def lr_factor(step: int, max_steps: int, warmup_steps: int, cooldown: float) -> 
 def newton_schulz(m: Tensor, steps: int = 5) -> Tensor:
     """Set the singular values of matrices (n, rows, columns) to about 1; keep their directions.
 
-    A matrix stretches space along a few perpendicular directions; its singular values are the
-    factors. Muon needs all of them to be about 1: `Optimizer` says why, and may be read first.
+    A matrix stretches space along perpendicular directions, as many as its shorter side is long;
+    its singular values are the factors. Muon needs all of them to be about 1: `Optimizer` says why,
+    and may be read first.
 
     Finding them exactly (SVD) is slow. A Newton-Schulz iteration needs matrix products only: each
-    round replaces every singular value s by a s + b s^3 + c s^5. Divided by the matrix's norm they
-    start between 0 and 1; after five rounds those that began above 0.003 lie in 0.68 to 1.21, and
-    smaller ones, which are mostly noise, below (test_newton_schulz_makes_singular_values_about_1).
-    The three numbers are chosen to grow small values fast, not to end exactly at 1 (Jordan et al.
-    2024, https://kellerjordan.github.io/posts/muon).
+    round replaces every singular value s by a s + b s^3 + c s^5. Divided by the matrix's norm, the
+    root of the sum of its squares, they start between 0 and 1. After five rounds those that began
+    above 0.003 lie in 0.68 to 1.21, and smaller ones, which are mostly noise, below
+    (test_newton_schulz_makes_singular_values_about_1). The three numbers are chosen to grow small
+    values fast, not to end exactly at 1 (Jordan et al. 2024,
+    https://kellerjordan.github.io/posts/muon).
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     wide = m.shape[-2] <= m.shape[-1]
@@ -72,27 +74,29 @@ class Optimizer:
 
         weight -= learning_rate * exp_avg / (sqrt(exp_avg_sq) + 1e-8)
 
-    A weight whose gradients agree moves by about learning_rate, however small they are; one whose
-    gradients change sign moves less.
+    A weight whose gradients agree moves by about learning_rate, however small they are; a weight
+    whose gradients change sign, as most do, moves less.
 
     Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) treats a matrix as a whole.
     The update of a matrix has a few large singular values, for directions that every batch asks
     for, and many small ones. Muon sets all of them to about 1, so that rare directions learn as
-    fast as common ones. The momentum is a running average of the gradient, with the newest gradient
-    added once more (Nesterov):
+    fast as common ones. The momentum is a running average of the gradient; the newest gradient
+    is then mixed in once more (Nesterov):
 
-        matrix -= learning_rate * 0.2 * sqrt(longer side) * newton_schulz(momentum)
+        direction = newton_schulz(0.95 * momentum + 0.05 * gradient)
+        matrix -= learning_rate * 0.2 * sqrt(longer side) * direction
 
     The factor makes the step as large as AdamW's (Liu et al. 2025, arXiv:2502.16982), so that one
     learning rate serves both (test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest).
 
-    The embedding and the head stay with AdamW: they are tables with a row for each token. A token
-    picks its row of the embedding and changes that row alone, so there are no directions to
-    balance. For the head, too, AdamW works better in practice (Jordan et al. 2024).
+    The embedding, GPT-2's table of positions and lm_head stay with AdamW. A table has a row for
+    each token, a batch changes the rows of its own tokens only, and each row is learnt by itself;
+    that suits AdamW, which treats each number by itself. For lm_head, too, AdamW works better in
+    practice (Jordan et al. 2024).
 
-    Weight decay pulls matrices towards zero before either step, so that only weights which the text
-    keeps asking for stay large. Gains and biases do not decay: a gain of zero would switch its
-    channel off.
+    Weight decay pulls all matrices, tables included, towards zero before either step, so that only
+    weights which the text keeps asking for stay large. Gains and biases do not decay: a gain of
+    zero would switch its number off, and biases are too few to overfit.
 
         matrix -= learning_rate * weight_decay * matrix
 
@@ -184,7 +188,8 @@ class Optimizer:
             directions.append(p.grad.lerp(momentum, self.momentum))  # Nesterov
         orthogonal = self.orthogonalise(torch.stack(directions))  # (n, rows, columns)
         # With singular values of 1 its entries are of size 1 / sqrt(longer side). AdamW moves a
-        # weight by about 0.2 learning rates, in the root mean square over a matrix.
+        # weight by about 0.2 learning rates, in the root mean square over a matrix: less than 1,
+        # as the gradients of most weights change sign.
         scale = 0.2 * max(orthogonal.shape[-2:]) ** 0.5
         for p, direction in zip(group.values(), orthogonal, strict=True):
             p.mul_(1 - learning_rate * self.weight_decay)

@@ -39,19 +39,19 @@ class Sampling:
     temperature: float = 0.8  # below 1 is safer, above 1 bolder; 0 takes the most probable token
     top_k: int | None = None  # draw from the k most probable tokens only (default: from all)
     top_p: float = 1.0  # draw from the fewest tokens that together reach this probability
-    min_p: float = 0.1  # draw from tokens at least this fraction as probable as the best
+    min_p: float = 0.1  # draw from tokens with at least this times the best one's probability
     repetition_penalty: float = 1.0  # above 1 makes tokens that are already there less probable
 
     def __post_init__(self) -> None:
         for name, fits, needed in (
             ("temperature", 0 <= self.temperature < math.inf, "0 (most probable token) or more"),
-            ("top_k", self.top_k is None or self.top_k >= 1, "1 or more; leave it out to keep all"),
-            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1; 1 keeps all"),
-            ("min_p", 0 <= self.min_p <= 1, "from 0 to 1; 0 keeps all"),
-            ("repetition_penalty", 0.01 <= self.repetition_penalty <= 100, "from 0.01 to 100"),
+            ("top_k", self.top_k is None or self.top_k >= 1, "1 or more (not given: all tokens)"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1 (1: all tokens)"),
+            ("min_p", 0 <= self.min_p <= 1, "0 to 1 (0: all tokens)"),
+            ("repetition_penalty", 0.01 <= self.repetition_penalty <= 100, "0.01 to 100"),
         ):
             if not fits:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be {needed}")
+                raise UserError(f"{name} is {getattr(self, name)}; give {needed}")
 
 
 PLAIN = Sampling(temperature=1.0, min_p=0.0)  # draws from the probabilities that the model predicts
@@ -184,10 +184,10 @@ def inverse_cdf(probabilities: Tensor, u: float) -> int:
 def context_length(n_tokens: int, block_size: int) -> int:
     """Return the number of latest tokens of a text that the model sees: all, as long as they fit.
 
-    A text that outgrows block_size is cut to its latest half block and grows again. A cut makes all
-    entries of the cache wrong. If each token led to a cut, each would need a pass over the whole
-    context; this way one token in half a block does. The cuts depend on the text's length only: a
-    long prompt is cut as if it had been generated token by token.
+    A text that outgrows block_size is cut to its latest block_size / 2 tokens and grows again. A
+    cut makes all entries of the cache wrong. If each token led to a cut, each would need a pass
+    over the whole context; this way one token in block_size / 2 does. The cuts depend on the text's
+    length only: a long prompt is cut as if it had been generated token by token.
 
     >>> [context_length(n, block_size=8) for n in range(7, 16)]
     [7, 8, 4, 5, 6, 7, 8, 4, 5]
@@ -373,9 +373,9 @@ def generate(
     ...     print(token.id)
     """
     if sampling.top_k is not None and sampling.top_k > n_vocab:
-        raise UserError(f"top_k is {sampling.top_k}; it must be at most {n_vocab}, all tokens")
+        raise UserError(f"top_k is {sampling.top_k}; give at most {n_vocab}, all tokens")
     if not 0 <= seed < 2**64:
-        raise UserError(f"seed is {seed}; it must be at least 0 and below 2^64")
+        raise UserError(f"seed is {seed}; give 0 to 2^64 - 1")
     if isinstance(model, nn.Module) and model.training:
         raise ValueError("the model is in training mode, with dropout on; call model.eval()")
     if not all(prompts):

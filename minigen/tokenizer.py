@@ -14,8 +14,8 @@ its words would be too rare to learn, and a new text always has words that are n
 22 in the last tenth of tiny Shakespeare. Tokens are between the two. A frequent word is one token,
 and a rare word is several.
 
-A tokenizer has three properties: its kind; the bytes of each token, in the order of the ids; and
-whether a model reads END_OF_TEXT before a text, as in training here. A `bare` tokenizer puts none
+A tokenizer that is trained here has three properties: its kind; the bytes of each token, in the
+order of the ids; and whether a model reads END_OF_TEXT before a text. A `bare` tokenizer puts none
 there: GPT-2 of Hugging Face reads a text bare, and so does a model of a single book, which has
 hardly ever seen END_OF_TEXT. The last id is END_OF_TEXT. It stands before each document, so a model
 learns where a text ends, and that the text before it says nothing about the text after it. No
@@ -79,8 +79,8 @@ def naive_bpe(words: Mapping[bytes, int], n_tokens: int) -> list[bytes]:
 
     Byte-pair encoding (Sennrich et al. 2016, arXiv:1508.07909) spells every word in single bytes,
     which are the first 256 tokens. Then it merges, again and again, the two neighbours that are
-    most frequent; of several such pairs, the one with the smallest ids. Each merge is the next
-    token. Learning stops when there are enough tokens, or no pair occurs twice.
+    most frequent; of several such pairs, the one with the smallest first id, then second. Each
+    merge is the next token. Learning stops when there are enough tokens, or no pair occurs twice.
 
     Why bytes at first? Every text is bytes in UTF-8, so nothing is unknown
     (test_decode_inverts_encode_for_any_text). Why the most frequent pair? A merge makes the text
@@ -153,8 +153,8 @@ def train_bpe(words: Mapping[bytes, int], n_tokens: int) -> list[bytes]:
 
     Two observations make that possible (test_incremental_training_is_naive_training).
 
-    A merge leaves everything else in its place. So all words lie in one list, with an entry for
-    each byte: the id of the byte's token. A merge writes the new id over the entries of its bytes:
+    All words lie in one list, with an entry for each byte: the id of the byte's token. A merge
+    writes the new id over the entries of its bytes, and moves nothing else:
 
         l o w e r     108 111 119 101 114
         lo is 256     256 256 119 101 114

@@ -28,6 +28,8 @@ def definitions(path: Path) -> set[str]:
             names |= {f"{node.name}.{method.name}" for method in methods}
         if isinstance(node, ast.Assign):
             names |= {ast.unparse(target) for target in node.targets}
+        if isinstance(node, ast.AnnAssign):
+            names.add(ast.unparse(node.target))
     return names
 
 

@@ -374,10 +374,10 @@ def test_half_a_character_is_spelled_as_bytes() -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--temperature", "-1"], "temperature is -1.0; it must be 0"),
+        (["--temperature", "-1"], "temperature is -1.0; give 0"),
         (["--temperature", "nan"], "temperature is nan"),
-        (["--top_k", "0"], "top_k is 0; it must be 1 or more"),
-        (["--top_k", "1000"], "top_k is 1000; it must be at most"),
+        (["--top_k", "0"], "top_k is 0; give 1 or more"),
+        (["--top_k", "1000"], "top_k is 1000; give at most"),
         (["--num_samples", "0"], "num_samples is 0"),
         (["--max_new_tokens", "-5"], "max_new_tokens is -5"),
         (["--seed", "-1"], "seed is -1"),
@@ -477,7 +477,7 @@ def test_a_wrong_flag_is_one_line_where_output_is_not_utf8(monkeypatch: pytest.M
         monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
         with pytest.raises(UserError, match=r"^--n_layer: '3.5' is not a whole number; --help"):
             parse(Flags, ["--n_layer", "3.5"])
-        with pytest.raises(UserError, match=r"^temperature is -1\.0; it must be 0 "):
+        with pytest.raises(UserError, match=r"^temperature is -1\.0; give 0 "):
             parse(sample.SampleConfig, ["--temperature=-1"])
 
 
@@ -537,7 +537,7 @@ def test_flags_of_a_dataclass_inside_have_no_prefix() -> None:
     config = parse(sample.SampleConfig, ["--top_k", "5", "--min_p=0.2", "--seed=3"])
     assert config.sampling == Sampling(top_k=5, min_p=0.2) and config.seed == 3
     assert parse(sample.SampleConfig, []).sampling == Sampling() == DEFAULT
-    with pytest.raises(UserError, match=r"^temperature is -1\.0; it must be 0 "):
+    with pytest.raises(UserError, match=r"^temperature is -1\.0; give 0 "):
         parse(sample.SampleConfig, ["--temperature=-1"])
     with pytest.raises(UserError, match=r"did you mean --repetition_penalty\?"):
         parse(sample.SampleConfig, ["--repetition_penalti=2"])

@@ -234,7 +234,7 @@ def test_a_token_has_the_numbers_that_led_to_it(gpt: GPT) -> None:
 
 def test_impossible_requests_are_refused_by_name(gpt: GPT) -> None:
     """A top_k above the vocabulary, a bad seed, an empty prompt and dropout are refused."""
-    with pytest.raises(UserError, match="top_k is 18; it must be at most 17"):
+    with pytest.raises(UserError, match="top_k is 18; give at most 17"):
         write(gpt, [[1]], Sampling(top_k=18), 1)
     assert len(write(gpt, [[1]], Sampling(top_k=17), 1)[0]) == 1
     with pytest.raises(UserError, match="seed is -1"):
@@ -369,7 +369,7 @@ def test_any_setting_gives_probabilities_or_one_line(
 def test_a_setting_out_of_range_is_named(wrong: dict[str, float]) -> None:
     """A setting outside its range is refused by name and value."""
     (name,) = wrong
-    with pytest.raises(UserError, match=f"{name} is {wrong[name]}; it must be "):
+    with pytest.raises(UserError, match=f"{name} is {wrong[name]}; give "):
         Sampling(**wrong)  # type: ignore[arg-type]
 
 

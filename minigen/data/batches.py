@@ -12,8 +12,8 @@ the same for a stream of any length, of which they read one window at a time. In
 window begin with its document if the document is short. They are methods of the stream on disk
 (token_stream.py): `tokens.windows(seed, numbers, block_size)`.
 
-A batch is a function of (seed, step): which windows are in it depends on nothing else. So there is
-no state to save: a resumed run continues with the batches that it would have had
+With given settings a batch is a function of (seed, step), and of nothing that came before. So there
+is no state to save: a resumed run continues with the batches that it would have had
 (test_a_batch_is_a_function_of_the_seed_and_its_numbers). And any number of processes can divide a
 batch without a message between them (test_micro_batches_of_all_ranks_are_the_batch).
 
@@ -47,7 +47,7 @@ def shuffle(
 ) -> tuple[int, npt.NDArray[np.intp]]:
     """Return the place of an epoch's first window, and the order of its windows.
 
-    An epoch is one pass over the text, in which each window comes once
+    An epoch is about one pass over the text: each window comes once
     (test_an_epoch_covers_each_window_once). Why shuffled? Neighbouring windows are alike, so a
     batch of neighbours would pull the weights towards one part of the text; a shuffled batch stands
     for all of it. Why a random first place? Windows begin elsewhere in each epoch, so a token is
@@ -116,8 +116,8 @@ def windows(
     Window number i is window i % n_windows of epoch i // n_windows, as `naive_windows` orders them
     (test_windows_of_a_long_document_are_the_naive_ones). There is one refinement: a window that
     would begin inside a document of at most T tokens begins with that document instead. So a short
-    document is kept whole, as the model will have to write it: the model learns its end far sooner
-    if the window has its beginning, and nothing of another document before it
+    document is kept whole, as the model will have to write it: the model learns the document's end
+    far sooner if the window has the document's beginning, and nothing of another document before it
     (test_windows_of_short_documents_begin_with_them).
 
     The refinement has a price: in an epoch some tokens come twice, and others are no target at all.

@@ -55,7 +55,7 @@ class DocumentPart(NamedTuple):
 def split_documents(chunks: Iterable[str], separator: str) -> Iterator[DocumentPart]:
     r"""Split a text that comes in chunks at each `separator`, as `naive_documents` does.
 
-    Of the newlines after a document, only the last READ are removed. That bounds the memory
+    Of the newlines after a document, at most the last READ are removed. That bounds the memory
     (test_endless_newlines_do_not_wait_in_memory).
 
     >>> [part.text for part in split_documents(["one\n\ntwo\n", "\n\nthree\n"], "\n\n")]

@@ -1,4 +1,4 @@
-"""Documents to tokens: END_OF_TEXT and the token ids of the first document, of the second, ...
+"""Documents to tokens: for each document, END_OF_TEXT and then the document's token ids.
 
     documents, in parts --cut_chunks--> chunks --Tokenizer.encode_documents--> token ids
 
@@ -20,7 +20,7 @@ MAX_CUTS = 1000  # places where a cut of a document is tried
 
 
 def naive_tokens(documents: Iterable[str], tokenizer: Tokenizer) -> list[int]:
-    """Return one stream of token ids for all documents: for each END_OF_TEXT and its tokens.
+    """Return one stream of token ids for all documents: for each, END_OF_TEXT and its ids.
 
     END_OF_TEXT tells the model that a text begins. It stands before each document, and not after,
     so that a model can begin a text too: from END_OF_TEXT alone

@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 # How large a model fits how much text? If the model is too large, it memorises a short text instead
 # of learning its rules: the training loss falls, and the validation loss rises. If it is too small,
 # it cannot learn all rules, and both losses stay high. A rule of thumb is 20 tokens of text for a
-# parameter (Hoffmann et al. 2022, arXiv:2203.15556): 8 million tokens for tiny, 28 million for
-# mini. Most texts of one's own are shorter, and in a few minutes on a CPU a larger model takes too
-# few steps. So --size auto is never more than mini; `resolve` says which size is for which text.
+# parameter (Hoffmann et al. 2022, arXiv:2203.15556), for a text that is read once: 8 million tokens
+# for tiny, 28 million for mini. The tales have 1.3 for a parameter: they are simple, and are read
+# about 14 times. Most texts of one's own are shorter, and in a few minutes on a CPU a larger model
+# takes too few steps. So --size auto is never more than mini; `resolve` says which size is for which
+# text.
 SIZES: dict[str, dict[str, int | float]] = {
     "tiny": {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 256, "batch_size": 4,
              "learning_rate": 1e-2},
