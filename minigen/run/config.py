@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # parameter (Hoffmann et al. 2022, arXiv:2203.15556), for a text that is read once: 8 million tokens
 # for tiny, 28 million for mini. The tales have 1.3 for a parameter: they are simple, and are read
 # about 14 times. Most texts of one's own are shorter, and in a few minutes on a CPU a larger model
-# takes too few steps. So --size auto is never more than mini; `resolve` says which size is for which
+# takes too few steps. So --size auto is never more than mini; `resolve` says which size for which
 # text.
 SIZES: dict[str, dict[str, int | float]] = {
     "tiny": {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 256, "batch_size": 4,
