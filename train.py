@@ -158,8 +158,9 @@ def accumulate_gradients(
     """Add the gradient of a batch's mean loss to the parameters; return that loss, a scalar.
 
     The batch is computed in micro-batches, whose gradients add up. So a batch need not fit into
-    memory, and the result is the same (test_micro_batches_add_up_to_the_batch). With torchrun,
-    several processes (ranks) each compute some of the micro-batches. All randomness follows from
+    memory; without dropout, any number of micro-batches gives the same result up to rounding
+    (test_micro_batches_add_up_to_the_batch). With torchrun, several processes (ranks) each compute
+    some of the micro-batches. All randomness follows from
     the seed, the step and the micro-batch: the windows of text and, through `manual_seed`, dropout.
     """
     numbers = np.arange(step * config.batch_size, (step + 1) * config.batch_size)  # of windows
@@ -224,8 +225,8 @@ def train(run: Run) -> None:
         # `within_memory` adds the argument n_micro_batches; ddp_model is the model on all ranks.
         loss = run.within_memory(accumulate_gradients, run.ddp_model, tokens, config, step)
 
-        # Clip: scale down a gradient that is far longer than usual. The slope at one odd batch
-        # holds for a short step only; a long one along it could undo what was learnt.
+        # Clip: scale down a gradient that is far longer than usual, or one odd batch would outweigh
+        # all others in the optimiser's running averages for many steps.
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf)
 
         # A step: short at first (warm-up), then long, then shorter and shorter (cooldown);

@@ -156,9 +156,10 @@ def make_norm(config: GPTConfig) -> nn.Module:
 
 # ---- rotary positions ----
 
-# Attention by itself sees a set of tokens and no order (test_attention_by_itself_sees_a_set). GPT-2
-# adds a learnt vector for its position to each token. Rotary positions turn queries and keys
-# instead, so that a score depends on how far apart two tokens are.
+# Attention without a mask sees a set of tokens and no order (test_attention_by_itself_sees_a_set);
+# the causal mask tells earlier from later, but not how far. GPT-2 adds a learnt vector for its
+# position to each token. Rotary positions turn queries and keys instead, so that a score depends on
+# how far apart two tokens are.
 
 
 def rope_frequencies(config: GPTConfig, device: torch.device) -> Tensor:
@@ -321,10 +322,11 @@ class MLP(nn.Module):
     """Transform the vector of each token by itself: widen it, bend it, narrow it again.
 
     The bend is a non-linear function of each number. Without it, the two matrices could compute no
-    more than one matrix can. GPT-2 bends with GELU, which keeps positive numbers and turns negative
-    ones to nearly 0. SwiGLU (Shazeer 2020, arXiv:2002.05202) bends with a gate: a second widened
-    vector g, from which silu(g) = g / (1 + e^-g) is computed and multiplied with the first vector.
-    silu(g) is nearly 0 for g far below 0, which stops a number, and nearly g for g far above.
+    more than one matrix can. GPT-2 bends with GELU, which keeps numbers far above 0 and turns
+    numbers far below 0 to nearly 0. SwiGLU (Shazeer 2020, arXiv:2002.05202) bends with a gate: a
+    second widened vector g, from which silu(g) = g / (1 + e^-g) is computed and multiplied with the
+    first vector. silu(g) is nearly 0 for g far below 0, which stops a number, and nearly g for g
+    far above.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -349,9 +351,9 @@ class Block(nn.Module):
     gradient reaches the first block through the sums, unweakened, however deep the model is. The
     norms before attention and MLP keep their inputs at the same size, whatever blocks have added.
 
-    Dropout sets a share of the numbers to 0 at random, and scales up the others, in training only
-    (test_dropout_acts_in_training_only). So no number can rely on a single other number, and a
-    model that reads a short text many times memorises less of it.
+    Dropout sets a share of the numbers to 0 at random, in training only, and scales up the others,
+    so that their mean stays (test_dropout_acts_in_training_only). So the model cannot rely on any
+    single number, and memorises less of a short text that it reads many times.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -503,8 +505,9 @@ class KVCache:
     No token sees a later one, so the keys and values of a token never change while the text grows:
     a pass with the cache gives the logits of a pass over everything (test_cached_is_uncached). An
     entry is right only while all tokens before its own are the same. If the beginning of a text is
-    cut off, all positions change, and the entries of deeper layers contain information from tokens
-    that are gone; then the cache has to be computed again (`sampling.context_length`).
+    cut off, the entries of all layers but the first contain information from tokens that are gone,
+    and with learned positions those of the first are wrong, too. Then the cache has to be computed
+    again (`sampling.context_length`, test_generate_is_naive_generate in tests/test_sampling.py).
 
     The cache of sequence b holds `lengths[b]` tokens. `GPT.forward` writes the keys and values of T
     new tokens at positions lengths[b] ... lengths[b] + T - 1, and lets each new token see the

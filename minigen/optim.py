@@ -46,7 +46,7 @@ def newton_schulz(m: Tensor, steps: int = 5) -> Tensor:
     Finding them exactly (SVD) is slow. A Newton-Schulz iteration needs matrix products only: each
     round replaces every singular value s by a s + b s^3 + c s^5. Divided by the matrix's norm, the
     root of the sum of its squares, they start between 0 and 1. After five rounds those that began
-    above 0.003 lie in 0.68 to 1.21, and smaller ones, which are mostly noise, below
+    above 0.003 lie in 0.68 to 1.21; those that began smaller, mostly noise, end below 0.68
     (test_newton_schulz_makes_singular_values_about_1). The three numbers are chosen to grow small
     values fast, not to end exactly at 1 (Jordan et al. 2024,
     https://kellerjordan.github.io/posts/muon).
@@ -86,17 +86,19 @@ class Optimizer:
         direction = newton_schulz(0.95 * momentum + 0.05 * gradient)
         matrix -= learning_rate * 0.2 * sqrt(longer side) * direction
 
-    The factor makes the step as large as AdamW's (Liu et al. 2025, arXiv:2502.16982), so that one
-    learning rate serves both (test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest).
+    The factor makes the step about as large as AdamW's usual step, 0.2 learning rates for a weight
+    (Liu et al. 2025, arXiv:2502.16982), so that one learning rate serves both
+    (test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest).
 
-    The embedding, GPT-2's table of positions and lm_head stay with AdamW. A table has a row for
-    each token, a batch changes the rows of its own tokens only, and each row is learnt by itself;
-    that suits AdamW, which treats each number by itself. For lm_head, too, AdamW works better in
-    practice (Jordan et al. 2024).
+    The embedding, GPT-2's table of positions and lm_head stay with AdamW. A row of a table belongs
+    to one token or position. A batch has a gradient for the rows of its own tokens only, unless the
+    table is lm_head, too, so each row is learnt by itself; that suits AdamW, which treats each
+    number by itself. For lm_head, AdamW works better in practice (Jordan et al. 2024).
 
-    Weight decay pulls all matrices, tables included, towards zero before either step, so that only
-    weights which the text keeps asking for stay large. Gains and biases do not decay: a gain of
-    zero would switch its number off, and biases are too few to overfit.
+    Weight decay pulls all matrices, tables included, towards zero before the step, in AdamW and in
+    Muon, so that only weights which the text keeps asking for stay large. Gains and biases do not
+    decay (test_adamw_is_that_of_pytorch): a gain of zero would switch its number off, and biases
+    are too few to overfit.
 
         matrix -= learning_rate * weight_decay * matrix
 

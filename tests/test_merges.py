@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -86,3 +88,21 @@ def test_merges_refuses_an_unknown_name_in_one_line(
     for name, complaint in (("lwo", "did you mean low"), ("no.json", "cannot read no.json")):
         code, shown = merges(server, tmp_path, "low!", "--tokenizer", name)
         assert code == 2 and shown.count("\n") == 1 and complaint in shown
+
+
+def test_merges_passes_over_a_damaged_checkpoint(
+    low: Tokenizer, server: Server, tmp_path: Path
+) -> None:
+    """A damaged best checkpoint is named, and the tokenizer of the next one is shown."""
+    best = tmp_path / "out" / "low" / "step-000001"
+    shutil.copytree(best, best.with_name("step-000002"))
+    state = best.with_name("step-000002") / "state.json"
+    state.write_text(state.read_text().replace('"step": 1', '"step": 2'))
+    manifest = state.with_name("MANIFEST.json")
+    content = json.loads(manifest.read_text())
+    content["files"]["state.json"]["sha256"] = hashlib.sha256(state.read_bytes()).hexdigest()
+    manifest.write_text(json.dumps(content))
+    (best.with_name("step-000002") / "tokenizer.json").unlink()
+    code, output = merges(server, tmp_path, "low!")
+    assert code == 0 and output.startswith(LOW), output
+    assert "warning: cannot read out/low/step-000002/tokenizer.json: " in output

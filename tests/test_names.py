@@ -133,6 +133,7 @@ def test_a_hub_name_is_taken_when_no_run_has_it(here: Path) -> None:
         ("nothing", "no run 'nothing' in out; runs there: gpt2, tales, tunes"),
         ("out/tals", "no run 'tals' in out; did you mean tales?"),
         ("out/tales/step-000003", "did you mean out/tales/step-000002?"),
+        ("tales/bset", "bset"),
         ("./nothing", "there is no run, checkpoint or model ./nothing; "),
         ("out", "out is a folder of runs; give one of them: out/gpt2, out/tales, out/tunes"),
         ("my.txt", "my.txt is a file; give the folder"),

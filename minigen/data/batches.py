@@ -17,7 +17,7 @@ is no state to save: a resumed run continues with the batches that it would have
 (test_a_batch_is_a_function_of_the_seed_and_its_numbers). And any number of processes can divide a
 batch without a message between them (test_micro_batches_of_all_ranks_are_the_batch).
 
-Shapes: B windows in a batch, T = block_size tokens in a window.
+Shapes: B windows in a batch, T = block_size tokens in a window. Tests: tests/test_batches.py.
 """
 
 from __future__ import annotations

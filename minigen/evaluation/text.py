@@ -180,9 +180,10 @@ def unigram_loss(text: TokenStream, training: TokenStream, n_vocab: int) -> floa
 def relative_to_entropy(bits_per_byte: float, entropy: float) -> str:
     """Return how far a loss is above the entropy of its text, both in bits/byte, in words.
 
-    The entropy of a text is the mean of -log2 p of a document under the grammar that wrote it, in
-    bits per byte. No model can have a lower mean loss on new text of that grammar. A loss on a
-    part of a text can be lower by chance, where that part is easier than the rest.
+    The entropy of a text is the sum of -log2 p of its documents under the grammar that wrote them,
+    divided by the number of their bytes. No model can have a lower mean loss on new text of that
+    grammar. A loss on a part of a text can be lower by chance, where that part is easier than the
+    rest.
 
     >>> relative_to_entropy(0.66, 0.55)
     "20.0% above the text's entropy of 0.5500"

@@ -35,7 +35,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -51,6 +51,8 @@ from minigen.system import disk
 from minigen.system.shell import as_path, command
 from minigen.system.strict_json import to_json
 from minigen.tokenizer import Tokenizer
+
+Part = TypeVar("Part")
 
 FORMAT = 2
 WHOLE = ("config.json", "model.safetensors")
@@ -260,6 +262,11 @@ def load_tokenizer(path: Path) -> Tokenizer:
     return _read_tokenizer(path, _read_small_files(path, _read_manifest(path)))[0]
 
 
+def load_best_tokenizer(run: Path) -> Tokenizer:
+    """Read the tokenizer of a run's best checkpoint; name a damaged one, and take the next."""
+    return _first_that_loads(run, best_first(run), load_tokenizer)
+
+
 def _names_of_kind(digests: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of the config, the weights and, with LoRA, the adapter's config."""
     return LORA if LORA[1] in digests else WHOLE
@@ -374,12 +381,12 @@ def _present_name(name: str) -> str:
 
 def load_newest(run: Path) -> Checkpoint:
     """Return the newest intact checkpoint of a run; warn of each damaged one, and skip it."""
-    return _load_first(run, steps(run)[::-1], to_train=True)
+    return _first_that_loads(run, steps(run)[::-1], load)
 
 
 def load_best(run: Path) -> Checkpoint:
     """Return the intact checkpoint with the lowest validation loss, without its optimiser."""
-    return _load_first(run, best_first(run), to_train=False)
+    return _first_that_loads(run, best_first(run), lambda path: load(path, to_train=False))
 
 
 def best_first(run: Path) -> list[Path]:
@@ -390,10 +397,11 @@ def best_first(run: Path) -> list[Path]:
     return sorted(steps(run), key=lambda path: (_val_loss(path), -_step(path)))
 
 
-def _load_first(run: Path, paths: list[Path], to_train: bool) -> Checkpoint:
+def _first_that_loads(run: Path, paths: list[Path], read: Callable[[Path], Part]) -> Part:
+    """Return the result of `read` for the first checkpoint that is intact; name the others."""
     for path in paths:
         try:
-            return load(path, to_train)
+            return read(path)
         except UserError as error:
             print(f"warning: {error}", file=sys.stderr)
     raise UserError(f"{run} has no checkpoint that can be read")
@@ -492,7 +500,7 @@ def find(name: str | Path, out_dir: str | Path = "out") -> Path | str:
     if found:
         return without_link(found[0])
     owner = os.path.dirname(name)
-    group = bool(owner) and bool(runs(Path(out_dir, owner)))
+    group = bool(owner) and bool(runs(Path(out_dir, owner)) or steps(Path(out_dir, owner)))
     misspelt = os.path.isdir(owner) or group or owner == str(out_dir)  # a path, not a hub name
     if huggingface.is_hub_name(name) and not misspelt:
         return name

@@ -54,7 +54,7 @@ def find_tokenizer(name: str | None, out_dir: str) -> Tokenizer:
         return tokenizer_files.load(Path(name))
     model = checkpoint.find_run(out_dir) if name is None else checkpoint.find(name, out_dir)
     if isinstance(model, Path) and checkpoint.steps(model):
-        model = checkpoint.best_first(model)[0]
+        return checkpoint.load_best_tokenizer(model)
     if isinstance(model, Path) and checkpoint.is_checkpoint(model):
         return checkpoint.load_tokenizer(model)
     tokenizer = huggingface.load_tokenizer(model)
