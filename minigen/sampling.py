@@ -113,9 +113,10 @@ def min_p(logits: Tensor, p: float) -> Tensor:
 def filter_steps(logits: Tensor, texts: Texts, s: Sampling) -> Iterator[tuple[str, Tensor]]:
     """Apply each filter that is switched on; yield its name and the logits (B, V) after it.
 
-    The order is repetition_penalty, temperature, top_k, top_p, min_p. It matters: top_p and min_p compare probabilities, which the temperature before them has
-    changed, so a higher temperature lets more tokens through; and top_p adds up the probabilities
-    of the tokens that top_k has left. It is the order of transformers
+    The order is repetition_penalty, temperature, top_k, top_p, min_p. It matters: top_p and min_p
+    compare probabilities, which the temperature before them has changed, so a higher temperature
+    lets more tokens through; and top_p adds up the probabilities of the tokens that top_k has left.
+    It is the order of transformers
     (test_all_filters_together_are_transformers_in_its_order).
     """
     if s.repetition_penalty != 1:
