@@ -10,6 +10,12 @@ from pathlib import Path
 
 from minigen.files import checkpoint
 
+# The files of each checkpoint of a model without LoRA.
+CHECKPOINT_FILES = (
+    *checkpoint.WHOLE, "tokenizer.json", "tokenizer_config.json", "optimizer.safetensors",
+    "state.json", "MANIFEST.json",
+)  # fmt: skip
+
 
 def digests(folder: Path, pattern: str = "*") -> dict[str, str]:
     """Return the SHA-256 of each file in a folder, at any depth, by its path there."""

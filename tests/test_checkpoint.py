@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from digests import CHECKPOINT_FILES
 
 from minigen.errors import UserError
 from minigen.files import checkpoint
@@ -73,7 +74,7 @@ def test_a_failed_save_leaves_earlier_checkpoints(tmp_path: Path) -> None:
     assert checkpoint.load_newest(tmp_path).step == 1
 
 
-@pytest.mark.parametrize("name", [*(*checkpoint.WHOLE, *checkpoint.COMMON), "MANIFEST.json"])
+@pytest.mark.parametrize("name", CHECKPOINT_FILES)
 @pytest.mark.parametrize("damage", ["bit", "cut", "empty", "gone", "zeros"])
 def test_a_damaged_checkpoint_is_named_and_skipped(
     tmp_path: Path, name: str, damage: str, capsys: pytest.CaptureFixture[str]
@@ -126,7 +127,7 @@ def test_a_pickle_is_not_run(tmp_path: Path) -> None:
     make(tmp_path, 1)
     evil = pickle.dumps(_Touch(tmp_path / "was_here"))
     folder = tmp_path / "step-000001"
-    for name in (*(*checkpoint.WHOLE, *checkpoint.COMMON), "MANIFEST.json"):
+    for name in CHECKPOINT_FILES:
         original = (folder / name).read_bytes()
         (folder / name).write_bytes(evil)
         with pytest.raises(UserError):

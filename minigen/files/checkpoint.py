@@ -57,7 +57,6 @@ Part = TypeVar("Part")
 FORMAT = 2
 WHOLE = ("config.json", "model.safetensors")
 LORA = ("base_config.json", "adapter_model.safetensors", "adapter_config.json")  # not WHOLE
-COMMON = ("tokenizer.json", "tokenizer_config.json", "optimizer.safetensors", "state.json")
 ONLY_MINIGEN = ("state.json", "optimizer.safetensors", "base_config.json")  # in no other model
 STEP = r"step-(\d+)"  # the name of a checkpoint
 BEST = "best"  # the name of the link

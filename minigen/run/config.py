@@ -219,6 +219,6 @@ def new_shape(vocab_size: int, config: TrainConfig) -> GPTConfig:
     size = (vocab_size, config.block_size, config.n_layer, config.n_head, config.n_embd)
     if config.architecture == "gpt2":
         return GPTConfig.gpt2(*size, dropout=config.dropout or 0.0, bias=config.bias)
-    # Small models of Qwen3 tie the head to the embedding, which saves parameters. Here a head of
+    # Small models of Qwen3 tie lm_head to the embedding, which saves parameters. Here an lm_head of
     # its own learns faster.
     return GPTConfig.modern(*size, dropout=config.dropout or 0.0, tie_embeddings=False)

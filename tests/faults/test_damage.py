@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from digests import CHECKPOINT_FILES
 from forks import Server
 from jobs import Flags, model_and_optimizer
 
 from minigen.files import checkpoint
 
-NAMES = [*checkpoint.WHOLE, *checkpoint.COMMON, "MANIFEST.json"]
+NAMES = list(CHECKPOINT_FILES)
 
 
 def damages(content: bytes, other: bytes, n: int) -> Iterator[bytes | None]:
