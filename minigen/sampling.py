@@ -96,9 +96,11 @@ def top_k(logits: Tensor, k: int) -> Tensor:
 def top_p(logits: Tensor, p: float) -> Tensor:
     """Cut the least probable tokens, as long as their probabilities add up to at most 1 - p.
 
-    The tokens that remain are the "nucleus" of Holtzman et al. 2019, arXiv:1904.09751.
+    The tokens that remain are the "nucleus" of Holtzman et al. 2019, arXiv:1904.09751. Of equally
+    probable tokens, those with the lowest ids are cut
+    (test_top_p_cuts_the_lowest_ids_of_equal_tokens).
     """
-    ordered, ids = logits.sort(dim=-1)  # least probable first
+    ordered, ids = logits.sort(dim=-1, stable=True)  # least probable first
     cut = ordered.softmax(dim=-1).cumsum(dim=-1) <= 1 - p
     cut[..., -1] = False  # rounding must not cut the most probable one
     return logits.masked_fill(cut.scatter(-1, ids, cut), -math.inf)
@@ -307,6 +309,15 @@ class CachedPredictor(Generic[AnyCache]):
             return self._read([text[-1:] for text in texts.values()])
         return self._prefill([text[-n:] for n, text in zip(visible, texts.values(), strict=True)])
 
+    def take(self, other: CachedPredictor[AnyCache]) -> None:
+        """Append the texts of another predictor, to read new tokens of all texts together."""
+        if self.rows:
+            _join(self.cache, other.cache)
+        else:
+            self.cache = other.cache
+        self.rows = self.rows + other.rows
+        self.block_size = max(self.block_size, other.block_size)
+
     def _prefill(self, contexts: Sequence[Sequence[int]]) -> Tensor:
         """Read whole contexts into a new cache; return the logits (B, V) after each context."""
         keys = [tuple(context) for context in contexts]
@@ -331,6 +342,28 @@ def _select(cache: Cache, rows: list[int]) -> None:
     """Reduce the cache to these rows, in this order; a row that is named twice is copied."""
     if rows != list(range(len(cache.lengths))):
         cache.kv, cache.lengths = cache.kv[:, rows], cache.lengths[rows]
+
+
+def _join(cache: Cache, other: Cache) -> None:
+    """Append the rows of `other` to the cache, which gets the larger capacity of the two."""
+    capacity = max(cache.capacity, other.capacity)
+    kvs = [nn.functional.pad(c.kv, (0, 0, 0, capacity - c.capacity)) for c in (cache, other)]
+    cache.kv = torch.cat(kvs, dim=1)
+    cache.lengths = torch.cat((cache.lengths, other.lengths))
+
+
+def check_settings(sampling: Sampling, n_vocab: int, seed: int) -> None:
+    """Raise `UserError` for settings that do not fit a model of `n_vocab` ids."""
+    if sampling.top_k is not None and sampling.top_k > n_vocab:
+        raise UserError(f"top_k is {sampling.top_k}; give at most {n_vocab}, all tokens")
+    if not 0 <= seed < 2**64:
+        raise UserError(f"seed is {seed}; give 0 to 2^64 - 1")
+
+
+def check_finite(logits: Tensor) -> None:
+    """Raise `UserError` if the model predicts NaN."""
+    if not logits.sum().isfinite():
+        raise UserError("the model predicts NaN: its weights are broken; use an earlier one")
 
 
 def generate(
@@ -373,10 +406,7 @@ def generate(
     >>> for [token] in generate(gpt, empty, [[50256]], Sampling(), **limits):  # doctest: +SKIP
     ...     print(token.id)
     """
-    if sampling.top_k is not None and sampling.top_k > n_vocab:
-        raise UserError(f"top_k is {sampling.top_k}; give at most {n_vocab}, all tokens")
-    if not 0 <= seed < 2**64:
-        raise UserError(f"seed is {seed}; give 0 to 2^64 - 1")
+    check_settings(sampling, n_vocab, seed)
     if isinstance(model, nn.Module) and model.training:
         raise ValueError("the model is in training mode, with dropout on; call model.eval()")
     if not all(prompts):
@@ -392,8 +422,7 @@ def generate(
         if not texts:
             return
         logits = predictor.predict(texts)[:, :n_vocab]  # (B, n_vocab)
-        if not logits.sum().isfinite():
-            raise UserError("the model predicts NaN: its weights are broken; use an earlier one")
+        check_finite(logits)
         numbers = [uniform(seed, samples[row], n) for row in texts]
         ids = draw(logits, list(texts.values()), sampling, numbers)
         step: list[Token | None] = [None] * len(prompts)

@@ -478,6 +478,15 @@ class StreamDecoder:
         """Return the characters that `id` completes; "" while a character is incomplete."""
         return self._decoder.decode(self._tokenizer.token_bytes(id))
 
+    def breaks(self, id: int) -> bool:
+        """Return whether an incomplete character before `id` becomes U+FFFD, as `id` ends it."""
+        incomplete, _ = self._decoder.getstate()
+        try:
+            codecs.utf_8_decode(incomplete + self._tokenizer.token_bytes(id)[:1], "strict", False)
+        except UnicodeDecodeError:
+            return len(incomplete) > 0
+        return False
+
     def finish(self) -> str:
         """Return U+FFFD if the last character is still incomplete, else ""."""
         return self._decoder.decode(b"", final=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from fractions import Fraction
 
 import pytest
@@ -126,3 +127,15 @@ def test_chords_are_triads() -> None:
     assert chord_pitches("F#m") == (6, 9, 13)
     with pytest.raises(UserError, match="cannot read the chord 'H'"):
         chord_pitches("H")
+
+
+@pytest.mark.parametrize("note", ["A" + "9" * 5000, "A/" + "9" * 5000, "A" + "/" * 5000])
+def test_a_length_of_many_digits_is_an_error_or_left_out(note: str) -> None:
+    """A note whose length has thousands of signs is refused, or its signs are counted."""
+    tune = f"X:1\nT:x\nM:2/4\nL:1/8\nK:C\nC {note} D"
+    with pytest.raises(UserError, match=r"^cannot read '[9/]+' in line 6$"):
+        parse(tune)
+    left_out = Counter[str]()
+    score = parse(tune, left_out)
+    assert [n.pitch for n in score.parts[0].bars[0].notes if n.pitch in (60, 62)] == [60, 62]
+    assert left_out.total() > 800

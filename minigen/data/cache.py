@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from minigen.data.notes import print_notes_on_tokens
-from minigen.data.shards import CHUNK, token_dtype, write_shards
+from minigen.data.shards import CHUNK, find_shards, token_dtype, write_shards
 from minigen.data.text_range import CorpusFiles, TextRange, hold_out, scan
 from minigen.data.token_stream import TokenStream, check_length
 from minigen.data.tokens import cut_chunks
@@ -97,6 +97,19 @@ def write_tokens(text: TextRange, tokenizer: Tokenizer, cache: Path, name: str) 
     tokens = TokenStream(path, name, dtype, tokenizer.end_of_text, shards, text.stripe_interval)
     print_notes_on_tokens(tokens, tokenizer)
     return tokens
+
+
+def find_tokens(stem: str, tokenizer: Tokenizer, cache: Path, name: str) -> TokenStream | None:
+    """Return tokens that `write_tokens` has written; None if their files are not there.
+
+    Args:
+        stem: of the file's name: `path.stem` of the stream, as a checkpoint's state.json keeps it.
+        tokenizer: of the tokens.
+    """
+    path = writable(cache) / f"{Path(stem).name}.json"
+    shards = find_shards(path)
+    dtype = token_dtype(tokenizer).str
+    return TokenStream(path, name, dtype, tokenizer.end_of_text, shards) if shards else None
 
 
 def cache_key(*inputs: str | int) -> str:

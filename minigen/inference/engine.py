@@ -109,20 +109,12 @@ class Engine:
         >>> for [token] in engine.generate([[1]], Sampling(), max_new_tokens=9):  # doctest: +SKIP
         ...     print(token.id)
         """
-        if self.backend is None:
-            self.backend = self._fastest()
+        backend = self.ready()
         block_size = self.block_size or self.model.config.block_size
         capacity = min(block_size, max(map(len, prompts), default=1) + max_new_tokens)
-        weight = self.model.embedding.weight
-        dtype = self.backend.cache_dtype if isinstance(self.backend, Decoder) else weight.dtype
-
-        def new_cache(rows: int) -> KVCache:
-            """Return an empty cache for `rows` texts."""
-            return KVCache(self.model.config, rows, capacity, weight.device, dtype)
-
         return generate(
-            self.backend,
-            new_cache,
+            backend,
+            lambda rows: self.new_cache(rows, capacity),
             prompts,
             sampling,
             n_vocab=self.n_vocab,
@@ -132,6 +124,18 @@ class Engine:
             samples=samples,
             finished=finished,
         )
+
+    def ready(self) -> Decoder | GraphDecoder | GPT:
+        """Return the backend; the first call chooses it, and moves the model there."""
+        if self.backend is None:
+            self.backend = self._fastest()
+        return self.backend
+
+    def new_cache(self, rows: int, capacity: int) -> KVCache:
+        """Return an empty cache for `rows` texts of up to `capacity` tokens, for the backend."""
+        backend, weight = self.ready(), self.model.embedding.weight
+        dtype = backend.cache_dtype if isinstance(backend, Decoder) else weight.dtype
+        return KVCache(self.model.config, rows, capacity, weight.device, dtype)
 
     def _fastest(self) -> Decoder | GraphDecoder | GPT:
         """Move the model to the fastest backend of the device; return the backend."""
@@ -208,7 +212,7 @@ class Engine:
             samples: the number of each text; None: 0, 1, 2, ...
         """
         ends = self.tokenizer.stop_ids if end_of_text is None else end_of_text
-        texts = [_Text(self.tokenizer, ends, stop_strings) for _ in prompts]
+        texts = [PieceDecoder(self.tokenizer, ends, stop_strings) for _ in prompts]
         finished = set[int]()
         for step in self.generate(
             prompts,
@@ -220,7 +224,7 @@ class Engine:
             finished=finished,
         ):
             pieces = [
-                None if token is None else text.push(token)
+                None if token is None else Piece(text.push(token.id), token, text.ended)
                 for text, token in zip(texts, step, strict=True)
             ]
             for row, piece in enumerate(pieces):
@@ -228,7 +232,10 @@ class Engine:
                     finished.add(row)
             yield pieces
         if len(finished) < len(texts):
-            yield [None if row in finished else text.cut() for row, text in enumerate(texts)]
+            yield [
+                None if row in finished else Piece(text.cut(), None, True)
+                for row, text in enumerate(texts)
+            ]
 
 
 class Piece(str):
@@ -246,27 +253,34 @@ class Piece(str):
         return piece
 
 
-class _Text:
-    """A decoder of one text: tokens in, pieces out, without stop strings and end-of-text tokens."""
+class PieceDecoder:
+    """A decoder of one text: ids in, pieces out, without stop strings and end-of-text tokens.
+
+    Attributes:
+        ended: whether a stop string or an end-of-text token has ended the text.
+        n_characters: the characters that the tokens so far complete, pieces held back included.
+    """
 
     def __init__(
         self, tokenizer: Tokenizer, ends: Collection[int], stop_strings: Sequence[str]
     ) -> None:
         self.ends, self.hidden = ends, tokenizer.controls.keys() & ends
         self.decoder, self.stop = tokenizer.stream(), StopStrings(stop_strings)
+        self.ended, self.n_characters = False, 0
 
-    def push(self, token: Token) -> Piece:
-        """Return the piece that the token completes."""
-        shown = "" if token.id in self.hidden else self.decoder.push(token.id)
+    def push(self, id: int) -> str:
+        """Return the piece that a token completes."""
+        shown = "" if id in self.hidden else self.decoder.push(id)
+        self.n_characters += len(shown)
         text = self.stop.push(shown)
-        last = token.id in self.ends or self.stop.stopped
-        return Piece(text + self._rest() if last else text, token, last)
+        self.ended = id in self.ends or self.stop.stopped
+        return text + self.cut() if self.ended else text
 
-    def cut(self) -> Piece:
-        """End the text at max_new_tokens; return its last piece."""
-        return Piece(self._rest(), None, True)
+    def offset(self, id: int) -> int:
+        """Return the index of a token's first character in the text, before it is pushed."""
+        return self.n_characters + self.decoder.breaks(id)
 
-    def _rest(self) -> str:
+    def cut(self) -> str:
         """Return the text that was held back: part of a character or the start of a stop string."""
         return self.stop.push(self.decoder.finish()) + self.stop.finish()
 

@@ -31,6 +31,8 @@ class StopStrings:
 
         After a stop string, returns "".
         """
+        if not self.stops:
+            return text
         released = ""
         for character in "" if self.stopped else text:
             self.pending += character

@@ -38,7 +38,7 @@ TOKEN = re.compile(
     | (?P<bar> \|\] | \[\| | \|\| | :: | :\|:? | \|: | \| )
     | (?P<broken>[<>])
     | (?P<accidental> \^{1,2} | _{1,2} | = )? (?P<letter>[A-Ga-gz]) (?P<octave>[,']*)
-      (?P<multiplier>\d*) (?P<divisor>/\d+|/*)
+      (?P<multiplier>\d{0,3}) (?P<divisor>/\d{1,3}|/{0,6})
     """,
     re.VERBOSE,
 )
