@@ -199,14 +199,11 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 # ---- attention ----
 
 
-def naive_attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0
-) -> Tensor:
-    """Compute softmax(q k^T / sqrt(D)) v step by step (Vaswani et al. 2017, arXiv:1706.03762).
+def naive_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Compute softmax(q k^T / sqrt(D)): how much each query takes from each key.
 
     Softmax, exp(score) / sum of all exp(scores), turns the scores of a query into positive weights
-    with the sum 1. So the result is a weighted mean of the values, and a gradient flows to every
-    score.
+    with the sum 1, and lets a gradient flow to every score.
 
     Why sqrt(D): q k is a sum of D products. If the numbers of q and k are of size 1, the sum is of
     size sqrt(D). Divided by sqrt(D), scores are of size 1 for any D (test_scores_keep_their_size).
@@ -215,11 +212,11 @@ def naive_attention(
 
     Args:
         q: (B, H, T, D).
-        k, v: (B, H, S, D).
+        k: (B, H, S, D).
         mask: (..., T, S), True where a query may see a key; None: causal, each of the T = S tokens
             sees itself and the tokens before it.
 
-    Returns (B, H, T, D).
+    Returns (B, H, T, S).
     """
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, H, T, S)
     if mask is None:
@@ -227,8 +224,18 @@ def naive_attention(
     # A score of -inf has the weight exp(-inf) = 0. Why add 0 or -inf, and not call masked_fill on
     # the scores? The backward pass of masked_fill reads all scores again; that of a sum is free.
     additive_mask = torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, -math.inf)
-    weights = (scores + additive_mask).softmax(dim=-1)
-    return F.dropout(weights, dropout) @ v
+    weights: Tensor = (scores + additive_mask).softmax(dim=-1)
+    return weights
+
+
+def naive_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0
+) -> Tensor:
+    """Compute softmax(q k^T / sqrt(D)) v step by step (Vaswani et al. 2017, arXiv:1706.03762).
+
+    The result is a mean of the values v (B, H, S, D), weighted by `naive_weights`: (B, H, T, D).
+    """
+    return F.dropout(naive_weights(q, k, mask), dropout) @ v
 
 
 # Up to this number of tokens the formula trains faster on a CPU than PyTorch's kernel: there the
@@ -302,17 +309,24 @@ class Attention(nn.Module):
             mask: (B, 1, T, S), True where a query may see a key; None: causal.
             cache: the keys and values of earlier tokens, to which those of x are added.
         """
+        q, k, v = self.queries_keys_values(x, cos_sin)
+        if cache is not None:
+            k, v = cache.extend(k, v)  # (B, Hk, S, D)
+        x = attention(q, k, v, mask, self.config.dropout if self.training else 0.0)
+        x = self.output(x.transpose(1, 2).flatten(2))  # (B, T, H D) -> (B, T, C)
+        return x
+
+    def queries_keys_values(
+        self, x: Tensor, cos_sin: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the queries (B, H, T, D), keys and values (B, Hk, T, D) of the tokens of x."""
         D = self.config.head_dim
         q = self.query_norm(heads(self.query(x), D)).transpose(1, 2)  # (B, H, T, D)
         k = self.key_norm(heads(self.key(x), D)).transpose(1, 2)  # (B, Hk, T, D)
         v = heads(self.value(x), D).transpose(1, 2)  # (B, Hk, T, D)
         if cos_sin is not None:
             q, k = apply_rope(q, *cos_sin), apply_rope(k, *cos_sin)
-        if cache is not None:
-            k, v = cache.extend(k, v)  # (B, Hk, S, D)
-        x = attention(q, k, v, mask, self.config.dropout if self.training else 0.0)
-        x = self.output(x.transpose(1, 2).flatten(2))  # (B, T, H D) -> (B, T, C)
-        return x
+        return q, k, v
 
 
 # ---- the block and the model ----
@@ -476,8 +490,13 @@ class GPT(nn.Module):
         # Vectors become logits.
         if at is not None:
             x = x[torch.arange(len(x), device=x.device), at][:, None]  # (B, 1, C)
+        return self.head(x)
+
+    def head(self, x: Tensor) -> Tensor:  # (..., C) -> (..., V)
+        """Return the logits of vectors of the residual stream."""
         x = self.norm(x)
-        return F.linear(x, self.embedding.weight) if self.lm_head is None else self.lm_head(x)
+        x = F.linear(x, self.embedding.weight) if self.lm_head is None else self.lm_head(x)
+        return x
 
     def length_after(self, T: int, cache: KVCache | None) -> int:
         """Return the length of the longest sequence once T tokens are added to each.
