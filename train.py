@@ -109,6 +109,9 @@ class TrainConfig:
     # number of steps between evaluations, each with a checkpoint (default: a fifth of the run, or
     # more if evaluations take long)
     eval_interval: int | None = None
+    # keep the checkpoint of each evaluation, from step 0 on, so that the page of `python -m minigen
+    # serve` can replay how the model learnt; else only the last two and the best are kept
+    keep_checkpoints: bool = False
     # tokens of validation text in an evaluation; at the end all, or as many as --minutes allow
     eval_tokens: int = 8192
     # start of the text that each evaluation samples, where \n is a newline (default: nothing)

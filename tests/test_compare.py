@@ -52,7 +52,9 @@ def trained(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trai
 def record(run: Path, *losses: float, train_loss: float = 3.0, bits_per_byte: float = 0.5) -> Path:
     """Write a run without a checkpoint: ten steps before each evaluation but the first."""
     run.mkdir(parents=True)
-    report = Report(run, 0, 10, n_vocab=50, bits_per_byte=bits_per_byte, entropy=None)
+    report = Report(
+        run, 0, 10, n_vocab=50, bits_per_byte=bits_per_byte, entropy=None, step_tokens=8
+    )
     for n, loss in enumerate(losses):
         for step in range(10 * n - 9, 10 * n + 1) if n else ():
             report.step(step, train_loss, norm=1.0, rate=0.1, speed=100.0)
@@ -209,10 +211,10 @@ def test_runs_that_can_be_read_are_compared_without_the_others(
     damaged, left_out = capsys.readouterr().err.splitlines()
     assert damaged == f"warning: {path} is damaged from line 16 on, and read up to there"
     assert left_out.endswith("No such file or directory; the other runs are compared")
-    assert whole.result[1] and cut.result == (4, False) and cut.steps == 13
+    assert whole.result[1] and cut.result == (4, False) and cut.steps == 12
     _, first, second, *_ = table([whole, cut]).splitlines()
     assert first.endswith("  whole") and second.endswith("  cut (has not ended)")
-    assert second.split()[:3] == ["13", "-", "-"]  # minutes and parameters need a checkpoint
+    assert second.split()[:3] == ["12", "-", "-"]  # minutes and parameters need a checkpoint
 
 
 def test_without_a_readable_checkpoint_only_the_settings_are_unknown(

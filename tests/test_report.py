@@ -21,6 +21,7 @@ from minigen.run.log import (
     memorising,
     plot_loss,
     read_metrics,
+    read_samples,
     smoothed,
 )
 
@@ -29,7 +30,7 @@ PNG = b"\x89PNG\r\n\x1a\n"  # how such a file begins
 
 def make(run: Path, step: int = 0) -> Report:
     """Return the log of a run of ten steps."""
-    return Report(run, step, 10, n_vocab=50, bits_per_byte=0.5, entropy=0.3)
+    return Report(run, step, 10, n_vocab=50, bits_per_byte=0.5, entropy=0.3, step_tokens=8)
 
 
 def test_a_resumed_run_lists_each_step_once(tmp_path: Path) -> None:
@@ -41,15 +42,41 @@ def test_a_resumed_run_lists_each_step_once(tmp_path: Path) -> None:
         file.write('{"step": 8, "train')
     resumed = make(tmp_path, step=5)
     resumed.step(6, loss=1.0, norm=1.0, rate=0.1, speed=100.0)
-    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    steps = [line["step"] for line in read_metrics(tmp_path) if "train_loss" in line]
+    assert steps == [1, 2, 3, 4, 5, 6]
     assert read_metrics(tmp_path)[-1]["train_loss"] == 1.0
+
+
+def test_a_resumed_run_lists_each_sample_once(tmp_path: Path) -> None:
+    """samples.jsonl has the text of each evaluation, and a resumed run drops those it repeats."""
+    report = make(tmp_path)
+    for step in (0, 5, 10):
+        report.evaluation(step, 3.0, f"a tale\nof step {step} \udce9")
+    with open(tmp_path / "samples.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"step": 8, "te')
+    make(tmp_path, step=5).evaluation(10, 3.0, "another")
+    texts = ["a tale\nof step 0 \udce9", "a tale\nof step 5 \udce9", "another"]
+    read = [(line["step"], line["text"]) for line in read_samples(tmp_path)]
+    assert read == list(zip((0, 5, 10), texts, strict=True))
+
+
+def test_the_plan_of_a_run_is_in_its_metrics(tmp_path: Path) -> None:
+    """The first line has the facts of the text and the plan; a later plan has a line of its own."""
+    report = Report(tmp_path, 0, 0, n_vocab=50, bits_per_byte=0.5, entropy=None, step_tokens=8)
+    report.plan(3, 20)
+    start, plan = read_metrics(tmp_path)
+    assert math.isnan(start.pop("entropy")) and math.isnan(start.pop("max_steps"))
+    assert start == {"step": 0, "n_vocab": 50, "bits_per_byte": 0.5, "step_tokens": 8}
+    assert plan == {"step": 3, "max_steps": 20} and report.bar.total == 20
 
 
 def test_a_new_run_drops_earlier_metrics(tmp_path: Path) -> None:
     """A new run does not keep the metrics of an earlier run in its folder."""
     make(tmp_path).step(1, 1.0, 1.0, 1.0, 1.0)
+    make(tmp_path).evaluation(2, 1.0, "text")
     make(tmp_path)
-    assert read_metrics(tmp_path) == []
+    (start,) = read_metrics(tmp_path)
+    assert start["max_steps"] == 10 and read_samples(tmp_path) == []
 
 
 # ---- loss.png ----
@@ -166,7 +193,7 @@ def test_a_plot_that_fails_is_a_warning(
     for step in (1, 2):
         report.evaluation(step, 3.0, "once")
     assert capsys.readouterr().err.count("warning: cannot draw") == 1
-    assert [line["val_loss"] for line in read_metrics(tmp_path)] == [3.0, 3.0]
+    assert [line["val_loss"] for line in read_metrics(tmp_path)[1:]] == [3.0, 3.0]
 
 
 def test_matplotlib_settings_of_the_user_are_ignored(tmp_path: Path) -> None:
@@ -198,10 +225,10 @@ def test_a_loss_that_is_not_finite_is_null_and_read_as_nan(tmp_path: Path) -> No
     report.evaluation(1, math.inf, "once")
     make(tmp_path, step=1).step(2, loss=1.0, norm=1.0, rate=0.1, speed=1.0)
     lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    first, evaluation, last = (json.loads(line, parse_constant=refuse) for line in lines)
+    _, first, evaluation, _, last = (json.loads(line, parse_constant=refuse) for line in lines)
     assert first["train_loss"] is None and first["grad_norm"] is None
     assert evaluation["val_loss"] is None and last["train_loss"] == 1.0
-    assert math.isnan(read_metrics(tmp_path)[0]["train_loss"])
+    assert math.isnan(read_metrics(tmp_path)[1]["train_loss"])
     assert memorising(read_metrics(tmp_path)) is None
     plot_loss(tmp_path, 50, 0.5, 0.3)
 
@@ -278,7 +305,9 @@ def test_the_bar_counts_steps_per_second_however_few(
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     for max_steps in (0, 10):
-        bar = Report(tmp_path, 0, max_steps, n_vocab=50, bits_per_byte=0.5, entropy=0.3).bar
+        bar = Report(
+            tmp_path, 0, max_steps, n_vocab=50, bits_per_byte=0.5, entropy=0.3, step_tokens=8
+        ).bar
         facts = bar.format_dict | {"bar_format": bar.bar_format, "n": 4, "elapsed": 10.0}
         facts |= {"rate": 0.4, "total": bar.total, "ncols": 100, "prefix": "", "postfix": "loss 1"}
         shown = bar.format_meter(**facts)

@@ -135,7 +135,30 @@ def lock(run: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()}".encode())
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                file.truncate(0)
+
+
+def is_locked(run: Path) -> bool:
+    """Return whether a process of this machine trains in the folder `run`, without taking its lock.
+
+    A reader that took the lock, only to see whether it is free, could hinder a run from starting.
+    So the process in the lock's file is looked up. A process that began after it was written
+    there is another one, which has got the same number.
+    """
+    path = run / ".lock"
+    try:
+        import psutil
+
+        number = read_file(path, 100).decode().removeprefix("process ")
+        process, written = psutil.Process(int(number)), path.stat().st_mtime
+        is_alive = process.status() != psutil.STATUS_ZOMBIE
+        return is_alive and process.create_time() <= written + 2  # seconds, as clocks are coarse
+    except Exception:  # no run has the folder, no such process, or a psutil that fails
+        return False
 
 
 def save(
@@ -445,15 +468,18 @@ def _has(folder: Path, *names: str) -> bool:
     return any(os.path.isfile(folder / name) for name in names)
 
 
-def prune(run: Path) -> None:
+def prune(run: Path, keep_all: bool = False) -> None:
     """Delete all checkpoints but the last two and the best, and the folders of unfinished saves.
 
     A checkpoint is renamed before it is deleted, so that a half-deleted folder is not a checkpoint.
+
+    Args:
+        keep_all: delete the folders of unfinished saves only.
     """
     keep = {*steps(run)[-2:], *best_first(run)[:1]}
     with contextlib.suppress(OSError):  # the next save deletes them
         for path in steps(run):
-            if path not in keep:
+            if not (keep_all or path in keep):
                 _delete(path)
         for path in run.glob(".tmp-step-*"):
             shutil.rmtree(path, ignore_errors=True)

@@ -63,7 +63,7 @@ RANGES: dict[str, tuple[float, float]] = {
 # where its files are, how long it trains, how it is measured, and on which machine.
 CHANGEABLE = {
     "data", "minutes", "max_steps", "out_dir", "name", "init_from", "device", "eval_interval",
-    "eval_tokens", "sample_prompt", "old_data", "on_nan", "fsdp", "threads",
+    "eval_tokens", "sample_prompt", "old_data", "on_nan", "fsdp", "threads", "keep_checkpoints",
 }  # fmt: skip
 # The flags that describe the base model, so that a run which fine-tunes it cannot choose them.
 OF_BASE_MODEL = (

@@ -1,12 +1,14 @@
-"""The log of a run: a progress bar, a few lines of text, `metrics.jsonl`, and `loss.png`."""
+"""The log of a run: a progress bar, lines of text, metrics.jsonl, samples.jsonl, and loss.png."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
+import operator
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,10 @@ Points = list[tuple[float, float]]  # steps and values
 
 
 class Report:
-    """The log of a run: the terminal's progress bar and lines, `metrics.jsonl`, and `loss.png`.
+    """The log of a run: the terminal's progress bar and lines, and files in the run's folder.
+
+    The files are `metrics.jsonl`, `samples.jsonl` and `loss.png`. They hold all that another
+    process needs to follow the run (minigen/serve/training.py), and the run waits for no reader.
 
     Args:
         run: the run's folder. A resumed run drops the lines of steps that it takes again.
@@ -41,6 +46,7 @@ class Report:
         n_vocab: the number of different tokens.
         bits_per_byte: a loss of 1 nat/token in bits/byte, for this text and tokenizer.
         entropy: the entropy of the validation text in bits/byte; None: not known.
+        step_tokens: the tokens of a step's batch.
         silent: log nothing, because rank 0 does.
     """
 
@@ -52,6 +58,7 @@ class Report:
         n_vocab: int,
         bits_per_byte: float,
         entropy: float | None,
+        step_tokens: int,
         silent: bool = False,
     ) -> None:
         self.run, self.n_vocab = run, n_vocab
@@ -62,15 +69,25 @@ class Report:
             initial=step, total=max_steps or None, unit=" steps",
             disable=silent, dynamic_ncols=True, smoothing=0.1,
         )  # fmt: skip
-        self.plan(max_steps)
+        self.show_plan(max_steps)
         if silent:
             return
         with self.optional_output():
-            kept = [line for line in read_metrics(run) if line["step"] <= step] if step else []
-            text = "".join(to_json(line) + "\n" for line in kept)
-            (run / "metrics.jsonl").write_text(text, encoding="utf-8")
+            for name, read in (("metrics.jsonl", read_metrics), ("samples.jsonl", read_samples)):
+                kept = [line for line in read(run) if line["step"] <= step] if step else []
+                text = "".join(to_json(line) + "\n" for line in kept)
+                (run / name).write_text(text, encoding="utf-8")
+        self.record(
+            step=step, n_vocab=n_vocab, bits_per_byte=bits_per_byte, step_tokens=step_tokens,
+            entropy=math.nan if entropy is None else entropy, max_steps=max_steps or math.nan,
+        )  # fmt: skip
 
-    def plan(self, max_steps: int) -> None:
+    def plan(self, step: int, max_steps: int) -> None:
+        """Log after `step` steps that the run will end at `max_steps`."""
+        self.show_plan(max_steps)
+        self.record(step=step, max_steps=max_steps)
+
+    def show_plan(self, max_steps: int) -> None:
         """Set the number of steps, from which the bar estimates the time that is left."""
         self.bar.total = max_steps or None
         # tqdm's own format, except for the rate: steps/s also where it is less than one.
@@ -101,6 +118,7 @@ class Report:
         if self.silent:
             return
         self.record(step=step, val_loss=loss, val_bits_per_byte=loss * self.bits_per_byte)
+        self.append("samples.jsonl", {"step": step, "text": sample})
         self.print_line(
             f"step {step}: validation loss {self.in_both_units(loss)}. Sample: {sample!r}"
         )
@@ -172,10 +190,13 @@ class Report:
 
     def record(self, **values: float) -> None:
         """Append a line to metrics.jsonl."""
+        self.append("metrics.jsonl", values)
+
+    def append(self, name: str, values: Mapping[str, Any]) -> None:
+        """Append a line to a file of the run."""
         if self.silent:
             return
-        path = self.run / "metrics.jsonl"
-        with self.optional_output(), open(path, "a", encoding="utf-8") as file:
+        with self.optional_output(), open(self.run / name, "a", encoding="utf-8") as file:
             file.write(to_json(values) + "\n")
 
     @contextlib.contextmanager
@@ -280,7 +301,7 @@ def first_line(error: Exception) -> str:
     return (f"{message}".splitlines() or [""])[0][:200] or type(error).__name__
 
 
-# ---- metrics.jsonl and loss.png ----
+# ---- metrics.jsonl, samples.jsonl and loss.png ----
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -288,21 +309,45 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
     A value that was not finite, which is null in JSON, is NaN.
     """
-    path = run / "metrics.jsonl"
+    return _until_none(parse_metrics, run / "metrics.jsonl")
+
+
+def read_samples(run: Path) -> list[dict[str, Any]]:
+    """Read the lines of a run's samples.jsonl, up to the first that is cut short or damaged."""
+    return _until_none(parse_sample, run / "samples.jsonl")
+
+
+def _until_none(parse: Callable[[bytes], Any], path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a file, parsed, up to the first that is None; none without a file."""
     lines = path.read_bytes().splitlines() if path.exists() else []
-    metrics: list[dict[str, Any]] = []
-    for line in lines:
-        try:
-            values = json.loads(line)
-            if type(values["step"]) is not int:
-                break
-            values = {key: math.nan if value is None else value for key, value in values.items()}
-            for value in values.values():
-                math.isnan(value)  # raises unless the value is a number that can be drawn
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
-            break
-        metrics.append(values)
-    return metrics
+    return list(itertools.takewhile(lambda values: values is not None, map(parse, lines)))
+
+
+def parse_metrics(line: bytes) -> dict[str, Any] | None:
+    """Return the values of a line of metrics.jsonl; None if it is damaged.
+
+    A value that was not finite, which is null in JSON, is NaN.
+    """
+    try:
+        values = json.loads(line)
+        if type(values["step"]) is not int:
+            return None
+        values = {key: math.nan if value is None else value for key, value in values.items()}
+        for value in values.values():
+            math.isnan(value)  # raises unless the value is a number that can be drawn
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+    return dict(values)
+
+
+def parse_sample(line: bytes) -> dict[str, Any] | None:
+    """Return the step and the text of a line of samples.jsonl; None if it is damaged."""
+    try:
+        step, text = operator.itemgetter("step", "text")(json.loads(line))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    is_sample = type(step) is int and isinstance(text, str)
+    return {"step": step, "text": text} if is_sample else None
 
 
 def finite_points(metrics: Sequence[Mapping[str, Any]], key: str) -> Points:

@@ -102,7 +102,9 @@ class Run:
             evaluate: train.py's function of that name.
         """
         if self.step == 0:
-            self.validate(evaluate)
+            val_loss = self.validate(evaluate)
+            if self.config.keep_checkpoints and not checkpoint.steps(self.folder):
+                self.save(val_loss=val_loss)  # a model that knows nothing, to compare with
         if self.base and "before" not in self.base:
             self.base["before"] = self._measure_forgetting(evaluate, self.model)
         if self.clock.seconds is not None:
@@ -215,7 +217,7 @@ class Run:
             last_step = int(distributed.broadcast(last_step))
             if last_step != self.max_steps:
                 self.schedule = self.schedule.ending_at(last_step, self.step)
-                self.report.plan(last_step)
+                self.report.plan(self.step, last_step)
         interval = eval_interval or self.clock.interval(self.max_steps)
         if is_timed:  # clocks differ, and all ranks have to evaluate after the same step
             interval = int(distributed.broadcast(interval))
@@ -299,7 +301,7 @@ class Run:
                 checkpoint.save(
                     self.folder, model, text.tokenizer, optimizer_state, state, self.companions
                 )
-                checkpoint.prune(self.folder)
+                checkpoint.prune(self.folder, keep_all=self.config.keep_checkpoints)
         except checkpoint.NotSavedError as error:
             if self.stopped_by or self.step == self.max_steps:
                 raise

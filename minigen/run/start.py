@@ -154,6 +154,7 @@ def _prepare(
         n_vocab,
         text.val_tokens.bits_per_byte(text.separator_bytes),
         text.entropy,
+        config.batch_size * config.block_size,
         silent=not distributed.is_main_process(),
     )
     run = Run(
