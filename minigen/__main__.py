@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("minigen.inference.parity", "compare a model's logits with those of transformers"),
     "export": ("minigen.files.export", "write a model as a folder for transformers"),
     "merges": ("minigen.files.merges", "show how byte-pair encoding makes tokens of a word"),
+    "serve": ("minigen.serve.command", "show a model on a page, and serve an API"),
     "corpus": ("minigen.corpora.command", "print or check documents of a synthetic corpus"),
 }
 

@@ -20,8 +20,8 @@ SCRIPTS = [PACKAGE.parent / "train.py", PACKAGE.parent / "sample.py"]
 # The layers, in order: a file or folder imports only from itself and from earlier layers.
 LAYERS = (
     "errors", "system", "cli",  # small tools, which know nothing of models
-    "tokenizer", "model", "loss", "optim", "sampling", "data",  # the core that a learner reads
-    "corpora", "files", "inference", "evaluation", "run",  # the programs around the core
+    "tokenizer", "model", "loss", "optim", "sampling", "inspect", "data",  # the core
+    "corpora", "files", "inference", "evaluation", "run", "serve",  # the programs around the core
 )  # fmt: skip
 
 
