@@ -45,6 +45,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.close()
 
 
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory, server: Server, worker_id: str) -> Path:
+    """Return the folder of the runs of `served_models`, trained once for all processes."""
+    from served_models import make_runs  # imported here, because it imports PyTorch
+
+    base = tmp_path_factory.getbasetemp()
+    return make_runs(base if worker_id == "master" else base.parent, server)
+
+
 @pytest.fixture
 def text(tmp_path: Path) -> Path:
     """Write a small text in the folder of the test, and return its path."""

@@ -1,0 +1,56 @@
+"""The part "attention" of the page: its numbers are those of `minigen.inspect`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import minigen
+from minigen.inspect import layer_weights
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+    Visit = Callable[..., Page]
+
+TEXT = "Mia found a red ball."
+
+
+@pytest.mark.parametrize("without_first", [False, True])
+def test_the_sources_of_a_token_have_the_weights_of_the_library(
+    visit: Visit, runs: Path, without_first: bool
+) -> None:
+    """The head that the arrow keys choose lists the weights of the last token, in their order."""
+    page = visit(f"#model=tales&tab=attention&prompt={TEXT}")
+    page.locator(".wall-cell").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    page.get_by_role("heading", name="Layer 2, head 2").wait_for()
+    if without_first:
+        page.get_by_label("without the first token").check()
+    page.wait_for_load_state("networkidle")
+    engine = minigen.load(runs / "tales", device="cpu")
+    ids = engine.encode(TEXT)
+    weights = [*layer_weights(engine.model, ids)][1][1, -1]
+    if without_first:
+        weights[0] = 0
+        weights /= weights.sum()
+    rows = page.locator("table.sources tr:has(.source-bar)").all()
+    best = sorted(range(len(ids)), key=lambda i: -float(weights[i]))[: len(rows)]
+    assert len(rows) == 8
+    read = [row.locator("td").all_text_contents()[:2] for row in rows]
+    for (_, share), position in zip(read, best, strict=True):
+        assert abs(float(share.split()[0]) / 100 - float(weights[position])) < 0.0006
+    assert {int(position) for position, _ in read} == set(best)
+
+
+def test_the_wall_has_each_head_of_each_layer(visit: Visit) -> None:
+    """The wall is a grid of layers and heads, in which Tab reaches one head."""
+    page = visit(f"#model=tales&tab=attention&prompt={TEXT}")
+    page.wait_for_selector(".wall-cell")
+    assert page.locator(".wall-row").count() == 2
+    assert page.locator(".wall-cell").count() == 4
+    assert page.locator(".wall-cell[tabindex='0']").count() == 1
