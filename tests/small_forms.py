@@ -5,7 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import signal
+import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+
+from forks import Server
 
 import train
 from minigen.corpora import pictures, tales, tunes
@@ -17,6 +22,7 @@ BRIEF = {
     "train.py": "--max_steps 2 --block_size 64 --eval_tokens 200 --n_embd 16",
     "sample.py": "--max_new_tokens 5",
     "evaluate": "--count 4 --max_new_tokens 5 --eval_tokens 200",
+    "serve": "--port 0",
 }
 VALUES_NOT_MODELS = ("--size", "--tokenizer")  # flags whose value may be gpt2, and mean no model
 
@@ -32,7 +38,7 @@ def copy_project(project: Path) -> None:
 
 def small_form(words: list[str], project: Path) -> list[str]:
     """Return the arguments of `python` for the small form of a command `python WORDS`."""
-    name = "evaluate" if words[:3] == ["-m", "minigen", "evaluate"] else words[0]
+    name = words[2] if words[:2] == ["-m", "minigen"] else words[0]
     flags = shlex.split(BRIEF.get(name, ""))
     if "--minutes" in words:  # which excludes --max_steps
         at = words.index("--minutes")
@@ -51,3 +57,18 @@ def small_form(words: list[str], project: Path) -> list[str]:
     if name.endswith(".py"):
         words[0] = str(project / name)
     return words
+
+
+def run_small(
+    words: list[str], project: Path, server: Server, cwd: Path, env: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run the small form of a command `python WORDS`; end `serve` with Ctrl-C once it serves."""
+    words = small_form(words, project)
+    if words[:3] != ["-m", "minigen", "serve"]:
+        return server.python(*words, cwd=cwd, env=env)
+    trial = server.start_python(*words, cwd=cwd, env=env)
+    trial.until(lambda: "http://" in trial.out.read_text(encoding="utf-8"))
+    trial.kill(signal.SIGINT)
+    code = trial.wait()
+    code = 0 if code == 128 + signal.SIGINT else code or 1  # Ctrl-C is how it ends
+    return subprocess.CompletedProcess(words, code, "", trial.output())

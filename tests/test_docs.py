@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from forks import Server
-from small_forms import ROOT, copy_project, small_form
+from small_forms import ROOT, copy_project, run_small, small_form
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", flags=re.M | re.S)
@@ -113,6 +113,10 @@ def run_command(command: str, place: str, folder: Path, home: Path, server: Serv
     if words[0] == "torchrun":
         at = words.index("train.py")
         launcher, words = ["-m", "torch.distributed.run", *words[1:at]], ["python", *words[at:]]
-    words = [*launcher, *small_form(words[1:], home / "project")]
-    done = server.python(*words, cwd=folder, env=environment(home))
+    project, env = home / "project", environment(home)
+    if launcher:
+        words = [*launcher, *small_form(words[1:], project)]
+        done = server.python(*words, cwd=folder, env=env)
+    else:
+        done = run_small(words[1:], project, server, folder, env)
     assert done.returncode == 0, f"{place}\n{done.stderr}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from forks import Server
-from small_forms import ROOT, copy_project, small_form
+from small_forms import ROOT, copy_project, run_small
 
 from minigen import __main__ as dispatcher
 from minigen.corpora import NAMES
@@ -45,7 +45,7 @@ def test_every_command_runs(small: bool, server: Server, tmp_path: Path) -> None
             words = shlex.split(command)
             if words[0] != "python":
                 continue  # installing is what CI does
-            done = server.python(*small_form(words[1:], project), cwd=tmp_path, env=environment)
+            done = run_small(words[1:], project, server, tmp_path, environment)
             assert done.returncode == 0, f"{command}\n{done.stderr}"
             ran += 1
     assert ran >= 6

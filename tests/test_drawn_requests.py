@@ -1,0 +1,103 @@
+"""A random request never harms the server: it gets an answer, and the next one is served."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import socket
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from drawn_requests import RIGHT, Drawn, draw
+from served import Served, serve
+from starlette.routing import Route
+
+from minigen.serve.app import application
+from minigen.serve.models import Models
+from minigen.serve.worker import Worker
+
+PART = 100  # requests in a test
+N_DEFAULT, N_ALL = 4, 20  # tests in the default run, and with those that are marked as slow
+
+
+@pytest.fixture(scope="module")
+def served(runs: Path) -> Iterator[Served]:
+    """Serve two models."""
+    with serve(runs, "tales", "letters") as served:
+        yield served
+
+
+def test_a_right_request_is_known_for_each_address(runs: Path) -> None:
+    """Each address that takes a body is among those that are drawn."""
+    app = application(Models([str(runs / "tales")]), Worker())
+    routes = [route for route in app.routes if isinstance(route, Route)]
+    assert {route.path for route in routes if "POST" in (route.methods or ())} <= set(RIGHT)
+
+
+@pytest.mark.parametrize("address", RIGHT)
+def test_a_right_request_gets_an_answer(address: str, served: Served) -> None:
+    """The requests from which the wrong ones are made are right."""
+    body = json.dumps(RIGHT[address]).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(served.address + address, body, headers)
+    with urllib.request.urlopen(request) as answer:
+        assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    "part",
+    [pytest.param(n, marks=[pytest.mark.slow] if n >= N_DEFAULT else []) for n in range(N_ALL)],
+)
+def test_no_drawn_request_harms_the_server(part: int, served: Served) -> None:
+    """A random request gets an answer, no fault of the server's own, and the next one is served.
+
+    A refusal by the application has the form of OpenAI's errors.
+    """
+    rng = random.Random(f"requests/{part}")
+    host = urlsplit(served.address).netloc
+    for _ in range(PART):
+        request = draw(rng, host)
+        answer = send(request, served)
+        place = f"{request.data[:1000]!r} -> {answer[:1000]!r}"
+        assert served.process.poll() is None, place
+        if answer and request.data[:4] != b"HEAD":
+            check(answer, request, place)
+        else:
+            assert answer or request.given_up or not request.well_formed, place
+        with urllib.request.urlopen(f"{served.address}/api/models", timeout=30) as models:
+            assert len(json.load(models)["models"]) == 2, place
+    assert "Traceback" not in served.log.read_text()
+
+
+def send(request: Drawn, served: Served) -> bytes:
+    """Send a request; return the first bytes of the answer, or b"" if the client gives up."""
+    parts = urlsplit(served.address)
+    answer = b""
+    with (
+        socket.create_connection((parts.hostname, parts.port), timeout=60) as connection,
+        contextlib.suppress(ConnectionError),  # the server has refused the rest
+    ):
+        with contextlib.suppress(ConnectionError):  # it may have answered before that
+            connection.sendall(request.data)
+        if request.given_up:
+            return b""
+        if not request.well_formed:
+            connection.shutdown(socket.SHUT_WR)  # the server need not wait for more
+        while len(answer) < 100_000 and (part := connection.recv(65536)):
+            answer += part
+    return answer
+
+
+def check(answer: bytes, request: Drawn, place: str) -> None:
+    """Check the status of an answer and, of a refusal, the form."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status = int(head.split()[1])
+    assert status < 500 or status == 503, place
+    if status >= 400 and request.well_formed:
+        error = json.loads(body)["error"]
+        assert set(error) >= {"message", "type", "code"}, place
+        assert error["message"] and "\n" not in error["message"], place
