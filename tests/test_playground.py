@@ -103,6 +103,7 @@ def test_predictions_are_the_bits_that_generate_draws_from(name: str, dtype: str
         found = known.predict(engine, text)
         assert found.logits.double().equal(token.logits), n
         assert found.truncated == token.n_truncated
+        assert found.number_bytes == (4 if dtype == "float32" else 2)
         text.append(token.id)
     assert len(text) == 65
 

@@ -87,6 +87,7 @@ class Playground:
         prefixes = self.prefixes.setdefault(engine, Prefixes())
         found = await self.worker.run(lambda: prefixes.predict(engine, ids))
         content = found.logits.numpy().astype("<f4").tobytes()
-        facts = {"reused": found.reused, "computed": found.computed, "truncated": found.truncated}
+        facts = {"reused": found.reused, "computed": found.computed}
+        facts |= {"truncated": found.truncated, "bytes": found.number_bytes}
         headers = {f"x-{name}": str(value) for name, value in facts.items()}
         return Response(content, media_type="application/octet-stream", headers=headers)

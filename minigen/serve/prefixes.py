@@ -50,6 +50,7 @@ class Prediction:
     reused: int  # tokens whose keys and values were there already
     computed: int  # tokens that were read
     truncated: int  # tokens at the text's beginning that the model does not see
+    number_bytes: int  # of each number of the cache
 
 
 class Prefixes:
@@ -74,9 +75,10 @@ class Prefixes:
         block_size = engine.block_size or engine.model.config.block_size
         n = context_length(len(ids), block_size)
         seen = tuple(ids[-n:])
+        number_bytes = engine.new_cache(1, 1).kv.element_size()
         if seen in self.answers:
             self.answers.move_to_end(seen)
-            return Prediction(self.answers[seen], n, 0, len(ids) - n)
+            return Prediction(self.answers[seen], n, 0, len(ids) - n, number_bytes)
         text, reused = self._start(engine, seen, block_size)
         cache = text.cache
         rest = torch.tensor([seen[reused:]], device=cache.kv.device)  # (1, T)
@@ -93,7 +95,7 @@ class Prefixes:
         self.answers[seen] = logits
         while len(self.answers) > MAX_ANSWERS:
             self.answers.popitem(last=False)
-        return Prediction(logits, reused, n - reused, len(ids) - n)
+        return Prediction(logits, reused, n - reused, len(ids) - n, number_bytes)
 
     def _n_bytes(self) -> int:
         """Return the bytes of all caches."""

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
 import minigen
-from minigen.inspect import layer_weights
+from minigen.inspect import first_token_score, layer_weights, previous_token_score
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -54,3 +55,20 @@ def test_the_wall_has_each_head_of_each_layer(visit: Visit) -> None:
     assert page.locator(".wall-row").count() == 2
     assert page.locator(".wall-cell").count() == 4
     assert page.locator(".wall-cell[tabindex='0']").count() == 1
+
+
+@pytest.mark.parametrize("kind", ["previous", "first"])
+def test_a_button_leads_to_the_head_with_the_clearest_habit(
+    visit: Visit, runs: Path, kind: str
+) -> None:
+    """The buttons choose the heads with the highest scores of `minigen.inspect`."""
+    page = visit(f"#model=tales&tab=attention&prompt={TEXT}")
+    engine = minigen.load(runs / "tales", device="cpu")
+    score = {"previous": previous_token_score, "first": first_token_score}[kind]
+    weights = layer_weights(engine.model, engine.encode(TEXT))
+    scores = torch.stack([score(layer) for layer in weights])  # (L, H)
+    layer, head = divmod(int(scores.argmax()), scores.shape[1])
+    button = page.get_by_role("button", name=f"clearest on the {kind} token")
+    assert f"{100 * float(scores.max()):.1f} %" in button.inner_text()
+    button.click()
+    page.get_by_role("heading", name=f"Layer {layer + 1}, head {head + 1}").wait_for()

@@ -34,6 +34,9 @@ def test_the_next_token_reuses_all_positions_but_its_own(visit: Visit, runs: Pat
     engine = minigen.load(runs / "tales", device="cpu")
     n, block_size = len(engine.encode(TEXT)), engine.model.config.block_size
     before = counts(page)
+    c = engine.model.config
+    kib = 2 * c.n_layer * c.n_kv_head * c.head_dim * n * 4 / 1024  # float32
+    assert f"{n} positions take {kib:.0f} KiB" in page.locator(".cache-part").inner_text()
     assert before["reused"] + before["computed"] == n
     page.get_by_role("button", name="Step", exact=True).click()
     page.wait_for_load_state("networkidle")

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import pytest
 import torch
+from until import until
 
 import minigen
 from minigen.sampling import Sampling, filtered
@@ -89,7 +90,7 @@ def test_an_earlier_step_is_proposed_first(visit: Visit) -> None:
     first, second = steps.locator("option").evaluate_all("all => all.map((e) => e.value)")[:2]
     assert steps.input_value() == first
     steps.select_option(second)
-    page.wait_for_function(f"decodeURIComponent(location.hash).includes('\"step\":{second}')")
+    until(page, f"decodeURIComponent(location.hash).includes('\"step\":{second}')")
 
 
 @pytest.mark.parametrize("width", [360, 1920])

@@ -233,8 +233,8 @@ def test_the_ladder_is_that_of_sampling(
         nats = abs(float((p[p > 0] * p[p > 0].log()).sum()))
         left = page.locator(".left").inner_text()
         assert left == (
-            f"Tokens left: {int((p > 0).sum()):,}. As open as {math.exp(nats):,.1f} equal choices "
-            f"({nats / math.log(2):.2f} bits)."
+            f"Tokens left: {int((p > 0).sum()):,}. "
+            f"As uncertain as {math.exp(nats):,.1f} equal choices ({nats / math.log(2):.2f} bits)."
         )
 
 
@@ -279,7 +279,7 @@ def test_a_click_on_a_candidate_appends_it(visit: Visit) -> None:
     assert chips(page) == [*before, chosen["id"]]
     page.locator(".chips button").last.click()
     details = page.locator(".token-details").inner_text()
-    assert f"chosen by you; its share was {chosen['cells'][0]}" in details
+    assert f"chosen by you; its probability was {chosen['cells'][0]}" in details
 
 
 # ---- 3. the draw ----

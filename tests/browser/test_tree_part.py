@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from until import until
 
 import minigen
 
@@ -26,13 +27,9 @@ UNKNOWN = "\N{EN DASH}"  # shown for a number that is not known yet
 
 def names(page: Page) -> list[str]:
     """Return the name of each line, once all its numbers are known."""
-    page.wait_for_function(
-        """unknown => {
-          const sums = [...document.querySelectorAll(".tree [role=treeitem] .tree-sum")];
-          return sums.length && sums.every((each) => each.textContent !== unknown);
-        }""",
-        arg=UNKNOWN,
-    )
+    sums = ".tree [role=treeitem] .tree-sum"
+    unknown = f"[...document.querySelectorAll('{sums}')].some((e) => e.textContent === '{UNKNOWN}')"
+    until(page, f"document.querySelector('{sums}') && !{unknown}")
     return page.get_by_role("treeitem").evaluate_all("all => all.map((e) => e.ariaLabel)")
 
 
@@ -67,16 +64,16 @@ def test_keys_walk_continue_mark_and_remove(visit: Visit) -> None:
     marked = lines.evaluate_all("all => all.map((e) => e.ariaChecked)")
     assert marked == [None, "false", "false", "false", "true", "true"]
     page.keyboard.press("Enter")
-    page.wait_for_function("location.hash.includes('path=1.2.5.7')")
+    until(page, "location.hash.includes('path=1.2.5.7')")
     assert lines.nth(4).get_attribute("aria-current") == "true"
     page.keyboard.press("ArrowLeft")  # to the line that it continues
     page.keyboard.press("ArrowLeft")  # which closes
     assert lines.count() == 4
     page.keyboard.press("Delete")
-    page.wait_for_function("document.querySelectorAll('[role=treeitem]').length === 2")
-    page.wait_for_function("/path=1\\.2(&|$)/.test(location.hash)")
+    until(page, "document.querySelectorAll('[role=treeitem]').length === 2")
+    until(page, "/path=1\\.2(&|$)/.test(location.hash)")
     page.get_by_role("button", name="Undo").click()
-    page.wait_for_function("document.querySelectorAll('[role=treeitem]').length === 4")
+    until(page, "document.querySelectorAll('[role=treeitem]').length === 4")
 
 
 def test_a_chosen_token_branches_the_text(visit: Visit) -> None:
@@ -84,9 +81,9 @@ def test_a_chosen_token_branches_the_text(visit: Visit) -> None:
     page = visit("#model=tales&prompt=hero%3A&tab=tree&path=1.2.3")
     names(page)
     page.get_by_role("treeitem").first.click()
-    page.wait_for_function("!location.hash.includes('path=')")
+    until(page, "!location.hash.includes('path=')")
     page.locator(".ladder button.token").first.click()
-    page.wait_for_function("document.querySelectorAll('[role=treeitem]').length === 3")
+    until(page, "document.querySelectorAll('[role=treeitem]').length === 3")
     assert "branches=0-1.2.3" in page.url
 
 
@@ -95,5 +92,5 @@ def test_a_hundred_branches_fit_the_window(visit: Visit, width: int) -> None:
     """A tree of 100 branches is drawn at each width without scrolling sideways."""
     branches = "_".join(f"1-{10 + n}.3" for n in range(100))
     page = visit(f"#model=tales&tab=tree&path=1.2.3&branches={branches}", width=width)
-    page.wait_for_function("document.querySelectorAll('[role=treeitem]').length === 103")
+    until(page, "document.querySelectorAll('[role=treeitem]').length === 103")
     assert page.evaluate("document.documentElement.scrollWidth") == width

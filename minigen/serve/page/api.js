@@ -15,7 +15,7 @@ export class ApiError extends Error {
  * Return the function that asks the server: (address, body, {signal}) -> the answer.
  *
  * Without a body it is a GET, with one a POST of JSON. The answer is parsed JSON, or an ArrayBuffer
- * with `facts`, the numbers of its headers x-reused, x-computed and x-truncated. It throws
+ * with `facts`, the numbers of its headers x-reused, x-computed, x-truncated and x-bytes. It throws
  * `ApiError` for a refusal and if the server cannot be reached.
  *
  * @param {string | null} token  for a server that asks for one
@@ -65,7 +65,7 @@ async function ask(address, body, token, signal) {
   if (answer.headers.get("content-type")?.includes("json")) return answer.json();
   const number = (name) => Number(answer.headers.get(`x-${name}`));
   const facts = Object.fromEntries(
-    ["reused", "computed", "truncated"].map((name) => [name, number(name)]),
+    ["reused", "computed", "truncated", "bytes"].map((name) => [name, number(name)]),
   );
   return Object.assign(await answer.arrayBuffer(), { facts });
 }

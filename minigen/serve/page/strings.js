@@ -120,6 +120,9 @@ export const STRINGS = {
   "attention.strip": { en: "The tokens; the marked one reads", ko: "토큰 목록: 표시된 토큰이 읽는 중" },
   "attention.future": { en: "{token}: in the future, not visible", ko: "{token}: 미래라서 보이지 않음" },
   "attention.cut": { en: "The first {n} tokens are out of sight.", ko: "처음 {n}개 토큰은 보이지 않습니다." },
+  "attention.most_previous": { en: "clearest on the previous token: {p}", ko: "바로 앞 토큰을 가장 잘 읽는 헤드: {p}" },
+  "attention.most_first": { en: "clearest on the first token: {p}", ko: "첫 토큰에 가장 머무는 헤드: {p}" },
+  "attention.most_induction": { en: "clearest induction: {p}", ko: "귀납이 가장 뚜렷한 헤드: {p}" },
   // ---- the logit lens ----
   "lens.about": { en: "The prediction after each layer, as if the remaining layers were left out. It is an approximation: only the last layer was trained to be read this way.", ko: "나머지 층을 건너뛴다면 각 층이 내놓을 예측입니다. 마지막 층만 이렇게 읽히도록 학습되었으므로 근사입니다." },
   "lens.grid": { en: "Predictions of each layer at each position", ko: "층과 위치마다의 예측" },
@@ -139,6 +142,7 @@ export const STRINGS = {
   "code.place": { en: "{file}, line {line}", ko: "{file}, {line}행" },
   "code.source": { en: "Source of {name}", ko: "{name}의 소스" },
   "code.shapes": { en: "Shapes of this call, with T = {T} tokens", ko: "이번 호출의 모양, 토큰 T = {T}개" },
+  "code.letters": { en: "B = 1 text, T = {T} tokens, C = {C} numbers a token, H = {H} query heads and Hk = {Hk} key heads of D = {D}, M = {M} inside the MLP, V = {V} tokens known", ko: "B = 글 1개, T = 토큰 {T}개, C = 토큰마다 숫자 {C}개, H = 쿼리 헤드 {H}개, Hk = 키 헤드 {Hk}개, 헤드마다 D = {D}, MLP 안 M = {M}, 어휘 V = {V}개" },
   "code.tokenise": { en: "tokenise", ko: "토큰화" },
   "code.predict": { en: "predict", ko: "예측" },
   "code.filter": { en: "filter", ko: "걸러 내기" },
@@ -152,7 +156,8 @@ export const STRINGS = {
   "cache.computed": { en: "computed now", ko: "방금 계산" },
   "cache.free": { en: "free", ko: "비어 있음" },
   "cache.summary": { en: "{lost} out of sight, {reused} reused, {computed} computed now, {free} free", ko: "밀려남 {lost}, 다시 씀 {reused}, 방금 계산 {computed}, 비어 있음 {free}" },
-  "cache.size": { en: "{n} positions take {kib} KiB: a key and a value of {width} numbers for each of {layers} layers and {heads} key heads, 4 bytes a number.", ko: "위치 {n}개가 {kib} KiB를 차지합니다. 층 {layers}개, 키 헤드 {heads}개마다 숫자 {width}개짜리 키와 값이 있고, 숫자 하나는 4바이트입니다." },
+  "cache.size": { en: "{n} positions take {kib} KiB: a key and a value of {width} numbers for each of {layers} layers and {heads} key heads, {bytes} bytes a number.", ko: "위치 {n}개가 {kib} KiB를 차지합니다. 층 {layers}개, 키 헤드 {heads}개마다 숫자 {width}개짜리 키와 값이 있고, 숫자 하나는 {bytes}바이트입니다." },
+  "cache.again": { en: "This text was asked for before: all of it is in the cache.", ko: "앞서 물어본 글이라서 모두 캐시에 있습니다." },
   "cache.limit": { en: "The context has {n} positions. A longer text is cut to its latest {half} tokens, and the cache is computed again.", ko: "컨텍스트의 위치는 {n}개입니다. 글이 더 길어지면 최근 {half}개 토큰만 남기고 캐시를 다시 계산합니다." },
   // ---- the tree of texts ----
   "tree.name": { en: "All texts as a tree", ko: "모든 글의 갈래" },

@@ -1,7 +1,7 @@
 /** Attention: a wall of all heads, and one head large, computed by the written formula. */
 
 import { arrows, context, h, property, say } from "../dom.js";
-import { habit, sources, wall, withoutFirst } from "../heads.js";
+import { HABITS, habit, sources, strongest, wall, withoutFirst } from "../heads.js";
 import { latest } from "../latest.js";
 import { move } from "../grid.js";
 import { pixels, pool, ramp } from "../shades.js";
@@ -22,10 +22,16 @@ export function mount(root, app) {
   const strip = h("ol", { class: "chips sources-strip" });
   const list = h("table", { class: "sources" });
   const cut = h("p", { class: "hint" });
+  const legend = h("p", { class: "hint shades", "aria-hidden": "true" }, "0 %", h("span", {}), "100 %");
+  // One button for each habit, to the head that has it most clearly.
+  const jumps = HABITS.map((kind) => h("button", { type: "button", onclick: () => {
+    const { layer, head } = strongest(all.scores, kind);
+    chooseHead(layer, head);
+  } }));
   const code = h("button", { type: "button", onclick: () => app.showCode("naive_weights") });
   root.append(
     h("div", { class: "attention" },
-      about, grid, cut, h("div", { class: "row" }, title, code),
+      about, grid, legend, cut, h("div", { class: "row" }, jumps), h("div", { class: "row" }, title, code),
       h("div", { class: "row" }, sink, sinkLabel), why,
       h("div", { class: "attention-large" }, matrix, h("div", {}, line, list)), strip),
   );
@@ -36,6 +42,7 @@ export function mount(root, app) {
   let weights = null; // of the chosen head, T * T
   let row = 0; // the token whose sources are shown
   let cells = []; // [layer][head] canvases
+  let image = null; // the matrix as pixels; null: it must be drawn again
 
   const askWall = latest(
     ({ model, step, ids }) => app.api("/api/attention", { model, step, ids }),
@@ -44,7 +51,7 @@ export function mount(root, app) {
       chosen.layer = Math.min(chosen.layer, answer.layers - 1);
       chosen.head = Math.min(chosen.head, answer.heads - 1);
       row = all.T - 1;
-      weights = null; // until those of this text are here
+      weights = image = null; // until those of this text are here
       drawWall();
       askHead(headWish());
     },
@@ -55,12 +62,16 @@ export function mount(root, app) {
       const isPresent = wish.layer === chosen.layer && wish.head === chosen.head;
       if (!isPresent || buffer.byteLength !== 4 * all.T ** 2) return;
       weights = new Float32Array(buffer);
+      image = null;
       drawHead();
     },
   );
   const headWish = () => ({ model: app.state.model, step: app.state.step, ids: app.text.ids, ...chosen });
 
-  sink.addEventListener("change", drawHead);
+  sink.addEventListener("change", () => {
+    image = null;
+    drawHead();
+  });
   matrix.addEventListener("pointermove", (event) => pickRow(event));
   matrix.addEventListener("click", (event) => pickRow(event));
   new ResizeObserver(() => weights && drawMatrix(shownWeights())).observe(matrix);
@@ -100,6 +111,11 @@ export function mount(root, app) {
       });
       canvas.getContext("2d").putImageData(new ImageData(pixels(values, shades), size, size), 0, 0);
     }));
+    HABITS.forEach((kind, i) => {
+      const found = strongest(all.scores, kind);
+      jumps[i].hidden = !found;
+      if (found) say(jumps[i], t(`most_${kind}`, { p: app.percent(found.score) }));
+    });
     say(cut, all.n_truncated ? t("cut", { n: app.number(all.n_truncated, 0) }) : "");
   }
 
@@ -154,11 +170,13 @@ export function mount(root, app) {
   }
 
   function drawMatrix(shown) {
-    const size = Math.min(all.T, LARGE);
-    const shades = ramp([0, 1, 2, 3, 4].map((i) => property(`--scale-${i}`)));
-    const image = new OffscreenCanvas(size, size);
-    const data = new ImageData(pixels(pool(shown, all.T, size), shades), size, size);
-    image.getContext("2d").putImageData(data, 0, 0);
+    if (!image) {
+      const size = Math.min(all.T, LARGE);
+      const shades = ramp([0, 1, 2, 3, 4].map((i) => property(`--scale-${i}`)));
+      image = new OffscreenCanvas(size, size);
+      const data = new ImageData(pixels(pool(shown, all.T, size), shades), size, size);
+      image.getContext("2d").putImageData(data, 0, 0);
+    }
     const { drawing, width } = context(matrix);
     drawing.imageSmoothingEnabled = false;
     drawing.drawImage(image, 0, 0, width, width);
@@ -215,6 +233,7 @@ export function mount(root, app) {
       if (["text", "model"].some((name) => changed.has(name)) && app.text.ids.length) {
         askWall({ model, step, ids: app.text.ids });
       } else if (all && (changed.has("theme") || changed.has("language"))) {
+        image = null; // of other colours
         drawWall();
         drawHead();
       }

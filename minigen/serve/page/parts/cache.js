@@ -4,7 +4,6 @@ import { cacheBytes, cells } from "../cells.js";
 import { h, say } from "../dom.js";
 
 const KINDS = ["lost", "reused", "computed", "free"];
-const BYTES = 4; // of a number of the cache in float32
 
 /** Show a cell for each position of the context. */
 export function mount(root, app) {
@@ -12,10 +11,11 @@ export function mount(root, app) {
   const about = h("p", { class: "hint" });
   const strip = h("div", { class: "cells", role: "img" });
   const legend = h("dl", { class: "cells-legend" });
+  const again = h("p", { class: "hint" });
   const size = h("p", {});
   const limit = h("p", { class: "hint" });
   const code = h("button", { type: "button", onclick: () => app.showCode("KVCache") });
-  root.append(h("div", { class: "cache-part" }, about, strip, legend, size, limit, code));
+  root.append(h("div", { class: "cache-part" }, about, strip, legend, again, size, limit, code));
 
   function draw() {
     if (!app.prediction) return;
@@ -33,10 +33,12 @@ export function mount(root, app) {
     legend.replaceChildren(...KINDS.map((kind) => h("div", {},
       h("dt", {}, h("span", { class: `cell cell-${kind}`, "aria-hidden": "true" }), t(kind)),
       h("dd", { "data-kind": kind }, values[kind]))));
-    const used = cacheBytes(config, facts.reused + facts.computed, BYTES);
+    say(again, facts.computed ? "" : t("again"));
+    const used = cacheBytes(config, facts.reused + facts.computed, facts.bytes);
     const { n_layer: layers, n_kv_head: heads, head_dim: width } = config;
     say(size, t("size", {
       kib: app.number(used / 1024, 0), layers, heads, width, n: app.number(facts.reused + facts.computed, 0),
+      bytes: facts.bytes,
     }));
     say(limit, t("limit", {
       n: app.number(config.block_size, 0), half: app.number(Math.max(1, Math.floor(config.block_size / 2)), 0),

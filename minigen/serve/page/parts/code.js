@@ -26,9 +26,10 @@ export function mount(root, app) {
   const select = h("select", { id: "code-name" });
   const place = h("p", { class: "code-place" });
   const source = h("pre", { class: "source", tabindex: 0, role: "region" });
+  const letters = h("p", { class: "hint" });
   const shapes = h("table", { class: "shapes" });
   root.append(h("div", { class: "code-part" },
-    about, h("label", { class: "field", for: select.id }, label, select), place, source, shapes));
+    about, h("label", { class: "field", for: select.id }, label, select), place, source, letters, shapes));
   select.addEventListener("change", () => app.showCode(select.value));
 
   const ask = latest((wish) => app.api("/api/code", wish), draw);
@@ -41,6 +42,9 @@ export function mount(root, app) {
     source.replaceChildren(h("code", {}, numbered));
     source.style.setProperty("--first", answer.line - 1);
     const T = app.text.ids.length;
+    const { n_embd: C, n_head: H, n_kv_head: Hk, head_dim: D, vocab_size: V, n_ffn: M } = app.model.config;
+    const numbers = Object.entries({ T, C, H, Hk, D, V, M }).map(([name, n]) => [name, app.number(n, 0)]);
+    say(letters, t("letters", Object.fromEntries(numbers)));
     shapes.hidden = answer.shapes.length === 0;
     shapes.replaceChildren(
       h("caption", {}, t("shapes", { T: app.number(T, 0) })),
