@@ -104,7 +104,7 @@ export const STRINGS = {
   "play.full": { en: "{n} tokens are written; press Play for more.", ko: "토큰 {n}개를 썼습니다. 더 쓰려면 재생을 누르세요." },
   "play.cut": { en: "The text is longer than the context: the model no longer sees its first {n} tokens.", ko: "글이 컨텍스트보다 길어서 모델이 처음 {n}개 토큰을 더 이상 보지 못합니다." },
   // ---- attention ----
-  "attention.about": { en: "Each head lets a token gather information from earlier ones. A row is a token that reads, a column a token that is read; dark means much weight. Choose a head, then a token.", ko: "헤드는 토큰이 앞선 토큰에서 정보를 모으게 합니다. 행은 읽는 토큰, 열은 읽히는 토큰이고 진할수록 가중치가 큽니다. 헤드를 고른 다음 토큰을 골라 보세요." },
+  "attention.about": { en: "Each head lets a token gather information from earlier ones. A row is a token that reads, a column a token that is read; the more a square stands out, the more weight it has. Choose a head, then a token.", ko: "헤드는 토큰이 앞선 토큰에서 정보를 모으게 합니다. 행은 읽는 토큰, 열은 읽히는 토큰이고 칸이 배경에서 뚜렷할수록 가중치가 큽니다. 헤드를 고른 다음 토큰을 골라 보세요." },
   "attention.wall": { en: "All heads, a row for each layer", ko: "모든 헤드, 층마다 한 줄" },
   "attention.layer": { en: "layer {n}", ko: "{n}층" },
   "attention.head": { en: "Layer {layer}, head {head}", ko: "{layer}층 {head}번 헤드" },
