@@ -2,7 +2,7 @@
 
     python -m bench.page
 
-The model is a random one with as many tokens as GPT-2, and each slider moves with all filters on
+The model is a random one with GPT-2's 50,257 tokens, and each slider moves with all filters on
 and with the model's own probabilities, where no token is cut. The time is that of one frame: from
 the slider's event, at the frame's beginning, until the frame is laid out and painted. A screen
 shows 60 frames per second if it is below 16 ms. It needs the packages of the extra `[dev]`.

@@ -2,8 +2,8 @@
 
 RUNS names them: `tales`, a model of tales with a checkpoint every 20 steps; `letters`, a model
 of a text with 65 different characters; `pictures` and `tunes`, which have hardly been trained;
-`markup`, which writes MARKUP again and again; and `wide`, a random model with as many tokens as
-GPT-2.
+`markup`, which writes MARKUP again and again; and `wide`, a random model with GPT-2's 50,257
+tokens.
 """
 
 from __future__ import annotations

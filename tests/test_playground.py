@@ -267,19 +267,7 @@ def test_the_facts_of_a_model(page: httpx.Client, folder: Path) -> None:
     assert small["n_vocab"] == engine.n_vocab and small["kind"] == "bpe"
     assert small["n_parameters"] == engine.model.n_parameters()
     assert small["config"] == engine.model.config.__dict__
-    assert (small["tasks"], small["conditions"]) == ([], {})
     assert (letters["id"], letters["kind"], letters["step"]) == ("letters", "char", 3)
-
-
-def test_a_model_of_tales_tells_the_words_of_first_lines(folder: Path) -> None:
-    """A model that was trained on tales has their fields, each with its words."""
-    from minigen.corpora import tales
-
-    [served] = Models(["letters"], str(folder / "out"))
-    served.engine.state = {"step": 1, "config": {"data": ["tales", "other.txt"]}}
-    facts = served.describe()
-    assert facts["tasks"] == ["tales"]
-    assert facts["conditions"] == {field: [*words] for field, words in tales.FIELDS.items()}
 
 
 # ---- tokens ----

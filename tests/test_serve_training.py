@@ -26,7 +26,7 @@ from starlette.testclient import TestClient
 import minigen
 import train
 from minigen.files import checkpoint
-from minigen.run.follow import Follower, read_on
+from minigen.run.follow import Follower, read_new_lines
 from minigen.run.log import Report, parse_metrics, read_metrics, read_samples
 from minigen.serve.app import application
 from minigen.serve.models import Models
@@ -149,13 +149,13 @@ def test_a_resumed_run_is_read_from_its_beginning(tmp_path: Path) -> None:
 
     path = tmp_path / "metrics.jsonl"
     log(0, 8, 4.0)
-    first = read_on(path, parse_metrics)
+    first = read_new_lines(path, parse_metrics)
     assert (first.is_new, first.more, len(first.lines)) == (False, False, 9)
     follower = Follower(tmp_path)
     follower.catch_up()
-    assert (follower.step, read_on(path, parse_metrics, first.cursor).lines) == (8, [])
+    assert (follower.step, read_new_lines(path, parse_metrics, first.cursor).lines) == (8, [])
     log(5, 9, 3.0)
-    second = read_on(path, parse_metrics, first.cursor)
+    second = read_new_lines(path, parse_metrics, first.cursor)
     steps = [line["step"] for line in second.lines]
     assert second.is_new and steps == [0, 1, 2, 3, 4, 5, 5, 6, 7, 8, 9]
     follower.catch_up()
@@ -164,7 +164,7 @@ def test_a_resumed_run_is_read_from_its_beginning(tmp_path: Path) -> None:
     follower.catch_up()
     assert follower.step == 3 and follower.facts["max_steps"] == 10
     path.unlink()
-    assert read_on(path, parse_metrics, second.cursor).lines == []
+    assert read_new_lines(path, parse_metrics, second.cursor).lines == []
     follower.catch_up()
     assert follower.step == 0
 
@@ -176,7 +176,7 @@ def test_a_line_that_is_half_written_is_read_later(tmp_path: Path) -> None:
     cursor, read = "", []
     for n in range(len(whole) + 1):
         path.write_text(whole[:n])
-        news = read_on(path, parse_metrics, cursor)
+        news = read_new_lines(path, parse_metrics, cursor)
         assert not news.is_new
         cursor, read = news.cursor, read + [(n, line["train_loss"]) for line in news.lines]
     assert read == [(31, 2.5), (len(whole), 2.25)]
@@ -189,7 +189,7 @@ def test_a_long_file_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.Monke
     path.write_text("".join(f'{{"step": {n}, "train_loss": 2.5}}\n' for n in range(50)))
     more = True
     while more:
-        news = read_on(path, parse_metrics, cursor)
+        news = read_new_lines(path, parse_metrics, cursor)
         assert 0 < len(news.lines) < 4
         cursor, more, steps = news.cursor, news.more, steps + [line["step"] for line in news.lines]
     assert steps == [*range(50)]

@@ -1,7 +1,7 @@
 """Follow a run that another process trains, from the files in its folder.
 
-The run writes on and knows nothing of its readers. So a file may end within a line, and a run that
-resumes makes its files shorter. Neither is an error here.
+The run continues to write and knows nothing of its readers. So a file may end within a line, and a
+run that resumes makes its files shorter. Neither is an error here.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ class News:
     more: bool
 
 
-def read_on(path: Path, parse: Callable[[bytes], dict[str, Any] | None], cursor: str = "") -> News:
+def read_new_lines(
+    path: Path, parse: Callable[[bytes], dict[str, Any] | None], cursor: str = ""
+) -> News:
     """Return the lines of a file from the cursor on; of a missing file, none.
 
     A cursor has the offset in the file, and a checksum of the bytes before it. If these are others
@@ -96,7 +98,7 @@ class Follower:
         """Read the lines that the run has logged since the last call."""
         more = True
         while more:
-            news = read_on(self.run / "metrics.jsonl", parse_metrics, self.cursor)
+            news = read_new_lines(self.run / "metrics.jsonl", parse_metrics, self.cursor)
             self.cursor, more = news.cursor, news.more
             if news.is_new:
                 self.step, self.has_ended = 0, False

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minigen.corpora import task
 from minigen.errors import UserError
 from minigen.files import checkpoint
 from minigen.inference.engine import Engine, load
@@ -36,18 +35,8 @@ class Served:
     run: Path | None
 
     def describe(self) -> dict[str, Any]:
-        """Return the facts of the model that the page shows.
-
-        `tasks` has the synthetic corpora that the model was trained on, and `conditions` the fields
-        of their first lines, each with the words that it can have.
-        """
+        """Return the facts of the model that the page shows."""
         engine = self.engine
-        names = task.synthetic_names(engine.state.get("config", {}).get("data", ()))
-        conditions = dict[str, list[str]]()
-        for name in names:
-            for field, words in task.get(name).FIELDS.items():
-                known = conditions.setdefault(field, [])
-                known += [word for word in words if word not in known]
         return {
             "id": self.id,
             "description": engine.description,
@@ -58,8 +47,6 @@ class Served:
             "opening": engine.state.get("opening", ""),
             "step": engine.state.get("step"),
             "config": {**engine.model.config.__dict__},
-            "tasks": [*names],
-            "conditions": conditions,
         }
 
 

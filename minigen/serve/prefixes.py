@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from torch import Tensor
 from minigen.errors import UserError
 from minigen.inference.engine import Engine
 from minigen.model import KVCache
-from minigen.sampling import context_length
+from minigen.sampling import check_finite, context_length
 
 MAX_BYTES = 1 << 28  # of the caches of a model; one cache may always be kept
 MAX_TEXTS = 16  # that a model keeps caches of
@@ -58,7 +58,7 @@ class Prefixes:
 
     def __init__(self) -> None:
         self.texts: list[ReadText] = []
-        self.answers: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
+        self.answers: OrderedDict[tuple[int, ...], Prediction] = OrderedDict()
 
     @torch.no_grad()
     def predict(self, engine: Engine, ids: Sequence[int]) -> Prediction:
@@ -75,10 +75,9 @@ class Prefixes:
         block_size = engine.block_size or engine.model.config.block_size
         n = context_length(len(ids), block_size)
         seen = tuple(ids[-n:])
-        number_bytes = engine.new_cache(1, 1).kv.element_size()
         if seen in self.answers:
             self.answers.move_to_end(seen)
-            return Prediction(self.answers[seen], n, 0, len(ids) - n, number_bytes)
+            return replace(self.answers[seen], reused=n, computed=0, truncated=len(ids) - n)
         text, reused = self._start(engine, seen, block_size)
         cache = text.cache
         rest = torch.tensor([seen[reused:]], device=cache.kv.device)  # (1, T)
@@ -86,16 +85,17 @@ class Prefixes:
         row = engine.ready()(rest, cache, at)[0, 0, : engine.n_vocab]
         cache.lengths += n - reused
         logits = row.float().cpu().clone()  # a CUDA graph overwrites its output
-        if not logits.sum().isfinite():
-            raise UserError("the model predicts NaN: its weights are broken; use an earlier one")
+        check_finite(logits)
         text.ids = seen
         self.texts.append(text)
         while len(self.texts) > MAX_TEXTS or (len(self.texts) > 1 and self._n_bytes() > MAX_BYTES):
             del self.texts[0]
-        self.answers[seen] = logits
+        size = cache.kv.element_size()
+        found = Prediction(logits, reused, n - reused, len(ids) - n, size)
+        self.answers[seen] = found
         while len(self.answers) > MAX_ANSWERS:
             self.answers.popitem(last=False)
-        return Prediction(logits, reused, n - reused, len(ids) - n, number_bytes)
+        return found
 
     def _n_bytes(self) -> int:
         """Return the bytes of all caches."""

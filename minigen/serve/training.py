@@ -16,7 +16,7 @@ from starlette.routing import Route
 from minigen.errors import UserError
 from minigen.files import checkpoint
 from minigen.inference.engine import Engine, load
-from minigen.run.follow import Follower, read_on
+from minigen.run.follow import Follower, read_new_lines
 from minigen.run.log import parse_metrics
 from minigen.sampling import context_length
 from minigen.serve.body import Body, read_body
@@ -107,7 +107,7 @@ class Training:
 
         def describe() -> dict[str, Any]:
             path = self.find(id)
-            news = read_on(path / "metrics.jsonl", parse_metrics, cursor)
+            news = read_new_lines(path / "metrics.jsonl", parse_metrics, cursor)
             with self.lock:
                 follower = self.follow(path)
                 state = follower.describe()
