@@ -70,25 +70,35 @@ def blocks(model: GPT) -> list[Block]:
 # ---- attention ----
 
 
+def queries_keys_values(model: GPT, ids: Sequence[int]) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Return the queries (H, T, D), keys and values (Hk, T, D) of each layer.
+
+    They are in the model's number format, after the norms of queries and keys and after RoPE, if
+    the model has these: so attention uses them. Hk is n_kv_head.
+    """
+    found = list[tuple[Tensor, Tensor, Tensor]]()
+
+    def look(module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
+        assert isinstance(module, Attention)
+        q, k, v = module.queries_keys_values(*args[:2])
+        found.append((q[0], k[0], v[0]))
+
+    with looking(model) as look_at:
+        for block in blocks(model):
+            look_at(block.attention, look)
+        read(model, ids)
+    return found
+
+
 def layer_weights(model: GPT, ids: Sequence[int]) -> Iterator[Tensor]:
     """Yield the attention weights of each layer, (H, T, T) in float32, by the written formula.
 
     In row i of a head stand the shares that token i takes from the values of tokens 0 ... i. The
     weights of one layer exist at a time: those of GPT-2's 12 layers need 600 MB at 1024 tokens.
     """
-    queries_keys = list[tuple[Tensor, Tensor]]()
-
-    def look(module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
-        assert isinstance(module, Attention)
-        q, k, _ = module.queries_keys_values(*args[:2])
-        queries_keys.append((q[0].float(), k[0].float()))
-
-    with looking(model) as look_at:
-        for block in blocks(model):
-            look_at(block.attention, look)
-        read(model, ids)
-    for q, k in queries_keys:
+    for q, k, _ in queries_keys_values(model, ids):
         # A key head serves several neighbouring query heads; give each a copy.
+        q, k = q.float(), k.float()
         yield naive_weights(q, k.repeat_interleave(len(q) // len(k), dim=0))
 
 

@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 from minigen.inspect import (
     attention_weights,
     head_scores,
+    induction_scores,
     logit_lens,
     residual_stream,
     shapes,
@@ -153,7 +154,28 @@ def test_the_code_has_the_shapes_of_the_call(served: tuple[TestClient, GPT]) -> 
     called = shapes(model, IDS)["blocks.0.attention.key"]
     assert found["blocks.0.attention.key input"] == [*called[0]] == [1, T, 32]
     assert found["blocks.0.attention.key result"] == [*called[1]] == [1, T, 128]
-    assert all(name.startswith("blocks.0.attention") for name in found)
+    c = model.config
+    assert found["q"] == [1, c.n_head, T, c.head_dim]
+    assert found["k"] == found["v"] == [1, c.n_kv_head, T, c.head_dim]
+    assert found["weights"] == [1, *layer_shape(model)]
+    others = {name for name in found if not name.startswith("blocks.0.attention")}
+    assert others == {"q", "k", "v", "weights"}
+
+
+def layer_shape(model: GPT) -> list[int]:
+    """Return the shape of the attention weights of a layer."""
+    return [*attention_weights(model, IDS)[0].shape]
+
+
+def test_induction_is_computed_once(
+    served: tuple[TestClient, GPT], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scores that depend on the model alone are the same after another text, and are kept."""
+    client, model = served
+    first = ask(client, "attention", ids=IDS)["scores"]["induction"]
+    assert first == induction_scores(model, 257).tolist()
+    monkeypatch.setattr("minigen.serve.inspection.induction_scores", None)
+    assert ask(client, "attention", ids=IDS[:9])["scores"]["induction"] == first
 
 
 @pytest.mark.parametrize(

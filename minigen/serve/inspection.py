@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import inspect
 import textwrap
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from starlette.requests import Request
@@ -29,6 +31,7 @@ from minigen.inspect import (
     layer_weights,
     logit_lens,
     previous_token_score,
+    queries_keys_values,
     residual_stream,
     shapes,
 )
@@ -37,24 +40,26 @@ from minigen.model import GPT
 from minigen.serve.body import Body, read_body
 from minigen.serve.models import Models
 from minigen.serve.worker import Worker
+from minigen.system import shell
 
 SIDE = 64  # the most squares of a small attention matrix, and the most positions of the lens
 BROKEN = "the model computes NaN: its weights are broken; use an earlier one"
 MOST = 1024  # the most tokens that are read: T x T weights of each head must fit into memory
 
+ATTENTION = "blocks.0.attention"
 # The code that the page shows: its name, and the module whose shapes belong to it, as
-# `minigen.inspect.shapes` names it.
-CODE: dict[str, tuple[Callable[..., Any], str | None]] = {
+# `minigen.inspect.shapes` names it. A name alone is a function of train.py, which is no module.
+CODE: dict[str, tuple[Callable[..., Any] | str, str | None]] = {
     "Tokenizer.encode": (tokenizer.Tokenizer.encode, None),
     "naive_encode": (tokenizer.naive_encode, None),
     "next_merge": (tokenizer.next_merge, None),
     "GPT.forward": (lesson.GPT.forward, "GPT"),
     "GPT.head": (lesson.GPT.head, "norm"),
     "Block.forward": (lesson.Block.forward, "blocks.0"),
-    "Attention.forward": (lesson.Attention.forward, "blocks.0.attention"),
-    "naive_weights": (lesson.naive_weights, "blocks.0.attention"),
-    "naive_attention": (lesson.naive_attention, "blocks.0.attention"),
-    "apply_rope": (lesson.apply_rope, "blocks.0.attention"),
+    "Attention.forward": (lesson.Attention.forward, ATTENTION),
+    "naive_weights": (lesson.naive_weights, ATTENTION),
+    "naive_attention": (lesson.naive_attention, ATTENTION),
+    "apply_rope": (lesson.apply_rope, ATTENTION),
     "RMSNorm.forward": (lesson.RMSNorm.forward, "norm"),
     "MLP.forward": (lesson.MLP.forward, "blocks.0.mlp"),
     "KVCache": (lesson.KVCache, None),
@@ -69,6 +74,8 @@ CODE: dict[str, tuple[Callable[..., Any], str | None]] = {
     "context_length": (sampling.context_length, None),
     "naive_generate": (sampling.naive_generate, None),
     "next_token_loss": (next_token_loss, None),
+    "naive_train": ("naive_train", None),
+    "train": ("train", None),
     "Optimizer": (optim.Optimizer, None),
 }
 
@@ -165,7 +172,7 @@ def all_heads(engine: Engine, ids: Sequence[int]) -> dict[str, Any]:
     scores = {
         "previous": torch.stack(previous),
         "first": torch.stack(first),
-        "induction": induction_scores(model, engine.n_vocab),
+        "induction": induction(engine),
     }
     return {
         "T": T,
@@ -175,6 +182,17 @@ def all_heads(engine: Engine, ids: Sequence[int]) -> dict[str, Any]:
         "wall": base64.b64encode(torch.stack(wall).cpu().numpy().tobytes()).decode(),
         "scores": {name: score.tolist() for name, score in scores.items()},
     }
+
+
+# Of each model that was looked at. They depend on the model alone, and cost as much as its wall.
+INDUCTION: WeakKeyDictionary[GPT, Tensor] = WeakKeyDictionary()
+
+
+def induction(engine: Engine) -> Tensor:
+    """Return the induction scores (L, H) of a model, which are computed once."""
+    if engine.model not in INDUCTION:
+        INDUCTION[engine.model] = induction_scores(engine.model, engine.n_vocab)
+    return INDUCTION[engine.model]
 
 
 def all_layers(engine: Engine, ids: Sequence[int], following: int | None) -> dict[str, Any]:
@@ -212,20 +230,41 @@ def all_layers(engine: Engine, ids: Sequence[int], following: int | None) -> dic
     }
 
 
-def source(part: Callable[..., Any]) -> dict[str, Any]:
-    """Return the text of a function or class, and its place in the package."""
-    lines, line = inspect.getsourcelines(part)
-    package = Path(minigen.__file__).parent
-    file = Path(inspect.getfile(part)).relative_to(package.parent)
+def source(part: Callable[..., Any] | str) -> dict[str, Any]:
+    """Return the text of a function or class, or of a function of train.py, and its place."""
+    if isinstance(part, str):
+        path = shell.script("train")
+        text = path.read_text(encoding="utf-8")
+        [found] = [
+            node
+            for node in ast.parse(text).body
+            if isinstance(node, ast.FunctionDef) and node.name == part
+        ]
+        line, lines = (
+            found.lineno,
+            text.splitlines(keepends=True)[found.lineno - 1 : found.end_lineno],
+        )
+    else:
+        path = Path(inspect.getfile(part))
+        lines, line = inspect.getsourcelines(part)
+    file = path.relative_to(Path(minigen.__file__).parents[1])
     return {"file": file.as_posix(), "line": line, "source": textwrap.dedent("".join(lines))}
 
 
 def live_shapes(model: GPT, ids: Sequence[int], module: str) -> list[dict[str, Any]]:
-    """Return the shapes of the input and the result of a module, and of its parts."""
+    """Return the shapes of the input and the result of a module, and of its parts.
+
+    Of attention, the shapes of queries, keys, values and weights too, which no module returns.
+    """
     inside = f"{module}."
-    return [
-        {"name": name + end, "shape": list(shape)}
+    found = [
+        (name + end, shape)
         for name, called in shapes(model, ids).items()
         if name == module or name.startswith(inside) or module == "GPT"
         for end, shape in zip((" input", " result"), called, strict=True)
     ]
+    if module == ATTENTION:
+        q, k, v = queries_keys_values(model, ids)[0]
+        found += [(name, (1, *x.shape)) for name, x in (("q", q), ("k", k), ("v", v))]
+        found.append(("weights", (1, len(q), len(ids), len(ids))))
+    return [{"name": name, "shape": list(shape)} for name, shape in found]

@@ -11,7 +11,9 @@ from minigen.inference.engine import Engine
 from minigen.sampling import Sampling
 from minigen.serve.scores import Score
 
-INTERVAL = 0.015  # seconds between two deliveries: waking the other thread takes time
+INTERVAL = (
+    0.04  # seconds between two deliveries: waking the other thread takes time from the models
+)
 
 
 class Written(NamedTuple):

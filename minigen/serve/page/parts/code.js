@@ -14,7 +14,7 @@ const STAGES = {
   filter: ["filter_steps", "repetition_penalty", "temperature", "top_k", "top_p", "min_p"],
   draw: ["uniform", "inverse_cdf"],
   append: ["naive_generate", "context_length", "KVCache"],
-  learn: ["next_token_loss", "Optimizer"],
+  learn: ["next_token_loss", "naive_train", "train", "Optimizer"],
 };
 const FIRST = "GPT.forward";
 
