@@ -44,14 +44,20 @@ class Trial:
     pid: int
     out: Path
     log: Path
+    code: int | None = None  # once `wait` knows it
 
     def wait(self, seconds: float = 60) -> int:
         """Return the exit code, or minus the signal's number; kill a child that is too slow."""
-        return int(self.server.ask(wait=self.pid, seconds=seconds)["code"])
+        if self.code is None:
+            self.code = int(self.server.ask(wait=self.pid, seconds=seconds)["code"])
+        return self.code
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send a signal to the child."""
-        with contextlib.suppress(ProcessLookupError):  # the child has already ended
+        """Send a signal to the child, unless `wait` has seen its end: its number may be another's.
+
+        Nothing happens to a child that has ended and not been waited for.
+        """
+        if self.code is None:
             os.kill(self.pid, number)
 
     def output(self) -> str:

@@ -1,24 +1,22 @@
-"""Real servers for tests: in a thread, or as the command in a process of its own."""
+"""Real servers for tests: in a thread, or as the command in a process."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from forks import Server, Trial
+from served_models import environment
 
 from minigen.serve.address import Address, listen
 from minigen.serve.models import Models
 from minigen.serve.protocol import GuardedProtocol
 from minigen.serve.server import make_server
 from minigen.serve.worker import Worker
-
-ROOT = Path(__file__).parents[1]
 
 
 @contextlib.contextmanager
@@ -27,9 +25,15 @@ def serving(
     token: str | None = None,
     host: str = "127.0.0.1",
     protocol: type[GuardedProtocol] = GuardedProtocol,
+    worker: Worker | None = None,
 ) -> Iterator[Address]:
-    """Serve models at a free port from a thread; the value is the server's address."""
-    opened, worker, ready = listen(host, 0), Worker(), threading.Event()
+    """Serve models at a free port from a thread; the value is the server's address.
+
+    Args:
+        worker: computes for the models, for a test that looks at it; None: one is made. It is
+            closed in the end.
+    """
+    opened, worker, ready = listen(host, 0), worker or Worker(), threading.Event()
     address = Address(host, opened.getsockname()[1])
     server = make_server(models, worker, address, token, ready.set, protocol)
     thread = threading.Thread(target=server.run, args=([opened],))
@@ -44,23 +48,65 @@ def serving(
         assert not thread.is_alive(), "the server did not end"
 
 
+@dataclass(frozen=True)
+class Served:
+    """A server in a process: the beginning of its addresses, `http://HOST:PORT`, and the process.
+
+    If the server asks for a token, the address has it as the page takes it.
+    """
+
+    address: str
+    trial: Trial
+
+    @property
+    def log(self) -> Path:
+        """The file with the errors of the process."""
+        return self.trial.log
+
+
 @contextlib.contextmanager
-def command(*flags: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """Run `python -m minigen serve` with these flags, and kill it in the end."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "minigen", "serve", *flags],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options,
+def command(server: Server, out: Path, *words: str, **env: str) -> Iterator[Trial]:
+    """Run `python -m minigen serve` until the block ends, and kill it if it still runs.
+
+    The process is forked, so that no test waits for the import of PyTorch.
+
+    Args:
+        server: forks the process.
+        out: the folder of the runs.
+        words: names of runs, and flags.
+        env: environment variables.
+    """
+    trial = server.start_python(
+        "-m", "minigen", "serve", *words, "--out_dir", out,
+        cwd=out.parent, env={**environment(out.parent), **env},
     )  # fmt: skip
     try:
-        yield process
+        yield trial
     finally:
-        process.kill()
-        process.communicate()
+        trial.kill()
+        trial.wait()
 
 
-def interrupt(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """Send Ctrl-C; return the exit code and the rest of both streams."""
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
-    return process.returncode, out, err
+def address_of(trial: Trial) -> str:
+    """Return the line that `python -m minigen serve` prints once it answers."""
+    trial.until(lambda: trial.out.read_text().endswith("\n"))
+    return trial.out.read_text().strip()
+
+
+@contextlib.contextmanager
+def serve(server: Server, out: Path, *words: str) -> Iterator[Served]:
+    """Serve models of the folder `out` from a process on a free port until the block ends.
+
+    Raises `AssertionError` if the server does not start, does not end, or writes a traceback.
+    """
+    with command(server, out, *words, "--port", "0") as trial:
+        yield Served(address_of(trial), trial)
+        trial.kill(signal.SIGTERM)
+        assert trial.wait(30) == -signal.SIGTERM
+    assert "Traceback" not in trial.output()
+
+
+def interrupt(trial: Trial) -> tuple[int, str, str]:
+    """Send Ctrl-C; return the exit code and all of both streams."""
+    trial.kill(signal.SIGINT)
+    return trial.wait(30), trial.out.read_text(), trial.output()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+from forks import Server
 from models import save_untrained
 
 import minigen
@@ -17,14 +17,14 @@ PAGE = (ROOT / "docs" / "library.md").read_text(encoding="utf-8")
 CODE = "\n".join(re.findall(r"```python\n(.*?)```", PAGE, flags=re.S))
 
 
-def test_the_page_runs_from_top_to_bottom(tmp_path: Path) -> None:
+def test_the_page_runs_from_top_to_bottom(tmp_path: Path, server: Server) -> None:
     """The blocks run in one process, and the ten steps of training by hand lower the loss."""
     tales = tmp_path / "out" / "tales"  # the run that the page loads
     save_untrained(tales, train_tokenizer("byte", []), block_size=64)
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{CODE}"],
-        cwd=tmp_path, capture_output=True, encoding="utf-8",
-    )  # fmt: skip
+    script = tmp_path / "page.py"
+    script.write_text(CODE, encoding="utf-8")
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = server.python(script, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     losses = [float(loss) for loss in re.findall(r"step \d: (.*) nats/token", done.stdout)]
     assert len(losses) == 10 and abs(losses[0] - 5.6) < 0.3 and losses[-1] < losses[0] - 1

@@ -23,7 +23,8 @@ import httpx
 import pytest
 import torch
 from absent import absent
-from served import Served, serve
+from forks import Server
+from serving import Served, serve
 from small_forms import ROOT
 
 import minigen
@@ -46,9 +47,9 @@ def package(name: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def served(runs: Path) -> Iterator[Served]:
+def served(runs: Path, server: Server) -> Iterator[Served]:
     """Serve two models."""
-    with serve(runs, "tales", "letters") as served:
+    with serve(server, runs, "tales", "letters") as served:
         yield served
 
 

@@ -8,49 +8,35 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import openai
 import pytest
 import torch
-import uvicorn
+from models import architectures, varied_model
+from serving import serving
 
 from minigen.files import checkpoint
 from minigen.inference.engine import Engine
 from minigen.sampling import PLAIN, Sampling
-from minigen.serve.app import application
 from minigen.serve.models import Models
 from minigen.serve.token_names import token_names
 from minigen.serve.worker import MAX_WAITING, Worker
 from minigen.tokenizer import END_OF_TEXT, Tokenizer, train_tokenizer
-from tests.models import architectures, varied_model
 
 BLOCK = 32
 TEXT = "the owl and the fox, the owl € and the fox: “né” 日本 " * 3
 
 
-class Server:
-    """A server in a thread, the engines that it answers with, and a client."""
+@dataclass(frozen=True)
+class Served:
+    """A client of a server, the models that it answers with, and the worker that computes."""
 
-    def __init__(self, folder: Path) -> None:
-        for name, tokenizer in {
-            "words": train_tokenizer("bpe", [TEXT], 300),
-            "bytes": train_tokenizer("byte", []),
-        }.items():
-            config = architectures(tokenizer.n_vocab, BLOCK, 16)["grouped queries"]
-            state = {"step": 1, "val_loss": 1.0, "opening": "the" if name == "words" else ""}
-            checkpoint.save(folder / name, varied_model(config), tokenizer, {}, state)
-        self.models, self.worker = Models([str(folder / "words"), str(folder / "bytes")]), Worker()
-        app = application(self.models, self.worker)
-        config_ = uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1)
-        self.server = uvicorn.Server(config_)
-        self.thread = threading.Thread(target=self.server.run)
-        self.thread.start()
-        wait_until(lambda: self.server.started)
-        self.port = self.server.servers[0].sockets[0].getsockname()[1]
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
+    client: httpx.Client
+    models: Models
+    worker: Worker
 
     def post(self, fields: Any) -> httpx.Response:
         """Send a request for completions."""
@@ -63,13 +49,6 @@ class Server:
         answer: dict[str, Any] = response.json()
         return answer
 
-    def close(self) -> None:
-        """End the server."""
-        self.client.close()
-        self.server.should_exit = True
-        self.thread.join()
-        self.worker.close()
-
 
 def wait_until(condition: Any) -> None:
     """Wait until a condition holds, for a minute at most."""
@@ -81,11 +60,22 @@ def wait_until(condition: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Return a server of two small models with random weights."""
-    server = Server(tmp_path_factory.mktemp("out"))
-    yield server
-    server.close()
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Serve two small models with random weights."""
+    folder = tmp_path_factory.mktemp("out")
+    for name, tokenizer in {
+        "words": train_tokenizer("bpe", [TEXT], 300),
+        "bytes": train_tokenizer("byte", []),
+    }.items():
+        config = architectures(tokenizer.n_vocab, BLOCK, 16)["grouped queries"]
+        state = {"step": 1, "val_loss": 1.0, "opening": "the" if name == "words" else ""}
+        checkpoint.save(folder / name, varied_model(config), tokenizer, {}, state)
+    models, worker = Models([str(folder / "words"), str(folder / "bytes")]), Worker()
+    with (
+        serving(models, worker=worker) as address,
+        httpx.Client(base_url=address.url, timeout=60) as client,
+    ):
+        yield Served(client, models, worker)
 
 
 def written(
@@ -109,7 +99,7 @@ def shown(engine: Engine, ids: list[int]) -> str:
     return engine.tokenizer.decode([id for id in ids if id != engine.tokenizer.end_of_text])
 
 
-def stream(served: Server, **fields: Any) -> list[dict[str, Any]]:
+def stream(served: Served, **fields: Any) -> list[dict[str, Any]]:
     """Return the events of a streamed answer, without the last one."""
     response = served.post({**fields, "stream": True})
     assert response.headers["content-type"].startswith("text/event-stream"), response.text
@@ -121,7 +111,7 @@ def stream(served: Server, **fields: Any) -> list[dict[str, Any]]:
 # ---- models ----
 
 
-def test_models_are_listed_by_name(served: Server) -> None:
+def test_models_are_listed_by_name(served: Served) -> None:
     """`GET /v1/models` lists the models, and `GET /v1/models/NAME` is one of the list."""
     listed = served.client.get("/v1/models").json()
     assert listed["object"] == "list"
@@ -130,7 +120,7 @@ def test_models_are_listed_by_name(served: Server) -> None:
     assert served.client.get("/v1/models/bytes").json() == listed["data"][1]
 
 
-def test_an_unknown_model_is_not_found(served: Server) -> None:
+def test_an_unknown_model_is_not_found(served: Served) -> None:
     """A name that is no model gets 404 and the names of the models."""
     message = "there is no model 'gpt9' here; the models are words, bytes"
     answers = [served.client.get("/v1/models/gpt9"), served.post({"model": "gpt9"})]
@@ -146,7 +136,7 @@ def test_an_unknown_model_is_not_found(served: Server) -> None:
 @pytest.mark.parametrize("fields", [{}, {"temperature": 0.7, "top_p": 0.9, "top_k": 40},
                                     {"temperature": 0.0}, {"min_p": 0.1},
                                     {"repetition_penalty": 1.5, "temperature": 1.3}])  # fmt: skip
-def test_choices_are_the_samples_of_the_library(served: Server, fields: dict[str, Any]) -> None:
+def test_choices_are_the_samples_of_the_library(served: Served, fields: dict[str, Any]) -> None:
     """Choice k has the text of sample k, and settings not given leave the model's probabilities."""
     engine = served.models.get("words")
     sampling = Sampling(**{"temperature": 1.0, "min_p": 0.0, **fields})
@@ -163,7 +153,7 @@ def test_choices_are_the_samples_of_the_library(served: Server, fields: dict[str
     assert (answer["model"], answer["object"]) == ("words", "text_completion")
 
 
-def test_each_prompt_gets_the_choices_that_it_gets_alone(served: Server) -> None:
+def test_each_prompt_gets_the_choices_that_it_gets_alone(served: Served) -> None:
     """Choices p * n to p * n + n - 1 are those of a request with prompt p only."""
     engine = served.models.get("bytes")
     texts = ["a", "long prompt " * 5, "né"]
@@ -176,7 +166,7 @@ def test_each_prompt_gets_the_choices_that_it_gets_alone(served: Server) -> None
                 assert answer["choices"][2 * p + k]["text"] == alone["choices"][k]["text"]
 
 
-def test_a_prompt_as_ids_is_read_as_it_is(served: Server) -> None:
+def test_a_prompt_as_ids_is_read_as_it_is(served: Served) -> None:
     """Nothing is added to a prompt of ids, and a string is read as `Engine.encode` reads it."""
     engine = served.models.get("words")
     ids = engine.tokenizer.encode("the owl")
@@ -188,7 +178,7 @@ def test_a_prompt_as_ids_is_read_as_it_is(served: Server) -> None:
 
 @pytest.mark.parametrize("fields", [{}, {"prompt": ""}, {"prompt": None}])
 def test_without_a_prompt_a_text_begins_as_documents_do(
-    served: Server, fields: dict[str, Any]
+    served: Served, fields: dict[str, Any]
 ) -> None:
     """A request without a prompt gets the text that `sample.py` writes without a prompt."""
     answer = served.complete(seed=1, echo=True, **fields)
@@ -196,7 +186,7 @@ def test_without_a_prompt_a_text_begins_as_documents_do(
     assert answer["choices"][0]["text"] == expected
 
 
-def test_a_missing_seed_is_drawn_and_reported(served: Server) -> None:
+def test_a_missing_seed_is_drawn_and_reported(served: Served) -> None:
     """Without a seed each request gets another text, and the answer's seed gives it once more."""
     first, second = (served.complete(prompt="the", max_tokens=30) for _ in range(2))
     assert first["seed"] != second["seed"]
@@ -205,7 +195,7 @@ def test_a_missing_seed_is_drawn_and_reported(served: Server) -> None:
 
 
 @pytest.mark.parametrize("length", [2, 3, 7])
-def test_a_stop_string_across_tokens_ends_the_text(served: Server, length: int) -> None:
+def test_a_stop_string_across_tokens_ends_the_text(served: Served, length: int) -> None:
     """The text ends before the first stop string, wherever tokens end, and does not show it."""
     whole = served.complete(model="bytes", prompt="a", seed=4, max_tokens=60)["choices"][0]["text"]
     stop = whole[20 : 20 + length]
@@ -219,7 +209,7 @@ def test_a_stop_string_across_tokens_ends_the_text(served: Server, length: int) 
 # ---- echo and logprobs ----
 
 
-def test_echo_begins_with_the_prompt(served: Server) -> None:
+def test_echo_begins_with_the_prompt(served: Served) -> None:
     """With `echo`, the text is the prompt, exactly as given, and then the text without `echo`."""
     engine = served.models.get("words")
     eot = engine.tokenizer.end_of_text
@@ -234,7 +224,7 @@ def test_echo_begins_with_the_prompt(served: Server) -> None:
 
 
 @pytest.mark.parametrize("max_tokens", [0, 1, 5])
-def test_echoed_logprobs_are_those_of_the_library(served: Server, max_tokens: int) -> None:
+def test_echoed_logprobs_are_those_of_the_library(served: Served, max_tokens: int) -> None:
     """With `echo`, each token but the first has the log-probability that the model predicts."""
     engine = served.models.get("words")
     ids = engine.encode("the owl and the fox")
@@ -258,7 +248,7 @@ def test_echoed_logprobs_are_those_of_the_library(served: Server, max_tokens: in
         assert max(found["top_logprobs"][i].values()) == pytest.approx(row.max().item(), abs=1e-5)
 
 
-def test_an_evaluation_reads_the_likelihood_of_a_continuation(served: Server) -> None:
+def test_an_evaluation_reads_the_likelihood_of_a_continuation(served: Served) -> None:
     """The request of lm-eval's local-completions gets the scores that it looks for."""
     engine = served.models.get("bytes")
     context, continuation = engine.encode("the owl"), engine.tokenizer.encode(" and")
@@ -281,7 +271,7 @@ def test_an_evaluation_reads_the_likelihood_of_a_continuation(served: Server) ->
     assert found[1] == (pytest.approx(rows[0].max().item(), abs=1e-4), True)
 
 
-def test_names_of_tokens_are_unique(served: Server) -> None:
+def test_names_of_tokens_are_unique(served: Served) -> None:
     """Different ids have different names: their text, or the bytes of a part of a character."""
     for model in served.models:
         assert len(set(token_names(model.engine))) == model.engine.n_vocab
@@ -294,7 +284,7 @@ def test_names_of_tokens_are_unique(served: Server) -> None:
     assert len(set(names)) == 261 and names[65] == "A" and names[0xE2] == "bytes:\\xe2"
 
 
-def test_offsets_lead_to_the_characters_of_each_token(served: Server) -> None:
+def test_offsets_lead_to_the_characters_of_each_token(served: Served) -> None:
     """A token's `text_offset` is the index of its first character in the text of the choice."""
     engine = served.models.get("words")
     for echo in (True, False):
@@ -319,7 +309,7 @@ def test_offsets_lead_to_the_characters_of_each_token(served: Server) -> None:
     assert engine.n_vocab > 256
 
 
-def test_a_text_beyond_the_context_is_answered_with_a_notice(served: Server) -> None:
+def test_a_text_beyond_the_context_is_answered_with_a_notice(served: Served) -> None:
     """A text longer than the context is treated as in `sample.py`, and a notice says so."""
     engine = served.models.get("bytes")
     ids = engine.tokenizer.encode("x" * 3 * BLOCK)
@@ -349,7 +339,7 @@ def test_a_text_beyond_the_context_is_answered_with_a_notice(served: Server) -> 
         {"prompt": "the", "max_tokens": 0, "echo": True},
     ],
 )
-def test_a_streamed_answer_adds_up_to_the_whole_one(served: Server, fields: dict[str, Any]) -> None:
+def test_a_streamed_answer_adds_up_to_the_whole_one(served: Served, fields: dict[str, Any]) -> None:
     """The pieces of each choice add up to its text and its log-probabilities."""
     fields = {"max_tokens": 50, "seed": 6, **fields}
     events = stream(served, **fields, stream_options={"include_usage": True})
@@ -371,7 +361,7 @@ def test_a_streamed_answer_adds_up_to_the_whole_one(served: Server, fields: dict
                 assert [value for part in parts for value in part["logprobs"][name]] == values
 
 
-def test_an_error_in_a_stream_is_an_event(served: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_a_stream_is_an_event(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the model fails after the first tokens, the stream ends with an event that says so."""
     engine = served.models.get("words")
     backend, n_calls = engine.ready(), 0
@@ -448,7 +438,7 @@ def test_an_error_in_a_stream_is_an_event(served: Server, monkeypatch: pytest.Mo
     ],
 )
 def test_an_impossible_value_gets_one_sentence(
-    served: Server, fields: dict[str, Any], message: str
+    served: Served, fields: dict[str, Any], message: str
 ) -> None:
     """A value that makes no sense gets 400, and a sentence in the form of OpenAI's errors."""
     n_vocab = served.models.get("words").n_vocab
@@ -461,7 +451,7 @@ def test_an_impossible_value_gets_one_sentence(
         assert (error["type"], error["code"]) == ("invalid_request_error", None)
 
 
-def test_fields_that_ask_for_nothing_are_ignored(served: Server) -> None:
+def test_fields_that_ask_for_nothing_are_ignored(served: Served) -> None:
     """Unknown fields change nothing, nor do unsupported ones whose value asks for nothing."""
     plain = served.complete(prompt="the", seed=1)
     more = served.complete(
@@ -476,7 +466,7 @@ def test_fields_that_ask_for_nothing_are_ignored(served: Server) -> None:
 
 
 @pytest.mark.parametrize("streams", [True, False])
-def test_a_closed_connection_frees_the_model(served: Server, streams: bool) -> None:
+def test_a_closed_connection_frees_the_model(served: Served, streams: bool) -> None:
     """When the client has gone, its texts leave the batch."""
     fields = {"prompt": "the", "max_tokens": 2**16, "n": 3, "stream": streams, "temperature": 3}
     worker = served.worker
@@ -488,7 +478,7 @@ def test_a_closed_connection_frees_the_model(served: Server, streams: bool) -> N
     wait_until(lambda: not worker.batches and not worker.jobs)
 
 
-def test_a_full_queue_answers_503(served: Server) -> None:
+def test_a_full_queue_answers_503(served: Served) -> None:
     """If too many requests wait, the next gets 503 and the time after which to try again."""
     begun, release = threading.Event(), threading.Event()
 
@@ -523,9 +513,9 @@ def test_a_full_queue_answers_503(served: Server) -> None:
 # ---- OpenAI's own client ----
 
 
-def test_the_client_of_openai_works(served: Server) -> None:
+def test_the_client_of_openai_works(served: Served) -> None:
     """OpenAI's client lists models, completes, streams, and raises its own errors."""
-    url = f"http://127.0.0.1:{served.port}/v1"
+    url = str(served.client.base_url.join("/v1"))
     client = openai.OpenAI(base_url=url, api_key="none", max_retries=0)
     assert [model.id for model in client.models.list()] == ["words", "bytes"]
     assert client.models.retrieve("bytes").id == "bytes"

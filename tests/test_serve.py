@@ -17,8 +17,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from forks import ROOT, Server
 from models import save_untrained
-from serving import ROOT, command, interrupt, serving
+from serving import address_of, command, interrupt, serving
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
@@ -41,41 +42,39 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_one_line_is_the_address_and_ctrl_c_ends_the_server(out: Path) -> None:
+def test_one_line_is_the_address_and_ctrl_c_ends_the_server(out: Path, server: Server) -> None:
     """The address is printed when the server answers, and Ctrl-C ends it without a word."""
-    with command("first", "second", "--port", "0", "--out_dir", str(out)) as process:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
+    with command(server, out, "first", "second", "--port", "0") as trial:
+        url = address_of(trial)
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+", url)
         with httpx.Client(base_url=url) as client:  # its connection stays open
             models = client.get("/api/models").json()["models"]
             assert [model["id"] for model in models] == ["first", "second"]
-            code, rest, err = interrupt(process)
-    assert (code, rest) == (130, "")
+            code, printed, err = interrupt(trial)
+    assert (code, printed) == (130, f"{url}\n")
     assert [line.split(":")[0] for line in err.splitlines()] == ["first", "second"]
 
 
-def test_sigterm_ends_the_server(out: Path) -> None:
+def test_sigterm_ends_the_server(out: Path, server: Server) -> None:
     """A server that is told to end by the system ends by that signal, as other programs do."""
-    with command("--port", "0", "--out_dir", str(out)) as process:
-        assert process.stdout is not None and process.stdout.readline()
-        process.terminate()
-        assert process.wait(30) == -signal.SIGTERM
-        assert "Traceback" not in process.communicate()[1]
+    with command(server, out, "--port", "0") as trial:
+        assert address_of(trial)
+        trial.kill(signal.SIGTERM)
+        assert trial.wait(30) == -signal.SIGTERM
+    assert "Traceback" not in trial.output()
 
 
-def test_a_request_that_waits_is_ended_by_ctrl_c(out: Path) -> None:
+def test_a_request_that_waits_is_ended_by_ctrl_c(out: Path, server: Server) -> None:
     """A connection in the middle of a request does not keep the server from ending."""
-    with command("--port", "0", "--out_dir", str(out)) as process:
-        assert process.stdout is not None
-        port = int(process.stdout.readline().rpartition(":")[2])
+    with command(server, out, "--port", "0") as trial:
+        port = int(address_of(trial).rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port), timeout=30) as opened:
             head = (
                 f"POST /api/tokens HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 9\r\n\r\n"
             )
             opened.sendall(head.encode())
             httpx.get(f"http://127.0.0.1:{port}/")  # so the first request has been read
-            code, _, err = interrupt(process)
+            code, _, err = interrupt(trial)
             assert opened.recv(1) == b""
     assert code == 130 and "Traceback" not in err
 
@@ -126,67 +125,65 @@ def test_streams_and_long_computations_end_with_the_server(
     assert capsys.readouterr().err == ""
 
 
-def test_a_busy_port_is_one_line(out: Path) -> None:
+def test_a_busy_port_is_one_line(out: Path, server: Server) -> None:
     """A port that another program listens on is named, with the flag that mends it."""
     with listen("127.0.0.1", 0) as busy:
         port = str(busy.getsockname()[1])
-        with command("--port", port, "--out_dir", str(out)) as process:
-            found, err = process.communicate(timeout=60)
-    assert (process.returncode, found) == (2, "")
-    assert err == f"error: --port {port} is busy; give another one, or --port 0 for any free one\n"
+        with command(server, out, "--port", port) as trial:
+            assert trial.wait() == 2
+    assert trial.out.read_text() == ""
+    assert (
+        trial.output()
+        == f"error: --port {port} is busy; give another one, or --port 0 for any free one\n"
+    )
 
 
-def test_other_machines_need_the_token_in_the_address(out: Path) -> None:
+def test_other_machines_need_the_token_in_the_address(out: Path, server: Server) -> None:
     """A server for other machines makes a token, and its address has it where no log sees it."""
-    with command("--host", "0.0.0.0", "--port", "0", "--out_dir", str(out)) as process:
-        assert process.stdout is not None
-        found = re.fullmatch(r"http://(\S+):(\d+)/#token=([\w-]{32})\n", process.stdout.readline())
+    with command(server, out, "--host", "0.0.0.0", "--port", "0") as trial:
+        found = re.fullmatch(r"http://(\S+):(\d+)/#token=([\w-]{32})", address_of(trial))
         assert found is not None and found[1] == socket.gethostname()
         url = f"http://127.0.0.1:{found[2]}/api/models"
         assert httpx.get(url).status_code == 401
         headers = {"Authorization": f"Bearer {found[3]}"}
         assert httpx.get(url, headers=headers).status_code == 200
-        _, _, err = interrupt(process)
+        _, _, err = interrupt(trial)
     assert "Authorization: Bearer TOKEN" in err
 
 
-def test_a_given_token_is_needed_on_this_machine_too(out: Path) -> None:
+def test_a_given_token_is_needed_on_this_machine_too(out: Path, server: Server) -> None:
     """--token sets the token of any server."""
-    with command("--token", "open-sesame", "--port", "0", "--out_dir", str(out)) as process:
-        assert process.stdout is not None
-        url, _, token = process.stdout.readline().strip().partition("/#token=")
+    with command(server, out, "--token", "open-sesame", "--port", "0") as trial:
+        url, _, token = address_of(trial).partition("/#token=")
         assert token == "open-sesame"
         assert httpx.get(f"{url}/api/models").status_code == 401
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
-def test_the_loopback_address_of_ipv6_is_served(out: Path) -> None:
+def test_the_loopback_address_of_ipv6_is_served(out: Path, server: Server) -> None:
     """The address of an IPv6 host stands in brackets, and needs no token on this machine."""
     try:
         listen("::1", 0).close()
     except UserError:
         pytest.skip("this machine has no IPv6 loopback")
-    with command("--host", "::1", "--port", "0", "--out_dir", str(out)) as process:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
+    with command(server, out, "--host", "::1", "--port", "0") as trial:
+        url = address_of(trial)
         assert re.fullmatch(r"http://\[::1\]:\d+", url)
         assert httpx.get(f"{url}/api/models").status_code == 200
 
 
-def test_open_shows_the_page_in_the_browser(out: Path, tmp_path: Path) -> None:
+def test_open_shows_the_page_in_the_browser(out: Path, server: Server, tmp_path: Path) -> None:
     """--open calls the browser with the printed address, and without the flag nothing does."""
     called = tmp_path / "called"
     browser = tmp_path / "browser"
     browser.write_text(f'#!/bin/sh\necho "$1" >> "{called}"\n')
     browser.chmod(0o755)
-    environment = {"BROWSER": f"{browser} %s"}
     for flags, expected in (((), False), (("--open",), True)):
-        words = ("--port", "0", "--out_dir", str(out), "--token", "t", *flags)
-        with command(*words, env=environment) as process:
-            assert process.stdout is not None
-            url = process.stdout.readline().strip()
+        words = ("--port", "0", "--token", "t", *flags)
+        with command(server, out, *words, BROWSER=f"{browser} %s") as trial:
+            url = address_of(trial)
             httpx.get(url.partition("#")[0])  # answered after the browser was called
-            interrupt(process)
+            interrupt(trial)
         assert called.exists() is expected
     assert called.read_text() == f"{url}\n"
 

@@ -7,10 +7,6 @@ import json
 import math
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from forks import Server, Trial
 from small_text import write_text
 
 pytest.importorskip("starlette", reason="needs the packages of the extra [web]")
@@ -37,20 +34,19 @@ SMALL = """--n_layer 1 --n_embd 16 --n_head 2 --block_size 16 --batch_size 4 --v
     --eval_tokens 200 --device cpu --dtype float32 --compile no --threads 1 --keep_checkpoints"""
 
 
-def train_apart(folder: Path, name: str, flags: str) -> subprocess.Popen[bytes]:
+def train_apart(server: Server, folder: Path, name: str, flags: str) -> Trial:
     """Start a process that trains the run out/`name` in a folder on a small text."""
-    command = [sys.executable, str(ROOT / "train.py"), "--data", str(write_text(folder)), "--name"]
-    return subprocess.Popen(
-        [*command, name, *SMALL.split(), *flags.split()], cwd=folder, stderr=subprocess.DEVNULL,
-        env={**os.environ, "MINIGEN_DATA": str(folder / "data"), "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    words = ["--data", str(write_text(folder)), "--name", name, *SMALL.split(), *flags.split()]
+    env = {**os.environ, "MINIGEN_DATA": str(folder / "data"), "PYTHONPATH": str(ROOT)}
+    return server.start_python(ROOT / "train.py", *words, cwd=folder, env=env)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Path:
     """Train the run `small` for 30 steps with a checkpoint every ten; return the folder of out/."""
     folder = tmp_path_factory.mktemp("runs")
-    assert train_apart(folder, "small", "--max_steps 30 --eval_interval 10").wait() == 0
+    trial = train_apart(server, folder, "small", "--max_steps 30 --eval_interval 10")
+    assert trial.wait() == 0, trial.output()
     return folder
 
 
@@ -69,33 +65,41 @@ def get(client: TestClient, address: str) -> dict[str, Any]:
     return dict(response.json())
 
 
-def test_a_page_follows_a_run_that_another_process_trains(folder: Path, client: TestClient) -> None:
+def test_a_page_follows_a_run_that_another_process_trains(
+    folder: Path, client: TestClient, server: Server
+) -> None:
     """The lines read while a run trains are those of its file, and its end is seen at once."""
-    process = train_apart(folder, "live", "--max_steps 1500 --eval_interval 500")
+    trial = train_apart(server, folder, "live", "--max_steps 600 --eval_interval 200")
     lines: list[dict[str, Any]] = []
     seen, cursor = [], ""
+
+    def has_ended() -> bool:
+        """Read the new lines; return whether they are all."""
+        nonlocal lines, cursor
+        if not any(run["id"] == "live" for run in get(client, "/api/runs")["runs"]):
+            return False
+        answer = get(client, f"/api/runs/live?after={cursor}")
+        lines = answer["lines"] if answer["restarted"] else lines + answer["lines"]
+        cursor = answer["next"]
+        seen.append((answer["running"], answer["step"], answer["eta_seconds"]))
+        return len(lines) >= 600 and not answer["running"]
+
     try:
-        while process.poll() is None or len(lines) < 1500:
-            if any(run["id"] == "live" for run in get(client, "/api/runs")["runs"]):
-                answer = get(client, f"/api/runs/live?after={cursor}")
-                lines = answer["lines"] if answer["restarted"] else lines + answer["lines"]
-                cursor = answer["next"]
-                seen.append((answer["running"], answer["step"], answer["eta_seconds"]))
-            time.sleep(0.02)
-        assert process.wait() == 0
+        trial.until(has_ended)
+        assert trial.wait() == 0
     finally:
-        process.kill()
+        trial.kill()
     written = (folder / "out" / "live" / "metrics.jsonl").read_text(encoding="utf-8")
     lines += get(client, f"/api/runs/live?after={cursor}")["lines"]
     assert lines == [json.loads(line) for line in written.splitlines()]
-    running = [(step, eta) for is_running, step, eta in seen if is_running and 100 < step < 1400]
+    running = [(step, eta) for is_running, step, eta in seen if is_running and 40 < step < 560]
     assert len(running) > 2 and all(eta > 0 for _, eta in running)
     end = get(client, "/api/runs/live")
     assert (end["running"], end["ended"], end["step"], end["eta_seconds"]) == (
-        False, True, 1500, None
+        False, True, 600, None
     )  # fmt: skip
-    assert end["max_steps"] == 1500 and end["checkpoints"] == [0, 500, 1000, 1500]
-    assert [sample["step"] for sample in end["samples"]] == [0, 500, 1000, 1500]
+    assert end["max_steps"] == 600 and end["checkpoints"] == [0, 200, 400, 600]
+    assert [sample["step"] for sample in end["samples"]] == [0, 200, 400, 600]
     assert end["samples"] == read_samples(folder / "out" / "live")
 
 
@@ -111,27 +115,26 @@ def test_a_run_says_what_its_text_is(folder: Path, client: TestClient) -> None:
     assert evaluations[0]["val_loss"] == pytest.approx(math.log(run["n_vocab"]), rel=0.05)
 
 
-def test_a_run_that_is_killed_runs_no_more(folder: Path, client: TestClient) -> None:
+def test_a_run_that_is_killed_runs_no_more(
+    folder: Path, client: TestClient, server: Server
+) -> None:
     """A run counts as running while its process lives, and reading it does not hinder a resume."""
-    process = train_apart(folder, "killed", "--max_steps 100000 --eval_interval 50")
+    trial = train_apart(server, folder, "killed", "--max_steps 100000 --eval_interval 50")
     path = folder / "out" / "killed"
-    end = time.monotonic() + 100
-    while len(checkpoint.steps(path)) < 3:
-        assert time.monotonic() < end and process.poll() is None
-        time.sleep(0.05)
+    trial.until(lambda: len(checkpoint.steps(path)) >= 3)
     assert get(client, "/api/runs/killed")["running"]
     assert checkpoint.is_locked(path)
-    process.send_signal(signal.SIGKILL)
-    time.sleep(0.2)
-    assert not get(client, "/api/runs/killed")["running"]  # though nobody has waited for its end
-    process.wait()
+    trial.kill()
+    # Its end is seen, though nobody has waited for it.
+    trial.until(lambda: not get(client, "/api/runs/killed")["running"])
+    trial.wait()
     assert not checkpoint.is_locked(path) and (path / ".lock").read_bytes()
     last = checkpoint.steps(path)[-1].name.removeprefix("step-")
     flags = f"--init_from resume --max_steps {int(last) + 5}"
     with checkpoint.lock(path):
         assert checkpoint.is_locked(path)
     assert not checkpoint.is_locked(path)  # this process lives, and has left the folder
-    again = train_apart(folder, "killed", flags.replace("--keep_checkpoints", ""))
+    again = train_apart(server, folder, "killed", flags.replace("--keep_checkpoints", ""))
     assert again.wait() == 0 and get(client, "/api/runs/killed")["ended"]
     shutil.rmtree(path)
 

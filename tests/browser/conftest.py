@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from absent import absent
-from served import Served, serve
+from forks import Server
 from served_models import RUNS
+from serving import Served, serve
+from until import Traffic, settle
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -60,9 +62,9 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
-def served(chromium: str, runs: Path) -> Iterator[Served]:
+def served(chromium: str, runs: Path, server: Server) -> Iterator[Served]:
     """Serve all models of RUNS, the tales first; end the server after the last test."""
-    with serve(runs, *RUNS) as served:
+    with serve(server, runs, *RUNS) as served:
         yield served
 
 
@@ -112,10 +114,11 @@ def visit(browser: Browser, served: Served, problems: list[str]) -> Iterator[Vis
         )
         contexts.append(context)
         page = context.new_page()
+        Traffic(page)
         watch(page, served.address, problems)
         page.goto(f"{served.address}/{hash}")
         page.wait_for_selector("body[data-ready]")
-        page.wait_for_load_state("networkidle")
+        settle(page)
         return page
 
     yield visit

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from until import settle
 
 import minigen
 from minigen.inspect import first_token_score, layer_weights, previous_token_score
@@ -32,7 +33,7 @@ def test_the_sources_of_a_token_have_the_weights_of_the_library(
     page.get_by_role("heading", name="Layer 2, head 2").wait_for()
     if without_first:
         page.get_by_label("without the first token").check()
-    page.wait_for_load_state("networkidle")
+    settle(page)
     engine = minigen.load(runs / "tales", device="cpu")
     ids = engine.encode(TEXT)
     weights = [*layer_weights(engine.model, ids)][1][1, -1]

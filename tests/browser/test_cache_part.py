@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from until import settle
+
 import minigen
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def test_the_next_token_reuses_all_positions_but_its_own(visit: Visit, runs: Pat
     assert f"{n} positions take {kib:.0f} KiB" in page.locator(".cache-part").inner_text()
     assert before["reused"] + before["computed"] == n
     page.get_by_role("button", name="Step", exact=True).click()
-    page.wait_for_load_state("networkidle")
+    settle(page)
     page.locator(f".cells-legend [data-kind=reused]:text-is('{n}')").wait_for()
     free = block_size - n - 1
     assert counts(page) == {"lost": 0, "reused": n, "computed": 1, "free": free}

@@ -13,8 +13,9 @@ import httpx
 import pytest
 from absent import absent
 from forks import ROOT, Server
-from served import Served
 from served_models import MARKUP, N_LETTERS, N_WIDE, RUNS
+from serving import Served
+from until import settle
 
 import minigen
 from minigen.sampling import Sampling
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     Visit = Callable[..., Page]
 
 TABS = ("tree", "attention", "lens", "surprise", "training", "compare", "document", "cache", "code")
-WIDTHS, SCHEMES, LANGUAGES = (360, 800, 1920), ("light", "dark"), ("en", "ko")
+WIDTHS, LANGUAGES = (360, 800, 1920), ("en", "ko")
 PROMPT = "hero: Sir Fox, friend:"
+# For axe: of its default rules, those that look at colours.
+COLOURS = {"resultTypes": ["violations"], "runOnly": ["color-contrast", "link-in-text-block"]}
 each_tab = pytest.mark.parametrize("tab", TABS)
 
 
@@ -35,10 +38,11 @@ def state(**words: Any) -> str:
     return f"#{urlencode(words)}"
 
 
-def settle(page: Page) -> None:
-    """Wait until the page has the answers to its requests, and has drawn them."""
-    page.wait_for_load_state("networkidle")
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)))")
+def open_tab(page: Page, tab: str) -> None:
+    """Open a panel, and wait until it is complete."""
+    page.locator(f"#tab-{tab}").click()
+    page.locator(f"#panel-{tab}").wait_for(state="visible")
+    settle(page)
 
 
 def step(page: Page, n: int) -> None:
@@ -72,33 +76,44 @@ def test_small_and_large_vocabularies_are_shown(name: str, n_vocab: int, visit: 
     assert page.locator("table.ladder tbody tr:visible").count() == 13
 
 
-@each_tab
-def test_the_page_never_scrolls_sideways(tab: str, visit: Visit) -> None:
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_page_never_scrolls_sideways(language: str, visit: Visit) -> None:
     """At no width, in no language and in no panel does the page need more room than the window."""
-    for language in LANGUAGES:
-        page = visit(state(prompt=PROMPT, tab=tab, language=language, path="5.6.7.8"))
+    page = visit(state(prompt=PROMPT, language=language, path="5.6.7.8"))
+    for tab in TABS:
+        open_tab(page, tab)
         for width in WIDTHS:
             page.set_viewport_size({"width": width, "height": 800})
             settle(page)
-            assert page.evaluate("document.documentElement.scrollWidth") == width, language
+            assert page.evaluate("document.documentElement.scrollWidth") == width, tab
 
 
 @each_tab
 def test_no_rule_of_accessibility_is_broken(tab: str, visit: Visit) -> None:
-    """axe finds no violation in any panel, width and colour scheme."""
+    """axe finds no violation in any panel, width and colour scheme.
+
+    The scheme changes colours only, and the width changes no colour (see the file `style.css`), so
+    the rules of contrast for dark colours are checked at one width. The stage is the same with
+    each panel: the whole page is checked at one width, and then the panel and its tabs alone;
+    `test_the_stage_is_accessible` checks the stage at each width.
+    """
     try:
         from axe_playwright_python.sync_playwright import Axe
     except ImportError:
         absent("the package axe-playwright-python is not installed")
-    page = visit(state(prompt=PROMPT, tab=tab, path="5.6.7.8"))
-    for width in WIDTHS:
-        for scheme in SCHEMES:
-            page.set_viewport_size({"width": width, "height": 800})
-            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-            settle(page)
-            found = Axe().run(page).response["violations"]
-            faults = [(each["id"], each["nodes"][0]["html"], each["help"]) for each in found]
-            assert faults == [], f"{width} {scheme}: {json.dumps(faults, indent=1)}"
+    page = visit(state(prompt=PROMPT, tab=tab, path="5.6.7.8"), width=WIDTHS[0])
+    violations = {(WIDTHS[0], "light"): Axe().run(page).response["violations"]}
+    for width in WIDTHS[1:]:
+        page.set_viewport_size({"width": width, "height": 800})
+        settle(page)
+        violations[width, "light"] = Axe().run(page, context="#inside").response["violations"]
+    page.emulate_media(color_scheme="dark")
+    settle(page)
+    found = Axe().run(page, options=COLOURS)
+    violations[width, "dark"] = found.response["violations"]
+    for place, rules in violations.items():
+        faults = [(each["id"], each["nodes"][0]["html"], each["help"]) for each in rules]
+        assert faults == [], f"{place}: {json.dumps(faults, indent=1)}"
 
 
 # All that the Tab key should reach: of a group of radio buttons, the chosen one.
@@ -170,20 +185,22 @@ def minigen_ids(page: Page, text: str) -> list[int]:
     return list(ids.json()["ids"])
 
 
-@each_tab
-def test_markup_is_shown_as_text(tab: str, visit: Visit) -> None:
+def test_markup_is_shown_as_text(visit: Visit) -> None:
     """Markup in the prompt, in the address and in the text of a model is shown and never executed.
 
     The model has learnt MARKUP by heart.
     """
-    page = visit(state(model="markup", prompt=MARKUP, temperature=0, tab=tab))
+    page = visit(state(model="markup", prompt=MARKUP, temperature=0))
     step(page, 30)
-    settle(page)
-    shown = page.locator(".part-play .text").inner_text()
-    assert shown.startswith(MARKUP + MARKUP[:20])
-    assert page.title() == "minigen — see a model think"
-    assert page.locator("img[src=x]").count() == 0
-    assert page.locator("script").count() == 1
+    for tab in TABS:
+        open_tab(page, tab)
+        step(page, 1)  # a text that grows while the panel is open
+        settle(page)
+        shown = page.locator(".part-play .text").inner_text()
+        assert shown.startswith(MARKUP + MARKUP[:20])
+        assert page.title() == "minigen — see a model think", tab
+        assert page.locator("img[src=x]").count() == 0, tab
+        assert page.locator("script").count() == 1, tab
 
 
 def test_the_page_speaks_both_languages(visit: Visit) -> None:

@@ -9,15 +9,15 @@ import itertools
 import json
 import math
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from forks import ROOT, Server
 from served_models import RUNS, environment
+from until import settle, until
 
 import minigen
 from minigen.inference.engine import Engine
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     Visit = Callable[..., Page]
 
-ROOT = Path(__file__).parents[2]
 N_ROWS = 12  # tokens in the ladder
 ONCE = "prompt=Once+upon"
 ALL = "temperature=1.3&top_k=40&top_p=0.9&min_p=0.02&repetition_penalty=1.2"
@@ -331,7 +330,9 @@ WRITING = {
 
 
 @pytest.mark.parametrize("case", WRITING)
-def test_the_page_writes_the_text_of_sample_py(visit: Visit, runs: Path, case: str) -> None:
+def test_the_page_writes_the_text_of_sample_py(
+    visit: Visit, runs: Path, server: Server, case: str
+) -> None:
     """Twelve steps write the text that sample.py writes with the same seed and settings."""
     name, prompt, words, flags = WRITING[case]
     page = visit(f"#model={name}&prompt={prompt}&{words}")
@@ -343,11 +344,10 @@ def test_the_page_writes_the_text_of_sample_py(visit: Visit, runs: Path, case: s
         if page.locator(".hint[role='status']", has_text="ended the document").is_visible():
             break
     text = page.locator(".text").text_content()
-    asked = [word for flag in flags for word in flag.split()]
-    done = subprocess.run(
-        [sys.executable, ROOT / "sample.py", "--run", name, "--prompt", prompt,
-         "--max_new_tokens", "12", *asked],
-        cwd=runs.parent, env=environment(runs.parent), capture_output=True, encoding="utf-8",
+    asked = [word for flag in ["--max_new_tokens 12", *flags] for word in flag.split()]
+    done = server.python(
+        ROOT / "sample.py", "--run", name, "--prompt", prompt, *asked,
+        cwd=runs.parent, env=environment(runs.parent),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     samples = [each.strip("\n") for each in re.split(r"\n-{60}\n?", done.stdout)]
@@ -422,7 +422,7 @@ def test_a_copied_address_shows_the_same(visit: Visit) -> None:
     page.locator(".ladder button.token").nth(4).click()
     page.get_by_label("Language").select_option("ko")
     ready(page)
-    page.wait_for_timeout(600)  # the address bar follows with a delay
+    until(page, "location.hash.includes('language=ko')")  # the last change is in the address
     other = visit(page.url[page.url.index("#") :])
     ready(other)
     assert len(chips(page)) > 4 and chips(other) == chips(page)
@@ -596,13 +596,11 @@ def test_each_title_opens_the_code_of_its_stage(visit: Visit) -> None:
     page.locator("#panel-code").get_by_text("def forward(").wait_for()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1280])
-def test_the_stage_is_accessible(visit: Visit, scheme: str, width: int) -> None:
+def test_the_stage_is_accessible(visit: Visit) -> None:
     """axe finds nothing wrong with the head and the stage, in either scheme of colours."""
     from axe_playwright_python.sync_playwright import Axe
 
-    page = visit(f"#{ONCE}&top_k=9", scheme=scheme, width=width)
+    page = visit(f"#{ONCE}&top_k=9")
     ready(page)
     button(page, "Step").click()
     ready(page)
@@ -610,9 +608,14 @@ def test_the_stage_is_accessible(visit: Visit, scheme: str, width: int) -> None:
     ready(page)
     page.locator(".chips button").nth(2).click()
     page.get_by_label("Step of the replay").wait_for()
-    for part in ("#head", "#stage"):
-        found = Axe().run(page, context=part).response["violations"]
-        assert [(each["id"], each["nodes"][0]["html"]) for each in found] == []
+    parts = {"include": [["#head"], ["#stage"]]}
+    for scheme, width in itertools.product(("light", "dark"), (360, 800, 1280, 1920)):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.emulate_media(color_scheme=scheme)
+        settle(page)
+        found = Axe().run(page, context=parts).response["violations"]
+        faults = [(each["id"], each["nodes"][0]["html"]) for each in found]
+        assert faults == [], (scheme, width)
     assert page.locator("h1").count() == 1
     levels = page.evaluate(
         "() => [...document.querySelectorAll('h1, h2, h3, h4')].map((h) => Number(h.tagName[1]))"
@@ -621,15 +624,17 @@ def test_the_stage_is_accessible(visit: Visit, scheme: str, width: int) -> None:
 
 
 @pytest.mark.parametrize("name", RUNS)
-@pytest.mark.parametrize("width", [360, 800, 1920])
-def test_the_stage_never_scrolls_sideways(visit: Visit, width: int, name: str) -> None:
+def test_the_stage_never_scrolls_sideways(visit: Visit, name: str) -> None:
     """With any model and at any width, the page needs no more room than the window has."""
-    page = visit(f"#model={name}&temperature=1&min_p=0", width=width)
+    page = visit(f"#model={name}&temperature=1&min_p=0")
     ready(page)
     for _ in range(3):
         button(page, "Step").click()
         ready(page)
-    assert page.evaluate("document.documentElement.scrollWidth") == width
+    for width in (360, 800, 1920):
+        page.set_viewport_size({"width": width, "height": 800})
+        settle(page)
+        assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
 def test_a_prompt_that_the_model_cannot_read_is_refused(visit: Visit, problems: list[str]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from served import Served
+from serving import Served
 from until import until
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 import pytest
-from served import Served, serve
+from forks import Server
+from serving import Served, serve
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -28,12 +29,12 @@ FULL = """
 
 
 @pytest.fixture(scope="module")
-def guarded(runs: Path) -> Iterator[Served]:
+def guarded(runs: Path, server: Server) -> Iterator[Served]:
     """Serve a model to those who know TOKEN; the address is that without it."""
-    with serve(runs, "letters", "--token", TOKEN) as served:
+    with serve(server, runs, "letters", "--token", TOKEN) as served:
         address, _, word = served.address.partition("/#token=")
         assert unquote(word) == TOKEN
-        yield Served(address, served.process, served.log)
+        yield Served(address, served.trial)
 
 
 @pytest.fixture

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from forks import ROOT
-from served_models import environment
+from forks import ROOT, Server
+from served_models import SHAPE, environment
 
 import minigen
 from minigen.files import checkpoint
@@ -84,25 +82,39 @@ def test_samples_are_shown_as_they_were_written(visit: Visit, runs: Path) -> Non
     assert shown == [sample["text"] for sample in reversed(read_samples(runs / "tales"))]
 
 
-def test_a_run_that_trains_in_another_process_is_followed(visit: Visit, runs: Path) -> None:
-    """The page shows a run that begins while it is open, its steps, and its end."""
+def test_a_run_that_trains_in_another_process_is_followed(
+    visit: Visit, runs: Path, server: Server
+) -> None:
+    """The page shows a run that begins while it is open, its steps, and its end.
+
+    The run is stopped after its second evaluation until the page has shown it, however slow the
+    page is.
+    """
     page = opened(visit)
-    command = [sys.executable, str(ROOT / "train.py"), "--out_dir", str(runs), "--name", "live"]
-    flags = "--n_layer 1 --n_head 2 --n_embd 16 --batch_size 4 --max_steps 800 --eval_interval 200"
-    process = subprocess.Popen(
-        [*command, *flags.split(), "--data", "tales"], cwd=runs.parent,
-        env={**os.environ, **environment(runs.parent)}, stderr=subprocess.DEVNULL,
+    flags = "--vocab_size 512 --block_size 64 --max_steps 80 --eval_interval 20 --data tales"
+    trial = server.start_python(
+        ROOT / "train.py", *SHAPE.split(), *flags.split(), "--out_dir", str(runs), "--name", "live",
+        cwd=runs.parent, env=environment(runs.parent),
     )  # fmt: skip
     try:
+        trial.until(lambda: n_evaluations(runs / "live") >= 2)
+        trial.kill(signal.SIGSTOP)
         page.wait_for_selector("#training-run option[value=live]", state="attached", timeout=WAIT)
         page.get_by_label("run", exact=True).select_option("live")
         status = page.locator(".training-status")
         page.locator(".training-status", has_text="training now").wait_for()
-        assert re.search(r"training now · step [\d,]+ of 800", status.text_content() or "")
-        assert process.wait() == 0
+        assert re.search(r"training now · step [\d,]+ of 80", status.text_content() or "")
+        assert page.locator("circle.training-point").count() < 5
+        trial.kill(signal.SIGCONT)
+        assert trial.wait() == 0
         page.locator(".training-status", has_text="finished").wait_for()
-        assert (status.text_content() or "") == "finished · step 800 of 800"
+        assert (status.text_content() or "") == "finished · step 80 of 80"
         assert page.locator("circle.training-point").count() == 5
     finally:
-        process.kill()
-        process.wait()
+        trial.kill()
+
+
+def n_evaluations(run: Path) -> int:
+    """Return the number of evaluations of a run so far, which may not have begun."""
+    has_begun = (run / "metrics.jsonl").exists()
+    return sum("val_loss" in line for line in read_metrics(run)) if has_begun else 0
