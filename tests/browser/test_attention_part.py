@@ -40,13 +40,44 @@ def test_the_sources_of_a_token_have_the_weights_of_the_library(
     if without_first:
         weights[0] = 0
         weights /= weights.sum()
-    rows = page.locator("table.sources tr:has(.source-bar)").all()
+    rows = page.locator("table.sources tr:has(.bar)").all()
     best = sorted(range(len(ids)), key=lambda i: -float(weights[i]))[: len(rows)]
     assert len(rows) == 8
     read = [row.locator("td").all_text_contents()[:2] for row in rows]
     for (_, share), position in zip(read, best, strict=True):
         assert abs(float(share.split()[0]) / 100 - float(weights[position])) < 0.0006
     assert {int(position) for position, _ in read} == set(best)
+
+
+# The numbers of painted pixels beside each row and over each column of the matrix.
+LABELS = """(n) => {
+  const canvas = document.querySelector(".matrix");
+  const margin = Math.min(84, Math.round(canvas.width / 4));
+  const side = (canvas.width - margin) / n;
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const numbers = [Array(n).fill(0), Array(n).fill(0)];
+  for (let at = 3; at < data.length; at += 4) {
+    const [x, y] = [((at - 3) / 4) % canvas.width, Math.floor(at / 4 / canvas.width)];
+    if (!data[at] || (x < margin - 3) === (y < margin - 3)) continue;
+    const [axis, along] = x < margin - 3 ? [0, y] : [1, x];
+    numbers[axis][Math.max(0, Math.floor((along - margin) / side))] += 1;
+  }
+  return numbers;
+}"""
+
+
+@pytest.mark.parametrize("n", [1, 30])
+def test_the_matrix_names_its_rows_and_columns(visit: Visit, runs: Path, n: int) -> None:
+    """Large squares have the tokens at both axes; of small ones, only the chosen pair is named."""
+    text = " ".join([TEXT] * n)[:90]
+    page = visit(f"#model=tales&tab=attention&prompt={text}")
+    page.locator(".sources-strip .reader").wait_for()
+    n_tokens = len(minigen.load(runs / "tales", device="cpu").encode(text))
+    rows, columns = page.evaluate(LABELS, n_tokens)
+    if n == 1:
+        assert min(rows) > 0 and min(columns) > 0
+    else:
+        assert rows[-1] > 0 and rows[0] == 0 and 0 < sum(x > 0 for x in columns) < 6
 
 
 def test_the_wall_has_each_head_of_each_layer(visit: Visit) -> None:

@@ -38,7 +38,7 @@ def test_the_next_token_reuses_all_positions_but_its_own(visit: Visit, runs: Pat
     before = counts(page)
     c = engine.model.config
     kib = 2 * c.n_layer * c.n_kv_head * c.head_dim * n * 4 / 1024  # float32
-    assert f"{n} positions take {kib:.0f} KiB" in page.locator(".cache-part").inner_text()
+    assert f"{n} positions take {kib:.0f} KiB" in page.locator("#panel-cache").inner_text()
     assert before["reused"] + before["computed"] == n
     page.get_by_role("button", name="Step", exact=True).click()
     settle(page)

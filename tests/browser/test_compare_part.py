@@ -54,6 +54,10 @@ def test_probabilities_and_continuations_are_those_of_the_library(visit: Visit, 
         f"Jensen-Shannon divergence {js:.3f} bits"
         in page.locator(".compare-distances").inner_text()
     )
+    own = [(logits[0] / s.temperature).softmax(dim=-1) for s in (a, b)]
+    kl = [float((x * (x / y).log2()).sum()) for x, y in (own, own[::-1])]
+    said = page.locator(".compare-distances").inner_text()
+    assert f"A writes, B predicts: {kl[0]:.3f} bits; B writes, A predicts: {kl[1]:.3f} bits" in said
     page.get_by_role("button", name="Write 40 tokens each").click()
     page.get_by_role("button", name="Write 40 tokens each").wait_for(timeout=60_000)
     texts = page.locator(".compare-text").evaluate_all("all => all.map((e) => e.textContent)")

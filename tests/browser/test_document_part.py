@@ -58,8 +58,19 @@ def test_a_picture_is_drawn_as_far_as_it_is_written(visit: Visit) -> None:
             wanted = [*image[place].tolist(), 255] if is_written else [0, 0, 0, 0]
             assert drawn[y][x] == wanted
         assert mark(page) == ["✓" if n == len(text) else "…"] * 3
+        assert page.locator(".document-complaints").count() == 0
     bits = f"{pictures.check(text).bits:.1f} bits"
     assert (page.locator(".document-bits").text_content() or "").startswith(bits)
+
+
+def test_a_broken_picture_is_complained_about_at_its_end(visit: Visit) -> None:
+    """A picture with too few rows has complaints once its end is written, and none before."""
+    text = next(pictures.documents(5)).text
+    half = text[: len(text) // 2].rpartition("\n")[0] + "\n"
+    assert opened(visit, "pictures", half).locator(".document-complaints li").count() == 0
+    page = opened(visit, "pictures", f"{half}<|endoftext|>")
+    assert page.locator(".document-complaints li").count() >= 1
+    assert "✗" in mark(page)
 
 
 def test_a_tune_has_its_notes_and_can_be_played(visit: Visit) -> None:

@@ -15,7 +15,7 @@ from absent import absent
 from forks import ROOT, Server
 from served_models import MARKUP, N_LETTERS, N_WIDE, RUNS
 from serving import Served
-from until import settle
+from until import settle, until
 
 import minigen
 from minigen.sampling import Sampling
@@ -146,6 +146,26 @@ def test_the_tab_key_reaches_every_control(tab: str, visit: Visit) -> None:
     assert names == 0  # the focus is visible
 
 
+def test_the_page_follows_the_colours_of_the_system(visit: Visit) -> None:
+    """If the system's scheme changes, the page and its canvases do, unless a theme is chosen."""
+    page = visit(state(prompt=PROMPT, temperature=1, min_p=0))
+    page.locator(".part-draw[data-token]").wait_for()
+    ruler = "document.querySelector('.ruler').toDataURL()"
+    theme = "document.documentElement.dataset.theme"
+    drawn = [page.evaluate(ruler)]
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        until(page, f"{theme} === '{scheme}'")
+        drawn.append(page.evaluate(ruler))
+    light, dark, again = drawn
+    assert light == again != dark
+    page.locator("#head-theme").select_option("dark")
+    for other in ("dark", "light"):
+        page.emulate_media(color_scheme=other)  # type: ignore[arg-type]
+    settle(page)
+    assert page.evaluate(theme) == "dark" and page.evaluate(ruler) == dark
+
+
 def test_a_whole_visit_with_the_keyboard(visit: Visit) -> None:
     """A visitor without a mouse types a prompt, appends a token, forces one, and opens each tab."""
     page = visit()
@@ -159,6 +179,7 @@ def test_a_whole_visit_with_the_keyboard(visit: Visit) -> None:
         raise AssertionError(selector)
 
     go_to("#prompt")
+    press("Control+A")
     page.keyboard.type(PROMPT)
     prompt = minigen_ids(page, PROMPT)
     page.locator(".part-tokens .chips button").nth(len(prompt) - 1).wait_for()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from forks import ROOT, Server
-from served_models import RUNS, environment
+from served_models import N_LETTERS, RUNS, environment
 from until import settle, until
 
 import minigen
@@ -444,6 +444,43 @@ def test_a_wrong_address_shows_a_first_visit(visit: Visit) -> None:
     assert written(page) == ""
 
 
+@pytest.mark.parametrize("name", RUNS)
+def test_a_first_visit_shows_a_choice(visit: Visit, name: str) -> None:
+    """Without a prompt in the address, the page begins where several tokens may follow."""
+    page = visit(f"#model={name}")
+    ready(page)
+    assert sum(not row["cut"] for row in rows(page)[:N_ROWS]) > 1 or name == "markup"
+    assert page.locator("#problem").text_content() == ""
+    assert chips(page)
+
+
+def test_another_model_begins_with_a_prompt_of_its_own(visit: Visit) -> None:
+    """A prompt that the page has chosen goes with its model; one of the reader stays."""
+    page = visit()
+    box = page.get_by_label("Your beginning of the text")
+    first = box.input_value()
+    page.locator("#head-model").select_option("letters")
+    page.locator("#head .facts", has_text=f"{N_LETTERS + 1} tokens").wait_for()
+    assert box.input_value() != first and page.locator("#problem").text_content() == ""
+    box.fill("ab")
+    box.blur()
+    expect(page.locator(".text")).to_have_text("ab")
+    page.locator("#head-model").select_option("tales")
+    page.locator("#head .facts", has_text="512 tokens").wait_for()
+    assert box.input_value() == "ab"
+
+
+def test_a_checkpoint_that_is_not_there_is_named(visit: Visit) -> None:
+    """A missing step shows the served model, and says so until there is another text."""
+    page = visit(f"#{ONCE}&step=999")
+    ready(page)
+    said = page.locator("#problem")
+    assert "no checkpoint of step 999" in (said.text_content() or "")
+    assert "checkpoint 60" in page.locator("#head .facts").inner_text()
+    page.get_by_label("Your beginning of the text").fill("Then")
+    expect(said).to_have_text("")
+
+
 def test_all_numbers_can_be_saved(
     visit: Visit, engines: Callable[[str], Engine], tmp_path: Path
 ) -> None:
@@ -647,6 +684,7 @@ def test_a_prompt_that_the_model_cannot_read_is_refused(visit: Visit, problems: 
     other = visit("#model=letters&prompt=%C3%A9")
     ready(other)
     other.locator("#problem", has_text="é").wait_for()
-    assert other.get_by_label("Your beginning of the text").input_value() == ""
+    ready(other)  # with another prompt
+    assert chips(other) and rows(other)
     assert len(problems) == 2 and all("/api/tokens" in each for each in problems)
     problems.clear()

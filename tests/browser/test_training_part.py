@@ -68,7 +68,7 @@ def test_the_slider_replays_the_checkpoints(visit: Visit, runs: Path) -> None:
         with torch.no_grad():
             p = engine.model(torch.tensor([engine.encode("hero: Sir")]))[0, -1].softmax(-1)
         page.locator(f'.training-replay tbody[data-step="{step}"]').wait_for()
-        told = [cell.text_content() or "" for cell in page.locator(".training-p").all()]
+        told = [cell.text_content() or "" for cell in page.locator(".training-replay .p").all()]
         assert f"{100 * p.max():.1f}" in told[0] or p.max() < 0.005
         shares = [float(re.sub(r"[^\d.]", "", share)) for share in told]
         assert abs(sum(shares) - 100) < 0.6 and 2 <= len(shares) <= 9

@@ -91,8 +91,27 @@ def test_a_hundred_branches_fit_the_window(visit: Visit) -> None:
     """A tree of 100 branches is drawn at each width without scrolling sideways."""
     branches = "_".join(f"1-{10 + n}.3" for n in range(100))
     page = visit(f"#model=tales&tab=tree&path=1.2.3&branches={branches}")
-    assert len(names(page)) == 103
+    until(page, "document.querySelectorAll('[role=treeitem]').length === 103")
     for width in (360, 1920):
         page.set_viewport_size({"width": width, "height": 800})
         settle(page)
         assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_only_branches_in_sight_are_asked_for(visit: Visit) -> None:
+    """Of 100 branches, the page asks for those in the window; others, when they are scrolled to."""
+    branches = "_".join(f"1-{10 + n}.3" for n in range(100))
+    page = visit("#model=tales&tab=tree")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.evaluate(f"location.hash = '#model=tales&tab=tree&path=1.2.3&branches={branches}'")
+    until(page, "document.querySelectorAll('[role=treeitem]').length === 103")
+    sight = "e.getBoundingClientRect().top < innerHeight && e.querySelector('.tree-sum')"
+    sums = f"[...document.querySelectorAll('[role=treeitem]')].filter((e) => {sight})"
+    until(page, f"{sums}.every((e) => e.querySelector('.tree-sum').textContent !== '{UNKNOWN}')")
+    n = sum("/api/surprise" in url for url in asked)
+    assert 5 < n < 40
+    last = page.get_by_role("treeitem").last
+    assert UNKNOWN in (last.locator(".tree-sum").text_content() or "")
+    last.scroll_into_view_if_needed()
+    until(page, "document.querySelector('[role=treeitem]:last-child .tree-sum').textContent < '0'")

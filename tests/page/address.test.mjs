@@ -5,7 +5,7 @@ import { DEFAULTS } from "../../minigen/serve/page/sampling.js";
 import { Text } from "../../minigen/serve/page/text.js";
 
 const STATE = {
-  model: "tales", step: null, prompt: "", settings: DEFAULTS, seed: 1337, sample: 0,
+  model: "tales", step: null, prompt: null, settings: DEFAULTS, seed: 1337, sample: 0,
   language: "en", theme: null, tab: "tree", compare: null, code: null,
 };
 
@@ -50,7 +50,7 @@ test("an address brings the same state back", () => {
   text.append(12);
   text.append(0, { forced: true });
   for (const some of [
-    {}, { prompt: " a&b=c#é한글\n\"<b>\" %20+" }, { seed: 0, sample: 3, step: 120 },
+    {}, { prompt: "" }, { prompt: " a&b=c#é한글\n\"<b>\" %20+" }, { seed: 0, sample: 3, step: 120 },
     { language: "ko", theme: "dark", tab: "lens", model: "a b/c", code: "top_k" },
     { settings: { temperature: 0, top_k: 5, top_p: 0.35, min_p: 0, repetition_penalty: 1.2 } },
     { settings: { ...DEFAULTS, temperature: 1e-7 } }, { compare: { model: "b", step: 3 } },

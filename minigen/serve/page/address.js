@@ -1,11 +1,12 @@
 /** The address bar: the state of the page as words after #, so that it can be copied. */
 
-import { leavesOf, pathTo } from "./branches.js";
+import { leavesOf } from "./branches.js";
 import { DEFAULTS } from "./sampling.js";
+import { pathTo } from "./text.js";
 
 const NUMBERS = ["step", "seed", "sample"];
 const WORDS = ["model", "prompt", "language", "theme", "tab", "code"];
-const USUAL = { prompt: "", seed: 1337, sample: 0, tab: "tree" };
+const USUAL = { seed: 1337, sample: 0, tab: "tree" };
 
 /** Return the address of the page's state and text, with all that is not as at a first visit. */
 export function encodeAddress({ state, text }) {

@@ -14,13 +14,10 @@ export class ApiError extends Error {
 /**
  * Return the function that asks the server: (address, body, {signal}) -> the answer.
  *
- * Without a body it is a GET, with one a POST of JSON. The answer is parsed JSON, or an ArrayBuffer
- * with `facts`, the numbers of its headers x-reused, x-computed, x-truncated and x-bytes. It throws
- * `ApiError` for a refusal and if the server cannot be reached.
- *
- * @param {string | null} token  for a server that asks for one
- * @param {(problem: string | null) => void} report  gets each problem, and null when the request
- *   that had it succeeds; "offline": the server cannot be reached
+ * Without a body it is a GET, else a POST of JSON. The answer is parsed JSON, or an ArrayBuffer with
+ * `facts`, the numbers of its headers x-reused, x-computed, x-truncated and x-bytes. A refusal is
+ * thrown as `ApiError`. `report` gets each problem, "offline" if the server cannot be reached, and
+ * null when the request that had it succeeds.
  */
 export function makeApi(token, report) {
   let problem = null; // {address, message} of the latest one

@@ -18,6 +18,7 @@ const CHANGES = { // what the parts of the page are told of a change of the stat
   model: ["model", "step"], prediction: ["seed", "sample"],
   settings: ["settings"], language: ["language"], theme: ["theme"],
 };
+const ALL = [...Object.keys(CHANGES), "text"]; // as for a part that is new
 
 /** The state of a first visit. */
 function initialState() {
@@ -25,7 +26,7 @@ function initialState() {
   return {
     model: null, // the id of the model
     step: null, // the checkpoint of its run; null: the one that is served
-    prompt: "",
+    prompt: null, // null: one that the page chooses for the model
     settings: { ...DEFAULTS },
     seed: 1337, // as of sample.py
     sample: 0,
@@ -35,6 +36,17 @@ function initialState() {
     compare: null, // the other model of the panel that compares
     code: null, // the function that the panel with the code shows
   };
+}
+
+/** A set of changes, at first of all that there are; `has` says whether it has one of several. */
+export class Changes extends Set {
+  constructor(names = ALL) {
+    super(names);
+  }
+
+  has(...names) {
+    return names.some((name) => super.has(name));
+  }
 }
 
 export class App {
@@ -58,6 +70,7 @@ export class App {
   #predicting = { controller: new AbortController(), done: null }; // of the present text
   #address = null; // the timer of the next change of the address bar
   #formats = new Map();
+  #offered = null; // the prompt that the page has chosen for the model
 
   /** Ask the server for its models, and show the state that the address names. */
   async start(hash) {
@@ -73,10 +86,27 @@ export class App {
   async #enter({ path, branches, ...named }) {
     const next = { ...initialState(), ...named };
     if (!this.models.some(({ id }) => id === next.model)) next.model = this.models[0].id;
+    if (path.length || branches.length) next.prompt ??= "";
+    const missing = next.step !== null && !(await this.#hasStep(next)) ? next.step : null;
+    if (missing !== null) next.step = null;
     const refusal = await this.#read(next, [...branches, path]);
-    if (!refusal || this.vocabulary) return;
-    await this.#read({ ...next, prompt: "" }); // so that a first visit has a text
-    this.#report(refusal.message);
+    if (refusal && !this.vocabulary) await this.#read({ ...next, prompt: null }); // it needs a text
+    if (refusal) this.#report(refusal.message);
+    else if (missing !== null) this.#report(this.t("page.no_step", { step: missing }));
+  }
+
+  async #hasStep({ model, step }) {
+    const { runs } = await this.api("/api/runs");
+    return runs.some((run) => run.model === model && run.checkpoints.includes(step));
+  }
+
+  /** Return a prompt for a model: a first line of its documents, their beginning, or a new line. */
+  async #promptFor(model) {
+    const { tasks: [task] } = await this.api("/api/tasks", { model });
+    if (task) return (await this.api("/api/first_line", { model, noun: task.noun })).text;
+    const { opening } = this.models.find(({ id }) => id === model);
+    const { bytes } = await this.loadVocabulary(model);
+    return opening || (bytes.some(([byte, ...more]) => byte === 10 && !more.length) ? "\n" : "");
   }
 
   /** The facts of the present model. */
@@ -89,12 +119,13 @@ export class App {
     this.#listeners.add(listener);
   }
 
-  #notify(...changes) {
+  /** Tell all parts of the page that something has changed. */
+  notify(...changes) {
     this.#address ??= setTimeout(() => {
       this.#address = null;
       history.replaceState(null, "", encodeAddress(this) || location.pathname);
     }, ADDRESS_DELAY);
-    for (const listener of this.#listeners) listener(new Set(changes));
+    for (const listener of this.#listeners) listener(new Changes(changes));
   }
 
   /**
@@ -106,7 +137,10 @@ export class App {
   async set(patch) {
     const ahead = this.#next ?? this.state;
     const isOther = (name) => name in patch && patch[name] !== ahead[name];
-    if (isOther("model") && !("step" in patch)) patch = { ...patch, step: null };
+    if (isOther("model")) {
+      patch = { step: null, ...patch };
+      if (ahead.prompt === this.#offered) patch = { prompt: null, ...patch };
+    }
     const next = { ...ahead, ...patch };
     const isRead = isOther("model") || isOther("prompt");
     if (!this.#next && !isRead) return this.#become(next);
@@ -122,15 +156,13 @@ export class App {
     this.state = state;
     if (changes.includes("model")) this.#predict();
     else if (changes.includes("prediction")) this.#predict(this.prediction);
-    this.#notify(...changes);
+    this.notify(...changes);
   }
 
   /**
-   * Read the prompt of a state, and make the state the present one.
+   * Read the prompt of a state, and make the state the present one; return why the server refuses it.
    *
-   * @param {object} next  the state
    * @param {object[][]} texts  tokens {token, forced} of texts that begin with the prompt
-   * @returns {Promise<Error | null>}  why the server refuses the prompt
    */
   #read(next, texts = []) {
     this.#reading.controller.abort();
@@ -139,7 +171,7 @@ export class App {
     const done = this.#take(next, texts, controller.signal).catch((error) => {
       if (controller.signal.aborted) return null;
       this.#next = null;
-      this.#notify("model"); // the controls show the state that is still the present one
+      this.notify("model"); // the controls show the state that is still the present one
       if (!error.status) throw error;
       return error;
     });
@@ -148,13 +180,18 @@ export class App {
   }
 
   async #take({ model, prompt }, texts, signal) {
-    const [vocabulary, { ids }] = await insist(() => Promise.all([
-      this.loadVocabulary(model), this.api("/api/tokens", { model, text: prompt }, { signal }),
-    ]), signal);
+    const [vocabulary, text, { ids }] = await insist(async () => {
+      const text = prompt ?? await this.#promptFor(model);
+      const asked = this.api("/api/tokens", { model, text }, { signal });
+      return Promise.all([this.loadVocabulary(model), text, asked]);
+    }, signal);
     signal.throwIfAborted();
+    if (prompt === null) this.#offered = text;
+    this.#next.prompt = text;
     const changes = changesOf(this.state, this.#next);
     this.state = this.#next;
     this.#next = null;
+    this.#report(null); // of a prompt or an address before
     this.vocabulary = vocabulary;
     this.text = new Text(ids);
     for (const path of texts) {
@@ -163,21 +200,17 @@ export class App {
       for (const { token, forced } of known) this.text.append(token, { forced });
     }
     this.#predict();
-    this.#notify(...changes, "text");
+    this.notify(...changes, "text");
     return null;
   }
 
   /** Say that the present text has changed. */
   textChanged() {
     this.#predict();
-    this.#notify("text");
+    this.notify("text");
   }
 
-  /**
-   * Ask for the prediction after the present text, and for the random number that draws from it.
-   *
-   * @param {object | null} known  the prediction, if only the random number is another one
-   */
+  /** Ask for the prediction after the present text, unless it is known, and for its random number. */
   #predict(known = null) {
     this.#predicting.controller.abort();
     const controller = new AbortController();
@@ -188,14 +221,14 @@ export class App {
   }
 
   async #find(known, signal) {
-    const { model, step } = this.state;
-    const { ids, nPrompt } = this.text;
+    const { question } = this;
+    const { ids } = question;
     try {
       const [found, u] = await insist(() => Promise.all([
-        known ?? this.api("/api/predict", { model, step, ids }, { signal }).then((answer) => ({
+        known ?? this.api("/api/predict", question, { signal }).then((answer) => ({
           ids, logits: new Float32Array(answer), facts: answer.facts,
         })),
-        this.uniform(ids.length - nPrompt),
+        this.uniform(ids.length - this.text.nPrompt),
       ]), signal);
       if (signal.aborted) return;
       this.prediction = { ...found, u, settings: null };
@@ -203,7 +236,7 @@ export class App {
       if (signal.aborted) return;
       throw error;
     }
-    this.#notify("prediction");
+    this.notify("prediction");
   }
 
   /** Return the prediction of the present text as soon as it is there; throw if it cannot be had. */
@@ -262,10 +295,16 @@ export class App {
   /** Show the source of a function in the panel with the code. */
   showCode(name) {
     this.set({ tab: "code", code: name });
-    this.#notify("code");
+    this.notify("code");
   }
 
   // ---- words and numbers ----
+
+  /** Return what the server is asked about the present text: {model, step, ids}. */
+  get question() {
+    const { model, step } = this.state;
+    return { model, step, ids: this.text.ids };
+  }
 
   /** Return the vocabulary of a model: {bytes, controls, end_of_text, stop_ids}. */
   loadVocabulary(model) {
@@ -295,14 +334,24 @@ export class App {
     return words.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
   }
 
+  /** Return `t` for the keys of one part. */
+  words(part) {
+    return (key, values) => this.t(`${part}.${key}`, values);
+  }
+
   /** Return a number with a fixed number of digits after the point. */
-  number(value, digits) {
+  number(value, digits = 0) {
     const key = `${this.state.language} ${digits}`;
     if (!this.#formats.has(key)) {
       const about = { minimumFractionDigits: digits, maximumFractionDigits: digits };
       this.#formats.set(key, new Intl.NumberFormat(this.state.language, about));
     }
     return this.#formats.get(key).format(value);
+  }
+
+  /** Return an object's numbers as words, without digits after the point. */
+  counts(values) {
+    return Object.fromEntries(Object.entries(values).map(([name, n]) => [name, this.number(n)]));
   }
 
   /** Return a probability in per cent: one digit after the point, more for a small one. */

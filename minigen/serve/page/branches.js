@@ -1,13 +1,14 @@
 // The texts of a visit as lines: what they share stands once, and each choice begins a line.
 
+import { pathTo } from "./text.js";
+
 /**
  * Return the lines of a tree of texts, in reading order: {nodes, level, position, size, parent,
- * nChildren, isOpen, isOnPath, here}.
+ * nChildren, isOpen, isOnPath, here}. parent and here are indices, or -1: of the line above, and in
+ * `nodes` of the end of the present text.
  *
- * The first line is the prompt alone. Each other line begins with a chosen token and runs as long
- * as nothing else was chosen: a chain of single children is one line. Lines below a node of
- * `closed` are left out. parent: index of the line above, or -1. here: index in `nodes` of the node
- * that the present text ends with, or -1.
+ * The first line is the prompt. Each other line begins with a chosen token and runs as long as
+ * nothing else was chosen. Lines below a node of `closed` are left out.
  */
 export function linesOf(text, closed) {
   const onPath = new Set([text.root, ...text.path]);
@@ -47,17 +48,7 @@ export function leavesOf(text) {
   return leaves;
 }
 
-/** Return the nodes from the first token after the prompt to `node`. */
-export function pathTo(node) {
-  const path = [];
-  for (let at = node; at.parent; at = at.parent) path.push(at);
-  return path.reverse();
-}
-
-/**
- * Return the sum of the log-probabilities from the prompt to `node`, and the number of tokens.
- * The sum is null if the log-probability of one of the tokens is not known.
- */
+/** Return the sum of the log-probabilities up to `node`, null if one is not known; and their number. */
 export function branchSum(node, logprob) {
   const path = pathTo(node);
   const parts = path.map(logprob);

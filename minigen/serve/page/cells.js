@@ -3,11 +3,8 @@
 /**
  * Return the kind of each position, in the order of the text.
  *
- * lost: fallen out at the beginning; reused: read from the cache; computed: by this pass;
- * free: not used yet.
- *
- * @param {{ reused: number, computed: number, truncated: number }} facts  of `app.prediction`
- * @param {number} blockSize  the most positions that the model sees
+ * lost: fallen out at the beginning; reused: read from the cache; computed: by the prediction with
+ * these `facts`; free: not used yet.
  */
 export function cells(facts, blockSize) {
   const free = Math.max(0, blockSize - facts.reused - facts.computed);

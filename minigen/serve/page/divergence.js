@@ -58,15 +58,8 @@ export function firstBytes(p, vocabulary) {
 
 /** Return the ids of the n most probable tokens, the most probable first; ties by id. */
 export function mostProbable(p, n) {
-  const best = [];
-  for (let id = 0; id < p.length; id++) {
-    if (p[id] === 0 || (best.length === n && p[id] <= p[best[n - 1]])) continue;
-    let at = best.length;
-    while (at > 0 && p[best[at - 1]] < p[id]) at--;
-    best.splice(at, 0, id);
-    if (best.length > n) best.pop();
-  }
-  return best;
+  const possible = [...p.keys()].filter((id) => p[id] > 0);
+  return possible.sort((a, b) => p[b] - p[a]).slice(0, n);
 }
 
 /**

@@ -1,5 +1,7 @@
 // The document in a text, and the pixels of a picture, as numbers. Nothing here draws.
 
+import { base64Bytes } from "./vocabulary.js";
+
 /** Return the tokens of the last document in a text, and whether its end is there. */
 export function lastDocument(ids, endOfText) {
   const isComplete = ids.length > 1 && ids.at(-1) === endOfText;
@@ -10,7 +12,7 @@ export function lastDocument(ids, endOfText) {
 
 /** Return the pixels of a picture as RGBA, in which a cell that is not written yet is clear. */
 export function rgba({ width, height, cell, filled, rgb }) {
-  const bytes = Uint8Array.from(atob(rgb), (letter) => letter.charCodeAt(0));
+  const bytes = base64Bytes(rgb);
   const pixels = new Uint8ClampedArray(4 * width * height);
   for (let n = 0; n < width * height; n += 1) {
     const [row, column] = [Math.floor(n / width / cell), Math.floor((n % width) / cell)];

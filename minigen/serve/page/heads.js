@@ -1,16 +1,14 @@
 /** Attention heads: the matrices of their weights, and the habits that their scores show. */
 
+import { base64Bytes } from "./vocabulary.js";
+
 /** A head has a habit if at least half of its weight follows that habit. */
 export const HABIT_FROM = 0.5;
 export const HABITS = ["previous", "first", "induction"];
 
-/**
- * Return the weights of each head from the server's answer, as bytes: round(255 * weight).
- *
- * @returns {Uint8Array[][]} [layer][head], each pooled * pooled bytes, row by row
- */
+/** Return the weights of each head, [layer][head], as bytes: round(255 * weight), row by row. */
 export function wall({ wall, layers, heads, pooled }) {
-  const bytes = Uint8Array.from(atob(wall), (c) => c.charCodeAt(0));
+  const bytes = base64Bytes(wall);
   const size = pooled * pooled;
   return Array.from({ length: layers }, (_, layer) =>
     Array.from({ length: heads }, (_, head) => {
@@ -21,11 +19,9 @@ export function wall({ wall, layers, heads, pooled }) {
 }
 
 /**
- * Return the weights without those on the first token, each row again with the sum 1.
+ * Return the weights, T * T, without those on the first token, each row again with the sum 1.
  *
  * A row without any other weight, such as the first, is all zeros.
- *
- * @param {Float32Array} weights  T * T, row by row
  */
 export function withoutFirst(weights, T) {
   const result = new Float32Array(weights.length);
@@ -40,11 +36,7 @@ export function withoutFirst(weights, T) {
   return result;
 }
 
-/**
- * Return the tokens from which a token takes the most, and the rest of the weight.
- *
- * @returns {{ sources: { position: number, weight: number }[], rest: number }}
- */
+/** Return the tokens {position, weight} from which a token takes the most, and the rest. */
 export function sources(weights, T, row, most = 8) {
   const all = Array.from({ length: row + 1 }, (_, position) => ({
     position,
@@ -55,12 +47,7 @@ export function sources(weights, T, row, most = 8) {
   return { sources: all.slice(0, most), rest };
 }
 
-/**
- * Return the habit of a head with the highest score, or null if no score reaches HABIT_FROM.
- *
- * @param {Record<string, number[][]>} scores  previous, first, induction: [layer][head]
- * @returns {{ kind: string, score: number } | null}
- */
+/** Return the habit {kind, score} of a head with the highest score; null below HABIT_FROM. */
 export function habit(scores, layer, head) {
   let best = null;
   for (const kind of HABITS) {

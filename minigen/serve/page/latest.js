@@ -1,13 +1,10 @@
 /** Computing the latest wish only, so that a fast typist waits for one answer and not for twenty. */
 
 /**
- * Return a function that takes a wish and computes it.
+ * Return a function that takes a wish, asks the server by `compute`, and gives both to `deliver`.
  *
  * While one wish is computed, the next ones wait, and a later wish replaces an earlier one. So the
  * server has at most one request of a part, and the last wish is always answered.
- *
- * @param {(wish: any) => Promise<any>} compute  asks the server; rejects if there is no answer
- * @param {(answer: any, wish: any) => void} deliver  gets the answers, in order
  */
 export function latest(compute, deliver) {
   let running = false;

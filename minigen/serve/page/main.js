@@ -1,7 +1,7 @@
 /** The page: the stage, on which a text is written, and the panels that look inside the model. */
 
-import { App } from "./app.js";
-import { h, say } from "./dom.js";
+import { App, Changes } from "./app.js";
+import { h, say, translate } from "./dom.js";
 import { mount as mountDraw } from "./parts/draw.js";
 import { mount as mountHead } from "./parts/head.js";
 import { mount as mountLadder } from "./parts/ladder.js";
@@ -40,33 +40,36 @@ function visit() {
   else if (app.models.length) app.visit(location.hash);
 }
 
+const root = document.documentElement;
+const dark = matchMedia("(prefers-color-scheme: dark)");
 const problem = document.getElementById("problem");
 const app = new App(takeToken(), (message) => {
-  say(problem, message === "offline" ? app.t("offline") : (message ?? ""));
+  say(problem, message === "offline" ? app.t("page.offline") : (message ?? ""));
 });
+const colour = () => (root.dataset.theme = app.state.theme ?? (dark.matches ? "dark" : "light"));
+colour(); // before the first answer of the server
 addEventListener("hashchange", visit); // also of a page that the server has refused
 await app.start(location.hash);
 
-const stage = document.getElementById("stage");
 const parts = [mountHead(document.getElementById("head"), app)];
 for (const [name, mount] of Object.entries(STAGE)) {
-  const section = h("section", { class: `part part-${name}` });
-  stage.append(section);
+  const section = h(`section.part.part-${name}`);
+  document.getElementById("stage").append(section);
   parts.push(mount(section, app));
 }
 parts.push(mountPanels(document.getElementById("inside"), app));
 
 function update(changed) {
-  if (changed.has("language") || changed.has("theme")) {
-    const { language, theme } = app.state;
-    document.documentElement.lang = language;
-    document.title = app.t("title");
-    if (theme) document.documentElement.dataset.theme = theme;
-    else delete document.documentElement.dataset.theme;
+  if (changed.has("theme")) colour();
+  if (changed.has("language")) {
+    root.lang = app.state.language;
+    document.title = app.t("page.title");
+    translate(app);
   }
   for (const part of parts) part.update(changed);
 }
 
 app.on(update);
-update(new Set(["model", "text", "prediction", "settings", "language", "theme"]));
+dark.addEventListener("change", () => app.notify("theme"));
+update(new Changes());
 document.body.dataset.ready = "true";

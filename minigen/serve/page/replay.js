@@ -1,5 +1,7 @@
 // The predictions of the checkpoints of a run, as they are asked for and listed.
 
+import { base64Bytes } from "./vocabulary.js";
+
 const N_ROWS = 8; // candidates in the table
 const N_PRESENT = 4; // of them those that the chosen checkpoint finds most probable
 const LEAST_P = 0.005; // of a candidate in the table, at some checkpoint
@@ -25,7 +27,7 @@ export function candidates(predictions, present) {
 
 /** Return the logits of an answer of /api/replay. */
 export function decodeLogits(base64) {
-  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  const bytes = base64Bytes(base64);
   const view = new DataView(bytes.buffer);
   return Float32Array.from({ length: bytes.length / 4 }, (_, n) => view.getFloat32(4 * n, true));
 }

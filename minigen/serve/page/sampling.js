@@ -86,13 +86,7 @@ export function minP(logits, p) {
   return cutBelow(chance, p * chance[argmax(chance)], logits);
 }
 
-/**
- * Return the name of each filter that is switched on and the logits after it, in order.
- *
- * @param {ArrayLike<number>} logits  the model's prediction
- * @param {number[]} ids  the text so far
- * @returns {{ name: string, logits: Float64Array }[]}
- */
+/** Return {name, logits} after each filter that is switched on, in order, for the text `ids`. */
 export function filterSteps(logits, ids, settings) {
   const steps = [];
   if (settings.repetition_penalty !== 1) {

@@ -1,10 +1,6 @@
 /** Matrices as pixels: the shades of a colour scale, and pooling to the pixels that there are. */
 
-/**
- * Return n shades between the stops of a scale, as n * 4 bytes red, green, blue, alpha.
- *
- * @param {string[]} stops  colours such as "#1b4f8a", for the values from 0 to 1 at equal distances
- */
+/** Return n shades, 4 bytes each, between colours such as "#1b4f8a" at equal distances. */
 export function ramp(stops, n = 256) {
   const colours = stops.map(parseHex);
   const bytes = new Uint8ClampedArray(4 * n);
@@ -38,14 +34,10 @@ export function place(weight) {
 }
 
 /**
- * Return a causal matrix at another size, row by row: the largest of the values under each pixel.
+ * Return a causal matrix of side * side at another size: the largest of the values under each pixel.
  *
  * The largest, because a mean would hide a single strong weight among many zeros. Pixels with
  * nothing but the future, of which a causal matrix has no values, are -1.
- *
- * @param {ArrayLike<number>} values  side * side, row by row; columns after the row are ignored
- * @param {number} side  rows and columns of the matrix
- * @param {number} size  rows and columns of the result
  */
 export function pool(values, side, size) {
   const starts = Array.from({ length: size }, (_, i) => Math.floor((i * side) / size));
@@ -69,12 +61,7 @@ export function pool(values, side, size) {
   return result;
 }
 
-/**
- * Return the pixels of a matrix of weights, 4 bytes each: a shade, or nothing for the future.
- *
- * @param {Float32Array} weights  from 0 to 1; -1: no value
- * @param {Uint8ClampedArray} shades  the result of `ramp`
- */
+/** Return the pixels of weights, 4 bytes each: one of the `shades`, or nothing for -1, the future. */
 export function pixels(weights, shades) {
   const last = shades.length / 4 - 1;
   const bytes = new Uint8ClampedArray(4 * weights.length);

@@ -1,5 +1,12 @@
 /** The texts of a visit: a prompt, and a tree of the tokens that were drawn or chosen after it. */
 
+/** Return the nodes from the first token after the prompt to `node`. */
+export function pathTo(node) {
+  const path = [];
+  for (let at = node; at.parent; at = at.parent) path.push(at);
+  return path.reverse();
+}
+
 /**
  * A tree of texts with the same prompt. One of them is the present text.
  *
@@ -31,9 +38,7 @@ export class Text {
 
   /** The nodes of the present text, after the prompt. */
   get path() {
-    const path = [];
-    for (let node = this.at; node.parent; node = node.parent) path.push(node);
-    return path.reverse();
+    return pathTo(this.at);
   }
 
   /** The ids of the present text, the prompt included. */

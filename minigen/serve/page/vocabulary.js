@@ -9,13 +9,23 @@ export function hexBytes(hex) {
   return Uint8Array.from(hex.match(/../g) ?? [], (byte) => parseInt(byte, 16));
 }
 
+/** Return the bytes that a text in base64 spells. */
+export function base64Bytes(text) {
+  return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+}
+
+/** Return bytes as a person reads them, such as "e2 82 ac". */
+export function spelt(bytes) {
+  return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join(" ");
+}
+
 /** Return a token as text with visible blanks; ⟨e2 82⟩ for bytes that are no whole characters. */
 export function visible(bytes) {
   let text;
   try {
     text = STRICT.decode(bytes);
   } catch {
-    return `⟨${[...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join(" ")}⟩`;
+    return `⟨${spelt(bytes)}⟩`;
   }
   return text.replace(/[ \n\t\r]/g, (blank) => SIGNS[blank]).replace(/\p{C}/gu, (sign) => {
     return `⟨U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`;

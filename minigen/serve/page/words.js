@@ -3,7 +3,7 @@
 const BLANKS = new Set([0x20, 0x0a, 0x09, 0x0d]);
 
 /**
- * Return the tokens {from, to} of the word around token `at`: `from` is its first, `to` after its last.
+ * Return the tokens of the word around token `at`: `from` is its first, `to` after its last.
  *
  * A word begins with a blank, and ends before the next. A control token is no word: from === to.
  */

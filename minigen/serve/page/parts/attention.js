@@ -1,141 +1,118 @@
 /** Attention: a wall of all heads, and one head large, computed by the written formula. */
 
-import { arrows, context, h, property, say } from "../dom.js";
+import { arrows, bar, context, h, imageOf, property, row as line, say } from "../dom.js";
 import { HABITS, habit, sources, strongest, wall, withoutFirst } from "../heads.js";
+import { codeButton } from "../heading.js";
 import { latest } from "../latest.js";
 import { move } from "../grid.js";
 import { pixels, pool, ramp } from "../shades.js";
 
 const LARGE = 384; // the most rows of the large matrix that are drawn each by itself
+const READABLE = 13; // pixels of a row with a label of its own
+const MARGIN = 84; // pixels beside the matrix for the labels
 
 /** Show the wall, the matrix of the chosen head, and the sources of the chosen token. */
 export function mount(root, app) {
-  const t = (key, values) => app.t(`attention.${key}`, values);
-  const about = h("p", { class: "hint" });
-  const grid = h("div", { class: "wall", role: "grid" });
-  const title = h("h3", { class: "head-title" });
-  const sink = h("input", { type: "checkbox", id: "attention-sink" });
-  const sinkLabel = h("label", { for: sink.id });
-  const why = h("p", { class: "hint" });
-  const matrix = h("canvas", { class: "matrix", role: "img" });
-  const line = h("p", { class: "reading", role: "status" });
-  const strip = h("ol", { class: "chips sources-strip" });
-  const list = h("table", { class: "sources" });
-  const cut = h("p", { class: "hint" });
-  const legend = h("p", { class: "hint shades", "aria-hidden": "true" }, "0 %", h("span", {}), "100 %");
+  const t = app.words("attention");
+  const grid = h("div.wall", { role: "grid", named: "attention.wall" });
+  const title = h("h3");
+  const sink = h("input", { type: "checkbox", id: "attention-sink", onchange: redraw });
+  const matrix = h("canvas.matrix", { role: "img", onpointermove: pickRow, onclick: pickRow });
+  const reading = h("p.reading", { role: "status" });
+  const strip = h("ol.chips.sources-strip", { named: "attention.strip" });
+  const list = h("table.sources");
+  const cut = h("p.hint");
   // One button for each habit, to the head that has it most clearly.
-  const jumps = HABITS.map((kind) => h("button", { type: "button", onclick: () => {
+  const jumps = HABITS.map((kind) => h("button", { onclick: () => {
     const { layer, head } = strongest(all.scores, kind);
     chooseHead(layer, head);
   } }));
-  const code = h("button", { type: "button", onclick: () => app.showCode("naive_weights") });
-  root.append(
-    h("div", { class: "attention" },
-      about, grid, legend, cut, h("div", { class: "row" }, jumps), h("div", { class: "row" }, title, code),
-      h("div", { class: "row" }, sink, sinkLabel), why,
-      h("div", { class: "attention-large" }, matrix, h("div", {}, line, list)), strip),
-  );
-  arrows(strip, () => [...strip.querySelectorAll("button")]);
+  root.append(h("div.stack",
+    h("p.hint", { t: "attention.about" }), grid,
+    h("p.hint.shades", { "aria-hidden": "true" }, "0 %", h("span"), "100 %"), cut, h("div.row", jumps),
+    h("div.row", title, codeButton(app, "naive_weights")),
+    h("div.row", sink, h("label", { for: sink.id, t: "attention.sink" })), h("p.hint", { t: "attention.why" }),
+    h("div.attention-large", matrix, h("div", reading, list)), strip));
+  arrows(strip);
 
   let all = null; // the answer for the wall, with `ids`, the tokens that the model sees
   let chosen = { layer: 0, head: 0 };
   let weights = null; // of the chosen head, T * T
   let row = 0; // the token whose sources are shown
-  let cells = []; // [layer][head] canvases
+  let cells = []; // [layer][head] buttons
   let image = null; // the matrix as pixels; null: it must be drawn again
 
   const askWall = latest(
-    ({ model, step, ids }) => app.api("/api/attention", { model, step, ids }),
+    (wish) => app.api("/api/attention", wish),
     (answer, wish) => {
       all = { ...answer, ids: wish.ids.slice(answer.n_truncated), heads_: wall(answer) };
       chosen.layer = Math.min(chosen.layer, answer.layers - 1);
       chosen.head = Math.min(chosen.head, answer.heads - 1);
       row = all.T - 1;
       weights = image = null; // until those of this text are here
-      drawWall();
-      askHead(headWish());
+      chooseHead(chosen.layer, chosen.head);
     },
   );
-  const askHead = latest(
-    (wish) => app.api("/api/attention", wish),
-    (buffer, wish) => {
-      const isPresent = wish.layer === chosen.layer && wish.head === chosen.head;
-      if (!isPresent || buffer.byteLength !== 4 * all.T ** 2) return;
-      weights = new Float32Array(buffer);
-      image = null;
-      drawHead();
-    },
-  );
-  const headWish = () => ({ model: app.state.model, step: app.state.step, ids: app.text.ids, ...chosen });
-
-  sink.addEventListener("change", () => {
-    image = null;
-    drawHead();
+  const askHead = latest((wish) => app.api("/api/attention", wish), (buffer, wish) => {
+    const isPresent = wish.layer === chosen.layer && wish.head === chosen.head;
+    if (!isPresent || buffer.byteLength !== 4 * all.T ** 2) return;
+    weights = new Float32Array(buffer);
+    redraw();
   });
-  matrix.addEventListener("pointermove", (event) => pickRow(event));
-  matrix.addEventListener("click", (event) => pickRow(event));
   new ResizeObserver(() => weights && drawMatrix(shownWeights())).observe(matrix);
 
-  function pickRow(event) {
-    if (!weights) return;
-    const { top, height } = matrix.getBoundingClientRect();
-    const at = Math.floor(((event.clientY - top) / height) * all.T);
-    choose(Math.min(all.T - 1, Math.max(0, at)));
-  }
+  const shades = () => ramp([0, 1, 2, 3, 4].map((i) => property(`--scale-${i}`)));
+  const piece = (i) => app.piece(all.ids[i]);
+  const shownWeights = () => (sink.checked ? withoutFirst(weights, all.T) : weights);
 
   // ---- the wall ----
 
   function drawWall() {
-    const { layers, heads } = all;
+    const { layers, heads, pooled } = all;
     if (cells.length !== layers || cells[0]?.length !== heads) {
       cells = Array.from({ length: layers }, (_, layer) =>
-        Array.from({ length: heads }, (_, head) => cell(layer, head)),
-      );
-      grid.replaceChildren(...cells.map((each, layer) =>
-        h("div", { role: "row", class: "wall-row" },
-          h("span", { role: "rowheader", class: "wall-layer" }, t("layer", { n: layer + 1 })), each),
-      ));
+        Array.from({ length: heads }, (_, head) => cell(layer, head)));
+      grid.replaceChildren(...cells.map((each, layer) => h("div.wall-row", { role: "row" },
+        h("span.wall-layer", { role: "rowheader" }, t("layer", { n: layer + 1 })), each)));
     }
-    const shades = ramp([0, 1, 2, 3, 4].map((i) => property(`--scale-${i}`)));
+    const colours = shades();
     cells.forEach((each, layer) => each.forEach((button, head) => {
       const isChosen = layer === chosen.layer && head === chosen.head;
       button.tabIndex = isChosen ? 0 : -1;
       button.setAttribute("aria-selected", isChosen);
       button.setAttribute("aria-label", headName(layer, head));
       button.title = headName(layer, head);
-      const canvas = button.firstChild;
-      const size = all.pooled;
-      Object.assign(canvas, { width: size, height: size });
-      const values = Float32Array.from(all.heads_[layer][head], (byte, i) => {
-        return i % size > Math.floor(i / size) ? -1 : byte / 255;
-      });
-      canvas.getContext("2d").putImageData(new ImageData(pixels(values, shades), size, size), 0, 0);
+      const values = Float32Array.from(all.heads_[layer][head], (byte, i) =>
+        i % pooled > Math.floor(i / pooled) ? -1 : byte / 255);
+      const canvas = Object.assign(button.firstChild, { width: pooled, height: pooled });
+      canvas.getContext("2d").drawImage(imageOf(pixels(values, colours), pooled), 0, 0);
     }));
     HABITS.forEach((kind, i) => {
       const found = strongest(all.scores, kind);
       jumps[i].hidden = !found;
       if (found) say(jumps[i], t(`most_${kind}`, { p: app.percent(found.score) }));
     });
-    say(cut, all.n_truncated ? t("cut", { n: app.number(all.n_truncated, 0) }) : "");
+    say(cut, all.n_truncated ? t("cut", { n: app.number(all.n_truncated) }) : "");
   }
 
   function cell(layer, head) {
-    const button = h("button", { type: "button", role: "gridcell", class: "wall-cell" }, h("canvas", {}));
-    button.addEventListener("click", () => chooseHead(layer, head));
-    button.addEventListener("keydown", (event) => {
-      const to = move(event, layer, head, all.layers, all.heads);
-      if (!to) return;
-      event.preventDefault();
-      chooseHead(...to);
-      cells[to[0]][to[1]].focus();
-    });
-    return button;
+    return h("button.wall-cell", {
+      role: "gridcell",
+      onclick: () => chooseHead(layer, head),
+      onkeydown: (event) => {
+        const to = move(event, layer, head, all.layers, all.heads);
+        if (!to) return;
+        event.preventDefault();
+        chooseHead(...to);
+        cells[to[0]][to[1]].focus();
+      },
+    }, h("canvas"));
   }
 
   function chooseHead(layer, head) {
     chosen = { layer, head };
     drawWall();
-    askHead(headWish());
+    askHead({ ...app.question, layer, head });
   }
 
   /** Return the name of a head, with its habit if its score shows one. */
@@ -147,95 +124,113 @@ export function mount(root, app) {
 
   // ---- the chosen head ----
 
-  function shownWeights() {
-    return sink.checked ? withoutFirst(weights, all.T) : weights;
-  }
-
-  function drawHead() {
-    if (!weights || !all) return;
+  /** Draw the chosen head, of which the weights, the colours or the words are others. */
+  function redraw() {
+    image = null;
+    if (!weights) return;
     say(title, headName(chosen.layer, chosen.head));
-    drawMatrix(shownWeights());
-    const shown = strip.childElementCount === all.T && strip.dataset.ids === all.ids.join();
-    if (!shown) {
+    if (strip.dataset.ids !== all.ids.join()) {
       strip.dataset.ids = all.ids.join();
-      strip.replaceChildren(...all.ids.map((id, i) => {
-        const button = h("button", { type: "button", class: "chip", tabindex: -1 }, app.piece(id));
-        for (const event of ["click", "focus", "pointerenter"]) {
-          button.addEventListener(event, () => choose(i));
-        }
-        return h("li", {}, button);
+      strip.replaceChildren(...all.ids.map((_, i) => {
+        const choose = () => show(i);
+        return h("li", h("button.chip",
+          { tabindex: -1, onclick: choose, onfocus: choose, onpointerenter: choose }, piece(i)));
       }));
     }
-    choose(Math.min(row, all.T - 1));
+    show(Math.min(row, all.T - 1));
+  }
+
+  /** Return the place of the matrix on its canvas: its left and upper end, and the size of a token. */
+  function layout(width) {
+    const margin = Math.min(MARGIN, Math.round(width / 4));
+    return { margin, side: (width - margin) / all.T };
+  }
+
+  function pickRow(event) {
+    if (!weights) return;
+    const { top, width } = matrix.getBoundingClientRect();
+    const { margin, side } = layout(width);
+    show(Math.min(all.T - 1, Math.max(0, Math.floor((event.clientY - top - margin) / side))));
   }
 
   function drawMatrix(shown) {
     if (!image) {
       const size = Math.min(all.T, LARGE);
-      const shades = ramp([0, 1, 2, 3, 4].map((i) => property(`--scale-${i}`)));
-      image = new OffscreenCanvas(size, size);
-      const data = new ImageData(pixels(pool(shown, all.T, size), shades), size, size);
-      image.getContext("2d").putImageData(data, 0, 0);
+      image = imageOf(pixels(pool(shown, all.T, size), shades()), size);
     }
     const { drawing, width } = context(matrix);
+    const { margin, side } = layout(width);
     drawing.imageSmoothingEnabled = false;
-    drawing.drawImage(image, 0, 0, width, width);
-    const side = width / all.T;
+    drawing.drawImage(image, margin, margin, width - margin, width - margin);
     drawing.strokeStyle = property("--second");
     drawing.lineWidth = 1.5;
-    drawing.strokeRect(0.75, row * side, (row + 1) * side - 1, Math.max(2, side));
+    drawing.strokeRect(margin + 0.75, margin + row * side, (row + 1) * side - 1, Math.max(2, side));
+    drawLabels(drawing, margin, side, sources(shown, all.T, row, 1).sources[0]?.position);
+  }
+
+  /** Write the tokens beside the rows and over the columns; of small ones, only the chosen pair. */
+  function drawLabels(drawing, margin, side, column) {
+    const [ink, muted] = ["--ink", "--muted"].map(property);
+    drawing.font = `11px ${property("--mono")}`;
+    drawing.textBaseline = "middle";
+    const write = (i, isChosen) => {
+      drawing.fillStyle = isChosen ? ink : muted;
+      const words = piece(i);
+      drawing.fillText(words.length > 11 ? `${words.slice(0, 10)}…` : words, 0, 0, margin - 6);
+    };
+    for (let i = 0; i < all.T; i++) {
+      const isAll = side >= READABLE;
+      drawing.textAlign = "right";
+      drawing.save();
+      drawing.translate(margin - 4, margin + (i + 0.5) * side);
+      if (isAll || i === row) write(i, i === row);
+      drawing.restore();
+      drawing.textAlign = "left";
+      drawing.save();
+      drawing.translate(margin + (i + 0.5) * side, margin - 4);
+      drawing.rotate(-Math.PI / 2);
+      if (isAll || i === column) write(i, i === column);
+      drawing.restore();
+    }
   }
 
   /** Show from which tokens the token at `at` takes its information. */
-  function choose(at) {
+  function show(at) {
     if (!weights) return; // those of another text are still on their way
     row = at;
     const shown = shownWeights();
-    const found = sources(shown, all.T, row);
-    const name = (i) => app.piece(all.ids[i]);
-    const best = found.sources[0];
-    say(line, best
-      ? t("reading", { token: name(row), source: name(best.position), p: app.percent(best.weight), back: app.number(row - best.position, 0) })
-      : t("nothing", { token: name(row) }));
+    const { sources: found, rest } = sources(shown, all.T, row);
+    const token = piece(row);
+    const [best] = found;
+    say(reading, best ? t("reading", {
+      token, source: piece(best.position), p: app.percent(best.weight), back: app.number(row - best.position),
+    }) : t("nothing", { token }));
     list.replaceChildren(
-      h("caption", {}, t("sources", { token: name(row) })),
-      h("tbody", {}, found.sources.map(({ position, weight }) => {
-        const bar = h("span", { class: "source-bar", "aria-hidden": "true" });
-        bar.style.setProperty("--share", weight);
-        return h("tr", {}, h("th", { scope: "row", class: "token" }, name(position)),
-          h("td", {}, app.number(position, 0)), h("td", { class: "p" }, app.percent(weight)), h("td", { class: "wide" }, bar));
-      }), found.rest > 0.0005 && h("tr", {}, h("th", { scope: "row" }, t("rest")), h("td", {}), h("td", { class: "p" }, app.percent(found.rest)), h("td", {}))),
+      h("caption", t("sources", { token })),
+      h("tbody",
+        found.map(({ position, weight }) => line(h("span.token", piece(position)),
+          app.number(position), h("td.p", app.percent(weight)), h("td.wide", bar(weight)))),
+        rest > 0.0005 && line(t("rest"), "", h("td.p", app.percent(rest)), "")),
     );
-    [...strip.querySelectorAll("button")].forEach((button, i) => {
+    strip.querySelectorAll("button").forEach((button, i) => {
       const weight = i <= row ? shown[row * all.T + i] : 0;
       button.style.setProperty("--share", Math.sqrt(weight));
       button.classList.toggle("reader", i === row);
       button.classList.toggle("future", i > row);
       button.tabIndex = i === row ? 0 : -1;
-      button.setAttribute("aria-label", i > row ? t("future", { token: name(i) }) : `${name(i)}: ${app.percent(weight)}`);
+      button.setAttribute("aria-label",
+        i > row ? t("future", { token: piece(i) }) : `${piece(i)}: ${app.percent(weight)}`);
     });
-    matrix.setAttribute("aria-label", `${title.textContent}. ${line.textContent}`);
+    matrix.setAttribute("aria-label", `${title.textContent}. ${reading.textContent}`);
     drawMatrix(shown);
   }
 
   return {
     update(changed) {
-      if (changed.has("language")) {
-        say(about, t("about"));
-        say(sinkLabel, t("sink"));
-        say(why, t("why"));
-        say(code, app.t("show_code"));
-        code.setAttribute("aria-label", app.t("show_code.of", { name: "naive_weights" }));
-        grid.setAttribute("aria-label", t("wall"));
-        strip.setAttribute("aria-label", t("strip"));
-      }
-      const { model, step } = app.state;
-      if (["text", "model"].some((name) => changed.has(name)) && app.text.ids.length) {
-        askWall({ model, step, ids: app.text.ids });
-      } else if (all && (changed.has("theme") || changed.has("language"))) {
-        image = null; // of other colours
+      if (changed.has("text", "model") && app.text.ids.length) askWall(app.question);
+      else if (all && changed.has("theme", "language")) {
         drawWall();
-        drawHead();
+        redraw();
       }
     },
   };

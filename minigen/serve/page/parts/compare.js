@@ -2,16 +2,10 @@
 
 import { fits } from "../address.js";
 import {
-  candidates,
-  firstBytes,
-  firstDifference,
-  firstDifferentBytes,
-  jensenShannon,
-  kullbackLeibler,
-  sameVocabulary,
-  scaleEnd,
+  candidates, firstBytes, firstDifference, firstDifferentBytes, jensenShannon, kullbackLeibler,
+  sameVocabulary, scaleEnd,
 } from "../divergence.js";
-import { h } from "../dom.js";
+import { columns, h, row, select } from "../dom.js";
 import { completed } from "../surprisal.js";
 import { filterSteps, inverseCdf, softmax } from "../sampling.js";
 
@@ -31,15 +25,14 @@ export function mount(root, app) {
   let other = null; // B: {model, step, settings}
   let comparing = null; // the AbortController of the table's request
   let writing = null; // the AbortController of the continuations
-  const t = (key, values) => app.t(`compare.${key}`, values);
+  const t = app.words("compare");
 
-  const wordOf = (name) => app.t({ model: "model", step: "checkpoint" }[name] ?? `settings.${name}`);
+  const wordOf = (name) => app.t({ model: "page.model", step: "page.checkpoint" }[name] ?? `settings.${name}`);
 
-  const form = h("form", { class: "compare-form" });
-  const next = h("section", {});
-  const texts = h("section", {});
-  form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("change", (event) => choose(event.target));
+  const form = h("form.compare-form", {
+    onsubmit: (event) => event.preventDefault(), onchange: (event) => choose(event.target),
+  });
+  const [next, texts] = [h("section"), h("section")];
 
   /** Return A and B: {model, step, settings, vocabulary, ids}, with the present text as ids. */
   async function sides(signal) {
@@ -55,44 +48,35 @@ export function mount(root, app) {
     return { a, b, same };
   }
 
-  /** Return the probabilities of a side's next token, after all of its filters. */
+  /** Return the probabilities of a side's next token: after all filters, or after the temperature. */
   async function predict({ model, step, settings, ids }, signal) {
     const isPages = model === app.state.model && step === app.state.step;
     const known = app.prediction;
     let logits = isPages && known?.ids.join() === ids.join() ? known.logits : null;
     logits ??= new Float32Array(await app.api("/api/predict", { model, step, ids }, { signal }));
-    return softmax(filterSteps(logits, ids, settings).at(-1).logits);
+    const steps = filterSteps(logits, ids, settings);
+    const own = steps.find(({ name }) => name === "temperature");
+    return { final: softmax(steps.at(-1).logits), own: softmax(own.logits) };
   }
 
   function build() {
     const facts = app.models.find((each) => each.id === other.model);
-    const option = (value, label, chosen) => {
-      const made = h("option", { value }, label);
-      made.selected = value === chosen;
-      return made;
-    };
-    const field = (name, control) => {
-      control.name = name;
-      return h("label", {}, h("span", {}, wordOf(name)), control);
-    };
+    const field = (name, control) => h("label", h("span", wordOf(name)), control);
     const fields = [];
     if (app.models.length > 1) {
-      const options = app.models.map(({ id }) => option(id, id, other.model));
-      fields.push(field("model", h("select", {}, ...options)));
+      fields.push(field("model", select({ name: "model" }, app.models.map(({ id }) => id), other.model)));
     }
     const steps = stepsOf.get(other.model) ?? [];
     if (steps.length > 1) {
-      const options = steps.map((step) => option(String(step), app.number(step, 0), String(other.step ?? facts.step)));
-      fields.push(field("step", h("select", {}, ...options)));
+      const options = steps.map((step) => [step, app.number(step)]);
+      fields.push(field("step", select({ name: "step" }, options, other.step ?? facts.step)));
     }
-    for (const [key, limits] of Object.entries(SETTINGS)) {
-      const input = h("input", { type: "number", ...limits });
-      input.value = other.settings[key] ?? "";
-      fields.push(field(key, input));
+    for (const [name, limits] of Object.entries(SETTINGS)) {
+      fields.push(field(name, h("input", { type: "number", name, value: other.settings[name] ?? "", ...limits })));
     }
     form.replaceChildren(
-      h("p", {}, mark("A"), name({ ...app.state }), h("span", { class: "hint" }, t("above"))),
-      h("fieldset", {}, h("legend", {}, mark("B"), " ", t("choose")), ...fields),
+      h("p", mark("A"), nameOf(app.state), h("span.hint", t("above"))),
+      h("fieldset", h("legend", mark("B"), " ", t("choose")), fields),
     );
   }
 
@@ -131,69 +115,44 @@ export function mount(root, app) {
     if (!app.prediction) return;
     stop();
     const { a, b, same } = await sides(signal);
-    const p = await predict(a, signal);
-    const q = await predict(b, signal);
+    const [p, q] = [await predict(a, signal), await predict(b, signal)];
     if (signal.aborted) return;
-    const rows = candidates(p, q, a.vocabulary, b.vocabulary, SHOWN);
-    const end = scaleEnd(Math.max(...rows.map((row) => Math.max(row.p, row.q))));
-    const [x, y] = same ? [p, q] : [firstBytes(p, a.vocabulary), firstBytes(q, b.vocabulary)];
+    const rows = candidates(p.final, q.final, a.vocabulary, b.vocabulary, SHOWN);
+    const spread = (x, { vocabulary }) => (same ? x : firstBytes(x, vocabulary));
     next.replaceChildren(
-      h("h3", {}, t("next")),
-      h("p", { class: "hint" }, t("after", { text: latest(app.decode(a.ids)) })),
-      ...(same ? [] : [h("p", {}, t("vocabularies"))]),
-      table(rows, end, a, b),
-      distances(x, y),
+      h("h3", t("next")),
+      h("p.hint", t("after", { text: latest(app.decode(a.ids)) })),
+      ...(same ? [] : [h("p", t("vocabularies"))]),
+      table(rows, a, b),
+      distances([spread(p.final, a), spread(q.final, b)], [spread(p.own, a), spread(q.own, b)]),
     );
     drawTexts(null);
   }
 
-  function table(rows, end, a, b) {
-    const chance = (id, p) =>
-      id === null ? [h("span", { class: "visually-hidden" }, t("none")), "–"] : [app.percent(p)];
-    const head = (...content) => h("th", { scope: "col" }, ...content);
-    const axis = h("span", { class: "axis" }, h("span", {}, "0"), h("span", {}, app.percent(end)));
-    const lines = rows.map(({ a: idA, b: idB, p, q }) => {
-      const ends = [idA === null ? "" : h("i", { class: "a" }), idB === null ? "" : h("i", { class: "b" })];
-      const chart = h("span", { class: "dumbbell" }, h("i", {}), ...ends);
-      chart.style.setProperty("--least", Math.min(p, q) / end);
-      chart.style.setProperty("--p", p / end);
-      chart.style.setProperty("--q", q / end);
-      chart.style.setProperty("--width", Math.abs(p - q) / end);
-      const piece = idA === null ? app.piece(idB, b.vocabulary) : app.piece(idA, a.vocabulary);
-      return h(
-        "tr",
-        {},
-        h("th", { scope: "row" }, piece),
-        h("td", {}, ...chance(idA, p)),
-        h("td", {}, ...chance(idB, q)),
-        h("td", { class: "wide", "aria-hidden": "true" }, chart),
-      );
-    });
-    return h(
-      "table",
-      { class: "compare-next" },
-      h("caption", { class: "visually-hidden" }, t("table")),
-      h("thead", {}, h("tr", {}, head(app.t("ladder.token")), head(mark("A")), head(mark("B")), h("td", { class: "wide", "aria-hidden": "true" }, axis))),
-      h("tbody", {}, ...lines),
-    );
+  function table(rows, a, b) {
+    const end = scaleEnd(Math.max(...rows.flatMap(({ p, q }) => [p, q])));
+    const chance = (id, p) => h("td", id === null ? [h("span.visually-hidden", t("none")), "–"] : app.percent(p));
+    const wide = (...content) => h("td.wide", { "aria-hidden": "true" }, ...content);
+    const heads = columns(app.t("ladder.token"), mark("A"), mark("B"));
+    heads.append(wide(h("span.axis", h("span", "0"), h("span", app.percent(end)))));
+    return h("table.compare-next",
+      h("caption.visually-hidden", t("table")),
+      h("thead", heads),
+      h("tbody", rows.map(({ a: idA, b: idB, p, q }) => row(
+        idA === null ? app.piece(idB, b.vocabulary) : app.piece(idA, a.vocabulary),
+        chance(idA, p), chance(idB, q),
+        wide(h("span.dumbbell", {
+          "--least": Math.min(p, q) / end, "--p": p / end, "--q": q / end, "--width": Math.abs(p - q) / end,
+        }, h("i"), idA !== null && h("i.a"), idB !== null && h("i.b")))))));
   }
 
-  function distances(p, q) {
+  /** Return the distances: of what both may write, and of the predictions before tokens are cut. */
+  function distances([p, q], [ownP, ownQ]) {
     const shown = (x) => (x === Infinity ? "∞" : app.number(x, 3));
-    return h(
-      "dl",
-      { class: "compare-distances" },
-      h("dt", {}, t("js"), " ", h("b", {}, t("bits", { x: shown(jensenShannon(p, q)) }))),
-      h("dd", {}, t("js_means")),
-      h(
-        "dt",
-        {},
-        t("kl"),
-        " ",
-        h("b", {}, t("kl_both", { ab: shown(kullbackLeibler(p, q)), ba: shown(kullbackLeibler(q, p)) })),
-      ),
-      h("dd", {}, t("kl_means")),
-    );
+    const [ab, ba] = [kullbackLeibler(ownP, ownQ), kullbackLeibler(ownQ, ownP)].map(shown);
+    return h("dl.compare-distances",
+      h("dt", t("js"), " ", h("b", t("bits", { x: shown(jensenShannon(p, q)) }))), h("dd", t("js_means")),
+      h("dt", t("kl"), " ", h("b", t("kl_both", { ab, ba }))), h("dd", t("kl_means")));
   }
 
   /** Write both continuations, token by token, each pair with the same random number. */
@@ -206,7 +165,7 @@ export function mount(root, app) {
       numbers.push(await app.uniform(first + n));
       for (const side of both) {
         if (side.ended) continue;
-        const id = inverseCdf(await predict(side, signal), numbers[n]);
+        const id = inverseCdf((await predict(side, signal)).final, numbers[n]);
         side.ids.push(id);
         side.new.push(id);
         side.ended = id === side.vocabulary.end_of_text;
@@ -219,23 +178,24 @@ export function mount(root, app) {
   }
 
   function drawTexts(written) {
-    const button = h("button", { type: "button" }, t(writing ? "stop" : "write", { n: WRITTEN }));
-    button.addEventListener("click", () => {
+    const onclick = () => {
       if (!writing) return run(write, (writing = new AbortController()));
       stop();
       drawTexts(written);
-    });
+    };
+    const button = h("button", { onclick }, t(writing ? "stop" : "write", { n: WRITTEN }));
     const had = texts.contains(document.activeElement);
-    texts.replaceChildren(h("h3", {}, t("texts")), button);
+    texts.replaceChildren(h("h3", t("texts")), button);
     if (had) button.focus();
     if (!written) return;
     const { both, same, numbers } = written;
     const bytes = both.map((side) => side.new.map((id) => side.vocabulary.bytes[id]));
     const at = same ? firstDifference(both[0].new, both[1].new) : firstDifferentBytes(...bytes);
-    const columns = both.map((side, i) =>
-      h("div", {}, h("h4", {}, mark("AB"[i]), name(side)), pieces(side, at?.[i] ?? null)),
+    texts.append(
+      h("div.side-by-side", both.map((side, i) =>
+        h("div", h("h4", mark("AB"[i]), nameOf(side)), pieces(side, at?.[i] ?? null)))),
+      h("p", { role: "status" }, verdict()),
     );
-    texts.append(h("div", { class: "side-by-side" }, ...columns), h("p", { role: "status" }, verdict()));
 
     function verdict() {
       if (!at) return writing ? "" : t("equal");
@@ -249,25 +209,24 @@ export function mount(root, app) {
   /** Return the tokens of a continuation; the first one that differs is marked. */
   function pieces({ vocabulary, new: ids }, differs) {
     const texts = completed(ids.map((id) => vocabulary.bytes[id]));
-    const made = ids.map((id, i) => {
+    return h("p.compare-text", ids.map((id, i) => {
       const shown = id in vocabulary.controls ? app.piece(id, vocabulary) : texts[i];
-      if (i === differs) return h("mark", {}, shown.replaceAll("\n", "↵\n"));
-      return h("span", { class: differs === null || i < differs ? "same" : "" }, shown);
-    });
-    return h("p", { class: "compare-text" }, ...made);
+      if (i === differs) return h("mark", shown.replaceAll("\n", "↵\n"));
+      return h(differs === null || i < differs ? "span.same" : "span", shown);
+    }));
   }
 
   /** Return the label of a side: a letter in a shape of its own. */
   function mark(letter) {
-    return h("span", { class: `side side-${letter.toLowerCase()}` }, letter);
+    return h(`span.side.side-${letter.toLowerCase()}`, letter);
   }
 
   /** Return the name of a side: its model, its step, and the settings that differ from the page's. */
-  function name({ model, step, settings }) {
+  function nameOf({ model, step, settings }) {
     const facts = app.models.find((each) => each.id === model);
     const at = step ?? facts.step;
     const parts = [model];
-    if (at !== null) parts.push(t("at_step", { step: app.number(at, 0) }));
+    if (at !== null) parts.push(t("at_step", { step: app.number(at) }));
     for (const key of Object.keys(SETTINGS)) {
       if (key === "temperature" || settings[key] !== app.state.settings[key]) {
         parts.push(`${wordOf(key)} ${settings[key] ?? app.t("settings.off")}`);
@@ -305,8 +264,8 @@ export function mount(root, app) {
   return {
     async update(changed) {
       await started;
-      if (["settings", "model", "language"].some((each) => changed.has(each))) build();
-      if (["settings", "model", "language", "prediction"].some((each) => changed.has(each))) show();
+      if (changed.has("settings", "model", "language")) build();
+      if (changed.has("settings", "model", "language", "prediction")) show();
     },
   };
 }

@@ -7,29 +7,29 @@ const HEIGHT = 30; // pixels of the ruler
 
 /** Show the ruler, the number and the token that it hits. */
 export function mount(root, app) {
-  const title = heading(app, "draw.title", () => "inverse_cdf");
-  const about = h("p", { class: "hint" });
-  const canvas = h("canvas", { class: "ruler", role: "img" });
-  const result = h("p", { class: "draw-result" });
-  const number = h("p", { class: "hint" });
-  const button = (action) => h("button", { type: "button", onclick: action });
-  const again = button(() => app.set({ sample: app.state.sample + 1 }));
-  const warm = (factor) => {
+  const canvas = h("canvas.ruler", { role: "img" });
+  const result = h("p.draw-result");
+  const number = h("p.hint");
+  const button = (key, action) => h("button", { t: `draw.${key}`, onclick: action });
+  const warm = (factor) => () => {
     const { settings } = app.state;
     const value = Math.round(100 * Math.max(0.05, settings.temperature) * factor) / 100;
     app.set({ settings: { ...settings, temperature: value } });
   };
-  const [cooler, warmer] = [button(() => warm(1 / 1.5)), button(() => warm(1.5))];
-  root.append(title.element, about, canvas, result, h("div", { class: "row" }, again, cooler, warmer), number);
-  new ResizeObserver(() => paint()).observe(canvas);
+  root.append(
+    heading(app, "draw.title", "inverse_cdf").element, h("p.hint", { t: "draw.about" }), canvas, result,
+    h("div.row", button("again", () => app.set({ sample: app.state.sample + 1 })),
+      button("cooler", warm(1 / 1.5)), button("warmer", warm(1.5))),
+    number,
+  );
+  new ResizeObserver(paint).observe(canvas);
 
   function paint() {
     const draw = app.draw();
     if (!draw || !canvas.isConnected) return;
     const { drawing, width } = context(canvas);
     const { final, token } = draw;
-    let total = 0;
-    for (let i = 0; i < final.length; i++) total += final[i];
+    const total = final.reduce((sum, p) => sum + p, 0);
     const [even, odd, accent, ink] = ["--ruler", "--ruler-2", "--accent", "--ink"].map(property);
     drawing.font = `12px ${property("--mono")}`;
     drawing.textBaseline = "middle";
@@ -62,31 +62,22 @@ export function mount(root, app) {
       }
     }
     stroke(from);
-    const x = app.prediction.u * width;
     drawing.fillStyle = ink;
-    drawing.fillRect(Math.min(width - 2, x - 1), 0, 2, HEIGHT);
-    const values = {
-      u: app.number(app.prediction.u, 4), from: app.number(hit[0], 4), to: app.number(hit[1], 4),
-      piece: app.piece(token), p: app.percent(hit[1] - hit[0]),
-    };
-    say(result, app.t("draw.result", values));
+    drawing.fillRect(Math.min(width - 2, app.prediction.u * width - 1), 0, 2, HEIGHT);
+    const [u, low, high] = [app.prediction.u, ...hit].map((x) => app.number(x, 4));
+    say(result, app.t("draw.result", {
+      u, from: low, to: high, piece: app.piece(token), p: app.percent(hit[1] - hit[0]),
+    }));
     canvas.setAttribute("aria-label", result.textContent);
     root.dataset.token = token;
     const { sample, seed } = app.state;
     const nth = app.prediction.ids.length - app.text.nPrompt;
-    say(number, app.t("draw.number", { n: app.number(nth, 0), sample, seed }));
+    say(number, app.t("draw.number", { n: app.number(nth), sample, seed }));
   }
 
   return {
     update(changed) {
-      if (changed.has("language")) {
-        title.update();
-        say(about, app.t("draw.about"));
-        say(again, app.t("draw.again"));
-        say(cooler, app.t("draw.cooler"));
-        say(warmer, app.t("draw.warmer"));
-      }
-      if (["prediction", "settings", "language", "theme"].some((name) => changed.has(name))) paint();
+      if (changed.has("prediction", "settings", "language", "theme")) paint();
     },
   };
 }

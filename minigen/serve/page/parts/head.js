@@ -1,47 +1,36 @@
 /** The head of the page: the model, the language, the colours, and all numbers as a file. */
 
-import { h, say } from "../dom.js";
+import { choose, h, say } from "../dom.js";
 import { LANGUAGES } from "../strings.js";
 
 /** Show the choices that hold for the whole page. */
 export function mount(root, app) {
-  const choice = (name, onchange) => {
-    const label = h("span", {});
-    const select = h("select", { id: `head-${name}`, onchange: () => onchange(select.value) });
-    root.append(h("label", { class: "field", for: select.id }, label, select));
-    return { label, select };
+  const choice = (name, change) => {
+    const id = `head-${name}`;
+    const select = h("select", { id, onchange: () => change(select.value) });
+    return { select, field: h("label.field", { for: id }, h("span", { t: `page.${name}` }), select) };
   };
-  root.append(h("h1", {}, "minigen"));
-  const facts = h("p", { class: "facts" });
+  const facts = h("p.facts");
   const model = choice("model", (id) => app.set({ model: id }));
-  root.append(facts);
   const language = choice("language", (name) => app.set({ language: name }));
   const theme = choice("theme", (name) => app.set({ theme: name === "system" ? null : name }));
-  const save = h("button", { type: "button", onclick: () => download(app) });
-  root.append(save);
-
-  const options = (select, entries, chosen) => {
-    select.replaceChildren(...entries.map(([value, text]) => h("option", { value }, text)));
-    select.value = chosen;
-  };
+  root.append(
+    h("h1", "minigen"), model.field, facts, language.field, theme.field,
+    h("button", { t: "page.export", onclick: () => download(app) }),
+  );
 
   return {
     update(changed) {
-      if (!["model", "language", "theme"].some((name) => changed.has(name))) return;
+      if (!changed.has("model", "language", "theme")) return;
       const { config, n_vocab: vocab, n_parameters: n } = app.model;
-      say(model.label, app.t("model"));
-      say(language.label, app.t("language"));
-      say(theme.label, app.t("theme"));
-      say(save, app.t("export"));
-      options(model.select, app.models.map(({ id }) => [id, id]), app.state.model);
-      options(language.select, Object.entries(LANGUAGES), app.state.language);
+      choose(model.select, app.models.map(({ id }) => id), app.state.model);
+      choose(language.select, Object.entries(LANGUAGES), app.state.language);
       const themes = ["system", "light", "dark"].map((name) => [name, app.t(`theme.${name}`)]);
-      options(theme.select, themes, app.state.theme ?? "system");
-      const counts = { n, vocab, layers: config.n_layer, heads: config.n_head };
-      const shown = Object.entries(counts).map(([name, count]) => [name, app.number(count, 0)]);
+      choose(theme.select, themes, app.state.theme ?? "system");
       const step = app.state.step ?? app.model.step;
-      const about = step === null ? "" : `, ${app.t("checkpoint")} ${app.number(step, 0)}`;
-      say(facts, app.t("parameters", Object.fromEntries(shown)) + about);
+      const about = step === null ? "" : `, ${app.t("page.checkpoint")} ${app.number(step, 0)}`;
+      const counts = { n, vocab, layers: config.n_layer, heads: config.n_head };
+      say(facts, app.t("page.parameters", app.counts(counts)) + about);
     },
   };
 }

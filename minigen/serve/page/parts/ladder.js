@@ -9,25 +9,17 @@ const PATIENCE = 300; // milliseconds until the page says that it waits, and hid
 
 /** Show the steps, and the most probable tokens with their probabilities at each step. */
 export function mount(root, app) {
-  const title = heading(app, "ladder.title", code);
-  const about = h("p", { class: "hint" });
-  const steps = h("div", { class: "steps", role: "radiogroup" });
-  const left = h("p", { class: "left" });
-  const head = ["token", "model", "here", "sum"].map(() => h("th", { scope: "col" }));
+  const title = heading(app, "ladder.title", "GPT.forward");
+  const steps = h("div.steps", { role: "radiogroup", named: "ladder.steps" });
+  const left = h("p.left");
   const rows = Array.from({ length: N_ROWS + 1 }, (_, i) => row(i < N_ROWS, app));
-  const caption = h("caption", { class: "visually-hidden" });
-  const table = h(
-    "table", { class: "ladder" }, caption,
-    h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows.map(({ element }) => element)),
-  );
-  root.append(title.element, about, steps, left, table);
+  const table = h("table.ladder", h("caption.visually-hidden", { t: "ladder.table" }),
+    h("thead", h("tr", ["token", "model", "here", "sum"].map((key) =>
+      h("th", { scope: "col", t: `ladder.${key}` })))),
+    h("tbody", rows.map(({ element }) => element)));
+  root.append(title.element, h("p.hint", { t: "ladder.about" }), steps, left, table);
   let waiting = 0;
-  let stage = "raw"; // name of the step whose probabilities are in the table
   let shown = null; // name of the step that is shown; null: the last
-
-  function code() {
-    return stage === "raw" ? "GPT.forward" : stage;
-  }
 
   function draw() {
     const draw = app.draw();
@@ -36,7 +28,7 @@ export function mount(root, app) {
     if (!draw) {
       waiting = setTimeout(() => {
         table.hidden = true;
-        say(left, app.t("loading"));
+        say(left, app.t("page.loading"));
       }, PATIENCE);
       return;
     }
@@ -47,10 +39,7 @@ export function mount(root, app) {
     const here = at < 0 ? last : at;
     const p = here === last ? draw.final : (stages[here].p ?? softmax(stages[here].logits));
     const nLeft = drawSteps(stages, here, p);
-    if (stage !== stages[here].name) {
-      stage = stages[here].name;
-      title.update();
-    }
+    title.show(here === 0 ? "GPT.forward" : stages[here].name);
     const order = ascending(app.prediction.logits);
     const n = Math.min(N_ROWS, order.length);
     const ids = Array.from({ length: n }, (_, i) => order[order.length - 1 - i]);
@@ -90,14 +79,12 @@ export function mount(root, app) {
     const known = [...steps.querySelectorAll("input")].map(({ value }) => value);
     if (names.join() !== known.join()) {
       const focused = steps.contains(document.activeElement) ? document.activeElement.value : null;
-      steps.replaceChildren(...names.map((name) => {
-        const input = h("input", { type: "radio", name: "step", value: name });
-        input.addEventListener("change", () => {
-          shown = name === names.at(-1) ? null : name;
-          draw();
-        });
-        return h("label", {}, input, h("span", {}));
-      }));
+      const onchange = ({ target: { value } }) => {
+        shown = value === names.at(-1) ? null : value;
+        draw();
+      };
+      steps.replaceChildren(...names.map((value) =>
+        h("label", h("input", { type: "radio", name: "step", value, onchange }), h("span"))));
       if (focused) steps.querySelector(`[value="${focused}"]`)?.focus();
     }
     stages.forEach(({ name }, i) => {
@@ -109,27 +96,20 @@ export function mount(root, app) {
     for (let i = 0; i < p.length; i++) if (p[i] > 0) n++;
     const nats = entropy(p);
     say(left, app.t("ladder.left", {
-      n: app.number(n, 0), choices: app.number(Math.exp(nats), 1),
+      n: app.number(n), choices: app.number(Math.exp(nats), 1),
       bits: app.number(nats / Math.LN2, 2),
     }));
     return n;
   }
 
   function stepName(name) {
-    return app.t(`ladder.${name}`, { value: app.state.settings[name] });
+    if (name === "raw") return app.t("ladder.raw");
+    return `${app.t(`settings.${name}`).toLowerCase()} ${app.state.settings[name]}`;
   }
 
   return {
     update(changed) {
-      if (changed.has("language")) {
-        title.update();
-        say(about, app.t("ladder.about"));
-        steps.setAttribute("aria-label", app.t("ladder.steps"));
-        ["token", "model", "here", "sum"].forEach((key, i) => say(head[i], app.t(`ladder.${key}`)));
-        say(caption, app.t("ladder.table"));
-      }
-      const names = ["text", "prediction", "settings", "model", "language"];
-      if (names.some((name) => changed.has(name))) draw();
+      if (changed.has("text", "prediction", "settings", "model", "language")) draw();
     },
   };
 }
@@ -137,29 +117,28 @@ export function mount(root, app) {
 /** Return a row of the table: {element, show}; the last row is for all other tokens. */
 function row(isToken, app) {
   let id = null;
-  const name = h(isToken ? "button" : "span", isToken ? { type: "button", class: "token" } : {});
-  if (isToken) name.addEventListener("click", () => app.choose(id));
-  const note = h("span", { class: "note" });
-  const [before, after, sum] = [h("td", { class: "p" }), h("td", { class: "p" }), h("td", { class: "p sum" })];
-  const [wide, thin] = [h("span", { class: "bar after" }), h("span", { class: "bar before" })];
-  const bars = h("span", { class: "bars", "aria-hidden": "true" }, wide, thin);
-  const element = h("tr", {}, h("th", { scope: "row" }, name, note, bars), before, after, sum);
+  const name = isToken ? h("button.token", { onclick: () => app.choose(id) }) : h("span");
+  const note = h("span.note");
+  const [before, after, sum] = [h("td.p"), h("td.p"), h("td.p.sum")];
+  const [wide, thin] = [h("span.after"), h("span.before")];
+  const bars = h("span.bars", { "aria-hidden": "true" }, wide, thin);
+  const element = h("tr", h("th", { scope: "row" }, name, note, bars), before, after, sum);
 
   function show(facts) {
     id = facts.id ?? null;
-    const piece = isToken ? app.piece(id) : app.t("ladder.others", { n: app.number(facts.others, 0) });
+    const piece = isToken ? app.piece(id) : app.t("ladder.others", { n: app.number(facts.others) });
     say(name, piece);
-    if (isToken) name.setAttribute("aria-label", app.t("ladder.choose", { piece }));
     element.classList.toggle("drawn", facts.isDrawn === true);
     element.classList.toggle("cut", facts.p === 0);
     element.classList.toggle("first-cut", facts.isFirstCut === true);
-    if (isToken) element.dataset.id = id;
     say(note, facts.cutBy ? app.t("ladder.cut", { name: facts.cutBy.replaceAll("_", "-") })
       : facts.isDrawn ? app.t("ladder.drawn") : "");
     say(before, app.percent(facts.raw));
     say(after, facts.p === 0 ? "–" : app.percent(facts.p));
     say(sum, facts.sum == null ? "" : app.percent(Math.min(1, facts.sum)));
     if (!isToken) return; // all others together may have many times the most probable one's share
+    name.setAttribute("aria-label", app.t("ladder.choose", { piece }));
+    element.dataset.id = id;
     wide.style.setProperty("--share", facts.p / facts.most);
     thin.style.setProperty("--share", facts.raw / facts.most);
   }

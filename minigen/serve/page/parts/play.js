@@ -11,23 +11,21 @@ const TYPING = 400; // milliseconds after the last key until the prompt is read
 
 /** Show the box of the prompt, the buttons, and the text. */
 export function mount(root, app) {
-  const title = heading(app, "play.title", () => "naive_generate");
-  const label = h("label", { for: "prompt" });
   const box = h("textarea", { id: "prompt", rows: 2, spellcheck: "false" });
-  const button = (action) => h("button", { type: "button", onclick: action });
-  const [step, play, back, reset] = [button(once), button(toggle), button(goBack), button(goToPrompt)];
-  play.classList.add("primary");
+  const button = (key, action) => h("button", { t: `play.${key}`, onclick: action });
+  const play = h("button.primary", { onclick: () => (running ? stop() : write(N_TOKENS)) });
+  const [back, reset] = [button("back", goBack), button("reset", goToPrompt)];
   const speed = h("input", { type: "range", min: 0, max: SPEEDS.length - 1, step: 1, value: 3 });
-  const speedLabel = h("span", {});
-  const loop = h("ol", { class: "loop" }, STAGES.map((name) => h("li", { "data-stage": name })));
-  const textTitle = h("h3", { class: "hint", id: "text-title" });
-  const text = h("p", { class: "text", tabindex: 0, role: "region", "aria-labelledby": textTitle.id });
-  const note = h("p", { class: "hint", role: "status" });
-  const cutNote = h("p", { class: "hint", role: "status" });
+  const loop = h("ol.loop", { named: "play.loop" },
+    STAGES.map((name) => h("li", { t: `play.${name}`, "data-stage": name })));
+  const textTitle = h("h3.hint", { id: "text-title", t: "play.text" });
+  const text = h("p.text", { tabindex: 0, role: "region", "aria-labelledby": textTitle.id });
+  const [note, cutNote] = [h("p.hint", { role: "status" }), h("p.hint", { role: "status" })];
   root.append(
-    title.element, label, box,
-    h("div", { class: "row" }, play, step, back, reset,
-      h("label", { class: "field" }, speedLabel, speed)),
+    heading(app, "play.title", "naive_generate").element,
+    h("label", { for: "prompt", t: "prompt.label" }), box,
+    h("div.row", play, button("step", () => write(1)), back, reset,
+      h("label.field", h("span", { t: "play.speed" }), speed)),
     loop, textTitle, text, note, cutNote,
   );
   let running = null; // the AbortController of what writes at present
@@ -68,13 +66,11 @@ export function mount(root, app) {
         await app.predicted(signal);
         if (isEnd(app.appendDrawn())) return say(note, app.t("play.ended"));
       }
-      if (n > 1) say(note, app.t("play.full", { n: app.number(n, 0) }));
+      if (n > 1) say(note, app.t("play.full", { n: app.number(n) }));
     } catch (error) {
       if (error.name !== "AbortError" && !(error instanceof ApiError)) throw error;
     } finally {
-      if (running === controller) {
-        stop();
-      }
+      if (running === controller) stop();
     }
   }
 
@@ -83,15 +79,6 @@ export function mount(root, app) {
     [running, writing] = [null, null];
     for (const item of loop.children) item.removeAttribute("data-lit");
     showState();
-  }
-
-  function once() {
-    return write(1);
-  }
-
-  function toggle() {
-    if (running) return stop();
-    return write(N_TOKENS);
   }
 
   function goBack() {
@@ -119,27 +106,16 @@ export function mount(root, app) {
     const prompt = app.decode(ids.slice(0, nPrompt));
     const shared = whole.startsWith(prompt) ? prompt.length : 0;
     text.replaceChildren(
-      h("span", { class: "given" }, whole.slice(0, shared)),
-      h("span", { class: "written" }, whole.slice(shared)),
+      h("span.given", whole.slice(0, shared)), h("span.written", whole.slice(shared)),
     );
     text.scrollTop = text.scrollHeight;
-    const isStart = !app.text.at.parent;
-    back.disabled = reset.disabled = isStart;
+    back.disabled = reset.disabled = !app.text.at.parent;
   }
 
   return {
     update(changed) {
       if (changed.has("language")) {
-        title.update();
-        say(label, app.t("prompt.label"));
         box.placeholder = app.t("prompt.empty");
-        say(step, app.t("play.step"));
-        say(back, app.t("play.back"));
-        say(reset, app.t("play.reset"));
-        say(speedLabel, app.t("play.speed"));
-        loop.setAttribute("aria-label", app.t("play.loop"));
-        say(textTitle, app.t("play.text"));
-        for (const item of loop.children) say(item, app.t(`play.${item.dataset.stage}`));
         showState();
       }
       if (writing && writing !== app.text) stop(); // another prompt or model
@@ -147,7 +123,7 @@ export function mount(root, app) {
       if (changed.has("text")) draw();
       if (!app.prediction) return;
       const cut = app.prediction.facts.truncated;
-      say(cutNote, cut ? app.t("play.cut", { n: app.number(cut, 0) }) : "");
+      say(cutNote, cut ? app.t("play.cut", { n: app.number(cut) }) : "");
     },
   };
 }

@@ -1,7 +1,7 @@
 /** The settings of the draw: the sliders are the flags of sample.py. */
 
 import { fits } from "../address.js";
-import { h, say } from "../dom.js";
+import { h } from "../dom.js";
 import { heading } from "../heading.js";
 import { DEFAULTS, PLAIN } from "../sampling.js";
 
@@ -13,35 +13,27 @@ const SLIDERS = {
 
 /** Show a slider and a number box for each setting, and for the random numbers. */
 export function mount(root, app) {
-  const title = heading(app, "settings.title", () => "filter_steps");
-  const grid = h("div", { class: "settings" });
   const rows = Object.entries(SLIDERS).map(([name, range]) => row(name, range, app));
-  grid.append(...rows.map(({ element }) => element));
-  const numbers = ["seed", "sample"].map((name) => {
-    const label = h("span", {});
-    const box = h("input", { type: "number", id: `settings-${name}`, min: 0, step: 1 });
-    box.addEventListener("change", () => {
+  const boxes = ["seed", "sample"].map((name) => {
+    const box = h("input", { type: "number", id: `settings-${name}`, min: 0, step: 1, onchange: () => {
       if (/^\d{1,15}$/.test(box.value)) app.set({ [name]: Number(box.value) });
       else box.value = app.state[name];
-    });
-    return { name, label, box, element: h("label", { class: "field", for: box.id }, label, box) };
+    } });
+    return { name, box, field: h("label.field", { for: box.id }, h("span", { t: `settings.${name}` }), box) };
   });
-  const usual = h("button", { type: "button", onclick: () => app.set({ settings: { ...DEFAULTS } }) });
-  const plain = h("button", { type: "button", onclick: () => app.set({ settings: { ...PLAIN } }) });
-  const last = h("div", { class: "row" }, ...numbers.map(({ element }) => element), usual, plain);
-  root.append(title.element, grid, last);
+  const reset = (key, settings) =>
+    h("button", { t: `settings.${key}`, onclick: () => app.set({ settings: { ...settings } }) });
+  root.append(
+    heading(app, "settings.title", "filter_steps").element,
+    h("div.settings", rows.map(({ element }) => element)),
+    h("div.row", boxes.map(({ field }) => field), reset("usual", DEFAULTS), reset("plain", PLAIN)),
+  );
 
   return {
     update(changed) {
-      if (changed.has("language")) {
-        title.update();
-        say(usual, app.t("settings.usual"));
-        say(plain, app.t("settings.plain"));
-        for (const { name, label } of numbers) say(label, app.t(`settings.${name}`));
-      }
-      if (!["settings", "prediction", "language"].some((name) => changed.has(name))) return;
+      if (!changed.has("settings", "prediction", "language")) return;
       for (const each of rows) each.update();
-      for (const { name, box } of numbers) {
+      for (const { name, box } of boxes) {
         if (document.activeElement !== box) box.value = app.state[name];
       }
     },
@@ -50,30 +42,25 @@ export function mount(root, app) {
 
 /** Return the row of one setting: {element, update}. */
 function row(name, [min, max, step], app) {
-  const label = h("span", { class: "setting-name" });
-  const slider = h("input", { type: "range", min, max, step });
-  const box = h("input", { type: "number", step: "any", id: `settings-${name}` });
-  const set = (value) => {
-    if (fits(name, value)) app.set({ settings: { ...app.state.settings, [name]: value } });
+  const set = ({ target: { value } }) => {
+    const isOff = name === "top_k" && Number(value) === 0;
+    const wanted = isOff ? null : Number(value);
+    if (fits(name, wanted)) app.set({ settings: { ...app.state.settings, [name]: wanted } });
   };
-  const isOff = (value) => name === "top_k" && (value === "" || Number(value) === 0);
-  slider.addEventListener("input", () => set(isOff(slider.value) ? null : Number(slider.value)));
-  box.addEventListener("input", () => set(isOff(box.value) ? null : Number(box.value)));
-  box.addEventListener("blur", update);
+  const slider = h("input", { type: "range", min, max, step, oninput: set });
+  const box = h("input", { type: "number", step: "any", id: `settings-${name}`, oninput: set, onblur: update });
 
   function update() {
     const value = app.state.settings[name];
-    const words = app.t(`settings.${name}`);
-    say(label, words);
-    slider.setAttribute("aria-label", app.t("settings.slider", { name: words }));
+    const off = app.t("settings.off");
+    slider.setAttribute("aria-label", app.t("settings.slider", { name: app.t(`settings.${name}`) }));
     if (document.activeElement !== slider) slider.value = value ?? 0;
-    slider.setAttribute("aria-valuetext", value === null ? app.t("settings.off") : value);
-    if (document.activeElement !== box) {
-      box.value = value ?? "";
-      box.placeholder = app.t("settings.off");
-    }
+    slider.setAttribute("aria-valuetext", value ?? off);
+    if (document.activeElement === box) return;
+    box.value = value ?? "";
+    box.placeholder = off;
   }
 
-  const element = h("div", { class: "setting" }, h("label", { for: box.id }, label), slider, box);
-  return { element, update };
+  const label = h("label", { for: box.id }, h("span", { t: `settings.${name}` }));
+  return { element: h("div.setting", label, slider, box), update };
 }

@@ -1,6 +1,6 @@
 // Any text, coloured by how much each token surprised the model.
 
-import { h } from "../dom.js";
+import { bar, h, isModified, row } from "../dom.js";
 import { MOST, bits, completed, mostSurprising, shade, wordsInside } from "../surprisal.js";
 
 const MARKS = [0, 1, 2, 4, 8, 16]; // bits that the legend names
@@ -12,17 +12,28 @@ export function mount(root, app) {
   let running = null; // the AbortController of the present request
   let spans = [];
   let active = 0;
-  const t = (key, values) => app.t(`surprise.${key}`, values);
+  const t = app.words("surprise");
 
-  const box = h("textarea", { id: "surprise-text", rows: 4, spellcheck: "false" });
-  const file = h("input", { type: "file", class: "visually-hidden", tabindex: -1 });
-  const result = h("div", { class: "surprise-result" });
-  let tokens, details;
-
-  box.addEventListener("keydown", (event) => {
+  const box = h("textarea", { id: "surprise-text", rows: 4, spellcheck: "false", onkeydown: (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) ask();
-  });
-  file.addEventListener("change", () => read(file.files[0]));
+  } });
+  const file = h("input.visually-hidden",
+    { type: "file", tabindex: -1, named: "surprise.open", onchange: () => read(file.files[0]) });
+  const result = h("div.surprise-result");
+  let tokens, details;
+  const submit = (event) => {
+    event.preventDefault();
+    ask();
+  };
+  root.append(
+    h("p.hint", { t: "surprise.intro" }),
+    h("form.surprise-form", { onsubmit: submit },
+      h("label", { for: box.id, t: "surprise.label" }), box,
+      h("div.row", h("button", { type: "submit", t: "surprise.colour" }),
+        h("button", { t: "surprise.present", onclick: usePresent }),
+        h("button", { t: "surprise.open", onclick: () => file.click() }), file)),
+    result,
+  );
   root.addEventListener("dragover", (event) => event.preventDefault());
   root.addEventListener("drop", (event) => {
     if (!event.dataTransfer.files.length) return;
@@ -60,57 +71,23 @@ export function mount(root, app) {
     }
   }
 
-  function build() {
-    const button = (key, type, action) => h("button", { type, onclick: action }, t(key));
-    root.replaceChildren(
-      h("p", { class: "hint" }, t("intro")),
-      h(
-        "form",
-        { class: "surprise-form", onsubmit: submit },
-        h("label", { for: box.id }, t("label")),
-        box,
-        h(
-          "div",
-          { class: "row" },
-          button("colour", "submit"),
-          button("present", "button", usePresent),
-          button("open", "button", () => file.click()),
-          file,
-        ),
-      ),
-      result,
-    );
-    file.setAttribute("aria-label", t("open"));
-    if (answer) draw();
-  }
-
-  function submit(event) {
-    event.preventDefault();
-    ask();
-  }
-
   function draw() {
     spans = answer.texts.map(span);
     const copied = answer.copied ?? [];
     for (const [from, to] of copied) {
       for (const each of spans.slice(from, to)) each.classList.add("copied");
     }
-    tokens = h("div", { class: "surprise-tokens", role: "listbox", tabindex: 0 }, ...spans);
-    tokens.setAttribute("aria-label", t("tokens"));
-    tokens.addEventListener("keydown", walk);
-    tokens.addEventListener("focus", () => choose(active));
-    tokens.addEventListener("pointerover", pick);
-    tokens.addEventListener("click", pick);
-    details = h("div", { class: "surprise-details" });
-    const numbers = h("input", { type: "checkbox" });
-    numbers.addEventListener("change", () => tokens.classList.toggle("numbered", numbers.checked));
+    tokens = h("div.surprise-tokens", {
+      role: "listbox", tabindex: 0, "aria-label": t("tokens"),
+      onkeydown: walk, onfocus: () => choose(active), onpointerover: pick, onclick: pick,
+    }, spans);
+    details = h("div.surprise-details");
+    const numbers = h("input",
+      { type: "checkbox", onchange: () => tokens.classList.toggle("numbered", numbers.checked) });
     result.replaceChildren(
-      legend(),
-      h("label", { class: "surprise-numbers" }, numbers, t("numbers")),
-      tokens,
-      details,
-      summary(),
-      list(),
+      h("p.surprise-legend", t("legend"), MARKS.map((b) =>
+        h("span", { "--shade": shade(b) }, `${b}${b === MOST ? "+" : ""}`))),
+      h("label", numbers, t("numbers")), tokens, details, summary(), list(),
     );
     if (active >= 0) choose(active);
   }
@@ -121,12 +98,10 @@ export function mount(root, app) {
     const isControl = answer.ids[i] in app.vocabulary.controls;
     const part = text === "" && !isControl;
     const shown = part ? "·" : isControl ? app.piece(answer.ids[i]) : text.replaceAll("\n", "↵\n");
-    const made = h("span", { role: "option", id: `surprise-${i}` }, shown);
-    made.style.setProperty("--shade", shade(b).toFixed(3));
-    if (b !== null) made.dataset.bits = b.toFixed(b < 9.95 ? 1 : 0);
-    if (part || isControl) made.classList.add("part");
-    if (!shown.trim()) made.setAttribute("aria-label", app.piece(answer.ids[i]));
-    return made;
+    return h(part || isControl ? "span.part" : "span", {
+      role: "option", id: `surprise-${i}`, "--shade": shade(b).toFixed(3),
+      "data-bits": b?.toFixed(b < 9.95 ? 1 : 0), "aria-label": !shown.trim() && app.piece(answer.ids[i]),
+    }, shown);
   }
 
   function pick(event) {
@@ -139,7 +114,7 @@ export function mount(root, app) {
     let at = go[event.key];
     if (event.key === "ArrowDown") at = nearest(1);
     if (event.key === "ArrowUp") at = nearest(-1);
-    if (at === undefined || event.ctrlKey || event.altKey || event.metaKey) return;
+    if (at === undefined || isModified(event)) return;
     event.preventDefault();
     choose(Math.min(spans.length - 1, Math.max(0, at)));
     spans[active].scrollIntoView({ block: "nearest" });
@@ -183,80 +158,50 @@ export function mount(root, app) {
     return {
       bits: app.number(bits(answer.logprob[i]), 1),
       p: app.percent(Math.exp(answer.logprob[i])),
-      rank: app.number(answer.rank[i], 0),
-      n: app.number(app.model.n_vocab, 0),
+      rank: app.number(answer.rank[i]),
+      n: app.number(app.model.n_vocab),
     };
   }
 
   function detail(i) {
     const id = answer.ids[i];
-    const head = h("p", {}, h("b", { class: "token" }, app.piece(id)), ` ${describe(i).slice(app.piece(id).length + 2)}`);
+    const words = describe(i).slice(app.piece(id).length + 2);
+    const head = h("p", h("b.token", app.piece(id)), ` ${words}`);
     if (answer.logprob[i] === null) return [head];
-    const rows = answer.top[i].map(([other, p]) => {
-      const bar = h("span", { class: "share" });
-      bar.style.setProperty("--p", p);
-      return h(
-        "tr",
-        { class: other === id ? "really" : "" },
-        h("th", { scope: "row" }, app.piece(other)),
-        h("td", {}, app.percent(p)),
-        h("td", { class: "wide" }, bar),
-      );
-    });
-    const caption = h("caption", {}, t("instead"));
-    return [head, h("table", { class: "surprise-top" }, caption, h("tbody", {}, ...rows))];
-  }
-
-  function legend() {
-    const marks = MARKS.map((b) => {
-      const mark = h("span", {}, `${b}${b === MOST ? "+" : ""}`);
-      mark.style.setProperty("--shade", shade(b));
-      return mark;
-    });
-    return h("p", { class: "surprise-legend" }, t("legend"), ...marks);
+    return [head, h("table", h("caption", t("instead")), h("tbody", answer.top[i].map(([other, p]) =>
+      row(other === id ? h("b", app.piece(other)) : app.piece(other), app.percent(p),
+        h("td.wide", h("span.track", bar(p)))))))];
   }
 
   function summary() {
     const { loss, perplexity, bits_per_byte: perByte, copied, n_truncated: cut } = answer;
-    const fact = (key, value) => h("div", {}, h("dt", {}, t(key)), h("dd", {}, value));
-    const lines = [
-      h(
-        "dl",
-        { class: "surprise-sums" },
-        fact("n", app.number(answer.ids.length, 0)),
-        fact("loss", app.number(loss, 3)),
-        fact("perplexity", perplexity === null ? "–" : app.number(perplexity, 2)),
-        fact("per_byte", perByte === null ? "–" : app.number(perByte, 3)),
-      ),
-    ];
-    if (cut) lines.push(h("p", {}, t("cut", { n: app.number(cut, 0) })));
-    if (copied) {
-      const n = wordsInside(answer.texts, copied);
-      lines.push(h("p", {}, n ? t("copied", { n: app.number(n, 0) }) : t("new")));
-    }
-    return h("div", {}, ...lines);
+    const fact = (words, x, digits) =>
+      h("div", h("dt", words), h("dd", x === null ? "–" : app.number(x, digits)));
+    const n = copied && wordsInside(answer.texts, copied);
+    return h("div",
+      h("dl.surprise-sums", fact(app.t("tree.tokens"), answer.ids.length, 0), fact(t("loss"), loss, 3),
+        fact(t("perplexity"), perplexity, 2), fact(t("per_byte"), perByte, 3)),
+      cut > 0 && h("p", t("cut", { n: app.number(cut) })),
+      copied && h("p", n ? t("copied", { n: app.number(n) }) : t("new")));
   }
 
   function list() {
     const items = mostSurprising(answer.logprob, LISTED).map((i) => {
       const before = answer.texts.slice(Math.max(0, i - 24), i).join("").slice(-24);
-      const context = h("span", {}, `…${before.replaceAll("\n", "↵")}`);
-      const go = h("button", { type: "button" }, context, h("b", {}, app.piece(answer.ids[i])));
-      go.addEventListener("click", () => {
+      const go = h("button", { onclick: () => {
         choose(i);
         tokens.focus();
         spans[i].scrollIntoView({ block: "center" });
-      });
-      return h("li", {}, go, " ", t("item", facts(i)));
+      } }, h("span", `…${before.replaceAll("\n", "↵")}`), h("b", app.piece(answer.ids[i])));
+      return h("li", go, " ", t("item", facts(i)));
     });
     if (!items.length) return "";
-    return h("section", {}, h("h3", {}, t("most")), h("ol", { class: "surprise-most" }, ...items));
+    return h("section", h("h3", t("most")), h("ol.surprise-most", items));
   }
 
-  build();
   return {
     update(changed) {
-      if (changed.has("language")) build();
+      if (changed.has("language") && answer) draw();
       if (changed.has("model") && answer) ask();
     },
   };

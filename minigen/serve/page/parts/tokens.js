@@ -3,19 +3,19 @@
 import { arrows, h, say } from "../dom.js";
 import { heading } from "../heading.js";
 import { wordAround } from "../words.js";
-import { hexBytes, visible } from "../vocabulary.js";
+import { hexBytes, spelt, visible } from "../vocabulary.js";
 
 const N_COLOURS = 6;
 const MAX_SHOWN = 600; // chips of the end of a long text
 
 /** Show the chips, and the details of the one that is chosen. */
 export function mount(root, app) {
-  const title = heading(app, "tokens.title", () => "Tokenizer.encode");
-  const about = h("p", { class: "hint" });
-  const strip = h("ol", { class: "chips" });
-  const details = h("div", { class: "token-details", role: "status" });
-  root.append(title.element, about, strip, details);
-  arrows(strip, () => [...strip.querySelectorAll("button")]);
+  const strip = h("ol.chips", { named: "tokens.strip" });
+  const details = h("div.token-details", { role: "status" });
+  root.append(
+    heading(app, "tokens.title", "Tokenizer.encode").element, h("p.hint", { t: "tokens.about" }), strip, details,
+  );
+  arrows(strip);
   let chosen = null; // index of the token whose details are shown
   let shown = 0; // index of the first chip's token
 
@@ -26,7 +26,7 @@ export function mount(root, app) {
     const held = focused < 0 ? null : shown + focused;
     shown = first;
     strip.replaceChildren(
-      ...(first ? [h("li", { class: "more" }, `… ${app.number(first, 0)}`)] : []),
+      ...(first ? [h("li", `… ${app.number(first)}`)] : []),
       ...ids.slice(first).map((id, i) => chip(id, first + i, nPrompt, path[first + i - nPrompt])),
     );
     const all = strip.querySelectorAll("button");
@@ -38,17 +38,11 @@ export function mount(root, app) {
 
   function chip(id, at, nPrompt, node) {
     const piece = app.piece(id);
-    const button = h(
-      "button",
-      {
-        type: "button", tabindex: -1, "aria-pressed": String(at === chosen),
-        "aria-label": app.t("tokens.chip", { piece, id }), onclick: () => choose(at),
-        class: `chip colour-${at % N_COLOURS}${node ? " new" : ""}${node?.forced ? " forced" : ""}`,
-      },
-      h("span", { class: "piece" }, piece),
-      h("span", { class: "id" }, id),
-    );
-    return h("li", {}, button);
+    const kind = `${node ? ".new" : ""}${node?.forced ? ".forced" : ""}`;
+    return h("li", h(`button.chip.colour-${at % N_COLOURS}${kind}`, {
+      tabindex: -1, "aria-pressed": String(at === chosen),
+      "aria-label": app.t("tokens.chip", { piece, id }), onclick: () => choose(at),
+    }, h("span.piece", piece), h("span.id", id)));
   }
 
   async function choose(at) {
@@ -57,15 +51,10 @@ export function mount(root, app) {
     if (chosen === null) return details.replaceChildren();
     const { ids, nPrompt, path } = app.text;
     const id = ids[at];
-    const node = path[at - nPrompt];
-    const bytes = app.vocabulary.bytes[id];
-    const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join(" ");
-    const back = h("button", { type: "button", onclick: () => goBack(at) }, app.t("tokens.back"));
-    details.replaceChildren(
-      h("p", {},
-        h("b", { class: "token" }, app.piece(id)), ` id ${id}, ${app.t("tokens.bytes")} `,
-        h("code", {}, hex), `, ${origin(node)} `, back),
-    );
+    details.replaceChildren(h("p",
+      h("b.token", app.piece(id)), ` id ${id}, ${app.t("tokens.bytes")} `,
+      h("code", spelt(app.vocabulary.bytes[id])), `, ${origin(path[at - nPrompt])} `,
+      h("button", { onclick: () => goBack(at) }, app.t("tokens.back"))));
     await replay(at);
   }
 
@@ -95,40 +84,32 @@ export function mount(root, app) {
     const { steps } = await app.api("/api/merges", { model: app.state.model, word });
     if (chosen !== at) return;
     if (steps.length < 2) {
-      details.append(h("p", { class: "hint" }, app.t("tokens.no_merges")));
+      details.append(h("p.hint", app.t("tokens.no_merges")));
       return;
     }
-    const pieces = h("p", { class: "merge-pieces" });
-    const said = h("output", {});
+    const pieces = h("p.merge-pieces");
+    const said = h("output");
+    const last = steps.length - 1;
     const slider = h("input", {
-      type: "range", min: 0, max: steps.length - 1, step: 1, value: steps.length - 1,
-      "aria-label": app.t("tokens.replay"),
+      type: "range", min: 0, max: last, step: 1, value: last, "aria-label": app.t("tokens.replay"), oninput: show,
     });
-    const show = () => {
+    function show() {
       const n = Number(slider.value);
-      say(said, app.t("tokens.merge_step", { n, of: steps.length - 1 }));
+      say(said, app.t("tokens.merge_step", { n, of: last }));
       const before = new Set(n ? steps[n - 1] : []);
       pieces.replaceChildren(...steps[n].map((hex) => {
         const isNew = n > 0 && !before.has(hex);
-        return h("span", { class: isNew ? "piece merged" : "piece" }, visible(hexBytes(hex)));
+        return h(isNew ? "span.piece.merged" : "span.piece", visible(hexBytes(hex)));
       }));
-    };
-    slider.addEventListener("input", show);
-    details.append(
-      h("h3", {}, app.t("tokens.merges")), h("div", { class: "row" }, slider, said), pieces,
-    );
+    }
+    details.append(h("h3", app.t("tokens.merges")), h("div.row", slider, said), pieces);
     show();
   }
 
   return {
     update(changed) {
-      if (changed.has("language")) {
-        title.update();
-        say(about, app.t("tokens.about"));
-        strip.setAttribute("aria-label", app.t("tokens.strip"));
-      }
-      if (!["text", "model", "language"].some((name) => changed.has(name))) return;
-      if (changed.has("text") || changed.has("model")) {
+      if (!changed.has("text", "model", "language")) return;
+      if (changed.has("text", "model")) {
         chosen = null;
         details.replaceChildren();
       }

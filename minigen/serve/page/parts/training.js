@@ -1,6 +1,6 @@
-// Training live: the loss curve of a run, its samples, and its predictions at each checkpoint.
+/** Training live: the loss curve of a run, its samples, and its predictions at each checkpoint. */
 
-import { h, svg } from "../dom.js";
+import { bar, choose, columns, h, row, say, svg } from "../dom.js";
 import { softmax } from "../sampling.js";
 import { hexBytes, visible } from "../vocabulary.js";
 import {
@@ -15,488 +15,379 @@ const THUMB = 8; // pixels from the end of a slider to the middle of its thumb a
 const MAX_DRAWN = 1200; // points of the unsmoothed line
 const MAX_CHARS = 20_000; // of a text that the server predicts
 
+/** Show the choice of a run, its curve, the slider over its checkpoints, and its samples. */
 export function mount(root, app) {
-  const panel = new TrainingPanel(root, app);
-  return { update: (changed) => panel.update(changed) };
-}
+  const t = app.words("training");
+  const step = (n) => t("step", { step: app.number(n) });
+  const runs = h("select", { id: "training-run", onchange: () => follow(runs.value) });
+  const status = h("p.training-status");
+  const axis = h("button", { "aria-pressed": "true", t: "training.axis", onclick: () => {
+    axis.setAttribute("aria-pressed", !isLog());
+    draw();
+  } });
+  const drawing = svg("svg.training-chart", {
+    "aria-hidden": "true", onpointermove: hover, onpointerleave: hover,
+    onclick: (event) => log.state.checkpoints.length && slide(stepAt(event)),
+  });
+  const summary = h("div.visually-hidden");
+  const figure = h("figure.training-figure", { role: "figure" }, drawing, summary);
+  const slider = h("input", {
+    type: "range", min: 0, step: 1, named: "page.checkpoint", oninput: () => slide(Number(slider.value)),
+  });
+  const stepShown = h("output");
+  const sliderRow = h("div.training-slider", slider, stepShown);
+  const kept = h("p.hint", { t: "training.few_checkpoints" });
+  const [replayTitle, replayNote] = [h("h3"), h("p.hint")];
+  const table = h("table.training-replay");
+  const samplesTitle = h("h3", { t: "training.samples" });
+  const samples = h("ol.training-samples", { tabindex: 0, named: "training.samples" });
+  const live = h("p.visually-hidden", { "aria-live": "polite" });
+  const empty = h("p.hint", { t: "training.no_runs", hidden: true });
+  const body = h("div", figure, sliderRow, kept,
+    h("div.columns", h("section", replayTitle, replayNote, table), h("section", samplesTitle, samples)));
+  root.append(
+    h("div.row", h("label.field", { for: runs.id }, h("span", { t: "training.run" })), runs, status, axis), empty, body, live);
+  new ResizeObserver(draw).observe(figure);
 
-class TrainingPanel {
-  constructor(root, app) {
-    Object.assign(this, { root, app, runs: [], log: null, isLog: true, chosen: null });
-    this.predictions = new Map(); // by step: {p, bytes}
-    this.replayKey = "";
-    this.hovered = null;
-    this.build();
-    new ResizeObserver(() => this.draw()).observe(this.figure);
-    this.timer = 0;
-    this.listedAt = 0;
-  }
-
-  get isVisible() {
-    return this.root.offsetParent !== null && !document.hidden;
-  }
-
-  // ---- the skeleton, whose words change with the language ----
-
-  build() {
-    this.select = h("select", { id: "training-run" });
-    this.select.addEventListener("change", () => this.choose(this.select.value));
-    this.status = h("p", { class: "training-status" });
-    this.axis = h("button", { type: "button", class: "training-axis" });
-    this.axis.addEventListener("click", () => {
-      this.isLog = !this.isLog;
-      this.words();
-      this.draw();
-    });
-    this.drawing = svg("svg", { class: "training-chart", "aria-hidden": "true" });
-    this.summary = h("div", { class: "visually-hidden" });
-    this.figure = h("figure", { class: "training-figure" }, this.drawing, this.summary);
-    this.drawing.addEventListener("pointermove", (event) => this.hover(event));
-    this.drawing.addEventListener("pointerleave", () => this.hover(null));
-    this.drawing.addEventListener("click", (event) => this.seek(event));
-    this.slider = h("input", { type: "range", id: "training-step", min: "0", step: "1" });
-    this.slider.addEventListener("input", () => this.slide(Number(this.slider.value)));
-    this.stepShown = h("output", { for: "training-step" });
-    this.sliderRow = h("div", { class: "training-slider" }, this.slider, this.stepShown);
-    this.kept = h("p", { class: "training-note" });
-    this.replayTitle = h("h3", {});
-    this.replayNote = h("p", { class: "training-note" });
-    this.table = h("table", { class: "training-replay" });
-    this.samplesTitle = h("h3", {});
-    this.samples = h("ol", { class: "training-samples", tabindex: "0" });
-    this.live = h("p", { class: "visually-hidden", "aria-live": "polite" });
-    this.runLabel = h("label", { for: "training-run" });
-    this.empty = h("p", { class: "training-note" });
-    this.body = h(
-      "div", { class: "training-body" },
-      this.figure, this.sliderRow, this.kept,
-      h("div", { class: "training-columns" },
-        h("section", {}, this.replayTitle, this.replayNote, this.table),
-        h("section", {}, this.samplesTitle, this.samples)),
-    );
-    this.root.append(
-      h("div", { class: "training" },
-        h("div", { class: "training-head" }, this.runLabel, this.select, this.status, this.axis),
-        this.empty, this.body, this.live),
-    );
-    this.words();
-  }
-
-  words() {
-    const t = (key, values) => this.app.t(`training.${key}`, values);
-    this.runLabel.textContent = t("run");
-    this.axis.textContent = t("axis");
-    this.axis.setAttribute("aria-pressed", String(this.isLog));
-    this.slider.setAttribute("aria-label", t("checkpoint"));
-    this.kept.textContent = t("few_checkpoints");
-    this.samplesTitle.textContent = t("samples");
-    this.samples.setAttribute("aria-label", t("samples"));
-    this.empty.textContent = t("no_runs");
-  }
+  const predictions = new Map(); // by step: {p, bytes}; null: refused
+  let log = null; // the RunLog of the run that is shown
+  let wanted = null; // the run to show, as the reader has chosen its model
+  let chosen = null; // the step of the checkpoint that is shown
+  let isAtEnd = true; // whether that is the last one
+  let hovered = null; // the step under the pointer
+  let plot = null; // the place of the curve: {left, right, top, bottom}
+  let asked = ""; // the run and the text of the predictions
+  let [timer, listedAt, isPolling, isReplaying] = [0, 0, false, false];
+  const isLog = () => axis.getAttribute("aria-pressed") === "true";
+  const isVisible = () => root.offsetParent !== null && !document.hidden;
 
   // ---- following ----
 
-  update(changed) {
-    if (changed.has("language")) this.words();
-    if (changed.has("model") && this.app.model?.is_run) this.wanted = this.app.state.model;
-    if (!this.timer) this.poll();
-    else if (this.wanted) this.list();
-    if (this.log) {
-      this.draw();
-      this.showSamples();
-      this.replay();
-    }
-  }
-
-  async poll() {
-    clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.poll(), this.log?.state.running ? POLL : IDLE);
-    if (!this.isVisible || this.isPolling) return;
-    this.isPolling = true;
+  async function poll() {
+    clearTimeout(timer);
+    timer = setTimeout(poll, log?.state.running ? POLL : IDLE);
+    if (!isVisible() || isPolling) return;
+    isPolling = true;
     try {
-      if (Date.now() - this.listedAt > IDLE - 100) await this.list();
-      if (this.log) await this.read();
+      if (Date.now() - listedAt > IDLE - 100) await list();
+      if (log) await read();
     } catch {
       // the page says so in its own line; the next look may succeed
     } finally {
-      this.isPolling = false;
+      isPolling = false;
     }
   }
 
-  async list() {
-    this.listedAt = Date.now();
-    const { runs } = await this.app.api("/api/runs");
-    this.runs = runs;
-    const t = (key, values) => this.app.t(`training.${key}`, values);
-    const options = runs.map((run) =>
-      h("option", { value: run.id }, run.running ? t("run_running", { id: run.id }) : run.id));
-    this.select.replaceChildren(...options);
-    this.empty.hidden = runs.length > 0;
-    this.body.hidden = !runs.length;
-    const known = runs.map((run) => run.id);
-    const started = runs.find((run) => run.running)?.id;
-    const id = [this.wanted, this.log?.id, started, this.app.state.model, known[0]].find((name) =>
-      known.includes(name));
-    this.wanted = null;
-    if (id !== undefined && id !== this.log?.id) await this.choose(id);
-    if (this.log) this.select.value = this.log.id;
+  async function list() {
+    listedAt = Date.now();
+    const { runs: found } = await app.api("/api/runs");
+    const words = ({ id, running }) => [id, running ? t("run_running", { id }) : id];
+    choose(runs, found.map(words), log?.id);
+    empty.hidden = found.length > 0;
+    body.hidden = !found.length;
+    const known = found.map(({ id }) => id);
+    const started = found.find(({ running }) => running)?.id;
+    const id = [wanted, log?.id, started, app.state.model, known[0]].find((name) => known.includes(name));
+    wanted = null;
+    if (id !== undefined && id !== log?.id) await follow(id);
   }
 
-  async choose(id) {
-    this.log = new RunLog(id);
-    this.chosen = null;
-    this.predictions.clear();
-    this.replayKey = "";
-    this.select.value = id;
-    await this.read();
-    this.draw();
+  async function follow(id) {
+    log = new RunLog(id);
+    chosen = null;
+    asked = "";
+    runs.value = id;
+    await read();
+    draw();
   }
 
-  async read() {
-    const log = this.log;
+  async function read() {
+    const present = log;
     const id = log.id.split("/").map(encodeURIComponent).join("/");
-    let more = true;
-    let isChanged = false;
-    while (more && log === this.log) {
-      const answer = await this.app.api(`/api/runs/${id}?after=${encodeURIComponent(log.cursor)}`);
-      if (log !== this.log) return;
-      const wasRunning = log.state.running;
-      const nSamples = log.state.samples.length;
+    let [more, isChanged] = [true, false];
+    while (more) {
+      const answer = await app.api(`/api/runs/${id}?after=${encodeURIComponent(log.cursor)}`);
+      if (log !== present) return;
+      const { running, samples } = log.state;
       isChanged = log.take(answer) || isChanged;
       more = answer.more;
-      this.announce(wasRunning, nSamples);
+      announce(running, samples.length);
     }
-    if (isChanged) {
-      this.draw();
-      this.showSamples();
-      this.replay();
-    }
+    if (isChanged) show();
+  }
+
+  function show() {
+    draw();
+    showSamples();
+    replay();
   }
 
   /** Say politely what a person who does not see the curve would miss: evaluations, the end. */
-  announce(wasRunning, nSamples) {
-    const { state, validation } = this.log;
-    const t = (key, values) => this.app.t(`training.${key}`, values);
-    if (wasRunning && !state.running) this.live.textContent = t("said_end", { id: this.log.id });
+  function announce(wasRunning, nSamples) {
+    const { state, validation } = log;
+    if (wasRunning && !state.running) live.textContent = t("said_end", { id: log.id });
     else if (state.running && wasRunning && state.samples.length > nSamples && validation.length) {
-      const [step, loss] = validation.at(-1);
-      this.live.textContent = t("said_evaluation", {
-        step: this.app.number(step, 0), loss: this.app.number(loss, 3),
-      });
+      const [at, loss] = validation.at(-1);
+      live.textContent = t("said_evaluation", { step: app.number(at), loss: app.number(loss, 3) });
     }
   }
 
   // ---- the curve ----
 
-  showStatus() {
-    const { state } = this.log;
-    const t = (key, values) => this.app.t(`training.${key}`, values);
-    const n = (x) => this.app.number(x, 0);
+  function showStatus() {
+    const { state } = log;
     const parts = [
       t(state.running ? "running" : state.ended ? "ended" : "stopped"),
       state.max_steps
-        ? t("step_of", { step: n(state.step), last: n(state.max_steps) })
-        : t("step", { step: n(state.step) }),
+        ? t("step_of", app.counts({ step: state.step, last: state.max_steps }))
+        : step(state.step),
     ];
     if (state.eta_seconds !== null && state.eta_seconds !== undefined) {
-      const [number, unit] = duration(state.eta_seconds);
-      parts.push(t(`left_${unit}`, { n: n(number) }));
+      const [n, unit] = duration(state.eta_seconds);
+      parts.push(t(`left_${unit}`, app.counts({ n })));
     }
-    this.status.replaceChildren(
-      h("span", { class: state.running ? "training-dot is-running" : "training-dot" }),
-      parts.join(" · "),
-    );
+    const dot = h(state.running ? "span.training-dot.is-running" : "span.training-dot");
+    status.replaceChildren(dot, parts.join(" · "));
   }
 
-  draw() {
-    if (!this.log || !this.figure.clientWidth) return;
-    this.showStatus();
-    this.showSlider();
-    const { app, log } = this;
-    const t = (key, values) => app.t(`training.${key}`, values);
-    const width = this.figure.clientWidth;
+  function draw() {
+    const width = figure.clientWidth;
+    if (!log || !width) return;
+    showStatus();
+    showSlider();
     const height = Math.round(Math.min(340, Math.max(220, width * 0.4)));
     const isNarrow = width < 520;
-    const margin = { left: 40, right: isNarrow ? 10 : 138, top: 22, bottom: 26 };
-    const right = width - margin.right;
-    const bottom = height - margin.bottom;
-    const range = lossRange(log, this.isLog);
-    const x = scale([0, log.lastStep], [margin.left, right]);
-    const y = scale(range, [bottom, margin.top], this.isLog);
-    this.slider.style.setProperty("margin-inline-start", `${margin.left - THUMB}px`);
-    this.slider.style.setProperty("width", `${right - margin.left + 2 * THUMB}px`);
-    Object.assign(this, { plot: { left: margin.left, right, top: margin.top, bottom } });
+    const [left, right, top, bottom] = [40, width - (isNarrow ? 10 : 138), 22, height - 26];
+    plot = { left, right, top, bottom };
+    const range = lossRange(log, isLog());
+    const x = scale([0, log.lastStep], [left, right]);
+    const y = scale(range, [bottom, top], isLog());
+    slider.style.setProperty("margin-inline-start", `${left - THUMB}px`);
+    slider.style.setProperty("width", `${right - left + 2 * THUMB}px`);
     const parts = [];
-    const line = (cls, x1, y1, x2, y2) => svg("line", { class: cls, x1, y1, x2, y2 });
-    const text = (cls, at, up, content, anchor = "start") =>
-      svg("text", { class: cls, x: at, y: up, "text-anchor": anchor }, content);
+    const line = (kind, x1, y1, x2, y2) => parts.push(svg(`line.training-${kind}`, { x1, y1, x2, y2 }));
+    const text = (kind, at, up, words, anchor = "start") =>
+      parts.push(svg(`text.training-${kind}`, { x: at, y: up, "text-anchor": anchor }, words));
+    const curve = (kind, d) => parts.push(svg(`path.training-${kind}`, { d }));
 
-    for (const tick of ticks(...range, 4, this.isLog)) {
-      parts.push(line("training-grid", margin.left, y(tick), right, y(tick)));
-      parts.push(text("training-tick", margin.left - 6, y(tick) + 4, app.number(tick, decimals(tick)), "end"));
+    for (const tick of ticks(...range, 4, isLog())) {
+      line("grid", left, y(tick), right, y(tick));
+      text("tick", left - 6, y(tick) + 4, app.number(tick, decimals(tick)), "end");
     }
-    parts.push(text("training-tick", 2, 11, t("nats")));
+    text("tick", 2, 11, t("nats"));
     for (const tick of ticks(0, log.lastStep, isNarrow ? 3 : 6).filter(Number.isInteger)) {
-      parts.push(text("training-tick", x(tick), height - 8, app.number(tick, 0), "middle"));
+      text("tick", x(tick), height - 8, app.number(tick), "middle");
     }
-    parts.push(line("training-base", margin.left, bottom, right, bottom));
-    for (const step of log.state.checkpoints) {
-      parts.push(line("training-mark", x(step), bottom, x(step), bottom + 4));
-    }
+    line("grid", left, bottom, right, bottom);
+    for (const each of log.state.checkpoints) line("mark", x(each), bottom, x(each), bottom + 4);
 
     // A label stands at the end of its line, in its colour, and moves aside for others.
     const labels = [];
-    const limits = [["know", log.knowNothing], ["floor", log.floor]];
-    for (const [name, value] of limits) {
+    for (const [name, value] of [["know", log.knowNothing], ["floor", log.floor]]) {
       if (value === null || value < range[0] || value > range[1]) continue;
-      parts.push(line(`training-${name}`, margin.left, y(value), right, y(value)));
-      labels.push([`training-limit`, value, t(name, {
-        n: app.number(log.state.n_vocab, 0), loss: app.number(value, 2),
-      })]);
+      line(name, left, y(value), right, y(value));
+      labels.push(["limit", value, t(name, { loss: app.number(value, 2) })]);
     }
     const every = Math.ceil(log.training.length / MAX_DRAWN);
-    const raw = log.training.filter((_, n) => n % every === 0);
-    parts.push(svg("path", { class: "training-raw", d: path(raw, x, y) }));
     const means = smoothed(log.training);
-    parts.push(svg("path", { class: "training-line", d: path(means, x, y) }));
-    if (means.length) {
-      labels.push(["training-line", means.at(-1)[1],
-        t("label_training", { loss: app.number(means.at(-1)[1], 3) })]);
+    curve("raw", path(log.training.filter((_, n) => n % every === 0), x, y));
+    curve("line", path(means, x, y));
+    for (const [at, loss] of log.validation) {
+      parts.push(svg("circle.training-point", { cx: x(at), cy: y(loss), r: 3.5 }));
     }
-    for (const [step, loss] of log.validation) {
-      parts.push(svg("circle", { class: "training-point", cx: x(step), cy: y(loss), r: 3.5 }));
+    for (const [kind, points, key] of [["line", means, "training"], ["point", log.validation, "validation"]]) {
+      const loss = points.at(-1)?.[1];
+      if (points.length) labels.push([kind, loss, t(`label_${key}`, { loss: app.number(loss, 3) })]);
     }
-    if (log.validation.length) {
-      labels.push(["training-point", log.validation.at(-1)[1],
-        t("label_validation", { loss: app.number(log.validation.at(-1)[1], 3) })]);
+    for (const [at, loss] of log.final) {
+      curve("final", `M${x(at)} ${y(loss) - 6}l6 6l-6 6l-6 -6Z`);
     }
-    for (const [step, loss] of log.final) {
-      const [a, b] = [x(step), y(loss)];
-      const d = `M${a} ${b - 6}L${a + 6} ${b}L${a} ${b + 6}L${a - 6} ${b}Z`;
-      parts.push(svg("path", { class: "training-final", d }));
-    }
-    const gap = 15;
-    const places = spread(labels.map(([, value]) => y(value)), gap, margin.top + 4, bottom - 4);
-    labels.forEach(([cls, , content], n) => {
-      const up = isNarrow ? places[n] - 6 : places[n] + 4;
-      const at = isNarrow ? right - 4 : right + 8;
-      parts.push(text(`training-label of-${cls}`, at, up, content, isNarrow ? "end" : "start"));
+    const places = spread(labels.map(([, value]) => y(value)), 15, top + 4, bottom - 4);
+    labels.forEach(([kind, , words], n) => {
+      const [at, up, anchor] = isNarrow ? [right - 4, -6, "end"] : [right + 8, 4, "start"];
+      text(`label.of-training-${kind}`, at, places[n] + up, words, anchor);
     });
 
-    if (this.chosen !== null) {
-      parts.push(line("training-cursor", x(this.chosen), margin.top, x(this.chosen), bottom));
+    if (chosen !== null) line("cursor", x(chosen), top, x(chosen), bottom);
+    if (hovered !== null) {
+      line("hover", x(hovered), top, x(hovered), bottom);
+      text("label", right, 11, readout(), "end");
     }
-    if (this.hovered !== null) parts.push(...this.readout(x, text, line));
-    this.drawing.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    this.drawing.setAttribute("width", width);
-    this.drawing.setAttribute("height", height);
-    this.drawing.replaceChildren(...parts);
-    this.figure.setAttribute("aria-label", t("figure", { id: log.id }));
-    this.figure.setAttribute("role", "figure");
-    this.summarise();
+    for (const [name, value] of Object.entries({ viewBox: `0 0 ${width} ${height}`, width, height })) {
+      drawing.setAttribute(name, value);
+    }
+    drawing.replaceChildren(...parts);
+    figure.setAttribute("aria-label", t("figure", { id: log.id }));
+    summarise();
   }
 
-  /** Return the losses at the step under the pointer, in words above the curve. */
-  readout(x, text, line) {
-    const { app, log, plot, hovered } = this;
-    const nearest = (points) => points.reduce(
-      (best, point) =>
-        best && Math.abs(best[0] - hovered) <= Math.abs(point[0] - hovered) ? best : point, null);
-    const words = [app.t("training.step", { step: app.number(Math.round(hovered), 0) })];
+  /** Return the losses at the step under the pointer, in words. */
+  function readout() {
+    const words = [step(Math.round(hovered))];
     for (const [name, points] of [["training", log.training], ["validation", log.validation]]) {
-      const point = nearest(points);
-      if (point) words.push(app.t(`training.label_${name}`, { loss: app.number(point[1], 3) }));
+      if (!points.length) continue;
+      const distance = ([at]) => Math.abs(at - hovered);
+      const [, loss] = points.reduce((best, point) => (distance(best) <= distance(point) ? best : point));
+      words.push(t(`label_${name}`, { loss: app.number(loss, 3) }));
     }
-    const at = x(hovered);
-    return [
-      line("training-hover", at, plot.top, at, plot.bottom),
-      text("training-label", plot.right, 11, words.join(" · "), "end"),
-    ];
+    return words.join(" · ");
   }
 
-  /** The curve as words and a table, for people who do not see it. */
-  summarise() {
-    const { app, log } = this;
-    const t = (key, values) => app.t(`training.${key}`, values);
-    const rows = log.validation.slice(-20).map(([step, loss]) =>
-      h("tr", {}, h("td", {}, app.number(step, 0)), h("td", {}, app.number(loss, 4))));
-    this.summary.replaceChildren(
-      h("p", {}, this.status.textContent),
-      h("table", {},
-        h("caption", {}, t("table")),
-        h("tr", {}, h("th", { scope: "col" }, t("column_step")), h("th", { scope: "col" }, t("column_loss"))),
-        ...rows),
+  /** Write the curve as words and a table, for people who do not see it. */
+  function summarise() {
+    summary.replaceChildren(
+      h("p", status.textContent),
+      h("table",
+        h("caption", t("table")),
+        columns(t("column_step"), t("column_loss")),
+        log.validation.slice(-20).map(([at, loss]) =>
+          h("tr", h("td", app.number(at)), h("td", app.number(loss, 4))))),
     );
   }
 
-  hover(event) {
-    const box = this.drawing.getBoundingClientRect();
-    const at = event ? event.clientX - box.left : -1;
-    const isInside = this.plot && at >= this.plot.left && at <= this.plot.right;
-    const before = this.hovered;
-    this.hovered = isInside ? this.stepAt(at) : null;
-    if (this.hovered !== before) this.draw();
+  /** Return the step under the pointer, which may lie between two steps. */
+  function stepAt({ clientX }) {
+    const at = clientX - drawing.getBoundingClientRect().left;
+    const { left, right } = plot;
+    return ((at - left) / (right - left)) * log.lastStep;
   }
 
-  stepAt(at) {
-    const { left, right } = this.plot;
-    return ((at - left) / (right - left)) * this.log.lastStep;
-  }
-
-  seek(event) {
-    const at = this.stepAt(event.clientX - this.drawing.getBoundingClientRect().left);
-    if (this.log.state.checkpoints.length) this.slide(at);
+  function hover(event) {
+    const before = hovered;
+    const at = event.type === "pointermove" && plot ? stepAt(event) : -1;
+    hovered = at >= 0 && at <= log.lastStep ? at : null;
+    if (hovered !== before) draw();
   }
 
   // ---- the slider over the checkpoints ----
 
-  showSlider() {
-    const { app, log } = this;
+  function showSlider() {
     const steps = log.state.checkpoints;
-    this.sliderRow.hidden = steps.length === 0;
-    this.kept.hidden = steps.length === 0 || steps.length >= Math.min(5, log.validation.length - 1);
+    sliderRow.hidden = steps.length === 0;
+    kept.hidden = steps.length === 0 || steps.length >= Math.min(5, log.validation.length - 1);
     if (!steps.length) return;
     // A slider at its end stays at its end, so that it follows a run that trains.
-    if (this.chosen === null || !steps.includes(this.chosen) || this.isAtEnd) this.chosen = steps.at(-1);
-    this.isAtEnd = this.chosen === steps.at(-1);
-    this.slider.max = String(log.lastStep); // so that its thumb is below its step of the curve
-    this.slider.value = String(this.chosen);
-    const step = app.number(this.chosen, 0);
-    this.stepShown.textContent = app.t("training.at_checkpoint", { step });
-    this.slider.setAttribute("aria-valuetext", app.t("training.step", { step }));
-    this.slider.disabled = steps.length < 2;
+    if (!steps.includes(chosen) || isAtEnd) chosen = steps.at(-1);
+    isAtEnd = chosen === steps.at(-1);
+    slider.max = log.lastStep; // so that its thumb is below its step of the curve
+    slider.value = chosen;
+    say(stepShown, t("at_checkpoint", { step: app.number(chosen) }));
+    slider.setAttribute("aria-valuetext", step(chosen));
+    slider.disabled = steps.length < 2;
   }
 
   /** Choose the checkpoint that is nearest to a step, or at least the next in its direction. */
-  slide(step) {
-    const steps = this.log.state.checkpoints;
-    this.chosen = nextCheckpoint(steps, this.chosen, step);
-    this.isAtEnd = this.chosen === steps.at(-1);
-    this.draw();
-    this.showSamples();
-    this.replay();
+  function slide(to) {
+    const steps = log.state.checkpoints;
+    chosen = nextCheckpoint(steps, chosen, to);
+    isAtEnd = chosen === steps.at(-1);
+    show();
   }
 
   // ---- the predictions of each checkpoint ----
 
   /** Return what the checkpoints shall continue: tokens if the run is the present model's. */
-  get question() {
-    const { app, log } = this;
+  function question() {
     if (log.id === app.state.model) return { ids: app.text.ids };
     const text = app.decode(app.text.ids);
     return text.length <= MAX_CHARS ? { text } : null;
   }
 
-  async replay() {
-    const { log, question } = this;
-    const steps = log.state.checkpoints;
-    const key = JSON.stringify([log.id, question]);
-    if (key !== this.replayKey) {
-      this.replayKey = key;
-      this.predictions.clear();
-    }
-    this.showReplay();
-    if (!steps.length || !question || this.isReplaying || !this.isVisible) return;
-    this.isReplaying = true;
-    for (let step = this.nextStep(); step !== undefined; step = this.nextStep()) {
-      const asked = this.replayKey;
+  async function replay() {
+    const key = JSON.stringify([log.id, question()]);
+    if (key !== asked) predictions.clear();
+    asked = key;
+    showReplay();
+    if (isReplaying) return;
+    isReplaying = true;
+    for (let at = nextStep(); at !== undefined; at = nextStep()) {
+      const present = asked;
       try {
-        const answer = await this.app.api("/api/replay", { run: this.log.id, step, ...this.question });
-        if (asked !== this.replayKey) continue;
-        this.predictions.set(step, { p: softmax(decodeLogits(answer.logits)), bytes: answer.bytes });
+        const answer = await app.api("/api/replay", { run: log.id, step: at, ...question() });
+        if (present !== asked) continue;
+        predictions.set(at, { p: softmax(decodeLogits(answer.logits)), bytes: answer.bytes });
       } catch {
-        this.predictions.set(step, null); // the page has said why; the next text asks again
+        predictions.set(at, null); // the page has said why; the next text asks again
         break;
       }
-      this.showReplay();
+      showReplay();
     }
-    this.isReplaying = false;
+    isReplaying = false;
   }
 
   /** Return the checkpoint to ask next: the chosen one, then others, evenly over the run. */
-  nextStep() {
-    if (!this.isVisible || !this.question) return undefined;
-    const steps = this.log.state.checkpoints;
+  function nextStep() {
+    if (!isVisible() || !question()) return undefined;
+    const steps = log.state.checkpoints;
     const every = Math.max(1, (steps.length - 1) / (N_REPLAYED - 1));
     const even = Array.from({ length: Math.min(steps.length, N_REPLAYED) }, (_, n) =>
       steps[Math.round(n * every)]);
-    return [this.chosen, ...even].find(
-      (step) => steps.includes(step) && !this.predictions.has(step));
+    return [chosen, ...even].find((each) => steps.includes(each) && !predictions.has(each));
   }
 
-  nameOf(id) {
-    if (this.log.id === this.app.state.model) return this.app.piece(id);
-    for (const each of this.predictions.values()) {
-      if (each?.bytes[id] !== undefined) return visible(hexBytes(each.bytes[id]));
-    }
-    return `#${id}`;
+  function nameOf(id) {
+    if (log.id === app.state.model) return app.piece(id);
+    const bytes = [...predictions.values()].find((each) => each?.bytes[id] !== undefined)?.bytes[id];
+    return bytes === undefined ? `#${id}` : visible(hexBytes(bytes));
   }
 
-  showReplay() {
-    const { app } = this;
-    const t = (key, values) => app.t(`training.${key}`, values);
+  function showReplay() {
+    const hasSteps = log.state.checkpoints.length > 0;
     const { controls, end_of_text: end } = app.vocabulary;
     const document = app.decode(app.text.ids).split(controls[end] ?? "\0").at(-1);
     const tail = [...document].slice(-40).join("").replaceAll("\n", "↵");
-    this.replayTitle.textContent = t("replay", { step: app.number(this.chosen ?? 0, 0) });
-    this.replayNote.textContent = this.log.state.checkpoints.length ? `… ${tail}` : t("no_checkpoint");
-    const present = this.predictions.get(this.chosen);
-    if (!present) {
-      if (!this.log.state.checkpoints.length) this.table.replaceChildren();
-      return;
-    }
-    const steps = [...this.predictions.keys()].sort((a, b) => a - b);
-    const known = steps.filter((step) => this.predictions.get(step));
-    const ids = candidates(known.map((step) => this.predictions.get(step)), present);
-    const histories = ids.map((id) => known.map((step) => [step, this.predictions.get(step).p[id]]));
-    const sum = (points) => points.reduce((total, [, p]) => total + p, 0);
-    histories.push(known.map((step, n) => [step, Math.max(0, 1 - sum(histories.map((h) => h[n])))]));
+    say(replayTitle, t("replay", { step: app.number(chosen ?? 0) }));
+    say(replayNote, hasSteps ? `… ${tail}` : t("no_checkpoint"));
+    if (!hasSteps) table.replaceChildren();
+    const present = predictions.get(chosen);
+    if (!present) return;
+    const known = [...predictions].filter(([, each]) => each).sort(([a], [b]) => a - b);
+    const ids = candidates(known.map(([, each]) => each), present);
+    const histories = ids.map((id) => known.map(([at, { p }]) => [at, p[id]]));
+    histories.push(known.map(([at], n) =>
+      [at, Math.max(0, histories.reduce((rest, history) => rest - history[n][1], 1))]));
     const top = Math.max(...histories.flat().map(([, p]) => p));
-    const rows = histories.map((history, n) => {
-      const [, p] = history[known.indexOf(this.chosen)];
-      const isOthers = n === ids.length;
-      const name = isOthers ? t("others") : this.nameOf(ids[n]);
-      const bar = h("span", { class: "training-bar" });
-      bar.style.setProperty("--share", String(p));
-      return h("tr", { class: isOthers ? "training-others" : "" },
-        h("th", { scope: "row" }, h("span", { class: isOthers ? "" : "training-token" }, name)),
-        h("td", { class: "training-spark-cell" }, this.sparkline(history, top)),
-        h("td", { class: "training-bar-cell" }, bar),
-        h("td", { class: "training-p" }, app.percent(p)));
-    });
-    this.table.replaceChildren(
-      h("caption", { class: "visually-hidden" }, t("replay_table")),
-      h("thead", { class: "visually-hidden" },
-        h("tr", {}, ...["token", "history", "bar", "p"].map((name) =>
-          h("th", { scope: "col" }, t(`column_${name}`))))),
-      h("tbody", { "data-step": this.chosen }, ...rows),
+    table.replaceChildren(
+      h("caption.visually-hidden", t("replay_table")),
+      h("thead.visually-hidden",
+        columns(app.t("ladder.token"), t("column_history"), t("column_bar"), t("column_p"))),
+      h("tbody", { "data-step": chosen }, histories.map((history, n) => {
+        const [, p] = history.find(([at]) => at === chosen);
+        const isOthers = n === ids.length;
+        return row(isOthers ? h("span.others", t("others")) : h("span.token", nameOf(ids[n])),
+          sparkline(history, top), h("td.wide", bar(p)), h("td.p", app.percent(p)));
+      })),
     );
   }
 
   /** Return a small line: a probability over the checkpoints, with a dot at the chosen one. */
-  sparkline(points, top) {
+  function sparkline(points, top) {
     const [width, height] = [96, 22];
-    const x = scale([0, this.log.lastStep], [3, width - 3]);
+    const x = scale([0, log.lastStep], [3, width - 3]);
     const y = scale([0, top], [height - 3, 3]);
-    const now = points.find(([step]) => step === this.chosen);
-    const label = points.map(([, p]) => this.app.percent(p)).join(", ");
-    return svg("svg", { class: "training-spark", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label },
-      svg("path", { d: path(points, x, y) }),
-      svg("circle", { cx: x(now[0]), cy: y(now[1]), r: 2.5 }));
+    const [at, p] = points.find(([each]) => each === chosen);
+    return svg("svg.training-spark", {
+      viewBox: `0 0 ${width} ${height}`, role: "img",
+      "aria-label": points.map(([, each]) => app.percent(each)).join(", "),
+    }, svg("path", { d: path(points, x, y) }), svg("circle", { cx: x(at), cy: y(p), r: 2.5 }));
   }
 
   // ---- the samples ----
 
-  showSamples() {
-    const { app, log } = this;
-    const latest = log.state.samples.filter(({ step }) => step <= (this.chosen ?? Infinity)).at(-1);
-    const items = [...log.state.samples].reverse().map((sample) =>
-      h("li", { class: sample === latest ? "is-chosen" : "" },
-        h("span", { class: "training-sample-step" },
-          app.t("training.step", { step: app.number(sample.step, 0) })),
-        h("p", {}, sample.text)));
-    this.samples.replaceChildren(...items);
-    this.samples.hidden = !items.length;
-    this.samplesTitle.hidden = !items.length;
+  function showSamples() {
+    const all = log.state.samples.toReversed();
+    const latest = all.find((sample) => sample.step <= (chosen ?? Infinity));
+    samples.replaceChildren(...all.map((sample) => h(sample === latest ? "li.is-chosen" : "li",
+      h("span.training-sample-step", step(sample.step)), h("p", sample.text))));
+    samples.hidden = samplesTitle.hidden = !all.length;
   }
+
+  return {
+    update(changed) {
+      if (changed.has("model") && app.model?.is_run) wanted = app.state.model;
+      if (!timer) poll();
+      else if (wanted) list();
+      if (log) show();
+    },
+  };
 }

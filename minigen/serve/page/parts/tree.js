@@ -1,7 +1,8 @@
 // All texts of this visit as a tree: shared beginnings stand once, each choice begins a line.
 
-import { apart, branchSum, keyStep, leavesOf, linesOf, pathTo } from "../branches.js";
-import { h } from "../dom.js";
+import { apart, branchSum, keyStep, linesOf } from "../branches.js";
+import { bar, columns, h, isModified, row } from "../dom.js";
+import { pathTo } from "../text.js";
 
 /** Show the tree, and two marked branches side by side. */
 export function mount(root, app) {
@@ -13,18 +14,20 @@ export function mount(root, app) {
   let asking = false;
   let lines = [];
   let focus = 0; // index of the line that Tab reaches
-  const t = (key, values) => app.t(`tree.${key}`, values);
+  const t = app.words("tree");
 
-  const about = h("p", { class: "hint", id: "tree-about" });
-  const tree = h("div", { role: "tree", class: "tree", "aria-multiselectable": "true" });
-  const said = h("div", { class: "tree-said", role: "status" });
-  const pair = h("section", { class: "tree-pair" });
-  tree.setAttribute("aria-describedby", about.id);
-  tree.addEventListener("keydown", onKey);
-  tree.addEventListener("click", onClick);
-  const head = h("div", { class: "tree-line tree-head", "aria-hidden": "true" });
-  const means = h("p", { class: "hint" });
-  root.append(h("div", { class: "tree-part" }, about, head, tree, said, means, pair));
+  const about = h("p.hint", { id: "tree-about" });
+  const tree = h("div.tree", {
+    role: "tree", "aria-multiselectable": "true", "aria-describedby": about.id, named: "tree.name",
+    onkeydown: onKey, onclick: onClick,
+  });
+  const said = h("div", { role: "status" });
+  const pair = h("section.tree-pair");
+  const titles = ["words", "choice", "sum", "each"].map((key) => h("span", { t: `tree.${key}` }));
+  root.append(h("div.tree-part",
+    about, h("div.tree-line.tree-head", { "aria-hidden": "true" }, h("span"), titles), tree, said,
+    h("p.hint", { t: "tree.means" }), pair));
+  addEventListener("scroll", askMissing, true); // of the page, or of the panel
 
   const logprob = (node) => own.get(node) ?? null;
   const chance = (node) => (logprob(node) === null ? "–" : app.percent(Math.exp(logprob(node))));
@@ -38,11 +41,7 @@ export function mount(root, app) {
     marked = marked.filter((node) => isThere(node));
     focus = Math.max(0, lines.findIndex((line) => line.nodes[0] === first));
     about.textContent = t(lines.length > 2 ? "keys" : "empty");
-    means.textContent = t("means");
-    const titles = ["", "words", "choice", "sum", "each"].map((key) => h("span", {}, key && t(key)));
-    head.replaceChildren(...titles);
-    tree.setAttribute("aria-label", t("name"));
-    tree.replaceChildren(...lines.map(row));
+    tree.replaceChildren(...lines.map(item));
     if (had) tree.children[focus].focus();
     drawPair();
   }
@@ -54,7 +53,7 @@ export function mount(root, app) {
   }
 
   /** Return the element of a line; its buttons are for the pointer, keys do the same. */
-  function row(line, i) {
+  function item(line, i) {
     const { sum, n } = branchSum(end(line), logprob);
     const isPrompt = line.parent < 0;
     const isHere = line.here >= 0;
@@ -63,39 +62,25 @@ export function mount(root, app) {
       choice: isPrompt ? "" : chance(line.nodes[0]),
       sum: nats(sum),
       each: n && sum !== null ? nats(sum / n) : "–",
-      n: app.number(n, 0),
+      n: app.number(n),
     };
-    const made = h(
-      "div",
-      {
-        role: "treeitem",
-        class: "tree-line",
-        tabindex: i === focus ? 0 : -1,
-        "aria-level": line.level,
-        "aria-posinset": line.position,
-        "aria-setsize": line.size,
-        "aria-label": t(isPrompt ? "prompt" : "line", facts) + (isHere ? `, ${t("here")}` : ""),
-      },
-      h("span", { class: "tree-twist" }, line.nChildren ? (line.isOpen ? "▾" : "▸") : ""),
-      h("span", { class: "tree-words" }, ...wordsOf(line, facts.text)),
-    );
-    made.style.setProperty("--level", line.level - 1);
-    if (line.nChildren) made.setAttribute("aria-expanded", line.isOpen);
-    if (line.isOnPath) made.classList.add("on-path");
-    if (isHere) made.setAttribute("aria-current", "true");
+    const made = h(line.isOnPath ? "div.tree-line.on-path" : "div.tree-line", {
+      role: "treeitem", tabindex: i === focus ? 0 : -1, "--level": line.level - 1,
+      "aria-level": line.level, "aria-posinset": line.position, "aria-setsize": line.size,
+      "aria-label": t(isPrompt ? "prompt" : "line", facts) + (isHere ? `, ${t("here")}` : ""),
+      "aria-expanded": line.nChildren ? String(line.isOpen) : null, "aria-current": isHere ? "true" : null,
+    },
+    h("span.tree-twist", line.nChildren ? (line.isOpen ? "▾" : "▸") : ""),
+    h("span.tree-words", wordsOf(line, facts.text)));
     if (isPrompt) return made;
-    const bar = h("span", { class: "share" });
-    bar.style.setProperty("--p", Math.exp(logprob(line.nodes[0]) ?? -Infinity));
     const isMarked = marked.includes(end(line));
     made.setAttribute("aria-checked", isMarked);
-    const button = (action, label, shown) =>
-      h("button", { type: "button", tabindex: -1, "data-action": action, "aria-label": label, title: label }, shown);
+    const button = (action, shown) => h("button",
+      { tabindex: -1, "data-action": action, "aria-label": t(action), title: t(action) }, shown);
     made.append(
-      h("span", { class: "tree-choice" }, bar, facts.choice),
-      h("span", { class: "tree-sum" }, facts.sum),
-      h("span", { class: "tree-each" }, facts.each),
-      button("mark", t("mark"), isMarked ? "☑" : "☐"),
-      button("remove", t("remove"), "×"),
+      h("span.tree-choice", h("span.track", bar(Math.exp(logprob(line.nodes[0]) ?? -Infinity))), facts.choice),
+      h("span.tree-sum", facts.sum), h("span.tree-each", facts.each),
+      button("mark", isMarked ? "☑" : "☐"), button("remove", "×"),
     );
     return made;
   }
@@ -110,10 +95,10 @@ export function mount(root, app) {
     const at = line.here >= 0 ? line.here + 1 : line.nodes.length;
     const rest = words(line.nodes.slice(at));
     return [
-      h("b", {}, oneLine(words(line.nodes.slice(0, 1)))),
+      h("b", oneLine(words(line.nodes.slice(0, 1)))),
       oneLine(words(line.nodes.slice(1, at))),
-      line.here >= 0 ? h("span", { class: "tree-here" }, "●") : "",
-      rest ? h("span", { class: "rest" }, oneLine(rest)) : "",
+      line.here >= 0 && h("span.tree-here", "●"),
+      rest && h("span.rest", oneLine(rest)),
     ];
   }
 
@@ -129,7 +114,7 @@ export function mount(root, app) {
   }
 
   function onKey(event) {
-    if (event.ctrlKey || event.altKey || event.metaKey) return;
+    if (isModified(event)) return;
     const line = lines[focus];
     const step = keyStep(lines, focus, event.key);
     if (step?.go !== undefined) show(step.go);
@@ -176,50 +161,35 @@ export function mount(root, app) {
     const text = words(line.nodes);
     app.text.remove(removed);
     app.textChanged();
-    const undo = h("button", { type: "button" }, t("undo"));
-    undo.addEventListener("click", () => {
+    const undo = h("button", { onclick: () => {
       app.text.restore(removed);
       said.replaceChildren();
       app.textChanged();
-    });
+    } }, t("undo"));
     said.replaceChildren(t("removed", { text: oneLine(text) }), " ", undo);
   }
 
   /** Show the two marked branches side by side. */
   function drawPair() {
     if (marked.length < 2) {
-      pair.replaceChildren(...(marked.length ? [h("p", { class: "hint" }, t("mark_another"))] : []));
+      pair.replaceChildren(...marked.map(() => h("p.hint", t("mark_another"))));
       return;
     }
     const split = apart(...marked);
     const shared = words(pathTo(marked[0]).slice(0, split.shared));
     const sums = marked.map((node) => branchSum(node, logprob));
-    const column = (i, rest) =>
-      h(
-        "div",
-        {},
-        h("h4", {}, t("branch", { n: i + 1 })),
-        h("p", { class: "tree-text" }, h("span", {}, promptText(), shared), h("b", {}, words(rest))),
-      );
-    const fact = (key, values) =>
-      h("tr", {}, h("th", { scope: "row" }, t(key)), ...values.map((value) => h("td", {}, value)));
-    const head = [1, 2].map((n) => h("th", { scope: "col" }, t("branch", { n })));
+    const column = (n, rest) => h("div", h("h4", t("branch", { n })),
+      h("p.tree-text", h("span", promptText(), shared), h("b", words(rest))));
+    const fact = (key, show) => row(t(key), sums.map(show));
     pair.replaceChildren(
-      h("h3", {}, t("pair")),
-      h("div", { class: "side-by-side" }, column(0, split.a), column(1, split.b)),
-      h(
-        "table",
-        {},
-        h("thead", {}, h("tr", {}, h("td", {}), ...head)),
-        h(
-          "tbody",
-          {},
-          fact("tokens", sums.map(({ n }) => app.number(n, 0))),
-          fact("sum", sums.map(({ sum }) => nats(sum))),
-          fact("each", sums.map(({ sum, n }) => nats(sum === null || !n ? null : sum / n))),
-        ),
-      ),
-      h("p", {}, odds(...sums)),
+      h("h3", t("pair")),
+      h("div.side-by-side", column(1, split.a), column(2, split.b)),
+      h("table",
+        h("thead", columns("", ...[1, 2].map((n) => t("branch", { n })))),
+        h("tbody",
+          fact("tokens", ({ n }) => app.number(n)), fact("sum", ({ sum }) => nats(sum)),
+          fact("each", ({ sum, n }) => nats(sum === null || !n ? null : sum / n)))),
+      h("p", odds(...sums)),
     );
   }
 
@@ -247,19 +217,22 @@ export function mount(root, app) {
     before = { node: app.text.at, logits, sum };
   }
 
-  /** Ask for the probabilities that nobody has read: those of a text from the address, for example. */
+  /** Ask for the probabilities of the lines in sight that nobody has read: those of the address. */
   async function askMissing() {
     const present = own;
-    for (;;) {
-      const leaf = leavesOf(app.text).find((node) => pathTo(node).some((each) => !own.has(each)));
-      if (!leaf || asking) return;
+    const isMissing = (line, i) => {
+      const { top, bottom } = tree.children[i].getBoundingClientRect();
+      return bottom > 0 && top < innerHeight && pathTo(end(line)).some((node) => !own.has(node));
+    };
+    while (app.prediction && !asking) {
+      const at = lines.findLastIndex(isMissing);
+      if (at < 0) return;
       asking = true;
-      const { model, step } = app.state;
-      const path = pathTo(leaf);
+      const path = pathTo(end(lines[at]));
       const ids = [...app.text.prompt, ...path.map((node) => node.token)];
       let found = [];
       try {
-        ({ logprob: found } = await app.api("/api/surprise", { model, step, ids }));
+        ({ logprob: found } = await app.api("/api/surprise", { ...app.question, ids }));
       } catch (error) {
         if (error.status === undefined) throw error; // app.api has shown a refusal
       }
@@ -278,7 +251,7 @@ export function mount(root, app) {
       }
       learn();
       if (changed.size > 1 || !changed.has("prediction")) draw();
-      if (app.prediction) askMissing();
+      askMissing();
     },
   };
 }
