@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PROMPT = "hero: Sir Fox, friend: little Owl, place: faraway harbour, object: magic rope, mood: so"
 PANELS = ("attention", "lens")  # each with a picture of its own
-WIDTH, HEIGHT = 1200, 700
+WIDTH, HEIGHT = 1300, 1300  # so high that a panel needs no bar for scrolling
 
 
 def take(address: str, browser_path: str) -> None:

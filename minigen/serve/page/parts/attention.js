@@ -8,7 +8,7 @@ import { move } from "../grid.js";
 import { pixels, pool, ramp } from "../shades.js";
 
 const LARGE = 384; // the most rows of the large matrix that are drawn each by itself
-const READABLE = 13; // pixels of a row with a label of its own
+const READABLE = 12; // pixels of a row with a label of its own
 const MARGIN = 84; // pixels beside the matrix for the labels
 
 /** Show the wall, the matrix of the chosen head, and the sources of the chosen token. */
