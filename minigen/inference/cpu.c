@@ -106,10 +106,18 @@ static float pack(enum kind kind, const float *restrict x, int n, float *restric
     return 1;
 }
 
-typedef float floats __attribute__((vector_size(64))), eight __attribute__((vector_size(32))),
-    four __attribute__((vector_size(16)));
-typedef uint32_t words __attribute__((vector_size(64)));
+/* A vector fills one register of the processor. gcc keeps a longer one in memory, so each step of a loop
+   reads and writes the sums: on AVX2, float32 then takes twice as long, and bfloat16 three times
+   (docs/notebook.md). clang splits a longer one among several registers. */
+#if defined __AVX512F__ || (defined __clang__ && !defined __AVX2__)
 enum { LANES = 16 };
+#elif defined __AVX2__
+enum { LANES = 8 };
+#else
+enum { LANES = 4 };
+#endif
+typedef float floats __attribute__((vector_size(4 * LANES))), four __attribute__((vector_size(16)));
+typedef uint32_t words __attribute__((vector_size(4 * LANES)));
 
 static inline floats load(const void *from) {
     floats lanes;
@@ -124,17 +132,15 @@ static inline floats load_some(const void *from, int n) { /* n numbers, then zer
 }
 
 static inline float sum_of(floats lanes) { /* adds the halves, then their halves, and so on */
-    eight halves[2];
-    memcpy(halves, &lanes, sizeof halves);
-    halves[0] += halves[1];
-    four quarters[2];
-    memcpy(quarters, halves, sizeof quarters);
-    four sum = quarters[0] + quarters[1];
-    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    four parts[LANES / 4];
+    memcpy(parts, &lanes, sizeof parts);
+    for (int half = LANES / 8; half; half /= 2)
+        for (int i = 0; i < half; i++) parts[i] += parts[i + half];
+    return (parts[0][0] + parts[0][1]) + (parts[0][2] + parts[0][3]);
 }
 
-/* Take the numbers at even places, or those at odd places, of 16 words of two bfloat16 each. A bfloat16
-   is the upper half of a float32, so a shift or a mask converts it. */
+/* Take the numbers at even places, or those at odd places, of a vector of words of two bfloat16 each. A
+   bfloat16 is the upper half of a float32, so a shift or a mask converts it. */
 static inline floats even(floats two) { return (floats)((words)two << 16); }
 static inline floats odd(floats two) { return (floats)((words)two & 0xffff0000); }
 
