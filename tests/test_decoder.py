@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import platform
+import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -217,6 +220,32 @@ def test_large_sums_and_scores_do_not_overflow(dtype: str) -> None:
     expected = predictions(rounded(model, dtype), config, ids, lengths, dtype)
     decoded = predictions(Decoder(model, dtype), config, ids, lengths, dtype)
     assert distance(decoded, expected) < 0.02
+
+
+def huge_kilobytes(tensor: Tensor) -> int:
+    """Return the kilobytes of large pages in the piece of memory that holds the tensor."""
+    is_here = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if found := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            is_here = int(found[1], 16) <= tensor.data_ptr() < int(found[2], 16)
+        elif is_here and line.startswith("AnonHugePages:"):
+            return int(line.split()[1])
+    return 0
+
+
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").exists()
+    or tuple(map(int, re.findall(r"\d+", platform.release())[:2])) < (6, 1),
+    reason="the system moves no memory to large pages",
+)
+def test_the_weights_move_to_large_pages_and_stay_the_same() -> None:
+    """Linux moves the weights when a Decoder is made; their numbers and addresses stay."""
+    model = random_model(dataclasses.replace(CONFIGS["gpt2"], vocab_size=1 << 16))  # 16 MB
+    weight = model.embedding.weight
+    address, numbers = weight.data_ptr(), weight.clone()
+    Decoder(model, "float32")
+    assert weight.data_ptr() == address and torch.equal(weight, numbers)
+    assert huge_kilobytes(weight) >= 4096
 
 
 def test_the_c_code_does_not_round_the_process_s_tiny_numbers_to_zero() -> None:

@@ -44,6 +44,8 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 # Enough for 10,000 tensors. A hostile header can take 40 times its length in memory when parsed.
 MAX_HEADER = 1 << 20
 PIECE = 1 << 23  # bytes that are hashed, written or read at once
+# Linux gives large pages only to private memory; Windows has no such distinction.
+PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
 MAX_WAITING = 16  # pieces in memory that wait to be hashed while a file is written
 
 
@@ -124,7 +126,7 @@ class TensorFile:
             # Each tensor has its own pages, which return to the system as soon as the tensor is
             # freed, for example after it was transposed. On the heap a freed tensor would leave a
             # hole.
-            memory = mmap.mmap(-1, end - begin)
+            memory = mmap.mmap(-1, end - begin, **PRIVATE)
         except OSError:
             raise UserError(f"{self.path} does not fit into memory") from None
         if hasattr(mmap, "MADV_HUGEPAGE"):  # fewer and larger pages are faster to get

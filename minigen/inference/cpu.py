@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from minigen.inference.compile_c import compiled
 from minigen.model import GPT, Block, KVCache, RMSNorm, rope_cos_sin
-from minigen.system.device import choose_dtype
+from minigen.system.device import choose_dtype, use_large_pages
 from minigen.system.threads import threads
 
 # Threads wait for each other after each matrix; with less work than this, waiting costs more than
@@ -120,6 +120,8 @@ class Decoder:
             # Kept as attributes, because the C code reads both at their addresses.
             self.cos_sin = cos_sin_table(model) if c.position == "rotary" else ()
             self.model_in_c = describe(model, self.cos_sin, KINDS[self.cache_dtype])
+            weights = (getattr(module, "weight", None) for module in model.modules())
+            use_large_pages(x for x in weights if isinstance(x, Tensor))
 
     def __call__(self, ids: Tensor, cache: KVCache, at: Tensor) -> Tensor:
         B, T = ids.shape

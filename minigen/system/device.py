@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import sys
+from collections.abc import Iterable
 
 import torch
+from torch import Tensor
 
 from minigen.errors import UserError
 
@@ -75,6 +78,27 @@ def disable_malloc_trim() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(m_mmap_max, 0)
         mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def use_large_pages(tensors: Iterable[Tensor]) -> None:
+    """Let Linux move tensors on the CPU to pages of 2 MB; their numbers and addresses stay.
+
+    A processor looks the place of each page up, and by itself fetches ahead only within a page. So
+    it reads weights up to a fifth faster from large pages (docs/notebook.md). By default, many
+    systems use pages of 4 KB. Linux before 6.1 and other systems leave the tensors where they are.
+    """
+    size, madv_collapse = 2 << 20, 25  # the value in Linux's mman.h
+    numbers = {
+        number
+        for tensor in tensors
+        for number in range(
+            tensor.data_ptr() // size, (tensor.data_ptr() + tensor.nbytes) // size + 1
+        )
+    }
+    if sys.platform == "linux":
+        madvise = ctypes.CDLL(None).madvise
+        for number in sorted(numbers):  # one by one, as a page may be impossible to move
+            madvise(ctypes.c_void_p(number * size), ctypes.c_size_t(size), madv_collapse)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
