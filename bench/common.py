@@ -11,6 +11,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -51,19 +52,16 @@ def alternate(contenders: Mapping[str, Callable[[], T]], rounds: int) -> dict[st
     return results
 
 
-busiest = 0.0  # the most cores that other programs used in a pause; a field of the record
+busiest: float | None = None  # the most cores that other programs used in a pause; None: no pause
 
 
 def check_quiet() -> None:
-    """Warn if other programs use more than a third of a core, as they distort the figures."""
+    """Pause, and measure how many cores other programs use; `record` prints the most of them."""
     global busiest
     time.sleep(0.3)  # until the idle threads of the last contender have stopped spinning
     before = busy_seconds()
     time.sleep(0.2)
-    cores = (busy_seconds() - before) / 0.2
-    busiest = max(busiest, cores)
-    if cores > 1 / 3:
-        print(f"warning: other programs use {cores:.1f} cores; measure again", flush=True)
+    busiest = round(max(busiest or 0.0, (busy_seconds() - before) / 0.2), 2)
 
 
 def busy_seconds() -> float:
@@ -118,13 +116,16 @@ def run(command: Sequence[str], threads: int, cwd: Path = ROOT) -> tuple[float, 
 class Worker:
     """The process of one contender, which loads once and then answers requests through `serve`.
 
-    Raises `FileNotFoundError` or `RuntimeError` if it cannot start.
+    Raises `FileNotFoundError` or `RuntimeError` if it cannot start. The error ends with the last
+    line that the process wrote on standard error.
     """
 
     def __init__(self, python: str, module: str, args: Sequence[str], threads: int) -> None:
+        # A file and no pipe: the process would wait for a reader of a full pipe.
+        self.errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self.process = subprocess.Popen(
             [python, "-m", module, *args], cwd=ROOT, env=environment(threads), encoding="utf-8",
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
         )  # fmt: skip
         self.facts = self._answer()
 
@@ -143,12 +144,17 @@ class Worker:
                 if isinstance(answer, dict) and "error" in answer:
                     raise RuntimeError(answer["error"])
                 return answer
-        raise RuntimeError(f"the process ended with exit code {self.process.wait()}")
+        code = self.process.wait()
+        self.errors.seek(0)
+        lines = [line.strip() for line in self.errors if line.strip()]
+        last = f": {lines[-1]}" if lines else ""
+        raise RuntimeError(f"the process ended with exit code {code}{last}")
 
     def close(self) -> None:
         """End the process."""
         self.process.kill()
         self.process.wait()
+        self.errors.close()
 
 
 MARK = "answer: "
@@ -215,7 +221,7 @@ def machine(threads: int) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": threads,
         "python": platform.python_version(),
-        "busy": round(busiest, 2),  # cores that other programs used
+        "busy": busiest,
         "torch": importlib.metadata.version("torch"),
         "commit": commit,
         "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -223,10 +229,16 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 def record(name: str, figures: Any, given: argparse.Namespace) -> None:
-    """Append a line of JSON with the benchmark's name, the machine and the figures."""
+    """Append a line of JSON with the benchmark's name, the machine and the figures.
+
+    Print how busy other programs kept the machine, as they distort the figures.
+    """
     path = given.json or given.cache / "results.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     line = {"bench": name, "machine": machine(given.threads), "figures": figures}
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
+    if busiest is not None:
+        advice = "; measure again" if busiest > 1 / 3 else ""
+        print(f"other programs used up to {busiest} cores in the pauses{advice}")
     print(f"-> {path}")

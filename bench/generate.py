@@ -2,6 +2,7 @@
 
     python -m bench.generate --nanogpt ../nanoGPT
     python -m bench.generate --sweep            # milliseconds per token, context by context
+    python -m bench.generate --prompts          # tokens per second of prompts, length by length
     python -m bench.generate --weights FOLDER   # another model, beside transformers only
     python -m bench.generate --device cuda      # on a GPU, beside transformers only
 
@@ -39,8 +40,9 @@ CONTENDERS = {  # name: bytes of a weight
     "CTranslate2 float32": 4, "CTranslate2 int8": 1,
     "llama.cpp f32": 4, "llama.cpp f16": 2, "llama.cpp Q8_0": 34 / 32,
 }  # fmt: skip
-PROMPT = list(range(1000, 1016))
-LONG = 1024 - len(PROMPT)  # new tokens in a sweep: up to the end of the context
+PROMPT = 16  # tokens before the text that is written
+LONG = 1024 - PROMPT  # new tokens in a sweep: up to the end of the context
+PROMPTS = (32, 128, 512, 1024)  # tokens of the prompts that --prompts reads
 
 # (prompt, number of new tokens) -> (their ids, the seconds from the start to each of them)
 Writer = Callable[[list[int], int], tuple[list[int], list[float]]]
@@ -166,8 +168,9 @@ def llama(weights: Path, kind: str, given: Any) -> Writer:
         settings.pure = True  # one format for all, also for the embedding, which is the head too
         assert library.llama_model_quantize(str(exact).encode(), str(path).encode(), settings) == 0
     model = library.Llama(
-        str(path), n_ctx=1024, n_threads=given.threads, n_threads_batch=given.threads, verbose=False
-    )
+        str(path), n_ctx=1024, n_batch=1024, n_threads=given.threads,
+        n_threads_batch=given.threads, verbose=False,
+    )  # fmt: skip
 
     def write(prompt: list[int], n: int) -> tuple[list[int], list[float]]:
         model.reset()
@@ -242,7 +245,7 @@ def write_gguf(weights: Path, path: Path) -> None:
 
 
 def load(name: str, given: Any) -> Callable[[Any], Any]:
-    """Load a contender; return the function that writes n tokens after PROMPT."""
+    """Load a contender; return the function from (tokens of a prompt, tokens to write) to both."""
     torch.set_grad_enabled(False)
     program, _, kind = name.partition(" ")
     loaders = {
@@ -250,8 +253,14 @@ def load(name: str, given: Any) -> Callable[[Any], Any]:
         "CTranslate2": ctranslate2, "llama.cpp": llama,
     }  # fmt: skip
     write = loaders[program](given.weights.resolve(), kind, given)
-    write(PROMPT, 4)  # so that compilation and allocation at first use are not timed
-    return lambda n: write(PROMPT, n)
+
+    def answer(request: tuple[int, int]) -> tuple[list[int], list[float]]:
+        """Write a number of tokens after a prompt of a number of tokens."""
+        n_prompt, n = request
+        return write(list(range(1000, 1000 + n_prompt)), n)
+
+    answer((PROMPT, 4))  # so that compilation and allocation at first use are not timed
+    return answer
 
 
 def main() -> None:
@@ -262,12 +271,15 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--device", default="cpu", help="cuda: beside transformers only")
     parser.add_argument("--sweep", action="store_true", help="write until the context is full")
-    parser.add_argument("--only", default="", help="contenders whose names contain this")
+    parser.add_argument("--prompts", action="store_true", help="read prompts, and write one token")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help="contenders whose names contain one of these"
+    )
     parser.add_argument("--worker", help="(a process of this benchmark)")
     given = parser.parse_args()
     if given.worker:
         return serve(lambda: load(given.worker, given))
-    names = [name for name in CONTENDERS if given.only in name]
+    names = [name for name in CONTENDERS if any(part in name for part in given.only)]
     # The other programs need other formats of weights, or have no GPU.
     if given.weights or given.device != "cpu":
         names = [name for name in names if name.startswith(("minigen", "transformers"))]
@@ -281,14 +293,20 @@ def main() -> None:
         names = [name for name in names if "no cache" not in name]
     pythons = {n: sys.executable if "minigen" in n else given.peers_python for n in names}
     workers = start_workers(pythons, "bench.generate", flags, given.threads)
-    n = LONG if given.sweep else given.tokens
+    requests = [(PROMPT, LONG if given.sweep else given.tokens)]
+    if given.prompts:
+        requests = [(n_prompt, 1) for n_prompt in PROMPTS]
     calls: dict[str, Callable[[], Any]] = {
-        name: functools.partial(worker.ask, n) for name, worker in workers.items()
+        name: functools.partial(lambda worker: [worker.ask(r) for r in requests], worker)
+        for name, worker in workers.items()
     }
     results = alternate(calls | {"memory": lambda: read_bandwidth(given.device)}, given.rounds)
     bandwidths = results.pop("memory")
     for worker in workers.values():
         worker.close()
+    if given.prompts:
+        return record("generate --prompts", report_prompts(results), given)
+    results = {name: [answer for (answer,) in rounds] for name, rounds in results.items()}
     n_read = weights_read(given.weights)
     figures = report_sweep(results) if given.sweep else report(results, bandwidths, n_read)
     record("generate --sweep" if given.sweep else "generate", figures, given)
@@ -345,13 +363,27 @@ def report_sweep(results: dict[str, list[Any]]) -> dict[str, Any]:
     figures = {}
     for name, rounds in results.items():
         steps = [[b - a for a, b in pairwise(times)] for _, times in rounds]
-        ends = [context - len(PROMPT) - 1 for context in contexts]
+        ends = [context - PROMPT - 1 for context in contexts]
         figures[name] = {
             context: 1e3 * statistics.median(t for step in steps for t in step[end - 32 : end])
             for context, end in zip(contexts, ends, strict=True)
         }
     header = ("milliseconds per token at", *map(str, contexts))
     table(header, [(n, *(f"{ms:.1f}" for ms in row.values())) for n, row in figures.items()])
+    return figures
+
+
+def report_prompts(results: dict[str, list[Any]]) -> dict[str, Any]:
+    """Print and return tokens of a prompt per second, until the next token is known."""
+    figures = {}
+    for name, rounds in results.items():
+        seconds = zip(*([times[0] for _, times in answers] for answers in rounds), strict=True)
+        figures[name] = {
+            n_prompt: n_prompt / statistics.median(times)
+            for n_prompt, times in zip(PROMPTS, seconds, strict=True)
+        }
+    header = ("tokens/s of a prompt of", *map(str, PROMPTS))
+    table(header, [(n, *(f"{speed:.0f}" for speed in row.values())) for n, row in figures.items()])
     return figures
 
 

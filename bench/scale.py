@@ -26,7 +26,7 @@ from bench.common import (
     start_workers,
     table,
 )
-from bench.generate import LONG, make_weights, report_sweep
+from bench.generate import LONG, PROMPT, make_weights, report_sweep
 from bench.train import train_step
 from minigen import GPT, GPTConfig
 from minigen.optim import Optimizer
@@ -72,7 +72,8 @@ def decoding(given: argparse.Namespace) -> Any:
     flags = ["--cache", str(given.cache), "--threads", str(given.threads)]
     pythons = dict.fromkeys(kinds, sys.executable)
     workers = start_workers(pythons, "bench.generate", flags, given.threads)
-    calls = {name: functools.partial(worker.ask, LONG) for name, worker in workers.items()}
+    request = (PROMPT, LONG)
+    calls = {name: functools.partial(worker.ask, request) for name, worker in workers.items()}
     results = alternate(calls, 1)
     for worker in workers.values():
         worker.close()
