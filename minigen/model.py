@@ -471,7 +471,8 @@ class GPT(nn.Module):
             mask = None  # causal
         else:
             positions = cache.positions(T)  # (B, T)
-            mask = cache.mask(positions, kv_len)  # (B, 1, T, S)
+            # Into an empty cache: causal, for which PyTorch's kernel leaves out half of the scores.
+            mask = None if kv_len == T else cache.mask(positions, kv_len)  # (B, 1, T, S)
 
         # Tokens become vectors. Each gets a position: a vector is added here (learned), or every
         # block turns its queries and keys by an angle (rotary).
