@@ -267,14 +267,18 @@ def test_a_weight_moves_by_half_a_step_at_most() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
-def test_a_compact_linear_layer_is_the_layer_with_rounded_weights(dtype: str) -> None:
+@pytest.mark.parametrize("n_vectors", [5, 15], ids=["few", "many"])
+def test_a_compact_linear_layer_is_the_layer_with_rounded_weights(
+    how: str, dtype: str, n_vectors: int
+) -> None:
     """The result is that of rounded weights; 0.01 allows for an x rounded to bfloat16."""
     torch.manual_seed(0)
     for layer in (torch.nn.Linear(64, 48), torch.nn.Linear(64, 48, bias=False)):
-        x, compact = torch.randn(2, 5, 64), CompactLinear(layer, dtype)
+        x, compact = torch.randn(2, n_vectors, 64), CompactLinear(layer, dtype)
         scale = 1 if compact.scale is None else compact.scale[:, None]
         layer.weight.copy_(compact.weight * scale)
         assert distance(compact(x), layer(x)) < 0.01
+        assert distance(compact(x.transpose(0, 1)), layer(x.transpose(0, 1))) < 0.01
 
 
 @pytest.fixture(scope="module")

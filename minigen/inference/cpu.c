@@ -1,6 +1,6 @@
 /* The forward pass of minigen/model.py for a few new tokens of each text, as fast as memory is read.
 
-   minigen/inference/cpu.py compiles this file and calls `step`. It passes the addresses of PyTorch's
+   minigen/inference/cpu.py compiles this file and calls `step`, or `product` alone. It passes the addresses of PyTorch's
    tensors, so no weight is copied.
 
    Shapes: B texts, T new tokens of each, N = B T vectors; C width of the residual stream, D width of a
@@ -220,6 +220,14 @@ static void add_row(const struct matrix *table, int64_t i, float *x) {
 
 struct share { int thread, n_threads; }; /* the work of thread number `thread` of n_threads */
 
+static inline struct share own_share(void) { /* of the thread that calls it */
+#ifdef _OPENMP
+    return (struct share){omp_get_thread_num(), omp_get_num_threads()};
+#else
+    return (struct share){0, 1};
+#endif
+}
+
 static inline int begin(struct share s, int n) { return (int)((int64_t)n * s.thread / s.n_threads); }
 static inline int end(struct share s, int n) { return begin((struct share){s.thread + 1, s.n_threads}, n); }
 
@@ -265,6 +273,14 @@ static void multiply(const struct matrix *m, struct vectors x, float *y, int add
             }
         }
     }
+}
+
+/* Compute y (N, rows) = W x + bias for x (N, columns). `workspace` has N (columns + 1) numbers. */
+void product(const struct matrix *m, int N, const float *x, float *workspace, int n_threads, float *y) {
+    struct vectors vectors = {N, workspace, workspace + (int64_t)N * m->columns};
+    pack_all(m, x, vectors);
+#pragma omp parallel num_threads(n_threads)
+    multiply(m, vectors, y, 0, own_share());
 }
 
 /* ---- The steps between the products. ---- */
@@ -387,10 +403,7 @@ int step(const struct model *m, int B, int T, const int64_t *ids, const int64_t 
 
 #pragma omp parallel num_threads(n_threads)
     {
-        struct share s = {0, 1};
-#ifdef _OPENMP
-        s = (struct share){omp_get_thread_num(), omp_get_num_threads()};
-#endif
+        struct share s = own_share();
         float *packed = of_threads + s.thread * thread_workspace(m, N, capacity);
         float *normed = packed + N * widest(m), *of_attention = normed + N * widest(m);
         struct vectors vectors = {N, packed, of_attention + 2 * D + capacity};

@@ -32,6 +32,9 @@ from minigen.system.threads import threads
 # another thread saves.
 MIN_PRODUCTS_PER_THREAD = 500_000  # weights times vectors
 
+# Up to this number of vectors `product` of cpu.c is faster than to convert weights for PyTorch.
+FEW_VECTORS = 16
+
 
 def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return integers from -127 to 127 (out, in) and a scale per row (out,).
@@ -49,7 +52,9 @@ def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
 class CompactLinear(nn.Module):
     """A linear layer with weights in bfloat16 or int8: x (..., in) -> x W^T + bias (..., out).
 
-    Only the weights are compact: the result is float32, and so is the bias.
+    Only the weights are compact: the result is float32, and so is the bias. `cpu.c` multiplies few
+    vectors, such as those that become the logits of a prompt. PyTorch multiplies many, and converts
+    all weights first, unless the processor multiplies their format.
     """
 
     def __init__(self, layer: nn.Module, dtype: str) -> None:
@@ -65,6 +70,17 @@ class CompactLinear(nn.Module):
         self.product_dtype = getattr(torch, choose_dtype("auto", weight.device))
 
     def forward(self, x: Tensor) -> Tensor:
+        n_vectors, n_in = x.numel() // x.shape[-1], x.shape[-1]
+        converts = self.weight.dtype != self.product_dtype
+        if converts and n_vectors <= FEW_VECTORS and n_in % 2 == 0 and (library := code()):
+            x, y = x.float().contiguous(), torch.empty(*x.shape[:-1], len(self.weight))
+            workspace = torch.empty(n_vectors * (n_in + 1))
+            n_threads = 1 + n_vectors * self.weight.numel() // MIN_PRODUCTS_PER_THREAD
+            library.product(
+                matrix(self), n_vectors, x.data_ptr(), workspace.data_ptr(),
+                min(torch.get_num_threads(), n_threads), y.data_ptr(),
+            )  # fmt: skip
+            return y
         y = F.linear(x.to(self.product_dtype), self.weight.to(self.product_dtype)).float()
         if self.scale is not None:
             y *= self.scale
@@ -196,6 +212,10 @@ def code() -> ctypes.CDLL | None:
         library.workspace_size.argtypes = [
             *(ctypes.POINTER(CModel), number, ctypes.c_int64, number),
         ]
+        library.product.argtypes = [
+            *(ctypes.POINTER(CMatrix), number, address, address, number, address),
+        ]
+        library.product.restype = None
         library.step.argtypes = [
             *(ctypes.POINTER(CModel), number, number, address, address, address),
             *(address, ctypes.c_int64, address, number, address),
