@@ -1,7 +1,7 @@
 /* The forward pass of minigen/model.py for a few new tokens of each text, as fast as memory is read.
 
-   minigen/inference/cpu.py compiles this file and calls `step`, or `product` alone. It passes the addresses of PyTorch's
-   tensors, so no weight is copied.
+   minigen/inference/cpu.py compiles this file and calls `step`, or `product` alone. It passes the addresses
+   of PyTorch's tensors, so no weight is copied.
 
    Shapes: B texts, T new tokens of each, N = B T vectors; C width of the residual stream, D width of a
    head, H query heads, Hk key-value heads, M width of the MLP, V vocabulary. The cache of a layer is
@@ -145,17 +145,21 @@ static inline floats even(floats two) { return (floats)((words)two << 16); }
 static inline floats odd(floats two) { return (floats)((words)two & 0xffff0000); }
 
 /* Compute the dot products of a row of n weights and n_vectors packed vectors, `stride` numbers apart.
-   The order of summation does not depend on n_vectors, so a text gets the same bits alone or in a
-   batch. */
+   n_vectors is 1 or MAX_BATCH. The order of summation does not depend on n_vectors, so a text gets the
+   same bits alone or in a batch. */
 static inline void dots(enum kind kind, const void *weight, const float *packed, int stride,
                         int n, int n_vectors, float *sums) {
     const float *w = weight;
     floats left[MAX_BATCH] = {{0}}, right[MAX_BATCH] = {{0}}; /* neither sum waits for the other */
     if (kind == INT8) {
+        const int8_t *integer = weight;
+        const int16_t *x = (const int16_t *)packed;
         int32_t totals[MAX_BATCH] = {0};
-        for (int i = 0; i < n; i++)
-            for (int r = 0; r < n_vectors; r++)
-                totals[r] += ((const int8_t *)weight)[i] * ((const int16_t *)(packed + r * stride))[i];
+        if (n_vectors == 1) /* a loop of its own: with n_vectors unknown, clang makes no vectors of it */
+            for (int i = 0; i < n; i++) totals[0] += integer[i] * x[i];
+        else
+            for (int i = 0; i < n; i++)
+                for (int r = 0; r < MAX_BATCH; r++) totals[r] += integer[i] * x[2 * r * stride + i];
         for (int r = 0; r < n_vectors; r++) sums[r] = (float)totals[r];
         return;
     }
