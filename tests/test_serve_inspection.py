@@ -199,13 +199,34 @@ def test_a_wrong_request_gets_one_sentence(
     assert answer.json()["error"]["message"].startswith(message)
 
 
-def test_a_broken_model_is_a_sentence(served: tuple[TestClient, GPT]) -> None:
-    """A model with NaN among its weights is answered with 400, and not with broken JSON."""
+@pytest.mark.parametrize(
+    ("part", "value", "refused"),
+    [
+        ("blocks.0.attention_norm", float("nan"), {"attention", "head", "lens"}),
+        ("norm", float("nan"), {"lens"}),  # the stream is finite, and its predictions are not
+        ("embedding", 1e30, {"lens"}),  # the stream is finite, and its lengths are not
+    ],
+)
+def test_a_broken_model_is_a_sentence(
+    served: tuple[TestClient, GPT], part: str, value: float, refused: set[str]
+) -> None:
+    """A model that computes NaN or an infinity is answered with 400, and not with broken JSON."""
     client, model = served
-    gain = model.blocks[0].attention_norm.weight
+    weight = model.get_submodule(part).get_parameter("weight")
+    before = weight.detach().clone()
+    questions = {
+        "attention": ("attention", {"ids": IDS}),
+        "head": ("attention", {"ids": IDS, "layer": 0, "head": 1}),
+        "lens": ("lens", {"ids": IDS}),
+    }
     with torch.no_grad():
-        before, gain[0] = gain[0].item(), float("nan")
-        answers = [client.post(f"/api/{name}", json={"ids": IDS}) for name in ("attention", "lens")]
-        gain[0] = before
-    assert [answer.status_code for answer in answers] == [400, 400]
-    assert all("NaN" in answer.json()["error"]["message"] for answer in answers)
+        weight[IDS[0]] = value
+        answers = {
+            name: client.post(f"/api/{address}", json=body)
+            for name, (address, body) in questions.items()
+        }
+        weight.copy_(before)
+    assert {name for name, answer in answers.items() if answer.status_code == 400} == refused
+    assert {answer.status_code for answer in answers.values()} <= {200, 400}
+    for name in refused:
+        assert "NaN" in answers[name].json()["error"]["message"]

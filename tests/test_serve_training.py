@@ -251,6 +251,23 @@ def test_a_replay_has_the_predictions_of_each_checkpoint(folder: Path, client: T
             assert answer["bytes"][str(best)] == engine.tokenizer.token_bytes(best).hex()
 
 
+def test_a_checkpoint_that_predicts_nan_is_one_sentence(folder: Path, client: TestClient) -> None:
+    """A replay of finite weights whose products are too large is answered 400 and a sentence."""
+    saved = checkpoint.load(folder / "out" / "small" / "step-000030")
+    model = saved.model()
+    with torch.no_grad():
+        model.norm.get_parameter("weight").fill_(torch.finfo(torch.float32).max)
+    run = folder / "out" / "huge"
+    checkpoint.save(run, model, saved.tokenizer, {}, saved.state)
+    shutil.copy(folder / "out" / "small" / "metrics.jsonl", run)
+    try:
+        response = client.post("/api/replay", json={"run": "huge", "step": 30, "text": "The"})
+    finally:
+        shutil.rmtree(run)
+    assert response.status_code == 400
+    assert "predicts NaN" in response.json()["error"]["message"]
+
+
 @pytest.mark.parametrize(
     "fields",
     [{}, {"run": "nosuch", "step": 0}, {"run": "small"}, {"run": "small", "step": 7},

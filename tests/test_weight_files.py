@@ -192,6 +192,20 @@ def test_quantised_numbers_are_refused_by_name(kind: torch.dtype, tmp_path: Path
         huggingface.load(tmp_path)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16], ids=str)
+def test_weights_that_are_not_finite_are_refused_by_name(
+    value: float, kind: torch.dtype, tmp_path: Path
+) -> None:
+    """A tensor with NaN or an infinity is refused, as a model of it may predict wrong numbers."""
+    tensors = {name: tensor.to(kind) for name, tensor in parts("llama", tmp_path).items()}
+    name = "model.layers.1.self_attn.q_proj.weight"
+    tensors[name][0, 0] = value
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=rf"{name} is not finite: .*take another copy"):
+        huggingface.load(tmp_path)
+
+
 # ---- tensors that config.json does not announce ----
 
 

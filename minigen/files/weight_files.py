@@ -134,7 +134,10 @@ def _open_pickle(path: Path) -> Weights:
 
 
 def to_float(tensor: Tensor, name: str, where: str) -> Tensor:
-    """Return a tensor of floating-point numbers as it is. `UserError` if it is quantised.
+    """Return a tensor of finite floating-point numbers as it is.
+
+    Raises `UserError` if it is quantised, or has NaN or an infinity: PyTorch's attention on CPUs
+    computes numbers from such weights that look right.
 
     Args:
         name: the tensor's name, for an error.
@@ -145,5 +148,9 @@ def to_float(tensor: Tensor, name: str, where: str) -> Tensor:
         raise UserError(
             f"{where}: {plain(name)} is {kind}; minigen computes with float32, bfloat16 and "
             "float16: take the model that is not quantised"
+        )
+    if tensor.numel() and not all(end.isfinite() for end in tensor.aminmax()):
+        raise UserError(
+            f"{where}: {plain(name)} is not finite: the weights are broken; take another copy"
         )
     return tensor

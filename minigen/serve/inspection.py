@@ -153,6 +153,7 @@ class Inspection:
 def one_head(model: GPT, ids: Sequence[int], layer: int, head: int) -> bytes:
     """Return the weights (T, T) of one head as little-endian float32."""
     weights = next(islice(layer_weights(model, ids), layer, None))[head]
+    check_finite(weights)
     return bytes(weights.cpu().numpy().astype("<f4").tobytes())
 
 
@@ -167,13 +168,12 @@ def all_heads(engine: Engine, ids: Sequence[int]) -> dict[str, Any]:
         wall.append((255 * pooled).round().to(torch.uint8))
         previous.append(previous_token_score(weights))
         first.append(first_token_score(weights))
-    if not torch.stack(first).isfinite().all():
-        raise UserError(BROKEN)
     scores = {
         "previous": torch.stack(previous),
         "first": torch.stack(first),
         "induction": induction(engine),
     }
+    check_finite(*scores.values())
     return {
         "T": T,
         "layers": model.config.n_layer,
@@ -202,13 +202,12 @@ def all_layers(engine: Engine, ids: Sequence[int], following: int | None) -> dic
         following: the token after the text; None: it is not known yet.
     """
     stream = residual_stream(engine.model, ids)
-    if not stream.x.isfinite().all():
-        raise UserError(BROKEN)
     first = max(0, len(ids) - SIDE)
     targets = [*ids[first + 1 :], *([] if following is None else [following])]
     top, after = [], []
     for logits in logit_lens(engine.model, stream.x[:, first:]):
         p = logits[:, : engine.n_vocab].softmax(dim=-1)  # (positions, n_vocab)
+        check_finite(p)
         best = p.topk(min(5, engine.n_vocab))
         top.append(
             [
@@ -220,14 +219,22 @@ def all_layers(engine: Engine, ids: Sequence[int], following: int | None) -> dic
         real = p[:n].gather(1, torch.tensor(targets, device=p.device).long()[:, None])  # (n, 1)
         rank = (p[:n] > real).sum(dim=-1) + 1
         after.append([*map(list, zip(real[:, 0].tolist(), rank.tolist(), strict=True))])
-    norms = {name: norm[:, first:].tolist() for name, norm in stream.norms().items()}
+    norms = stream.norms()
+    check_finite(*norms.values())
+    x, attention, mlp = (norms[name][:, first:].tolist() for name in ("x", "attention", "mlp"))
     return {
         "layers": len(stream.x),
         "first": first,
         "top": top,
         "next": after,
-        "norms": {"stream": norms["x"], "attention": norms["attention"], "mlp": norms["mlp"]},
+        "norms": {"stream": x, "attention": attention, "mlp": mlp},
     }
+
+
+def check_finite(*found: Tensor) -> None:
+    """Raise `UserError` if one of the tensors has NaN or an infinity, which JSON does not have."""
+    if not all(each.isfinite().all() for each in found):
+        raise UserError(BROKEN)
 
 
 def source(part: Callable[..., Any] | str) -> dict[str, Any]:

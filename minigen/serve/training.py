@@ -18,7 +18,7 @@ from minigen.files import checkpoint
 from minigen.inference.engine import Engine, load
 from minigen.run.follow import Follower, read_new_lines
 from minigen.run.log import parse_metrics
-from minigen.sampling import context_length
+from minigen.sampling import check_finite, context_length
 from minigen.serve.body import Body, read_body
 from minigen.serve.models import Models
 from minigen.serve.worker import Worker
@@ -132,6 +132,7 @@ class Training:
             n = context_length(len(ids), engine.model.config.block_size)
             with torch.no_grad():
                 logits = engine.model(torch.tensor([ids[-n:]]))[0, -1, : engine.n_vocab].float()
+            check_finite(logits)
             top = logits.topk(min(N_NAMED, len(logits))).indices.tolist()
             return {
                 "step": step,
