@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import train
 from minigen.errors import UserError
 from minigen.evaluation.command import EvaluateConfig, judge
 from minigen.evaluation.repetition import TrainingText
+from minigen.files import checkpoint
 from minigen.inference.cpu import code
 from minigen.inference.engine import Engine, load
 from minigen.sampling import Sampling, draw, uniform
@@ -244,6 +246,27 @@ def test_a_step_that_is_served_is_not_loaded_again(
     gc.collect()
     models.get("small", 45 - served.state["step"])
     assert [step for _, step in models.other_steps] == [45 - served.state["step"]]
+
+
+def test_a_step_that_is_saved_again_is_loaded_again(folder: Path, tmp_path: Path) -> None:
+    """A step is answered with the weights that its folder has now, or had before it was deleted."""
+    run = tmp_path / "small"
+    shutil.copytree(folder / "out" / "small", run, symlinks=True)
+    models = Models([str(run)], str(tmp_path), "cpu")
+    served = models.get("small").state["step"]
+    other = 45 - served
+    before = {step: models.get("small", step) for step in (served, other)}
+    for step in before:
+        shutil.rmtree(run / f"step-{step:06d}")
+    assert {step: models.get("small", step) for step in before} == before
+    for step, source in ((served, other), (other, served)):
+        saved = checkpoint.load(folder / "out" / "small" / f"step-{source:06d}")
+        model = saved.model()
+        path = checkpoint.save(run, model, saved.tokenizer, {}, {**saved.state, "step": step})
+        now = models.get("small", step)
+        assert now is not before[step] and models.get("small", step) is now
+        assert torch.equal(now.model.embedding.weight, model.embedding.weight), path
+    assert models.get("small") is before[served]
 
 
 def test_models_have_different_names_and_each_is_loaded_once(

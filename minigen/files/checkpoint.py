@@ -468,6 +468,14 @@ def _has(folder: Path, *names: str) -> bool:
     return any(os.path.isfile(folder / name) for name in names)
 
 
+def saved_at(folder: Path) -> int | None:
+    """Return when a checkpoint was saved, in nanoseconds; None: it is incomplete, or deleted."""
+    try:
+        return (folder / "MANIFEST.json").stat().st_mtime_ns
+    except OSError:
+        return None
+
+
 def prune(run: Path, keep_all: bool = False) -> None:
     """Delete all checkpoints but the last two and the best, and the folders of unfinished saves.
 

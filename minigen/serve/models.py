@@ -28,11 +28,13 @@ class Served:
 
     id: the name by which a request asks for the model: of its run, its folder, or on the hub.
     run: the folder of the run that the model is from; None: the model is of no run.
+    saved: when its checkpoint was saved (`checkpoint.saved_at`); None: the model is of no run.
     """
 
     id: str
     engine: Engine
     run: Path | None
+    saved: int | None
 
     def describe(self) -> dict[str, Any]:
         """Return the facts of the model that the page shows."""
@@ -71,7 +73,8 @@ class Models:
         self.device, self.dtype = device, dtype
         self.out_dir = Path(out_dir)
         self.served = dict[str, Served]()
-        self.other_steps: OrderedDict[tuple[str, int], Engine] = OrderedDict()  # the latest last
+        # Checkpoints of other steps, and when they were saved; the latest last.
+        self.other_steps: OrderedDict[tuple[str, int], tuple[Engine, int | None]] = OrderedDict()
         self.lock = threading.Lock()  # of `other_steps`
         for source in sources or (None,):
             place = None if source is None else checkpoint.find(source, out_dir)
@@ -83,13 +86,17 @@ class Models:
             base = place if isinstance(place, str) else (run or engine.path).resolve().name
             names = [base, *(f"{base}-{n}" for n in range(2, len(self.served) + 3))]
             id = next(name for name in names if name not in self.served)
-            self.served[id] = Served(id, engine, run)
+            saved = None if run is None else checkpoint.saved_at(engine.path)
+            self.served[id] = Served(id, engine, run, saved)
 
     def __iter__(self) -> Iterator[Served]:
         return iter(self.served.values())
 
     def get(self, id: str | None = None, step: int | None = None) -> Engine:
         """Return the engine of a model; None: of the first.
+
+        A checkpoint that is deleted is answered from memory as long as it stays there. One that is
+        saved again, as by a run that begins anew in the same folder, is loaded again.
 
         Args:
             step: the step of the checkpoint of its run; None: the one that is served.
@@ -103,13 +110,17 @@ class Models:
                 f"there is no model {id!r} here; the models are {', '.join(self.served)}"
             )
         served = self.served[id]
-        if step is None or step == served.engine.state.get("step"):
+        if step is None:
+            return served.engine
+        saved = checkpoint.saved_at(served.run / f"step-{step:06d}") if served.run else None
+        if step == served.engine.state.get("step") and saved in (None, served.saved):
             return served.engine
         with self.lock:
-            engine = self.other_steps.get((id, step)) or self._load_step(served, step)
-            self.other_steps[id, step] = engine
-            self.other_steps.move_to_end((id, step))
-            return engine
+            known = self.other_steps.pop((id, step), None)
+            if known is None or saved not in (None, known[1]):
+                known = self._load_step(served, step), saved
+            self.other_steps[id, step] = known
+            return known[0]
 
     async def named(self, body: Body, worker: Worker) -> Engine:
         """Return the engine that the fields `model` and `step` of a request name.
@@ -135,4 +146,4 @@ class Models:
 
     def _n_parameters(self) -> int:
         """Return the number of parameters of the checkpoints of other steps."""
-        return sum(engine.model.n_parameters() for engine in self.other_steps.values())
+        return sum(engine.model.n_parameters() for engine, _ in self.other_steps.values())

@@ -148,10 +148,10 @@ class Training:
         paths = {int(path.name[5:]): path for path in checkpoint.steps(run)}
         if step not in paths:
             raise UserError(f"the run has no checkpoint of step {step}; it has {sorted(paths)}")
-        try:
-            key = paths[step], (paths[step] / "MANIFEST.json").stat().st_mtime_ns
-        except OSError:
-            raise UserError(f"the checkpoint of step {step} has just been deleted") from None
+        saved = checkpoint.saved_at(paths[step])
+        if saved is None:
+            raise UserError(f"the checkpoint of step {step} has just been deleted")
+        key = paths[step], saved
         engine = self.engines.pop(key, None) or load(paths[step], device="cpu")
         self.engines[key] = engine
         while sum(each.model.n_parameters() for each in self.engines.values()) > MAX_KEPT:
