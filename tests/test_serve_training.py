@@ -268,6 +268,20 @@ def test_a_checkpoint_that_predicts_nan_is_one_sentence(folder: Path, client: Te
     assert "predicts NaN" in response.json()["error"]["message"]
 
 
+def test_a_deleted_run_of_a_served_model_is_no_run(folder: Path, tmp_path: Path) -> None:
+    """A model whose run is deleted is still served, but its run is neither listed nor shown."""
+    run = tmp_path / "small"
+    shutil.copytree(folder / "out" / "small", run, symlinks=True)
+    models = Models([str(run)], str(tmp_path), device="cpu")
+    with TestClient(application(models, Worker()), base_url="http://127.0.0.1") as client:
+        assert [each["id"] for each in get(client, "/api/runs")["runs"]] == ["small"]
+        shutil.rmtree(run)
+        assert get(client, "/api/runs")["runs"] == []
+        assert client.get("/api/runs/small").status_code == 400
+        predicted = client.post("/api/predict", json={"model": "small", "ids": [1]})
+        assert predicted.status_code == 200
+
+
 @pytest.mark.parametrize(
     "fields",
     [{}, {"run": "nosuch", "step": 0}, {"run": "small"}, {"run": "small", "step": 7},

@@ -53,8 +53,11 @@ class Training:
         ]
 
     def runs(self) -> dict[str, Path]:
-        """Return the folder of each run by its id; the runs of served models come first."""
-        found = {each.id: each.run for each in self.models if each.run is not None}
+        """Return the folder of each run by its id; the runs of served models come first.
+
+        A served model whose run is deleted is still served, but has no run.
+        """
+        found = {each.id: each.run for each in self.models if each.run and each.run.is_dir()}
         known = {path.resolve() for path in found.values()}
         out_dir = self.models.out_dir
         patterns = "*/metrics.jsonl", "*/*/metrics.jsonl"

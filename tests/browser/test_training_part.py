@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from forks import ROOT, Server
 from served_models import SHAPE, environment
+from until import settle
 
 import minigen
 from minigen.files import checkpoint
@@ -112,6 +114,26 @@ def test_a_run_that_trains_in_another_process_is_followed(
         assert page.locator("circle.training-point").count() == 5
     finally:
         trial.kill()
+
+
+def test_a_run_that_is_deleted_is_said_to_be_gone(visit: Visit, runs: Path) -> None:
+    """The page names a run that is deleted while it is shown, and shows another one."""
+    page = opened(visit)
+    shutil.copytree(runs / "letters", runs / "doomed")
+    try:
+        chosen = page.get_by_label("run", exact=True)
+        page.wait_for_selector("#training-run option[value=doomed]", state="attached", timeout=WAIT)
+        chosen.select_option("doomed")
+        page.locator(".training-status", has_text="step 30 of 30").wait_for()
+        settle(page)
+    finally:
+        shutil.rmtree(runs / "doomed")
+    page.get_by_text("The folder of the run doomed has been deleted or moved.").wait_for()
+    page.locator(".training-status", has_text="step 60 of 60").wait_for()
+    assert chosen.input_value() == "tales"
+    assert page.locator("#problem").text_content() == ""
+    chosen.select_option("letters")
+    page.get_by_text("The folder of the run doomed").wait_for(state="hidden")
 
 
 def n_evaluations(run: Path) -> int:

@@ -236,6 +236,7 @@ const TABLE = {
     run: ["run", "학습 실행"],
     run_running: ["{id} (training now)", "{id} (학습 중)"],
     no_runs: ["No run is in the folder yet. Train one: python train.py", "아직 학습 실행이 없습니다. 학습: python train.py"],
+    lost: ["The folder of the run {id} has been deleted or moved.", "학습 실행 {id}의 폴더가 삭제되었거나 옮겨졌습니다."],
     running: ["training now", "학습 중"],
     ended: ["finished", "완료"],
     stopped: ["stopped before its end", "끝나기 전에 멈춤"],

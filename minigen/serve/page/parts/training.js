@@ -19,7 +19,10 @@ const MAX_CHARS = 20_000; // of a text that the server predicts
 export function mount(root, app) {
   const t = app.words("training");
   const step = (n) => t("step", { step: app.number(n) });
-  const runs = h("select", { id: "training-run", onchange: () => follow(runs.value) });
+  const runs = h("select", { id: "training-run", onchange: () => {
+    lost.hidden = true;
+    follow(runs.value);
+  } });
   const status = h("p.training-status");
   const axis = h("button", { "aria-pressed": "true", t: "training.axis", onclick: () => {
     axis.setAttribute("aria-pressed", !isLog());
@@ -43,10 +46,11 @@ export function mount(root, app) {
   const samples = h("ol.training-samples", { tabindex: 0, named: "training.samples" });
   const live = h("p.visually-hidden", { "aria-live": "polite" });
   const empty = h("p.hint", { t: "training.no_runs", hidden: true });
+  const lost = h("p.hint", { role: "status", hidden: true });
   const body = h("div", figure, sliderRow, kept,
     h("div.columns", h("section", replayTitle, replayNote, table), h("section", samplesTitle, samples)));
   root.append(
-    h("div.row", h("label.field", { for: runs.id }, h("span", { t: "training.run" })), runs, status, axis), empty, body, live);
+    h("div.row", h("label.field", { for: runs.id }, h("span", { t: "training.run" })), runs, status, axis), lost, empty, body, live);
   new ResizeObserver(draw).observe(figure);
 
   const predictions = new Map(); // by step: {p, bytes}; null: refused
@@ -86,6 +90,11 @@ export function mount(root, app) {
     empty.hidden = found.length > 0;
     body.hidden = !found.length;
     const known = found.map(({ id }) => id);
+    if (log && !known.includes(log.id)) {
+      say(lost, t("lost", { id: log.id }));
+      lost.hidden = false;
+      [log, asked] = [null, ""];
+    }
     const started = found.find(({ running }) => running)?.id;
     const id = [wanted, log?.id, started, app.state.model, known[0]].find((name) => known.includes(name));
     wanted = null;
@@ -288,6 +297,7 @@ export function mount(root, app) {
 
   /** Return what the checkpoints shall continue: tokens if the run is the present model's. */
   function question() {
+    if (!log) return null;
     if (log.id === app.state.model) return { ids: app.text.ids };
     const text = app.decode(app.text.ids);
     return text.length <= MAX_CHARS ? { text } : null;
