@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { hexBytes, joined, visible } from "../../minigen/serve/page/vocabulary.js";
+import { hexBytes, joined, named, shortened, visible } from "../../minigen/serve/page/vocabulary.js";
 
 const utf8 = (text) => new TextEncoder().encode(text);
 
@@ -18,6 +18,19 @@ test("blanks and signs without a shape are visible", () => {
 
 test("bytes that are no whole characters are hex", () => {
   assert.deepEqual([[0xe2, 0x82], [0xff], [0x20, 0xc3]].map((b) => visible(Uint8Array.from(b))), ["⟨e2 82⟩", "⟨ff⟩", "⟨20 c3⟩"]);
+});
+
+test("a long token is shown in part, and the rest is counted", () => {
+  const short = "x".repeat(64);
+  assert.equal(visible(utf8(short)), short);
+  assert.equal(visible(utf8("x".repeat(10_000))), `${short}⟨+9936⟩`);
+  assert.equal(shortened("😀".repeat(65)), `${"😀".repeat(64)}⟨+1⟩`);
+  assert.equal(visible(new Uint8Array(10_000).fill(0xff)), `⟨${"ff ".repeat(21)}⟨+29937⟩`);
+});
+
+test("the name of a control token is one line, and turns no text around", () => {
+  assert.equal(named("<|a\n\u202eb|>"), "<|a↵⟨U+202E⟩b|>");
+  assert.equal(named("y".repeat(70)), `${"y".repeat(64)}⟨+6⟩`);
 });
 
 test("tokens that share a character are read together", () => {

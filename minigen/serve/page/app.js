@@ -10,7 +10,7 @@ import { insist, makeApi, unlessAborted } from "./api.js";
 import { DEFAULTS, filterSteps, inverseCdf, softmax } from "./sampling.js";
 import { LANGUAGES, STRINGS } from "./strings.js";
 import { Text } from "./text.js";
-import { hexBytes, joined, visible } from "./vocabulary.js";
+import { hexBytes, joined, named, visible } from "./vocabulary.js";
 
 const N_UNIFORM = 64; // random numbers that the server sends at once
 const ADDRESS_DELAY = 400; // milliseconds: browsers refuse more than 100 new addresses in 30 seconds
@@ -320,7 +320,7 @@ export class App {
 
   /** Return a token as it is shown alone, with visible blanks. */
   piece(id, vocabulary = this.vocabulary) {
-    return vocabulary.controls[id] ?? visible(vocabulary.bytes[id]);
+    return id in vocabulary.controls ? named(vocabulary.controls[id]) : visible(vocabulary.bytes[id]);
   }
 
   /** Return the text of ids; control tokens by name, without one at the very beginning. */

@@ -2,6 +2,7 @@
 
 const STRICT = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 const LENIENT = new TextDecoder("utf-8", { ignoreBOM: true });
+const MOST = 64; // characters that are shown of a token: a vocabulary may have tokens of thousands
 const SIGNS = { " ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍" };
 
 /** Return the bytes that a string such as "e282ac" spells. */
@@ -19,15 +20,26 @@ export function spelt(bytes) {
   return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join(" ");
 }
 
+/** Return the first characters of a long text, and how many more there are: "xxx⟨+9936⟩". */
+export function shortened(text) {
+  const signs = [...text];
+  return signs.length > MOST ? `${signs.slice(0, MOST).join("")}⟨+${signs.length - MOST}⟩` : text;
+}
+
 /** Return a token as text with visible blanks; ⟨e2 82⟩ for bytes that are no whole characters. */
 export function visible(bytes) {
   let text;
   try {
     text = STRICT.decode(bytes);
   } catch {
-    return `⟨${spelt(bytes)}⟩`;
+    return shortened(`⟨${spelt(bytes)}⟩`);
   }
-  return text.replace(/[ \n\t\r]/g, (blank) => SIGNS[blank]).replace(/\p{C}/gu, (sign) => {
+  return named(text);
+}
+
+/** Return the name of a control token, or the text of another, with a sign for each blank. */
+export function named(text) {
+  return shortened(text).replace(/[ \n\t\r]/g, (blank) => SIGNS[blank]).replace(/\p{C}/gu, (sign) => {
     return `⟨U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`;
   });
 }

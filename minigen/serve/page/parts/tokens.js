@@ -3,7 +3,7 @@
 import { arrows, h, say } from "../dom.js";
 import { heading } from "../heading.js";
 import { wordAround } from "../words.js";
-import { hexBytes, spelt, visible } from "../vocabulary.js";
+import { hexBytes, shortened, spelt, visible } from "../vocabulary.js";
 
 const N_COLOURS = 6;
 const MAX_SHOWN = 600; // chips of the end of a long text
@@ -53,7 +53,7 @@ export function mount(root, app) {
     const id = ids[at];
     details.replaceChildren(h("p",
       h("b.token", app.piece(id)), ` id ${id}, ${app.t("tokens.bytes")} `,
-      h("code", spelt(app.vocabulary.bytes[id])), `, ${origin(path[at - nPrompt])} `,
+      h("code", shortened(spelt(app.vocabulary.bytes[id]))), `, ${origin(path[at - nPrompt])} `,
       h("button", { onclick: () => goBack(at) }, app.t("tokens.back"))));
     await replay(at);
   }
