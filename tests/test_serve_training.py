@@ -172,6 +172,23 @@ def test_a_resumed_run_is_read_from_its_beginning(tmp_path: Path) -> None:
     assert follower.step == 0
 
 
+def test_a_fine_tuned_run_has_ended_until_it_has_more_steps(tmp_path: Path) -> None:
+    """The loss on the old text comes after the last evaluation; a step after it is a new one."""
+    lines = [
+        {"step": 1, "train_loss": 2.0},
+        {"step": 1, "final_val_loss": 2.0},
+        {"step": 1, "old_loss_before": 2.0, "old_loss_after": 3.0},
+        {"step": 2, "train_loss": 2.0},
+    ]
+    follower, ended = Follower(tmp_path), []
+    for line in lines:
+        with (tmp_path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        follower.catch_up()
+        ended.append(follower.has_ended)
+    assert ended == [False, True, True, False]
+
+
 def test_a_line_that_is_half_written_is_read_later(tmp_path: Path) -> None:
     """A reader stops before a line without its end, and reads it once it is complete."""
     path = tmp_path / "metrics.jsonl"

@@ -109,7 +109,8 @@ class Follower:
 
     def _take(self, line: dict[str, Any]) -> None:
         self.step = max(self.step, line["step"])
-        self.has_ended = "final_val_loss" in line
+        # A fine-tuned run then logs its loss on the old text, too; a resumed one has more steps.
+        self.has_ended = "final_val_loss" in line or (self.has_ended and "train_loss" not in line)
         for name in FACTS:
             if name in line:
                 self.facts[name] = line[name] if math.isfinite(line[name]) else None
