@@ -119,12 +119,12 @@ def test_a_run_that_trains_in_another_process_is_followed(
 def test_a_run_that_is_deleted_is_said_to_be_gone(visit: Visit, runs: Path) -> None:
     """The page names a run that is deleted while it is shown, and shows another one."""
     page = opened(visit)
-    shutil.copytree(runs / "letters", runs / "doomed")
+    shutil.copytree(runs / "pictures", runs / "doomed")
     try:
         chosen = page.get_by_label("run", exact=True)
         page.wait_for_selector("#training-run option[value=doomed]", state="attached", timeout=WAIT)
         chosen.select_option("doomed")
-        page.locator(".training-status", has_text="step 30 of 30").wait_for()
+        page.locator(".training-status", has_text="step 4 of 4").wait_for()
         settle(page)
     finally:
         shutil.rmtree(runs / "doomed")
@@ -132,7 +132,7 @@ def test_a_run_that_is_deleted_is_said_to_be_gone(visit: Visit, runs: Path) -> N
     page.locator(".training-status", has_text="step 60 of 60").wait_for()
     assert chosen.input_value() == "tales"
     assert page.locator("#problem").text_content() == ""
-    chosen.select_option("letters")
+    chosen.select_option("pictures")
     page.get_by_text("The folder of the run doomed").wait_for(state="hidden")
 
 
