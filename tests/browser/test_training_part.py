@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from forks import ROOT, Server
 from served_models import SHAPE, environment
-from until import settle
+from until import settle, until
 
 import minigen
 from minigen.files import checkpoint
@@ -116,8 +116,13 @@ def test_a_run_that_trains_in_another_process_is_followed(
         trial.kill()
 
 
-def test_a_run_that_is_deleted_is_said_to_be_gone(visit: Visit, runs: Path) -> None:
-    """The page names a run that is deleted while it is shown, and shows another one."""
+def test_a_run_that_is_deleted_is_said_to_be_gone(
+    visit: Visit, runs: Path, problems: list[str]
+) -> None:
+    """The page names a run that is deleted while it is shown, and shows another one.
+
+    A question about the run may be on its way when its folder goes; that one is refused.
+    """
     page = opened(visit)
     shutil.copytree(runs / "pictures", runs / "doomed")
     try:
@@ -131,9 +136,11 @@ def test_a_run_that_is_deleted_is_said_to_be_gone(visit: Visit, runs: Path) -> N
     page.get_by_text("The folder of the run doomed has been deleted or moved.").wait_for()
     page.locator(".training-status", has_text="step 60 of 60").wait_for()
     assert chosen.input_value() == "tales"
-    assert page.locator("#problem").text_content() == ""
+    until(page, "document.querySelector('#problem').textContent === ''")
     chosen.select_option("pictures")
     page.get_by_text("The folder of the run doomed").wait_for(state="hidden")
+    late = "/api/replay", "/api/runs/doomed"
+    problems[:] = [each for each in problems if not any(address in each for address in late)]
 
 
 def n_evaluations(run: Path) -> int:

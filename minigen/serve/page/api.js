@@ -12,12 +12,12 @@ export class ApiError extends Error {
 }
 
 /**
- * Return the function that asks the server: (address, body, {signal}) -> the answer.
+ * Return the function that asks the server: (address, body, {signal, isQuiet}) -> the answer.
  *
  * Without a body it is a GET, else a POST of JSON. The answer is parsed JSON, or an ArrayBuffer with
  * `facts`, the numbers of its headers x-reused, x-computed, x-truncated and x-bytes. A refusal is
  * thrown as `ApiError`. `report` gets each problem, "offline" if the server cannot be reached, and
- * null when the request that had it succeeds.
+ * null when the request that had it succeeds; with `isQuiet` it does not get a refusal.
  */
 export function makeApi(token, report) {
   let problem = null; // {address, message} of the latest one
@@ -26,7 +26,7 @@ export function makeApi(token, report) {
     report(message);
   };
 
-  return async function api(address, body, { signal } = {}) {
+  return async function api(address, body, { signal, isQuiet = false } = {}) {
     try {
       const answer = await ask(address, body, token, signal);
       if (problem && (problem.message === "offline" || problem.address === address)) say(address, null);
@@ -34,7 +34,7 @@ export function makeApi(token, report) {
     } catch (error) {
       if (error.name === "AbortError") throw error;
       const known = error instanceof ApiError ? error : new ApiError("offline", 0, error);
-      say(address, known.message);
+      if (!(isQuiet && known.status)) say(address, known.message);
       throw known;
     }
   };

@@ -115,7 +115,8 @@ export function mount(root, app) {
     const id = log.id.split("/").map(encodeURIComponent).join("/");
     let [more, isChanged] = [true, false];
     while (more) {
-      const answer = await app.api(`/api/runs/${id}?after=${encodeURIComponent(log.cursor)}`);
+      const address = `/api/runs/${id}?after=${encodeURIComponent(log.cursor)}`;
+      const answer = await app.api(address, undefined, { isQuiet: true }); // `list` names a lost run
       if (log !== present) return;
       const { running, samples } = log.state;
       isChanged = log.take(answer) || isChanged;
