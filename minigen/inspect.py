@@ -73,8 +73,8 @@ def blocks(model: GPT) -> list[Block]:
 def queries_keys_values(model: GPT, ids: Sequence[int]) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Return the queries (H, T, D), keys and values (Hk, T, D) of each layer.
 
-    They are in the model's number format, after the norms of queries and keys and after RoPE, if
-    the model has these: so attention uses them. Hk is n_kv_head.
+    They are as attention uses them: after the norms of queries and keys and after RoPE, if the
+    model has these, and in the model's number format. Hk is n_kv_head.
     """
     found = list[tuple[Tensor, Tensor, Tensor]]()
 

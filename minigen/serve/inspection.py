@@ -153,7 +153,7 @@ class Inspection:
 def one_head(model: GPT, ids: Sequence[int], layer: int, head: int) -> bytes:
     """Return the weights (T, T) of one head as little-endian float32."""
     weights = next(islice(layer_weights(model, ids), layer, None))[head]
-    check_finite(weights)
+    refuse_broken(weights)
     return bytes(weights.cpu().numpy().astype("<f4").tobytes())
 
 
@@ -173,7 +173,7 @@ def all_heads(engine: Engine, ids: Sequence[int]) -> dict[str, Any]:
         "first": torch.stack(first),
         "induction": induction(engine),
     }
-    check_finite(*scores.values())
+    refuse_broken(*scores.values())
     return {
         "T": T,
         "layers": model.config.n_layer,
@@ -207,7 +207,7 @@ def all_layers(engine: Engine, ids: Sequence[int], following: int | None) -> dic
     top, after = [], []
     for logits in logit_lens(engine.model, stream.x[:, first:]):
         p = logits[:, : engine.n_vocab].softmax(dim=-1)  # (positions, n_vocab)
-        check_finite(p)
+        refuse_broken(p)
         best = p.topk(min(5, engine.n_vocab))
         top.append(
             [
@@ -220,7 +220,7 @@ def all_layers(engine: Engine, ids: Sequence[int], following: int | None) -> dic
         rank = (p[:n] > real).sum(dim=-1) + 1
         after.append([*map(list, zip(real[:, 0].tolist(), rank.tolist(), strict=True))])
     norms = stream.norms()
-    check_finite(*norms.values())
+    refuse_broken(*norms.values())
     x, attention, mlp = (norms[name][:, first:].tolist() for name in ("x", "attention", "mlp"))
     return {
         "layers": len(stream.x),
@@ -231,7 +231,7 @@ def all_layers(engine: Engine, ids: Sequence[int], following: int | None) -> dic
     }
 
 
-def check_finite(*found: Tensor) -> None:
+def refuse_broken(*found: Tensor) -> None:
     """Raise `UserError` if one of the tensors has NaN or an infinity, which JSON does not have."""
     if not all(each.isfinite().all() for each in found):
         raise UserError(BROKEN)
@@ -242,15 +242,9 @@ def source(part: Callable[..., Any] | str) -> dict[str, Any]:
     if isinstance(part, str):
         path = shell.script("train")
         text = path.read_text(encoding="utf-8")
-        [found] = [
-            node
-            for node in ast.parse(text).body
-            if isinstance(node, ast.FunctionDef) and node.name == part
-        ]
-        line, lines = (
-            found.lineno,
-            text.splitlines(keepends=True)[found.lineno - 1 : found.end_lineno],
-        )
+        parts = {getattr(node, "name", None): node for node in ast.parse(text).body}
+        line, end = parts[part].lineno, parts[part].end_lineno
+        lines = text.splitlines(keepends=True)[line - 1 : end]
     else:
         path = Path(inspect.getfile(part))
         lines, line = inspect.getsourcelines(part)

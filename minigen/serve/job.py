@@ -11,9 +11,8 @@ from minigen.inference.engine import Engine
 from minigen.sampling import Sampling
 from minigen.serve.scores import Score
 
-INTERVAL = (
-    0.04  # seconds between two deliveries: waking the other thread takes time from the models
-)
+# Seconds between two deliveries: waking the other thread takes time from the models.
+INTERVAL = 0.04
 
 
 class Written(NamedTuple):
