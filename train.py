@@ -58,9 +58,10 @@ class TrainConfig:
     tokenizer: Literal["bpe", "char", "byte", "gpt2"] = "bpe"
     vocab_size: int = 2048  # bpe learns at most this number of different tokens
     # --- the model ---
-    # preset of n_layer, n_head, n_embd, block_size, batch_size and learning_rate; auto: slim with
-    # pictures or tunes; tiny for tales, and for other text in less than 2 minutes; else mini
-    size: Literal["auto", "tiny", "slim", "mini", "small", "gpt2"] = "auto"
+    # preset of n_layer, n_head, n_embd, block_size, batch_size and learning_rate; auto: tiny for
+    # tales, slim with pictures or tunes, else the largest of tiny, light and mini that this machine
+    # can train well in --minutes
+    size: Literal["auto", "tiny", "slim", "light", "mini", "small", "gpt2"] = "auto"
     architecture: Literal["modern", "gpt2"] = "modern"  # the layers of Qwen3, or those of GPT-2
     bias: bool = True  # with gpt2 layers: linear layers and norms have biases
     n_layer: int = UNSET  # number of blocks (default: from --size)
@@ -70,8 +71,8 @@ class TrainConfig:
     # if the text is short)
     block_size: int = UNSET
     # fraction, 0 to below 1, of the numbers inside the model that are zeroed at random in training
-    # (default: 0.1 for a text of less than a million tokens; 0 for a longer text, for --size tiny
-    # and to fine-tune)
+    # (default: 0.1 if a text that has fewer tokens than the model has parameters is read at least 8
+    # times, 0.2 if at least 40 times; else 0, as to fine-tune)
     dropout: float = UNSET
     # --- how long ---
     # minutes for the whole command (default: 2; 3 for pictures or tunes; 6 for several of tales,
@@ -92,7 +93,8 @@ class TrainConfig:
     warmup_steps: int = 20  # number of first steps, in which the learning rate rises to its peak
     # fraction, 0 to 0.9, of the steps, at the end, in which the learning rate falls towards 0
     cooldown: float = 0.7
-    weight_decay: float = 0.1  # how strongly weights are pulled towards zero
+    # how strongly weights are pulled towards zero (default: 0.3; 0.1 to fine-tune)
+    weight_decay: float = UNSET
     grad_clip: float = 1.0  # a gradient longer than this is scaled down to this length; 0: never
     # if the loss or the gradient is not finite: stop the run, or skip the step, at most 20 times
     on_nan: Literal["stop", "skip"] = "stop"

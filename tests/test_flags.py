@@ -148,7 +148,7 @@ def test_a_default_that_is_a_value_is_shown_as_it_is_typed(default: Any, shown: 
         (CorpusConfig, ["cats"], "'cats' is not one of tales, pictures, tunes; --help"),
         (CorpusConfig, ["tales", "--count"], "--count has no value; give one; --help"),
         (CorpusConfig, ["tales", "--count", "x"], "--count: 'x' is not a whole number; --help"),
-        (TrainConfig, ["--size", "big"], "--size: 'big' is not one of auto, tiny, slim, mini, "),
+        (TrainConfig, ["--size", "big"], "--size: 'big' is not one of auto, tiny, slim, light, "),
     ],
 )
 def test_a_wrong_command_line_is_an_error_of_one_line(

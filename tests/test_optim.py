@@ -115,6 +115,25 @@ def tiny() -> GPT:
     return GPT(GPTConfig.modern(50, block_size=8, n_layer=2, n_head=2, n_embd=16))
 
 
+@pytest.mark.parametrize(
+    ("tied", "muon", "times"), [(False, True, 4), (True, True, 1), (False, False, 1)]
+)
+def test_an_untied_embedding_takes_steps_four_times_as_long(
+    tied: bool, muon: bool, times: int
+) -> None:
+    """With Muon, an embedding that is not lm_head moves four learning rates in its first step."""
+    torch.manual_seed(0)
+    model = GPT(GPTConfig.modern(50, 8, 2, 2, 16, tie_embeddings=tied))
+    for p in model.parameters():
+        nn.init.normal_(p, std=0.1)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    descend(model, Optimizer(model.named_parameters(), muon=muon, weight_decay=0.0), 1)
+    for name, p in model.named_parameters():
+        if name in ("embedding.weight", "lm_head.weight"):
+            moved = (p.detach() - before[name]).abs().max() / 0.01  # AdamW's first step is one rate
+            assert moved == pytest.approx(times if name == "embedding.weight" else 1, rel=1e-3)
+
+
 def descend(model: GPT, optimizer: Optimizer, steps: int) -> None:
     """Train on random tokens, which depend on the number of steps that were taken before."""
     generator = torch.Generator().manual_seed(optimizer.step_count)

@@ -21,24 +21,18 @@ from minigen.system.streams import decoded
 if TYPE_CHECKING:
     from train import TrainConfig
 
-# The presets of --size. With a vocabulary of 2,048 tokens they have 401,984, 672,832, 1,377,920,
-# 13,080,192 and 95,179,008 parameters: 0.4, 0.7, 1.4, 13 and 95 million. gpt2 with --architecture
-# gpt2 and --tokenizer gpt2 is GPT-2, with 124 million.
-#
-# How large a model fits how much text? If the model is too large, it memorises a short text instead
-# of learning its rules: the training loss falls, and the validation loss rises. If it is too small,
-# it cannot learn all rules, and both losses stay high. A rule of thumb is 20 tokens of text for a
-# parameter (Hoffmann et al. 2022, arXiv:2203.15556), for a text that is read once: 8 million tokens
-# for tiny, 28 million for mini. The tales have 1.3 for a parameter: they are simple, and are read
-# about 14 times. Most texts of one's own are shorter, and in a few minutes on a CPU a larger model
-# takes too few steps. So --size auto is never more than mini; `resolve` says which size for which
-# text.
+# The presets of --size. With a vocabulary of 2,048 tokens they have 401,984, 672,832, 790,560,
+# 1,377,920, 13,080,192 and 95,179,008 parameters: 0.4, 0.7, 0.8, 1.4, 13 and 95 million. gpt2 with
+# --architecture gpt2 and --tokenizer gpt2 is GPT-2, with 124 million. --size auto takes one of them
+# by the text and by the speed of the machine: minigen/run/recipe.py says how.
 SIZES: dict[str, dict[str, int | float]] = {
     "tiny": {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 256, "batch_size": 4,
              "learning_rate": 1e-2},
     "slim": {"n_layer": 4, "n_head": 4, "n_embd": 64, "block_size": 256, "batch_size": 8,
              "learning_rate": 4e-3},
-    "mini": {"n_layer": 4, "n_head": 2, "n_embd": 128, "block_size": 256, "batch_size": 4,
+    "light": {"n_layer": 3, "n_head": 2, "n_embd": 96, "block_size": 256, "batch_size": 8,
+              "learning_rate": 1e-2},
+    "mini": {"n_layer": 4, "n_head": 2, "n_embd": 128, "block_size": 256, "batch_size": 8,
              "learning_rate": 1e-2},
     "small": {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "batch_size": 64,
               "learning_rate": 3e-3},
@@ -160,6 +154,8 @@ def fit_to(flags: TrainConfig, base: Engine) -> TrainConfig:
         batch_size=8 if flags.batch_size is None else flags.batch_size,
         learning_rate=learning_rate,
         optimizer="adamw" if flags.optimizer == "auto" else flags.optimizer,
+        dropout=0.0 if flags.dropout is None else flags.dropout,
+        weight_decay=0.1 if flags.weight_decay is None else flags.weight_decay,
         old_data=flags.old_data or old_data,
         separator=separator,
     )
@@ -187,18 +183,18 @@ def resolve(flags: TrainConfig) -> TrainConfig:
     names, minutes = corpora.synthetic_names(flags.data), flags.minutes
     if minutes is None:
         minutes = 3 if names in (("pictures",), ("tunes",)) else 6 if len(names) > 1 else 2
-    if names == ("tales",) or (not names and minutes < 2):
-        # Tales are simple, and in less than two minutes more steps are worth more than weights.
-        best_size = "tiny"
-    elif not names:
-        best_size = "mini"
-    else:
+    size = flags.size
+    if size == "auto" and names == ("tales",):
+        size = "tiny"  # tales are simple: more steps are worth more than more weights
+    elif size == "auto" and names:
         # Pictures and tunes repeat rows and phrases over a long distance. To find a repetition,
         # a model needs several layers, one after another, rather than wide ones.
-        best_size = "slim"
-    size = best_size if flags.size == "auto" else flags.size
-    values: dict[str, Any] = {k: v for k, v in SIZES[size].items() if getattr(flags, k) is None}
+        size = "slim"
+    # Of other text, `recipe.choose` knows the best size once the text and the speed are known.
+    preset = SIZES["tiny" if size == "auto" else size]
+    values: dict[str, Any] = {k: v for k, v in preset.items() if getattr(flags, k) is None}
     values |= {"size": size, "minutes": minutes}
+    values["weight_decay"] = 0.3 if flags.weight_decay is None else flags.weight_decay
     values["optimizer"] = "muon" if flags.optimizer == "auto" else flags.optimizer
     device = choose_device(flags.device)
     values |= {"device": str(device), "dtype": choose_dtype(flags.dtype, device)}

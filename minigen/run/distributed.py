@@ -203,6 +203,19 @@ def barrier() -> None:
         dist.barrier(_long_timeout_group())
 
 
+@contextlib.contextmanager
+def rank_0_first() -> Iterator[None]:
+    """Let rank 0 execute a block before the other ranks do, so that they find what it has written.
+
+    If rank 0 raises an error, the others wait until torchrun ends them.
+    """
+    if not is_main_process():
+        barrier()
+    yield
+    if is_main_process():
+        barrier()
+
+
 def all_reduce_sum(tensor: Tensor) -> Tensor:
     """Replace a tensor by the sum of the tensors of all ranks, and return it."""
     if size() > 1:

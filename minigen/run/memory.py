@@ -1,4 +1,4 @@
-"""Fit a batch into memory: choose the number of micro-batches into which it is cut."""
+"""Fit a batch into memory by cutting it into micro-batches; keep a small model's memory."""
 
 from __future__ import annotations
 
@@ -9,10 +9,21 @@ import torch
 
 from minigen.errors import UserError
 from minigen.run import distributed
-from minigen.system.device import LOGITS_BYTES
+from minigen.system.device import LOGITS_BYTES, disable_malloc_trim
 
 if TYPE_CHECKING:
     from train import TrainConfig
+
+
+# With fewer parameters than these the process keeps the memory that a step frees, so that the next
+# step is faster. With more parameters, a step takes long anyway, and memory is scarce.
+MAX_TO_KEEP_MEMORY = 2**22
+
+
+def keep_freed_memory(n_parameters: int) -> None:
+    """Keep the memory that a step frees for the next step, if the model is small."""
+    if n_parameters < MAX_TO_KEEP_MEMORY:
+        disable_malloc_trim()
 
 
 def count_micro_batches(config: TrainConfig, n_vocab: int) -> int:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,10 +20,9 @@ from minigen.errors import UserError
 from minigen.files import checkpoint, lora
 from minigen.files.checkpoint import Checkpoint
 from minigen.inference.engine import Engine, load
-from minigen.loss import next_token_loss
 from minigen.model import GPT
 from minigen.optim import Optimizer
-from minigen.run import distributed
+from minigen.run import distributed, recipe
 from minigen.run.clock import Clock
 from minigen.run.compile import compile_blocks, compiling_pays
 from minigen.run.config import (
@@ -37,21 +35,18 @@ from minigen.run.config import (
     separator_of,
 )
 from minigen.run.log import Report
-from minigen.run.memory import count_micro_batches
+from minigen.run.memory import count_micro_batches, keep_freed_memory
 from minigen.run.run import Run, Stopped
 from minigen.run.schedule import Schedule
 from minigen.run.signals import StopSignal
+from minigen.run.speed import first_micro_batch, seconds_of_step
 from minigen.run.text import find_text
-from minigen.system.device import autocast, disable_malloc_trim
+from minigen.system.device import autocast
 from minigen.system.shell import command
 from minigen.system.threads import threads
 
 if TYPE_CHECKING:
     from train import TrainConfig
-
-# With fewer parameters than these the process keeps the memory that a step frees, so that the next
-# step is faster. With more parameters, a step takes long anyway, and memory is scarce.
-MAX_TO_KEEP_MEMORY = 2**22
 
 
 @contextlib.contextmanager
@@ -103,41 +98,42 @@ def _prepare(
 ) -> Run:
     """Return the run that the flags describe, with its text, its model and its optimiser."""
     distributed.join(flags.device)
-    if not distributed.is_main_process():
-        distributed.barrier()  # until rank 0 has written the tokens and made the run's folder
+    with distributed.rank_0_first():  # it writes the tokens, which the others then find
+        # The model that the run starts from, and the settings that do not depend on the text.
+        origin, config = _find_origin(_restarted(flags), cleanup)
+        if config.threads is not None:
+            threads.fix(config.threads)
 
-    # The model that the run starts from, and the settings that do not depend on the text.
-    origin, config = _find_origin(_restarted(flags), cleanup)
-    if config.threads is not None:
-        threads.fix(config.threads)
+        # The text, as tokens, and the settings that depend on it.
+        last, earlier_model = origin.last, origin.last or origin.base
+        base_settings = _settings_of_old_text(origin, config)
+        tokenizer = earlier_model.tokenizer if earlier_model else None
+        text, config = find_text(config, flags.block_size, tokenizer, origin.state, base_settings)
+        n_vocab = text.tokenizer.n_vocab
+        if last is not None and last.state["content"] != text.cache_names:
+            raise UserError(
+                f"{origin.folder} was trained on another text; give its --data, or start a new run"
+            )
 
-    # The text, as tokens, and the settings that depend on it.
-    last, earlier_model = origin.last, origin.last or origin.base
-    base_settings = _settings_of_old_text(origin, config)
-    tokenizer = earlier_model.tokenizer if earlier_model else None
-    text, config = find_text(config, flags.block_size, tokenizer, origin.state, base_settings)
-    n_vocab = text.tokenizer.n_vocab
+    # The settings that depend on the text and on the speed of the machine.
+    if earlier_model is None:
+        seconds_left = 60 * config.minutes - (time.perf_counter() - clock.began)
+        config = recipe.choose(flags, config, text, seconds_left)
     n_micro_batches = count_micro_batches(config, n_vocab)
-    if last is not None and last.state["content"] != text.cache_names:
-        raise UserError(
-            f"{origin.folder} was trained on another text; give its --data, or start a new run"
-        )
 
-    # The model and, after all errors that a user can mend, the run's folder.
-    torch.manual_seed(config.seed)
-    model, base_model = _make_model(origin, config, n_vocab, base_settings)
-    model.train()
-    folder = _make_folder(origin, config, text.name, cleanup)
-    if distributed.is_main_process():
-        distributed.barrier()
+    with distributed.rank_0_first():  # it makes the folder
+        # The model and, after all errors that a user can mend, the run's folder.
+        torch.manual_seed(config.seed)
+        model, base_model = _make_model(origin, config, n_vocab, base_settings)
+        model.train()
+        folder = _make_folder(origin, config, text.name, cleanup)
     step = last.step if last else 0
     if distributed.broadcast(step) != step:
         raise UserError(
             f"the processes do not see the same {folder}; put --out_dir on a disk that they share"
         )
     ddp_model = distributed.distribute(model, config.device, config.dtype, config.fsdp)
-    if model.n_parameters() < MAX_TO_KEEP_MEMORY:
-        disable_malloc_trim()
+    keep_freed_memory(model.n_parameters())
     optimizer = _make_optimizer(model, config)
     n_skipped, thread_counts = 0, list[list[int]]()
     if last is not None:
@@ -341,29 +337,17 @@ def _compile_if_it_pays(run: Run) -> None:
 
     A resumed run is compiled exactly if it was before, so that its bits stay the same.
     """
-    config = run.config
-
-    def first_rows(n_micro_batches: int) -> tuple[Tensor, Tensor]:
-        n_rows = config.batch_size // n_micro_batches
-        x, y = run.text.train_tokens.windows(config.seed, np.arange(n_rows), config.block_size)
-        return x.to(config.device), y.to(config.device)
-
-    def seconds_of_step(n_micro_batches: int) -> float:
-        start_time, (x, y) = time.perf_counter(), first_rows(n_micro_batches)
-        with autocast(config.device, config.dtype):
-            logits = run.model(x)
-        next_token_loss(logits, y).backward()  # type: ignore[no-untyped-call]
-        run.model.zero_grad(set_to_none=True)
-        return n_micro_batches / distributed.size() * (time.perf_counter() - start_time)
-
+    config, tokens = run.config, run.text.train_tokens
     is_wanted = config.compile == "yes"
     if config.compile == "auto":
         seconds = 60 * config.minutes
         if config.max_steps is not None:  # time one step, and multiply
-            seconds = config.max_steps * run.within_memory(seconds_of_step)
+            seconds = config.max_steps * run.within_memory(
+                seconds_of_step, run.model, tokens, config
+            )
         is_wanted = bool(distributed.broadcast(compiling_pays(config.device, seconds)))
     if is_wanted:
-        x, _ = first_rows(run.n_micro_batches)
+        x, _ = first_micro_batch(tokens, config, run.n_micro_batches)
         run.is_compiled = compile_blocks(run.model, x, config.dtype)
 
 

@@ -62,7 +62,7 @@ def find_text(
         saved: the state of the checkpoint that resumes; None: the run does not resume.
         base_settings: the configuration that the base model was trained with; empty if unknown.
 
-    Returns the text, and the configuration with its separator, block size and dropout.
+    Returns the text, and the configuration with its separator and block size.
     Raises `UserError` if the text cannot be read or is too short.
     """
     links = saved is None or bool(saved.get("links", False))  # the first version followed no links
@@ -104,19 +104,11 @@ def find_text(
     old_tokens = None
     if config.old_data:
         old_tokens = _old_tokens(config.old_data, tokenizer, base_settings, max_chars)
-    dropout = config.dropout
-    if dropout is None:
-        # A short text is read many times, until the model knows it by heart. Dropout hinders that:
-        # it removes random details, so that a memorised passage is of less use than a rule.
-        is_short = is_new and train_tokens.n_tokens < 1_000_000
-        dropout = 0.1 if is_short and config.size != "tiny" else 0.0
     text = Text(
         tokenizer, train_tokens, val_tokens, old_tokens, start, corpus.entropy,
         corpus.separator_bytes, corpus.name, notes, max_chars, links,
     )  # fmt: skip
-    return text, dataclasses.replace(
-        config, separator=separator, block_size=block_size, dropout=dropout
-    )
+    return text, dataclasses.replace(config, separator=separator, block_size=block_size)
 
 
 def _old_tokens(

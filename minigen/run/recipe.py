@@ -1,0 +1,126 @@
+"""Choose the size and the dropout of a new model by the tokens that it will read.
+
+A model learns from tokens. If it is too large for the tokens that it reads, its loss is still
+falling when the time is over. If it is too small, its loss stops falling long before. A rule of
+thumb is 20 tokens for a parameter (Hoffmann et al. 2022, arXiv:2203.15556), for large models that
+read each text once. In a few minutes on a CPU a larger model pays far earlier: docs/notebook.md has
+the measurements.
+
+How many tokens a model reads depends on the machine, so `choose` times a few steps of each preset,
+the smallest first. The choice is saved with the run, which resumes with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from minigen.model import GPT
+from minigen.run import distributed
+from minigen.run.config import SIZES, new_shape
+from minigen.run.memory import count_micro_batches, keep_freed_memory
+from minigen.run.speed import seconds_of_step
+from minigen.run.text import Text
+
+if TYPE_CHECKING:
+    from train import TrainConfig
+
+LADDER = ("tiny", "light", "mini")  # the presets that --size auto chooses from
+TOKENS_PER_PARAMETER = 1.5  # that a model must read to be worth its size
+TRAINING_SHARE = 0.85  # of the time; the rest goes into evaluations and checkpoints
+N_TIMED = 3  # steps; the fastest counts, as the first ones are slower than those of a run
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A new model of a certain size, and the tokens that it would read in the run."""
+
+    config: TrainConfig
+    n_parameters: int
+    n_tokens: float
+    speed: float | None  # tokens per second; None: --max_steps says how long to train
+
+    @property
+    def is_worth_its_size(self) -> bool:
+        """Whether the model would read enough tokens for its parameters."""
+        return self.n_tokens >= TOKENS_PER_PARAMETER * self.n_parameters
+
+    @property
+    def minutes_needed(self) -> int:
+        """The least --minutes in which the model would read enough tokens for its parameters."""
+        assert self.speed is not None
+        seconds = TOKENS_PER_PARAMETER * self.n_parameters / self.speed / TRAINING_SHARE
+        return math.ceil(seconds / 60)
+
+
+def choose(flags: TrainConfig, config: TrainConfig, text: Text, seconds: float) -> TrainConfig:
+    """Return the configuration of a new run, with a size and a dropout; note the reason in `text`.
+
+    Args:
+        flags: as the user gave them; a value that was given stays.
+        config: with a value for all flags that do not depend on the text.
+        text: of the run; its notes get a line about the choice.
+        seconds: the time that is left for the run, unless --max_steps is given.
+    """
+    sizes = LADDER if config.size == "auto" else (config.size,)
+    chosen = _plan(flags, config, sizes[0], text, seconds)
+    larger = None
+    for size in sizes[1:]:
+        larger = _plan(flags, config, size, text, seconds)
+        if not larger.is_worth_its_size:
+            break
+        chosen, larger = larger, None
+    n_text = text.train_tokens.n_tokens
+    epochs, per_token = chosen.n_tokens / n_text, chosen.n_parameters / n_text
+    dropout = dropout_for(epochs, per_token) if flags.dropout is None else flags.dropout
+    if config.size == "auto" and chosen.speed is not None:
+        more = ""
+        if larger is not None:
+            more = f"; from --minutes {larger.minutes_needed} on it would be {larger.config.size}"
+        text.notes.append(
+            f"--size {chosen.config.size} --dropout {dropout:g}, as {chosen.speed:,.0f} tokens/s "
+            f"read the text {epochs:.1f} times in {config.minutes:g} minutes{more}"
+        )
+    return dataclasses.replace(chosen.config, dropout=dropout)
+
+
+def dropout_for(epochs: float, parameters_per_token: float) -> float:
+    """Return the dropout for a model that reads its text `epochs` times.
+
+    A text that is read many times is known by heart in the end, if the model has room for it.
+    Dropout hinders that: it removes random details, so that a memorised passage is of less use than
+    a rule. A text that is read a few times only is learnt better without.
+
+    Args:
+        parameters_per_token: the parameters of the model for each token of the text.
+    """
+    if parameters_per_token < 1 or epochs < 8:
+        return 0.0
+    return 0.1 if epochs < 40 else 0.2
+
+
+def _plan(flags: TrainConfig, config: TrainConfig, size: str, text: Text, seconds: float) -> Plan:
+    """Return the plan of a run with the preset `size`, in which flags that were given stay."""
+    preset = {name: value for name, value in SIZES[size].items() if getattr(flags, name) is None}
+    preset["block_size"] = config.block_size  # a short text may have made it smaller
+    config = dataclasses.replace(config, size=size, **preset)  # type: ignore[arg-type]
+    with torch.device("meta"):  # without memory and without random numbers
+        n_parameters = GPT(new_shape(text.tokenizer.n_vocab, config)).n_parameters()
+    n_tokens = config.batch_size * config.block_size
+    if config.max_steps is not None:
+        return Plan(config, n_parameters, config.max_steps * n_tokens, None)
+    keep_freed_memory(n_parameters)
+    n_micro_batches = count_micro_batches(config, text.tokenizer.n_vocab)
+    model = GPT(new_shape(text.tokenizer.n_vocab, config)).to(config.device)
+    step_seconds = distributed.broadcast(
+        min(
+            seconds_of_step(model, text.train_tokens, config, n_micro_batches)
+            for _ in range(N_TIMED)
+        )
+    )
+    speed = n_tokens / step_seconds
+    return Plan(config, n_parameters, TRAINING_SHARE * seconds * speed, speed)

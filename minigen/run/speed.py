@@ -1,0 +1,45 @@
+"""Time a training step before a run begins, to plan what fits into its time."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from minigen.data import TokenStream
+from minigen.loss import next_token_loss
+from minigen.model import GPT
+from minigen.run import distributed
+from minigen.system.device import autocast
+
+if TYPE_CHECKING:
+    from train import TrainConfig
+
+
+def first_micro_batch(
+    tokens: TokenStream, config: TrainConfig, n_micro_batches: int
+) -> tuple[Tensor, Tensor]:
+    """Return x and y (b, T) of a micro-batch, on the device of the run."""
+    rows = np.arange(config.batch_size // n_micro_batches)
+    x, y = tokens.windows(config.seed, rows, config.block_size)
+    return x.to(config.device), y.to(config.device)
+
+
+def seconds_of_step(
+    model: GPT, tokens: TokenStream, config: TrainConfig, n_micro_batches: int
+) -> float:
+    """Return the seconds of a step, from the time of one micro-batch; no weight changes.
+
+    The step of the optimiser is left out: it takes a small part of the time.
+    """
+    x, y = first_micro_batch(tokens, config, n_micro_batches)
+    began = time.perf_counter()
+    with autocast(config.device, config.dtype):
+        logits = model(x)
+    loss = next_token_loss(logits, y)
+    loss.backward()  # type: ignore[no-untyped-call]
+    loss.item()  # waits for a GPU
+    model.zero_grad(set_to_none=True)
+    return n_micro_batches / distributed.size() * (time.perf_counter() - began)

@@ -1,0 +1,87 @@
+"""The size and the dropout of a new model follow the machine's speed and the text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minigen.run import recipe
+from minigen.run.config import SIZES, new_shape, resolve
+from minigen.run.recipe import LADDER, TOKENS_PER_PARAMETER, TRAINING_SHARE, choose, dropout_for
+from minigen.run.text import Text, find_text
+from train import TrainConfig
+
+
+@pytest.fixture
+def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Text:
+    """Return a text of about 2,600 tokens."""
+    monkeypatch.setenv("MINIGEN_DATA", str(tmp_path / "data"))
+    path = tmp_path / "my.txt"
+    path.write_text("The cat sat on the mat, and the dog sat by the cat. " * 200, "utf-8")
+    flags = resolve(TrainConfig(data=(str(path),), vocab_size=300, device="cpu"))
+    found, _ = find_text(flags, None, None, None, {})
+    return found
+
+
+def chosen(
+    text: Text, monkeypatch: pytest.MonkeyPatch, seconds: float, **given: Any
+) -> TrainConfig:
+    """Return the choice for a machine that takes 1 ms for 10,000 parameters and 1,000 tokens."""
+
+    def seconds_of_step(model: Any, tokens: Any, config: TrainConfig, *_: Any) -> float:
+        return 1e-10 * config.batch_size * config.block_size * float(model.n_parameters())
+
+    monkeypatch.setattr(recipe, "seconds_of_step", seconds_of_step)
+    flags = TrainConfig(data=("my.txt",), device="cpu", **given)
+    return choose(flags, resolve(flags), text, seconds)
+
+
+def n_parameters(text: Text, size: Any) -> int:
+    """Return the parameters of a model of a preset."""
+    config = resolve(TrainConfig(data=("my.txt",), device="cpu", size=size))
+    return recipe.GPT(new_shape(text.tokenizer.n_vocab, config)).n_parameters()
+
+
+@pytest.mark.parametrize("smaller", LADDER[:-1])
+def test_the_size_is_the_largest_that_reads_enough_tokens(
+    text: Text, monkeypatch: pytest.MonkeyPatch, smaller: str
+) -> None:
+    """With a little more time than a size needs, it is chosen; with less, the one before it."""
+    size = LADDER[LADDER.index(smaller) + 1]
+    n = n_parameters(text, size)
+    seconds = TOKENS_PER_PARAMETER * n * 1e-10 * n / TRAINING_SHARE
+    assert chosen(text, monkeypatch, 1.01 * seconds).size == size
+    assert chosen(text, monkeypatch, 0.99 * seconds).size == smaller
+    assert chosen(text, monkeypatch, 0).size == LADDER[0]
+    assert any(f"it would be {size}" in note for note in text.notes)
+
+
+def test_a_number_of_steps_decides_without_timing(
+    text: Text, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --max_steps the choice depends on the tokens of its batches, and on no machine."""
+    light = SIZES["light"]
+    step_tokens = light["batch_size"] * light["block_size"]
+    least = -(-TOKENS_PER_PARAMETER * n_parameters(text, "light") // step_tokens)
+    monkeypatch.delattr(recipe, "seconds_of_step")
+    for max_steps, size in ((least, "light"), (least - 1, "tiny")):
+        flags = TrainConfig(data=("my.txt",), device="cpu", max_steps=int(max_steps))
+        assert choose(flags, resolve(flags), text, 0).size == size
+
+
+def test_a_flag_that_is_given_stays(text: Text, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The size fills in only those of its values that were not given, and so does dropout."""
+    config = chosen(text, monkeypatch, 1e9, n_embd=40, batch_size=3, dropout=0.3)
+    assert (config.n_embd, config.batch_size, config.dropout) == (40, 3, 0.3)
+    assert (config.size, config.n_layer) == (LADDER[-1], SIZES[LADDER[-1]]["n_layer"])
+    assert chosen(text, monkeypatch, 1e9, size="light").n_embd == SIZES["light"]["n_embd"]
+    assert chosen(text, monkeypatch, 1e9, block_size=9).block_size == 9
+
+
+def test_dropout_is_for_texts_that_are_read_many_times() -> None:
+    """More epochs never mean less dropout; a model with fewer parameters than tokens has none."""
+    rates = [dropout_for(epochs, 3) for epochs in range(200)]
+    assert rates == sorted(rates) and rates[3] == 0 < rates[-1]
+    assert dropout_for(200, 0.9) == 0
