@@ -1,6 +1,7 @@
 """Measure the loss on new text after some seconds of training, of minigen and of nanoGPT.
 
     python -m bench.train --text tinyshakespeare.txt --nanogpt ../nanoGPT --minutes 0.25 0.5
+    python -m bench.train --text tinyshakespeare.txt --windows --minutes 2 10 --rounds 3
     python -m bench.train --text tinyshakespeare.txt --nanogpt ../nanoGPT --tokens
     python -m bench.train --nanogpt ../nanoGPT --device cuda
 
@@ -18,7 +19,7 @@ import re
 import shutil
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.common import alternate, median_seconds, options, peer, record, run, table
-from minigen import GPT, GPTConfig
+from minigen import GPT, GPTConfig, corpora
+from minigen.data import prepare
 from minigen.files import checkpoint
 from minigen.loss import next_token_loss
 from minigen.optim import Optimizer
 from minigen.run.compile import compile_blocks
 from minigen.run.log import read_metrics
 from minigen.system.device import autocast
+from minigen.system.places import data_folder
 
 # The flags of nanoGPT's README for a CPU; its configuration file has an eval_interval of 250.
 RECIPE = (
@@ -160,6 +163,54 @@ def losses(given: argparse.Namespace) -> Any:
     return figures
 
 
+def windows(given: argparse.Namespace) -> Any:
+    """Measure the last checkpoint on windows that overlap by half, and on windows that do not.
+
+    Published losses differ in their tokens, in the windows, in how much of the text is scored, and
+    in whether the best of several noisy evaluations is quoted. Here no checkpoint is chosen, and
+    all of the last tenth is scored. Each round has a seed of its own.
+    """
+    figures = {}
+    for minutes in given.minutes:
+        for tokenizer in ("bpe", "char"):
+            flags = f"--minutes {minutes} --tokenizer {tokenizer} {given.flags}"
+            runs = []
+            for seed in range(given.rounds):
+                seconds, folder = minigen(given, f"{flags} --seed {seed}")
+                runs.append((seconds, *losses_of_last(folder)))
+            figures[f"--minutes {minutes:g}, {tokenizer}"] = runs
+    rows = [
+        (name, f"{statistics.median(seconds):.0f}", *map(mean_and_all, (overlapping, apart)))
+        for name, (seconds, overlapping, apart) in (
+            (name, zip(*runs, strict=True)) for name, runs in figures.items()
+        )
+    ]
+    table(("nats/character", "seconds", "windows overlap by half", "windows do not overlap"), rows)
+    return figures
+
+
+def mean_and_all(losses: Sequence[float]) -> str:
+    """Return a mean with the numbers of which it is the mean."""
+    return f"{statistics.mean(losses):.4f} ({', '.join(f'{loss:.4f}' for loss in losses)})"
+
+
+@torch.no_grad()
+def losses_of_last(folder: Path) -> list[float]:
+    """Return the losses of a run's last checkpoint, with windows that overlap and that do not."""
+    last = checkpoint.load_newest(folder)
+    config, model = last.state["config"], last.model().eval()
+    corpus = corpora.find(config["data"], data_folder(), config["separator"])
+    cache, max_chars = data_folder() / "cache", last.state["most_chars"]
+    _, _, val = prepare(corpus, last.tokenizer, "", 0, cache, max_chars=max_chars)
+    block_size, per_character = config["block_size"], math.log(2) * val.bits_per_byte(0)
+    losses = []
+    for stride in (block_size // 2, block_size):
+        batches = val.sliding(block_size, 8, stride)
+        total = sum(next_token_loss(model(x), y).item() for x, y in batches)
+        losses.append(total / (val.n_tokens - 1) * per_character)
+    return losses
+
+
 def tokens(given: argparse.Namespace) -> Any:
     """Measure training tokens per second on characters: GPT-2's design, 4 layers, 128 wide."""
     figures = {}
@@ -255,6 +306,7 @@ def main() -> None:
     parser.add_argument(
         "--peer-flags", default="--learning_rate=0.004 --min_lr=0.0002", help="nanoGPT's, tuned"
     )
+    parser.add_argument("--windows", action="store_true", help="minigen alone, with both windows")
     parser.add_argument("--tokens", action="store_true", help="measure speed, not loss")
     parser.add_argument("--device", default="cpu", help="cuda: 124M there")
     parser.add_argument("--batch", type=int, default=32, help="sequences, with --device cuda")
@@ -267,6 +319,8 @@ def main() -> None:
     if given.text is None:
         parser.error("give --text")
     given.cache = given.cache.resolve()
+    if given.windows:
+        return record("train --windows", windows(given), given)
     if given.nanogpt:
         prepare_nanogpt(given)
     else:
