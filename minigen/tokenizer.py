@@ -472,24 +472,27 @@ class StreamDecoder:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._incomplete = b""  # the bytes of a character that is not whole yet
 
     def push(self, id: int) -> str:
         """Return the characters that `id` completes; "" while a character is incomplete."""
-        return self._decoder.decode(self._tokenizer.token_bytes(id))
+        content = self._incomplete + self._tokenizer.token_bytes(id)
+        characters, n_bytes = codecs.utf_8_decode(content, "replace")
+        self._incomplete = content[n_bytes:]
+        return characters
 
     def breaks(self, id: int) -> bool:
         """Return whether an incomplete character before `id` becomes U+FFFD, as `id` ends it."""
-        incomplete, _ = self._decoder.getstate()
         try:
-            codecs.utf_8_decode(incomplete + self._tokenizer.token_bytes(id)[:1], "strict", False)
+            codecs.utf_8_decode(self._incomplete + self._tokenizer.token_bytes(id)[:1])
         except UnicodeDecodeError:
-            return len(incomplete) > 0
+            return len(self._incomplete) > 0
         return False
 
     def finish(self) -> str:
         """Return U+FFFD if the last character is still incomplete, else ""."""
-        return self._decoder.decode(b"", final=True)
+        characters, self._incomplete = self._incomplete.decode(errors="replace"), b""
+        return characters
 
 
 def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int = 1024) -> Tokenizer:

@@ -135,7 +135,7 @@ def test_openai_streams_the_text(client: Any, engine: Engine) -> None:
     )  # fmt: skip
     *chunks, last = list(stream)
     assert "".join(chunk.choices[0].text for chunk in chunks) == written(engine)
-    assert len(chunks) > 2
+    assert len(chunks) > 1
     assert chunks[-1].choices[0].finish_reason == "length"
     assert all(chunk.choices[0].finish_reason is None for chunk in chunks[:-1])
     assert (last.choices, last.usage.completion_tokens) == ([], 24)
@@ -299,7 +299,7 @@ def test_langchain_invokes_streams_and_batches(chain: Any, engine: Engine) -> No
     expected = [written(engine, prompt) for prompt in prompts]
     assert chain.invoke(PROMPT) == expected[0]
     pieces = list(chain.stream(PROMPT))
-    assert "".join(pieces) == expected[0] and len(pieces) > 2
+    assert "".join(pieces) == expected[0] and len(pieces) > 1
     assert chain.batch(prompts) == expected
     assert asyncio.run(chain.ainvoke(PROMPT)) == expected[0]
 

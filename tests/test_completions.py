@@ -7,7 +7,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ from serving import serving
 from minigen.files import checkpoint
 from minigen.inference.engine import Engine
 from minigen.sampling import PLAIN, Sampling
+from minigen.serve.completions import Form, events
+from minigen.serve.job import Job, Part, Prompt
 from minigen.serve.models import Models
 from minigen.serve.token_names import token_names
 from minigen.serve.worker import MAX_WAITING, Worker
@@ -359,6 +361,35 @@ def test_a_streamed_answer_adds_up_to_the_whole_one(served: Served, fields: dict
         else:
             for name, values in choice["logprobs"].items():
                 assert [value for part in parts for value in part["logprobs"][name]] == values
+
+
+def test_the_pieces_of_a_choice_that_are_ready_together_are_one_event(served: Served) -> None:
+    """Of the pieces that arrive together, an event joins those of one choice."""
+    job = Job(served.models.get("words"), [Prompt([0], "")], 2, PLAIN, 0, 9)
+    deliveries = [
+        [Part(1, "a", (), None), Part(0, "b", (), None), Part(1, "c", (), "stop")],
+        [Part(0, "d", (), None), Part(0, "", (), "length")],
+    ]
+
+    async def arriving() -> AsyncIterator[list[Part]]:
+        """Yield the deliveries."""
+        for parts in deliveries:
+            yield parts
+
+    async def read() -> list[str]:
+        """Return the chunks of the stream."""
+        return [chunk async for chunk in events(Form(job, "words"), arriving(), False)]
+
+    *chunks, end = asyncio.run(read())
+    found = [
+        [json.loads(line.removeprefix("data: "))["choices"] for line in chunk.split("\n\n") if line]
+        for chunk in chunks
+    ]
+    choice = lambda index, text, finish: [  # noqa: E731
+        {"index": index, "text": text, "logprobs": None, "finish_reason": finish}
+    ]
+    assert found == [[choice(1, "ac", "stop"), choice(0, "b", None)], [choice(0, "d", "length")]]
+    assert end == "data: [DONE]\n\n"
 
 
 def test_an_error_in_a_stream_is_an_event(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

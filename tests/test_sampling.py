@@ -21,6 +21,7 @@ from minigen.sampling import (
     Sampling,
     Token,
     context_length,
+    draw,
     filter_steps,
     filtered,
     generate,
@@ -435,6 +436,24 @@ def test_inverse_cdf_returns_the_token_at_u(weights: list[float], u: float) -> N
     assert p[id] > 0
     below, upto = float(p[:id].sum()), float(p[: id + 1].sum())
     assert below - 1e-12 <= u <= upto + 1e-12
+
+
+@settings(deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    numbers=st.lists(
+        st.floats(0, 1, exclude_max=True) | st.sampled_from([0.0, 1 - 2**-53, 5e-324]),
+        min_size=1, max_size=6,
+    ),
+)  # fmt: skip
+def test_draw_is_inverse_cdf_of_each_row(seed: int, numbers: list[float]) -> None:
+    """Each of several rows gets the token that `inverse_cdf` finds at the row's own number."""
+    random = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(len(numbers), 50, dtype=torch.float64, generator=random)
+    texts = [[0]] * len(numbers)
+    rows = filtered(logits, texts, Sampling()).softmax(dim=-1)
+    expected = [inverse_cdf(row, u) for row, u in zip(rows, numbers, strict=True)]
+    assert draw(logits, texts, Sampling(), numbers) == expected
 
 
 def test_inverse_cdf_next_to_1_finds_a_token_although_the_sum_is_below_1() -> None:

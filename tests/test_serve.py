@@ -14,6 +14,8 @@ import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
@@ -26,10 +28,13 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from minigen.errors import UserError
+from minigen.inference.engine import Engine
 from minigen.serve import command as serve_command
+from minigen.serve import models as models_module
 from minigen.serve import server
 from minigen.serve.address import is_loopback, listen, with_port
 from minigen.serve.models import Models
+from minigen.serve.worker import Worker
 from minigen.tokenizer import train_tokenizer
 
 
@@ -186,6 +191,27 @@ def test_open_shows_the_page_in_the_browser(out: Path, server: Server, tmp_path:
             interrupt(trial)
         assert called.exists() is expected
     assert called.read_text() == f"{url}\n"
+
+
+def test_models_are_loaded_in_the_thread_that_computes(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The main thread computes nothing, so OpenMP's threads never wait beside those of another."""
+    names, load = list[str](), models_module.load
+
+    def noted(*args: Any, **kwargs: Any) -> Engine:
+        """Load a model, and note the thread."""
+        names.append(threading.current_thread().name)
+        return load(*args, **kwargs)
+
+    def ended(models: Models, worker: Worker, *args: Any) -> Any:
+        """Return a server that ends at once."""
+        return SimpleNamespace(run=lambda sockets: worker.close())
+
+    monkeypatch.setattr(models_module, "load", noted)
+    monkeypatch.setattr(server, "make_server", ended)
+    serve_command.main(["first", "second", "--out_dir", str(out), "--port", "0"])
+    assert names == ["models", "models"]
 
 
 @pytest.mark.parametrize(

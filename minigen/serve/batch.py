@@ -81,7 +81,7 @@ class Batch:
         self.jobs: list[Job] = []
         self.waiting = deque[Entry]()
         self.cut = deque[Text]()  # texts of the batch that must be read again
-        self.running: list[Text] = []  # texts with a row in the cache, in the order of the rows
+        self.running: list[Text] = []  # texts with a row in the cache
         self.numbers = itertools.count()
         self.predictor = self._predictor(0)
         kv = engine.new_cache(1, 1).kv
@@ -105,12 +105,7 @@ class Batch:
         for job in self.jobs:
             if job.cancelled:
                 job.end()
-        self._drop_ended()
-        growing = list[Text]()
-        for text in self.running:
-            grows = context_length(len(text.ids), self.block_size) == text.n_read + 1
-            (growing if grows else self.cut).append(text)
-        self.running = growing
+                self._drop_ended()
         logits = []
         if self.running:
             logits.append(self.predictor.predict({t.number: t.ids for t in self.running}))
@@ -130,7 +125,8 @@ class Batch:
             self._write(together[:, : self.engine.n_vocab])
         for job in self.jobs:
             job.flush()
-        self._drop_ended()
+            if job.ended:
+                self._drop_ended()
 
     def fail(self, error: Exception) -> None:
         """End all jobs with an error, and forget them."""
@@ -140,8 +136,6 @@ class Batch:
 
     def _drop_ended(self) -> None:
         """Forget the jobs that have ended, and their texts."""
-        if not any(job.ended for job in self.jobs):
-            return
         self.jobs = [job for job in self.jobs if not job.ended]
         self.waiting = deque(entry for entry in self.waiting if not entry.job.ended)
         self.cut = deque(text for text in self.cut if not text.job.ended)
@@ -228,20 +222,19 @@ class Batch:
     def _write(self, logits: Tensor) -> None:
         """Draw a token for each running text from logits (B, n_vocab), and put its piece."""
         texts, logits = self._finite(logits)
-        numbers = [uniform(t.job.seed, t.sample, t.n_new) for t in texts]
         rows_of: dict[Sampling, list[int]] = {}
         for row, text in enumerate(texts):
             rows_of.setdefault(text.job.sampling, []).append(row)
-        ids = [0] * len(texts)
+        self.running = []
         for sampling, rows in rows_of.items():
             some = logits if len(rows) == len(texts) else logits[rows]
-            drawn = draw(some, [texts[r].ids for r in rows], sampling, [numbers[r] for r in rows])
-            for row, id in zip(rows, drawn, strict=True):
-                ids[row] = id
-        self.running = []
-        for row, (text, id) in enumerate(zip(texts, ids, strict=True)):
-            if not self._push(text, id, logits, row):
-                self.running.append(text)
+            alike = [texts[row] for row in rows]
+            numbers = [uniform(t.job.seed, t.sample, t.n_new) for t in alike]
+            ids = draw(some, [text.ids for text in alike], sampling, numbers)
+            for row, (text, id) in enumerate(zip(alike, ids, strict=True)):
+                if not self._push(text, id, some, row):
+                    grows = context_length(len(text.ids), self.block_size) == text.n_read + 1
+                    (self.running if grows else self.cut).append(text)
 
     def _finite(self, logits: Tensor) -> tuple[list[Text], Tensor]:
         """Return the running texts with finite logits, and these logits; end the jobs of others."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import secrets
@@ -65,7 +66,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     # It listens before a model is loaded, which may take long: a busy port is named at once.
     with listen(config.host, config.port) as opened:
         address = Address(config.host, opened.getsockname()[1])
-        models = Models(config.models, config.out_dir, config.device, config.dtype)
         url = address.url if token is None else f"{address.url}/#token={quote(token)}"
 
         def when_ready() -> None:
@@ -81,8 +81,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             if config.open:
                 webbrowser.open(url)
 
+        worker = Worker()
+        load = functools.partial(Models, config.models, config.out_dir, config.device, config.dtype)
         try:
-            make_server(models, Worker(), address, token, when_ready).run([opened])
+            # All PyTorch runs in the worker's thread. Each thread that computes gets a team of
+            # OpenMP's threads, and with two teams there are more threads than cores: then OpenMP
+            # lets them sleep where they wait for each other, and a step takes twice as long.
+            models = worker.compute(load).result()
+            make_server(models, worker, address, token, when_ready).run([opened])
         except KeyboardInterrupt:
             # Python would wait for the computation in the worker's thread, which may take long.
             os._exit(130)

@@ -15,9 +15,9 @@ import json
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -46,6 +46,7 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "logit_bias": ({},),
     "suffix": ("",),
 }
+T = TypeVar("T")
 ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
@@ -102,21 +103,15 @@ class Completions:
         parts = self.worker.submit(job)
         if job.streams:
             return EventStream(job, events(form, parts, usage))
-        answer = asyncio.ensure_future(collect(form, parts))
-        closed = asyncio.ensure_future(until_closed(request))
         try:
-            await asyncio.wait([answer, closed], return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done():
-                return Response(status_code=499)  # nobody reads it
-            return JSONResponse(answer.result())
+            answer = await unless_closed(collect(form, parts), request.receive, job)
         except (UserError, Busy):
             raise
         except Exception as error:
             return JSONResponse({"error": wrong(error)}, status_code=500)
-        finally:
-            job.cancelled = True
-            answer.cancel()
-            closed.cancel()
+        if answer is None:
+            return Response(status_code=499)  # nobody reads it
+        return JSONResponse(answer)
 
 
 class EventStream(StreamingResponse):
@@ -129,15 +124,28 @@ class EventStream(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events."""
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self.job.cancelled = True
+        await unless_closed(self.stream_response(send), receive, self.job)
 
 
-async def until_closed(request: Request) -> None:
+async def unless_closed(work: Coroutine[Any, Any, T], receive: Receive, job: Job) -> T | None:
+    """Return the result of `work` for a job; None if the client closes the connection before.
+
+    The job ends with the call.
+    """
+    working = asyncio.ensure_future(work)
+    closed = asyncio.ensure_future(until_closed(receive))
+    try:
+        await asyncio.wait([working, closed], return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        job.cancelled = True
+        working.cancel()
+        closed.cancel()
+
+
+async def until_closed(receive: Receive) -> None:
     """Return when the client closes the connection."""
-    while (await request.receive())["type"] != "http.disconnect":
+    while (await receive())["type"] != "http.disconnect":
         pass
 
 
@@ -314,34 +322,42 @@ class Form:
 
 async def collect(form: Form, arriving: AsyncIterator[list[Part]]) -> dict[str, Any]:
     """Return the answer of a request that does not stream."""
-    n = len(form.job.prompts) * form.job.n
-    parts_of: list[list[Part]] = [[] for _ in range(n)]
-    async for parts in arriving:
-        for part in parts:
-            parts_of[part.choice].append(part)
-    choices = [
-        form.choice(
-            index,
-            "".join(part.text for part in parts),
-            [token for part in parts for token in part.tokens],
-            parts[-1].finish,
-        )
-        for index, parts in enumerate(parts_of)
-    ]
+    parts = [part async for parts in arriving for part in parts]
+    choices = [form.choice(*part) for part in sorted(joined(parts))]
     return {**form.head(), "choices": choices, "usage": form.usage(), **form.notice()}
+
+
+def joined(parts: Sequence[Part]) -> list[Part]:
+    """Return one part for each choice, with all that its parts have."""
+    parts_of: dict[int, list[Part]] = {}
+    for part in parts:
+        parts_of.setdefault(part.choice, []).append(part)
+    return [
+        Part(
+            choice,
+            "".join([part.text for part in some]),
+            [token for part in some for token in part.tokens],
+            some[-1].finish,
+        )
+        for choice, some in parts_of.items()
+    ]
 
 
 async def events(
     form: Form, arriving: AsyncIterator[list[Part]], with_usage: bool
 ) -> AsyncIterator[str]:
-    """Yield server-sent events; those that are ready at once are one chunk."""
+    """Yield server-sent events; those that are ready at once are one chunk.
+
+    The pieces of a choice that are ready at once are one event: a small model writes a hundred
+    between two deliveries, and each event has 200 bytes besides its text.
+    """
     head = ENCODER.encode(form.head())[:-1]  # the same in each event, so it is written once
     usage = {"usage": None} if with_usage else {}
     has_logprobs = form.job.n_logprobs is not None
     try:
         async for parts in arriving:
             chunk = ""
-            for part in parts:
+            for part in joined(parts):
                 if part.text or part.finish or (has_logprobs and part.tokens):
                     notice = form.notice() if part.finish else {}
                     chunk += event(head, {"choices": [form.choice(*part)], **usage, **notice})
@@ -350,9 +366,8 @@ async def events(
     except Exception as error:
         yield event("{", {"error": wrong(error)})
         return
-    if with_usage:
-        yield event(head, {"choices": [], "usage": form.usage()})
-    yield "data: [DONE]\n\n"
+    last = event(head, {"choices": [], "usage": form.usage()}) if with_usage else ""
+    yield last + "data: [DONE]\n\n"
 
 
 def event(head: str, fields: dict[str, Any]) -> str:

@@ -37,17 +37,24 @@ class Worker:
         self.thread = threading.Thread(target=self._work, name="models", daemon=True)
         self.thread.start()
 
-    async def run(self, function: Callable[[], T]) -> T:
-        """Return the result of `function`, which the thread computes between two tokens.
+    def compute(self, function: Callable[[], T]) -> Future[T]:
+        """Return the future result of `function`, which the thread computes between two tokens.
 
-        Raises `Busy` if too many requests wait already, and any exception of `function`.
+        Raises `Busy` if too many requests wait already.
         """
         future = Future[T]()
         with self.changed:
             self._check_room()
             self.functions.append((function, future))
             self.changed.notify()
-        return await asyncio.wrap_future(future)
+        return future
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """Return the result of `function`, which the thread computes between two tokens.
+
+        Raises `Busy` if too many requests wait already, and any exception of `function`.
+        """
+        return await asyncio.wrap_future(self.compute(function))
 
     def submit(self, job: Job) -> AsyncIterator[list[Part]]:
         """Let a job join the batch of its model; return an iterator of the parts of its answer.
@@ -102,10 +109,10 @@ class Worker:
             if not self.batches:
                 with self.changed:
                     self.changed.wait_for(lambda: self.closing or self.functions or self.jobs)
-            with self.changed:
-                call = self.functions.popleft() if self.functions else None
-            if call:
-                compute(*call)
+            if self.functions:
+                with self.changed:
+                    call = self.functions.popleft()
+                fulfil(*call)
             while self.jobs:
                 self._start(self.jobs[0])
             for engine, batch in [*self.batches.items()]:
@@ -134,7 +141,7 @@ class Worker:
                 self.batches[job.engine] = batch
 
 
-def compute(function: Callable[[], T], future: Future[T]) -> None:
+def fulfil(function: Callable[[], T], future: Future[T]) -> None:
     """Compute a function, unless nobody waits for its result any more."""
     if future.set_running_or_notify_cancel():
         try:
