@@ -93,7 +93,8 @@ class TrainConfig:
     warmup_steps: int = 20  # number of first steps, in which the learning rate rises to its peak
     # fraction, 0 to 0.9, of the steps, at the end, in which the learning rate falls towards 0
     cooldown: float = 0.7
-    # how strongly weights are pulled towards zero (default: 0.3; 0.1 to fine-tune)
+    # how strongly weights are pulled towards zero (default: 0.3 if a text has fewer tokens than the
+    # model has parameters; else 0.1, as to fine-tune)
     weight_decay: float = UNSET
     grad_clip: float = 1.0  # a gradient longer than this is scaled down to this length; 0: never
     # if the loss or the gradient is not finite: stop the run, or skip the step, at most 20 times

@@ -1,4 +1,4 @@
-"""The size and the dropout of a new model follow the machine's speed and the text."""
+"""The size, the dropout and the weight decay of a new model follow the machine and the text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from minigen.run import recipe
 from minigen.run.config import SIZES, new_shape, resolve
-from minigen.run.recipe import LADDER, TOKENS_PER_PARAMETER, TRAINING_SHARE, choose, dropout_for
+from minigen.run.recipe import LADDER, TOKENS_PER_PARAMETER, TRAINING_SHARE, choose, regularisation
 from minigen.run.text import Text, find_text
 from train import TrainConfig
 
@@ -72,16 +72,17 @@ def test_a_number_of_steps_decides_without_timing(
 
 
 def test_a_flag_that_is_given_stays(text: Text, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The size fills in only those of its values that were not given, and so does dropout."""
-    config = chosen(text, monkeypatch, 1e9, n_embd=40, batch_size=3, dropout=0.3)
-    assert (config.n_embd, config.batch_size, config.dropout) == (40, 3, 0.3)
+    """The size fills in only those of its values that were not given, as do both rates."""
+    config = chosen(text, monkeypatch, 1e9, n_embd=40, dropout=0.3, weight_decay=0)
+    assert (config.n_embd, config.dropout, config.weight_decay) == (40, 0.3, 0)
     assert (config.size, config.n_layer) == (LADDER[-1], SIZES[LADDER[-1]]["n_layer"])
     assert chosen(text, monkeypatch, 1e9, size="light").n_embd == SIZES["light"]["n_embd"]
     assert chosen(text, monkeypatch, 1e9, block_size=9).block_size == 9
 
 
-def test_dropout_is_for_texts_that_are_read_many_times() -> None:
-    """More epochs never mean less dropout; a model with fewer parameters than tokens has none."""
-    rates = [dropout_for(epochs, 3) for epochs in range(200)]
-    assert rates == sorted(rates) and rates[3] == 0 < rates[-1]
-    assert dropout_for(200, 0.9) == 0
+def test_regularisation_is_for_texts_that_a_model_can_know_by_heart() -> None:
+    """More epochs never mean less dropout; with fewer parameters than tokens there is none."""
+    rates = [regularisation(epochs, 3) for epochs in range(200)]
+    assert rates == sorted(rates)
+    assert rates[3] == (0, 0.3) and rates[-1][0] > 0
+    assert regularisation(200, 0.9) == (0, 0.1)

@@ -194,7 +194,6 @@ def resolve(flags: TrainConfig) -> TrainConfig:
     preset = SIZES["tiny" if size == "auto" else size]
     values: dict[str, Any] = {k: v for k, v in preset.items() if getattr(flags, k) is None}
     values |= {"size": size, "minutes": minutes}
-    values["weight_decay"] = 0.3 if flags.weight_decay is None else flags.weight_decay
     values["optimizer"] = "muon" if flags.optimizer == "auto" else flags.optimizer
     device = choose_device(flags.device)
     values |= {"device": str(device), "dtype": choose_dtype(flags.dtype, device)}

@@ -1,4 +1,4 @@
-"""Choose the size and the dropout of a new model by the tokens that it will read.
+"""Choose the size, the dropout and the weight decay of a new model by the tokens that it will read.
 
 A model learns from tokens. If it is too large for the tokens that it reads, its loss is still
 falling when the time is over. If it is too small, its loss stops falling long before. A rule of
@@ -58,7 +58,7 @@ class Plan:
 
 
 def choose(flags: TrainConfig, config: TrainConfig, text: Text, seconds: float) -> TrainConfig:
-    """Return the configuration of a new run, with a size and a dropout; note the reason in `text`.
+    """Return the configuration of a new run, with all values; note the reason in `text`.
 
     Args:
         flags: as the user gave them; a value that was given stays.
@@ -75,8 +75,10 @@ def choose(flags: TrainConfig, config: TrainConfig, text: Text, seconds: float) 
             break
         chosen, larger = larger, None
     n_text = text.train_tokens.n_tokens
-    epochs, per_token = chosen.n_tokens / n_text, chosen.n_parameters / n_text
-    dropout = dropout_for(epochs, per_token) if flags.dropout is None else flags.dropout
+    epochs = chosen.n_tokens / n_text
+    dropout, weight_decay = regularisation(epochs, chosen.n_parameters / n_text)
+    dropout = dropout if flags.dropout is None else flags.dropout
+    weight_decay = weight_decay if flags.weight_decay is None else flags.weight_decay
     if config.size == "auto" and chosen.speed is not None:
         more = ""
         if larger is not None:
@@ -85,22 +87,23 @@ def choose(flags: TrainConfig, config: TrainConfig, text: Text, seconds: float) 
             f"--size {chosen.config.size} --dropout {dropout:g}, as {chosen.speed:,.0f} tokens/s "
             f"read the text {epochs:.1f} times in {config.minutes:g} minutes{more}"
         )
-    return dataclasses.replace(chosen.config, dropout=dropout)
+    return dataclasses.replace(chosen.config, dropout=dropout, weight_decay=weight_decay)
 
 
-def dropout_for(epochs: float, parameters_per_token: float) -> float:
-    """Return the dropout for a model that reads its text `epochs` times.
+def regularisation(epochs: float, parameters_per_token: float) -> tuple[float, float]:
+    """Return the dropout and the weight decay of a model that reads its text `epochs` times.
 
-    A text that is read many times is known by heart in the end, if the model has room for it.
-    Dropout hinders that: it removes random details, so that a memorised passage is of less use than
-    a rule. A text that is read a few times only is learnt better without.
+    A text that is read many times is known by heart in the end, if the model has room for it. Both
+    hinder that. Weight decay takes back what the text does not ask for again and again. Dropout
+    removes random details, so that a memorised passage is of less use than a rule; but it slows
+    learning down, so a text that is read only a few times is better learnt without.
 
     Args:
         parameters_per_token: the parameters of the model for each token of the text.
     """
-    if parameters_per_token < 1 or epochs < 8:
-        return 0.0
-    return 0.1 if epochs < 40 else 0.2
+    if parameters_per_token < 1:
+        return 0.0, 0.1
+    return 0.0 if epochs < 8 else 0.1 if epochs < 40 else 0.2, 0.3
 
 
 def _plan(flags: TrainConfig, config: TrainConfig, size: str, text: Text, seconds: float) -> Plan:
