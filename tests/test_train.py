@@ -40,6 +40,7 @@ from minigen.optim import Optimizer
 from minigen.run import clock as clock_module
 from minigen.run import run as run_module
 from minigen.run import start as start_module
+from minigen.run.compile import compiling_pays
 from minigen.run.config import SAVED_AS_0, new_shape, resolve
 from minigen.run.log import read_metrics
 from minigen.run.memory import count_micro_batches
@@ -630,6 +631,19 @@ def test_samples_without_a_prompt_start_as_a_line_or_as_a_document_does(
 
     listed = checkpoint.load_newest(run("--max_steps 2 --separator \\n", "list"))
     assert listed.state["opening"] == "" and not listed.tokenizer.bare
+
+
+@pytest.mark.parametrize(
+    ("device", "dropout", "seconds", "pays"),
+    [("cpu", 0.0, 600, True), ("cpu", 0.1, 600, False), ("cpu", 0.0, 120, False),
+     ("cuda", 0.1, 600, True), ("mps", 0.0, 600, False)],
+)  # fmt: skip
+def test_compiling_pays_in_a_long_run_without_dropout_on_a_cpu(
+    device: str, dropout: float, seconds: float, pays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of some minutes is compiled, except with dropout on a CPU, and on "mps"."""
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert compiling_pays(device, dropout, seconds) == pays
 
 
 def test_a_compiled_run_saves_what_a_plain_one_loads(run: Run) -> None:

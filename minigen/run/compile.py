@@ -13,14 +13,16 @@ from minigen.model import GPT
 from minigen.system.device import autocast
 
 
-def compiling_pays(device: str, seconds: float) -> bool:
+def compiling_pays(device: str, dropout: float, seconds: float) -> bool:
     """Return whether a run of `seconds` is long enough to earn back the time of compiling.
 
-    On a CPU that needs a C++ compiler, too. On "mps" nothing is compiled.
+    On a CPU that needs a C++ compiler, too, and no dropout, which is slower in compiled code. On
+    "mps" nothing is compiled.
     """
     kind = torch.device(device).type
-    has_compiler = kind == "cuda" or any(shutil.which(name) for name in ("c++", "g++", "clang++"))
-    return kind != "mps" and has_compiler and seconds >= 240
+    has_compiler = any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+    is_faster = kind == "cuda" or (kind == "cpu" and has_compiler and not dropout)
+    return is_faster and seconds >= 240
 
 
 def compile_blocks(model: GPT, ids: Tensor, dtype: str) -> bool:

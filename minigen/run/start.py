@@ -345,7 +345,8 @@ def _compile_if_it_pays(run: Run) -> None:
             seconds = config.max_steps * run.within_memory(
                 seconds_of_step, run.model, tokens, config
             )
-        is_wanted = bool(distributed.broadcast(compiling_pays(config.device, seconds)))
+        pays = compiling_pays(config.device, config.dropout, seconds)
+        is_wanted = bool(distributed.broadcast(pays))
     if is_wanted:
         x, _ = first_micro_batch(tokens, config, run.n_micro_batches)
         run.is_compiled = compile_blocks(run.model, x, config.dtype)
