@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from minigen.model import GPT
+from minigen.optim import Optimizer
 from minigen.run import distributed
 from minigen.run.config import SIZES, new_shape
 from minigen.run.memory import count_micro_batches, keep_freed_memory
@@ -66,7 +67,8 @@ def choose(flags: TrainConfig, config: TrainConfig, text: Text, seconds: float) 
         text: of the run; its notes get a line about the choice.
         seconds: the time that is left for the run, unless --max_steps is given.
     """
-    sizes = LADDER if config.size == "auto" else (config.size,)
+    is_auto = config.size == "auto"
+    sizes = LADDER if is_auto else (config.size,)
     chosen = _plan(flags, config, sizes[0], text, seconds)
     larger = None
     for size in sizes[1:]:
@@ -79,15 +81,18 @@ def choose(flags: TrainConfig, config: TrainConfig, text: Text, seconds: float) 
     dropout, weight_decay = regularisation(epochs, chosen.n_parameters / n_text)
     dropout = dropout if flags.dropout is None else flags.dropout
     weight_decay = weight_decay if flags.weight_decay is None else flags.weight_decay
-    if config.size == "auto" and chosen.speed is not None:
-        more = ""
+    config = dataclasses.replace(chosen.config, dropout=dropout, weight_decay=weight_decay)
+    if is_auto and chosen.speed is not None:
+        if dropout:  # which makes steps slower
+            chosen = _plan(flags, config, config.size, text, seconds)
+        epochs, more = chosen.n_tokens / n_text, ""
         if larger is not None:
             more = f"; from --minutes {larger.minutes_needed} on it would be {larger.config.size}"
         text.notes.append(
-            f"--size {chosen.config.size} --dropout {dropout:g}, as {chosen.speed:,.0f} tokens/s "
+            f"--size {config.size} --dropout {dropout:g}, as {chosen.speed:,.0f} tokens/s "
             f"read the text {epochs:.1f} times in {config.minutes:g} minutes{more}"
         )
-    return dataclasses.replace(chosen.config, dropout=dropout, weight_decay=weight_decay)
+    return config
 
 
 def regularisation(epochs: float, parameters_per_token: float) -> tuple[float, float]:
@@ -119,11 +124,8 @@ def _plan(flags: TrainConfig, config: TrainConfig, size: str, text: Text, second
     keep_freed_memory(n_parameters)
     n_micro_batches = count_micro_batches(config, text.tokenizer.n_vocab)
     model = GPT(new_shape(text.tokenizer.n_vocab, config)).to(config.device)
-    step_seconds = distributed.broadcast(
-        min(
-            seconds_of_step(model, text.train_tokens, config, n_micro_batches)
-            for _ in range(N_TIMED)
-        )
-    )
+    optimizer = Optimizer(model.named_parameters(), config.optimizer == "muon")
+    arguments = (model, text.train_tokens, config, n_micro_batches, optimizer)
+    step_seconds = distributed.broadcast(min(seconds_of_step(*arguments) for _ in range(N_TIMED)))
     speed = n_tokens / step_seconds
     return Plan(config, n_parameters, TRAINING_SHARE * seconds * speed, speed)

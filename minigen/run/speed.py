@@ -11,6 +11,7 @@ from torch import Tensor
 from minigen.data import TokenStream
 from minigen.loss import next_token_loss
 from minigen.model import GPT
+from minigen.optim import Optimizer
 from minigen.run import distributed
 from minigen.system.device import autocast
 
@@ -28,11 +29,16 @@ def first_micro_batch(
 
 
 def seconds_of_step(
-    model: GPT, tokens: TokenStream, config: TrainConfig, n_micro_batches: int
+    model: GPT,
+    tokens: TokenStream,
+    config: TrainConfig,
+    n_micro_batches: int,
+    optimizer: Optimizer | None = None,
 ) -> float:
     """Return the seconds of a step, from the time of one micro-batch; no weight changes.
 
-    The step of the optimiser is left out: it takes a small part of the time.
+    Args:
+        optimizer: takes a step of length 0, which is timed, too; None: its step is left out.
     """
     x, y = first_micro_batch(tokens, config, n_micro_batches)
     began = time.perf_counter()
@@ -41,5 +47,10 @@ def seconds_of_step(
     loss = next_token_loss(logits, y)
     loss.backward()  # type: ignore[no-untyped-call]
     loss.item()  # waits for a GPU
-    model.zero_grad(set_to_none=True)
-    return n_micro_batches / distributed.size() * (time.perf_counter() - began)
+    seconds = n_micro_batches / distributed.size() * (time.perf_counter() - began)
+    if optimizer is None:
+        model.zero_grad(set_to_none=True)
+        return seconds
+    began = time.perf_counter()
+    optimizer.step(0.0)
+    return seconds + time.perf_counter() - began
