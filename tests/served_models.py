@@ -24,6 +24,7 @@ from minigen.tokenizer import train_tokenizer
 
 RUNS = ("tales", "letters", "pictures", "tunes", "markup", "wide")
 SHAPE = "--n_layer 2 --n_head 2 --n_embd 32 --batch_size 8 --eval_tokens 500 --keep_checkpoints"
+SHAPE += " --dropout 0.1 --weight_decay 0.1"
 FLAGS = {
     "tales": "--vocab_size 512 --block_size 64 --max_steps 60 --eval_interval 20",
     "letters": "--tokenizer char --block_size 32 --max_steps 30 --eval_interval 30",

@@ -70,16 +70,17 @@ def project(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(ROOT / "train.py", folder)
     narrow = documents(1500, Narrow(0))
     kinds = {
-        "healthy": (narrow, 280),
-        "collapsed": (list(map(looped, narrow)), 90),
+        "healthy": (narrow, 420),
+        "collapsed": (list(map(looped, narrow)), 150),
         "memorising": (documents(8, random.Random(0)) * 5, 140),
-        "ignoring": (shuffled(narrow[:800]), 110),
+        "ignoring": (shuffled(narrow[:800]), 280),
     }
     files = {name: texts for name, (texts, _) in kinds.items()}
     files |= {"new": documents(60, Narrow(1)), "any": documents(60, random.Random(1))}
     for name, texts in files.items():
         (folder / f"{name}.txt").write_text("\n\n".join(texts), encoding="utf-8")
     flags = ["--size", "tiny", "--vocab_size", "512", "--compile", "no", "--device", "cpu"]
+    flags += ["--dropout", "0", "--weight_decay", "0.1"]
     running = [
         server.start_python(
             "train.py", "--data", f"{name}.txt", "--separator", r"\n\n", *flags,

@@ -116,12 +116,10 @@ def tiny() -> GPT:
 
 
 @pytest.mark.parametrize(
-    ("tied", "muon", "times"), [(False, True, 4), (True, True, 1), (False, False, 1)]
+    ("tied", "muon", "times"), [(False, True, 2), (True, True, 1), (False, False, 1)]
 )
-def test_an_untied_embedding_takes_steps_four_times_as_long(
-    tied: bool, muon: bool, times: int
-) -> None:
-    """With Muon, an embedding that is not lm_head moves four learning rates in its first step."""
+def test_an_untied_embedding_takes_steps_twice_as_long(tied: bool, muon: bool, times: int) -> None:
+    """With Muon, an embedding that is not lm_head moves two learning rates in its first step."""
     torch.manual_seed(0)
     model = GPT(GPTConfig.modern(50, 8, 2, 2, 16, tie_embeddings=tied))
     for p in model.parameters():

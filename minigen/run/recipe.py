@@ -17,8 +17,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from minigen.model import GPT
 from minigen.optim import Optimizer
 from minigen.run import distributed
@@ -116,14 +114,13 @@ def _plan(flags: TrainConfig, config: TrainConfig, size: str, text: Text, second
     preset = {name: value for name, value in SIZES[size].items() if getattr(flags, name) is None}
     preset["block_size"] = config.block_size  # a short text may have made it smaller
     config = dataclasses.replace(config, size=size, **preset)  # type: ignore[arg-type]
-    with torch.device("meta"):  # without memory and without random numbers
-        n_parameters = GPT(new_shape(text.tokenizer.n_vocab, config)).n_parameters()
-    n_tokens = config.batch_size * config.block_size
+    model = GPT(new_shape(text.tokenizer.n_vocab, config))
+    n_parameters, n_tokens = model.n_parameters(), config.batch_size * config.block_size
     if config.max_steps is not None:
         return Plan(config, n_parameters, config.max_steps * n_tokens, None)
     keep_freed_memory(n_parameters)
     n_micro_batches = count_micro_batches(config, text.tokenizer.n_vocab)
-    model = GPT(new_shape(text.tokenizer.n_vocab, config)).to(config.device)
+    model.to(config.device)
     optimizer = Optimizer(model.named_parameters(), config.optimizer == "muon")
     arguments = (model, text.train_tokens, config, n_micro_batches, optimizer)
     step_seconds = distributed.broadcast(min(seconds_of_step(*arguments) for _ in range(N_TIMED)))
