@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from minigen.run import recipe
 from minigen.run.config import SIZES, new_shape, resolve
@@ -86,3 +87,19 @@ def test_regularisation_is_for_texts_that_a_model_can_know_by_heart() -> None:
     assert rates == sorted(rates)
     assert rates[3] == (0, 0.3) and rates[-1][0] > 0
     assert regularisation(200, 0.9) == (0, 0.1)
+
+
+def test_a_size_that_is_given_is_not_timed_in_vain(
+    text: Text, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --size and --dropout no step is timed, and memory that runs out is no error without."""
+    monkeypatch.delattr(recipe, "seconds_of_step")
+    flags = TrainConfig(data=("my.txt",), device="cpu", size="light", dropout=0.1)
+    assert choose(flags, resolve(flags), text, 60).weight_decay == 0.3
+
+    def out_of_memory(*_: Any) -> float:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(recipe, "seconds_of_step", out_of_memory, raising=False)
+    flags = TrainConfig(data=("my.txt",), device="cpu", size="light")
+    assert choose(flags, resolve(flags), text, 60).dropout == 0

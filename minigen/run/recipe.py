@@ -24,6 +24,7 @@ from minigen.run.config import SIZES, new_shape
 from minigen.run.memory import count_micro_batches, keep_freed_memory
 from minigen.run.speed import seconds_of_step
 from minigen.run.text import Text
+from minigen.system.device import is_out_of_memory
 
 if TYPE_CHECKING:
     from train import TrainConfig
@@ -67,10 +68,10 @@ def choose(flags: TrainConfig, config: TrainConfig, text: Text, seconds: float) 
     """
     is_auto = config.size == "auto"
     sizes = LADDER if is_auto else (config.size,)
-    chosen = _plan(flags, config, sizes[0], text, seconds)
+    chosen = _plan(flags, config, sizes[0], text, seconds, is_auto)
     larger = None
     for size in sizes[1:]:
-        larger = _plan(flags, config, size, text, seconds)
+        larger = _plan(flags, config, size, text, seconds, is_auto)
         if not larger.is_worth_its_size:
             break
         chosen, larger = larger, None
@@ -82,9 +83,9 @@ def choose(flags: TrainConfig, config: TrainConfig, text: Text, seconds: float) 
     config = dataclasses.replace(chosen.config, dropout=dropout, weight_decay=weight_decay)
     if is_auto and chosen.speed is not None:
         if dropout:  # which makes steps slower
-            chosen = _plan(flags, config, config.size, text, seconds)
+            chosen = _plan(flags, config, config.size, text, seconds, is_auto)
         epochs, more = chosen.n_tokens / n_text, ""
-        if larger is not None:
+        if larger is not None and larger.speed:
             more = f"; from --minutes {larger.minutes_needed} on it would be {larger.config.size}"
         text.notes.append(
             f"--size {config.size} --dropout {dropout:g}, as {chosen.speed:,.0f} tokens/s "
@@ -109,8 +110,14 @@ def regularisation(epochs: float, parameters_per_token: float) -> tuple[float, f
     return 0.0 if epochs < 8 else 0.1 if epochs < 40 else 0.2, 0.3
 
 
-def _plan(flags: TrainConfig, config: TrainConfig, size: str, text: Text, seconds: float) -> Plan:
-    """Return the plan of a run with the preset `size`, in which flags that were given stay."""
+def _plan(
+    flags: TrainConfig, config: TrainConfig, size: str, text: Text, seconds: float, is_auto: bool
+) -> Plan:
+    """Return the plan of a run with the preset `size`, in which flags that were given stay.
+
+    If neither the size nor the dropout depends on it, the speed is not measured, and `n_tokens` of
+    the plan is 0.
+    """
     preset = {name: value for name, value in SIZES[size].items() if getattr(flags, name) is None}
     preset["block_size"] = config.block_size  # a short text may have made it smaller
     config = dataclasses.replace(config, size=size, **preset)  # type: ignore[arg-type]
@@ -118,11 +125,19 @@ def _plan(flags: TrainConfig, config: TrainConfig, size: str, text: Text, second
     n_parameters, n_tokens = model.n_parameters(), config.batch_size * config.block_size
     if config.max_steps is not None:
         return Plan(config, n_parameters, config.max_steps * n_tokens, None)
+    if not is_auto and (flags.dropout is not None or n_parameters < text.train_tokens.n_tokens):
+        return Plan(config, n_parameters, 0.0, None)
     keep_freed_memory(n_parameters)
     n_micro_batches = count_micro_batches(config, text.tokenizer.n_vocab)
     model.to(config.device)
     optimizer = Optimizer(model.named_parameters(), config.optimizer == "muon")
     arguments = (model, text.train_tokens, config, n_micro_batches, optimizer)
-    step_seconds = distributed.broadcast(min(seconds_of_step(*arguments) for _ in range(N_TIMED)))
+    try:
+        step_seconds = min(seconds_of_step(*arguments) for _ in range(N_TIMED))
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        step_seconds = math.inf  # a run with a given size cuts its batch further
+    step_seconds = distributed.broadcast(step_seconds)
     speed = n_tokens / step_seconds
     return Plan(config, n_parameters, TRAINING_SHARE * seconds * speed, speed)
