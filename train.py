@@ -56,7 +56,9 @@ class TrainConfig:
     # how text becomes tokens: bpe learns frequent pieces of words from the text; char: characters;
     # byte: bytes; gpt2: the pieces of GPT-2
     tokenizer: Literal["bpe", "char", "byte", "gpt2"] = "bpe"
-    vocab_size: int = 2048  # bpe learns at most this number of different tokens
+    # bpe learns at most this number of different tokens (default: fewer from a short text than from
+    # a long one, at most 2048)
+    vocab_size: int = UNSET
     # --- the model ---
     # preset of n_layer, n_head, n_embd, block_size, batch_size and learning_rate; auto: tiny for
     # tales, slim with pictures or tunes, else the largest of tiny, light and mini that this machine

@@ -205,7 +205,9 @@ def resolve(flags: TrainConfig) -> TrainConfig:
         n_micro_batches = config.gradient_accumulation_steps
         check_range("--gradient_accumulation_steps", n_micro_batches, 1, config.batch_size)
     if config.init_from == "scratch":
-        new_shape(config.vocab_size, config)  # refuse an impossible shape before a text is read
+        new_shape(
+            config.vocab_size or 1, config
+        )  # refuse an impossible shape before a text is read
     return config
 
 

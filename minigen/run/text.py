@@ -62,7 +62,7 @@ def find_text(
         saved: the state of the checkpoint that resumes; None: the run does not resume.
         base_settings: the configuration that the base model was trained with; empty if unknown.
 
-    Returns the text, and the configuration with its separator and block size.
+    Returns the text, and the configuration with its separator, block size and vocabulary size.
     Raises `UserError` if the text cannot be read or is too short.
     """
     links = saved is None or bool(saved.get("links", False))  # the first version followed no links
@@ -104,11 +104,14 @@ def find_text(
     old_tokens = None
     if config.old_data:
         old_tokens = _old_tokens(config.old_data, tokenizer, base_settings, max_chars)
+    vocab_size = tokenizer.n_vocab if config.vocab_size is None else config.vocab_size
     text = Text(
         tokenizer, train_tokens, val_tokens, old_tokens, start, corpus.entropy,
         corpus.separator_bytes, corpus.name, notes, max_chars, links,
     )  # fmt: skip
-    return text, dataclasses.replace(config, separator=separator, block_size=block_size)
+    return text, dataclasses.replace(
+        config, separator=separator, block_size=block_size, vocab_size=vocab_size
+    )
 
 
 def _old_tokens(
