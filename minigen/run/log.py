@@ -29,7 +29,7 @@ MIN_EPOCHS = 0.95  # passes over the text; below 1, as its last tokens may not f
 MAX_TIMES = 10  # a run is advised to take at most 10 times the time that it had
 MAX_MEANS = 50  # points of the training curve after its steep beginning
 GROWTH = 0.05  # a point of the training curve is the mean of this share of the steps before it
-ADVICE = "More text, --dropout 0.2 or fewer steps would help"  # against memorising
+ADVICE = "More text, a higher --dropout or fewer steps would help"  # against memorising
 
 Points = list[tuple[float, float]]  # steps and values
 
