@@ -179,7 +179,7 @@ class Report:
             self.warn(
                 "bzip2",
                 "bzip2, which only finds repetitions, predicts the text better than this model: "
-                "more text would help, or more --minutes",
+                "more text or a longer run would help",
             )
         self.draw()
 
