@@ -140,7 +140,7 @@ def test_another_separator_reads_end_of_text_as_letters_with_a_warning(tmp_path:
 
 def test_a_table_reads_end_of_text_as_letters_with_a_warning(tmp_path: Path) -> None:
     """END_OF_TEXT in rows is letters; beside a text that it separates, it cuts rows too."""
-    rows = put(tmp_path / "a.jsonl", f'{{"text": "one{END_OF_TEXT}two"}}\n')
+    rows = put(tmp_path / "a.csv", f'"text","one{END_OF_TEXT}two"\n')
     assert find(rows).separator is None and find(rows).notes[-1].startswith(WARNING)
     corpus = find(put(tmp_path / "a.txt", f"one{END_OF_TEXT}two"), rows)
     assert corpus.separator == END_OF_TEXT
@@ -487,7 +487,7 @@ def test_a_tiny_context_trains_writes_and_is_evaluated(
     [
         (b"%PDF-1.4 " + b"only letters " * 9, "is a PDF, not text; pdftotext"),
         (b"PK\x03\x04" + b"word/document.xml " * 9, "is an archive, as .zip, .docx"),
-        (b"\x1f\x8b" + b"letters " * 9, "is compressed by gzip, not text; unpack it with gunzip"),
+        (b"BZh91AY" + b"letters " * 9, "is compressed by bzip2, not text; unpack it with bunzip2"),
         ("Łódź and more".encode("utf-16-le"), "is not UTF-8: every other byte is zero"),
         ("hero: a fox\n".encode("utf-16-be") * 9, "iconv -f UTF-16BE"),
     ],

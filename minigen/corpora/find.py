@@ -16,8 +16,9 @@ from minigen.corpora.builtin import NAMES, shakespeare, synthetic_corpus
 from minigen.corpora.corpus import Corpus
 from minigen.corpora.separator import AUTO, NONE, TABLES, choose_separator
 from minigen.corpora.task import SYNTHETIC, synthetic_names
+from minigen.data.json_lines import is_json_lines
 from minigen.errors import UserError
-from minigen.system.text_file import MARKUP, count_documents, is_binary, unreadable
+from minigen.system.text_file import MARKUP, count_documents, is_binary, opened, unreadable
 from minigen.tokenizer import END_OF_TEXT
 
 
@@ -67,7 +68,10 @@ def find(
             all_files += _files(entry, links, broken_links)
     unique = _unique_places(all_files) if links else tuple(dict.fromkeys(all_files))
     files, notes = _without_binary(unique, broken_links)
-    text_between, separator_notes = choose_separator(files, separator)
+    texts = [file for file in files if not is_json_lines(file)]
+    if not texts and separator not in (None, AUTO, NONE):
+        raise UserError(f"each line of {files[0]} is a document; leave out --separator")
+    text_between, separator_notes = choose_separator(texts, separator)
     if len(entries) > 1:
         name = files[0].stem + (f"+{len(files) - 1}" if len(files) > 1 else "")
     elif isinstance(entries[0], str):
@@ -253,8 +257,5 @@ def _inode(path: Path) -> tuple[int, int]:
 
 def _first_bytes(path: Path) -> bytes:
     """Return the beginning of a file, which shows whether it is binary or markup."""
-    try:
-        with path.open("rb") as file:
-            return file.read(1 << 16)
-    except OSError as error:
-        raise unreadable(path, error) from None
+    with opened(path) as file:
+        return file.read(1 << 16)

@@ -12,7 +12,7 @@ from minigen.system.text_file import count_documents
 from minigen.tokenizer import END_OF_TEXT
 
 AUTO, NONE = "auto", "none"  # values of --separator
-TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".ipynb")  # files with text in quotes
+TABLES = (".csv", ".tsv", ".json", ".ipynb")  # files with text in quotes
 
 
 def unescape(text: str) -> str:

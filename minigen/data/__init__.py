@@ -11,6 +11,7 @@ The lesson is three files, each of which begins with its idea in a few naive lin
 The other files may be skipped. They let a text be larger than memory, tokenise it only once, and
 notice mistakes:
 
+    json_lines.py    a file that holds a document in each line
     text_range.py    which characters of which files are read: to train on, and to validate on
     vocabulary.py    a tokenizer is trained on a sample of a text
     shards.py        token ids are written to files, and writing continues after an interruption

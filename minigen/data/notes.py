@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from minigen.data.json_lines import is_json_lines
 from minigen.data.text import read_text
 from minigen.data.text_range import CorpusFiles
 from minigen.data.token_stream import TokenStream
 from minigen.tokenizer import Tokenizer
 
-ROWS = (".csv", ".tsv", ".jsonl")  # endings of files in which a row of any length is a line
+ROWS = (".csv", ".tsv")  # endings of files in which a row of any length is a line
 MAX_READ = 1 << 24  # bytes that are read to look for one document a line, and for stray characters
 STRAY_CHARACTERS = {
     "\ufeff": "a byte order mark where files were joined; the model learns it as a letter",
@@ -33,16 +34,19 @@ def notes_on_documents(source: CorpusFiles) -> list[str]:
 
     A book has blank lines or long ones, and a program has indented ones: there is no note on them.
     """
+    files = [path for path in source.train if not is_json_lines(path)]
+    if not files:
+        return []
     if source.separator is not None:
-        if occurs_in(source.train, source.separator):
+        if occurs_in(files, source.separator):
             return []
         return [
             f"warning: the separator {source.separator!r} occurs nowhere in the text, so each file "
             "is one document; --separator gives another"
         ]
     n_bytes, n_lines, n_not_rows, text, more = 0, 0, 0, "", ""
-    max_length = 1000 if all(path.suffix.lower() in ROWS for path in source.train) else 100
-    for text in itertools.chain.from_iterable(map(read_text, source.train)):
+    max_length = 1000 if all(path.suffix.lower() in ROWS for path in files) else 100
+    for text in itertools.chain.from_iterable(map(read_text, files)):
         n_bytes += len(text.encode("utf-8"))  # a line of 100 Chinese characters is not short
         n_lines += text.count("\n")
         n_not_rows += text.count("\n\n") + text.count("\n ") + text.count("\n\t")

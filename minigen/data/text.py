@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from minigen.data.json_lines import is_json_lines, read_json_lines
 from minigen.errors import UserError
 from minigen.system.text_file import (
     CONTROL_BYTES,
@@ -26,7 +27,7 @@ from minigen.system.text_file import (
     find_utf16,
     guess_encoding,
     not_utf8,
-    unreadable,
+    opened,
 )
 
 READ = 1 << 20  # bytes of a file to read at once
@@ -80,9 +81,15 @@ def split_documents(chunks: Iterable[str], separator: str) -> Iterator[DocumentP
 
 
 def read_documents(files: Iterable[Path], separator: str | None) -> Iterator[DocumentPart]:
-    """Read the documents of files, in parts. Without a separator, each file is one document."""
+    """Read the documents of files, in parts. Without a separator, each file is one document.
+
+    Of a JSON Lines file, each line is a document, whatever the separator.
+    """
     for path in files:
-        if separator is not None:
+        if is_json_lines(path):
+            for text in read_json_lines(path, read_text(path)):
+                yield DocumentPart(True, text)
+        elif separator is not None:
             yield from split_documents(read_text(path), separator)
         else:
             for number, text in enumerate(read_text(path)):
@@ -99,7 +106,7 @@ def read_text(path: Path) -> Iterator[str]:
     decoder = io.IncrementalNewlineDecoder(utf8, translate=True)
     n_read, n_control, is_ascii = 0, 0, True
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             data = b"any"
             while data:
                 data = file.read(READ)
@@ -116,8 +123,6 @@ def read_text(path: Path) -> Iterator[str]:
                 if text := decoder.decode(data, final=not data):
                     is_ascii &= text.isascii()
                     yield text
-    except OSError as error:
-        raise unreadable(path, error) from None
     except UnicodeDecodeError as error:
         # error.object are the bytes that the decoder was given: its last byte is the last one read.
         place = n_read - len(error.object) + error.start

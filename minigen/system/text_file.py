@@ -6,8 +6,12 @@ The error messages name the encoding or the format, and the command that convert
 from __future__ import annotations
 
 import codecs
+import contextlib
+import gzip
+import io
 import re
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from minigen.errors import UserError
@@ -38,14 +42,31 @@ CONTAINERS = {
         "an archive, as .zip, .docx and .epub are",
         "unpack it or save it as plain text",
     ),
-    b"\x1f\x8b": ("compressed by gzip", "unpack it with gunzip"),
     b"BZh91AY": ("compressed by bzip2", "unpack it with bunzip2"),
     b"\xfd7zXZ": ("compressed by xz", "unpack it with unxz"),
     b"\x28\xb5\x2f\xfd": ("compressed by zstd", "unpack it with unzstd"),
     b"\xd0\xcf\x11\xe0": ("a document of an office program", "save it as plain text"),
 }
+GZIP = b"\x1f\x8b"  # the first bytes of a file that gzip has packed
 MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:\{\\rtf|<\?xml|<!doctype|<html)", re.IGNORECASE)
 READ_SIZE = 1 << 20  # bytes
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[io.BufferedIOBase]:
+    """Open a file to read its bytes, and unpack them on the way if gzip has packed the file.
+
+    Raises `UserError` if the file cannot be read, also while it is open, or is damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            is_packed = file.peek(len(GZIP)).startswith(GZIP)
+            with gzip.GzipFile(fileobj=file) if is_packed else file as content:
+                yield content
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        raise UserError(f"{path} is damaged: gzip cannot unpack it; get it again") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def unreadable(path: Path | str, error: OSError) -> UserError:
@@ -111,18 +132,15 @@ def count_documents(files: Iterable[Path], mark: str) -> int:
         # The end of the unfinished document: enough to find a `mark` that two reads cut in two, and
         # one byte more if the document has text, so that it counts.
         rest = b""
-        try:
-            with path.open("rb") as file:
-                data = file.read(READ_SIZE).removeprefix(codecs.BOM_UTF8)
-                while data:
-                    *ended, rest = (rest + data).split(mark.encode())
-                    n_marks += len(ended)
-                    n_documents += sum(1 for text in ended if text.strip(b"\r\n"))
-                    n_settled = max(0, len(rest) - len(mark))
-                    rest = rest[:n_settled].strip(b"\r\n")[:1] + rest[n_settled:]
-                    data = file.read(READ_SIZE)
-        except OSError as error:
-            raise unreadable(path, error) from None
+        with opened(path) as file:
+            data = file.read(READ_SIZE).removeprefix(codecs.BOM_UTF8)
+            while data:
+                *ended, rest = (rest + data).split(mark.encode())
+                n_marks += len(ended)
+                n_documents += sum(1 for text in ended if text.strip(b"\r\n"))
+                n_settled = max(0, len(rest) - len(mark))
+                rest = rest[:n_settled].strip(b"\r\n")[:1] + rest[n_settled:]
+                data = file.read(READ_SIZE)
         n_documents += bool(rest.strip(b"\r\n"))
     return n_documents if n_marks else 0
 
