@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -182,6 +184,19 @@ def test_a_run_in_a_thread_handles_no_signal(text: Path) -> None:
         thread.start()
         thread.join()
     assert runs[0].step == 3
+
+
+def test_a_program_that_is_called_train_py_keeps_its_handlers(folder: Path) -> None:
+    """A program of the name of minigen's own script imports it, and no handler is installed."""
+    program = folder / "train.py"
+    program.write_text(
+        "import signal, minigen\n"
+        "try:\n    minigen.train(nothing=1)\nexcept minigen.UserError:\n    pass\n"
+        "assert signal.getsignal(signal.SIGINT) == signal.default_int_handler\n"
+        "assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, program], env=env, check=True)
 
 
 @pytest.mark.parametrize(
