@@ -54,10 +54,16 @@ class TrainConfig:
     # the text between documents in a file, where \n is a newline; none: a file is one document;
     # auto: <|endoftext|> if a file contains it, else none
     separator: str | None = corpora.AUTO
+    # text to measure the loss on, as in --data, which is then trained on as a whole (default: the
+    # last tenth of --data)
+    val_data: tuple[str, ...] = ()
     # how text becomes tokens: bpe learns frequent pieces of words from the text; char: characters;
-    # byte: bytes; gpt2: the pieces of GPT-2
-    tokenizer: Literal["bpe", "char", "byte", "gpt2"] = "bpe"
-    vocab_size: int = 2048  # bpe learns at most this number of different tokens
+    # byte: bytes; gpt2: the pieces of GPT-2; or a tokenizer that exists: a tokenizer.json, a run,
+    # or the folder of a model
+    tokenizer: str = "bpe"
+    # bpe learns at most this number of different tokens (default: fewer from a short text than from
+    # a long one, at most 2048)
+    vocab_size: int = UNSET
     # --- the model ---
     # preset of n_layer, n_head, n_embd, block_size, batch_size and learning_rate; auto: tiny for
     # tales, slim with pictures or tunes, else the largest of tiny, light and mini that this machine

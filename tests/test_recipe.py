@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from minigen.data.vocabulary import vocabulary_size
 from minigen.run import recipe
 from minigen.run.config import SIZES, new_shape, resolve
 from minigen.run.recipe import LADDER, TOKENS_PER_PARAMETER, TRAINING_SHARE, choose, regularisation
@@ -17,10 +20,10 @@ from train import TrainConfig
 
 @pytest.fixture
 def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Text:
-    """Return a text of about 2,600 tokens."""
+    """Return a text of about 130,000 tokens."""
     monkeypatch.setenv("MINIGEN_DATA", str(tmp_path / "data"))
     path = tmp_path / "my.txt"
-    path.write_text("The cat sat on the mat, and the dog sat by the cat. " * 200, "utf-8")
+    path.write_text("The cat sat on the mat, and the dog sat by the cat. " * 10_000, "utf-8")
     flags = resolve(TrainConfig(data=(str(path),), vocab_size=300, device="cpu"))
     found, _ = find_text(flags, None, None, None, {})
     return found
@@ -52,7 +55,9 @@ def test_the_size_is_the_largest_that_reads_enough_tokens(
     """With a little more time than a size needs, it is chosen; with less, the one before it."""
     size = LADDER[LADDER.index(smaller) + 1]
     n = n_parameters(text, size)
-    seconds = TOKENS_PER_PARAMETER * n * 1e-10 * n / TRAINING_SHARE
+    n_text = text.train_tokens.n_tokens
+    tokens = recipe.epochs_worth(TOKENS_PER_PARAMETER * n / n_text) * n_text
+    seconds = tokens * 1e-10 * n / TRAINING_SHARE
     assert chosen(text, monkeypatch, 1.01 * seconds).size == size
     assert chosen(text, monkeypatch, 0.99 * seconds).size == smaller
     assert chosen(text, monkeypatch, 0).size == LADDER[0]
@@ -65,7 +70,9 @@ def test_a_number_of_steps_decides_without_timing(
     """With --max_steps the choice depends on the tokens of its batches, and on no machine."""
     light = SIZES["light"]
     step_tokens = light["batch_size"] * light["block_size"]
-    least = -(-TOKENS_PER_PARAMETER * n_parameters(text, "light") // step_tokens)
+    n_text = text.train_tokens.n_tokens
+    epochs = recipe.epochs_worth(TOKENS_PER_PARAMETER * n_parameters(text, "light") / n_text)
+    least = math.ceil(epochs * n_text / step_tokens)
     monkeypatch.delattr(recipe, "seconds_of_step")
     for max_steps, size in ((least, "light"), (least - 1, "tiny")):
         flags = TrainConfig(data=("my.txt",), device="cpu", max_steps=int(max_steps))
@@ -79,6 +86,29 @@ def test_a_flag_that_is_given_stays(text: Text, monkeypatch: pytest.MonkeyPatch)
     assert (config.size, config.n_layer) == (LADDER[-1], SIZES[LADDER[-1]]["n_layer"])
     assert chosen(text, monkeypatch, 1e9, size="light").n_embd == SIZES["light"]["n_embd"]
     assert chosen(text, monkeypatch, 1e9, block_size=9).block_size == 9
+
+
+def test_a_short_text_is_too_little_for_a_larger_model(
+    text: Text, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the run is, and no line promises a larger size for more minutes."""
+    short = dataclasses.replace(text, notes=[])
+    monkeypatch.setitem(text.train_tokens.__dict__, "n_tokens", 10_000)  # a cached property
+    assert chosen(short, monkeypatch, 1e9).size == LADDER[0]
+    assert len(short.notes) == 1 and "it would be" not in short.notes[0]
+
+
+def test_epochs_worth_is_the_inverse_of_new_text() -> None:
+    """So many epochs are worth so much new text; more than 16.4 epochs of it are never reached."""
+    for epochs in (0.3, 1, 1.5, 8, 40):
+        assert recipe.epochs_worth(recipe.new_text(epochs)) == pytest.approx(epochs)
+    assert recipe.new_text(1e9) < 16.41 and recipe.epochs_worth(16.41) == math.inf
+
+
+def test_the_vocabulary_grows_with_the_text() -> None:
+    """A merge for 500 characters, up to 2,048 tokens; a number that is given stays."""
+    sizes = [vocabulary_size(n) for n in (10, 9_000, 90_000, 900_000, 10**9)]
+    assert sizes == [257, 275, 437, 2048, 2048]
 
 
 def test_regularisation_is_for_texts_that_a_model_can_know_by_heart() -> None:

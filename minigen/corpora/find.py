@@ -9,18 +9,24 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from minigen.corpora.builtin import NAMES, shakespeare, synthetic_corpus
 from minigen.corpora.corpus import Corpus
-from minigen.corpora.separator import AUTO, TABLES, choose_separator
-from minigen.corpora.task import SYNTHETIC
+from minigen.corpora.separator import AUTO, NONE, TABLES, choose_separator
+from minigen.corpora.task import SYNTHETIC, synthetic_names
 from minigen.errors import UserError
-from minigen.system.text_file import MARKUP, is_binary, unreadable
+from minigen.system.text_file import MARKUP, count_documents, is_binary, unreadable
+from minigen.tokenizer import END_OF_TEXT
 
 
 def find(
-    data: Sequence[str], folder: Path, separator: str | None = None, links: bool = True
+    data: Sequence[str],
+    folder: Path,
+    separator: str | None = None,
+    links: bool = True,
+    val_data: Sequence[str] = (),
 ) -> Corpus:
     r"""Return the corpus that `--data` names.
 
@@ -34,9 +40,12 @@ def find(
             one of the files has it, else None. NONE or None: each file is one document.
         links: follow links to folders, and read a file only once if two paths lead to it. False for
             a run of an older version, which did neither.
+        val_data: the validation text, named like `data`; empty: it is a part of `data`.
 
     Raises `UserError` if an entry does not exist, cannot be read, or is neither file nor folder.
     """
+    if val_data:
+        return _with_validation(find(data, folder, separator, links), val_data, folder, links)
     if separator == "":
         raise UserError("--separator is empty; with --separator none a file is one document")
     entries = [entry for item in data for entry in _entries(item)]
@@ -67,6 +76,31 @@ def find(
         name = entries[0].resolve().name if entries[0].is_dir() else entries[0].stem
     name = re.sub(r"[^\w+-]+", "-", name).strip("-")[:50] or "text"
     return Corpus(name, files, (), text_between, notes=(*notes, *separator_notes))
+
+
+def _with_validation(corpus: Corpus, val_data: Sequence[str], folder: Path, links: bool) -> Corpus:
+    """Return the corpus with the files that --val_data names as its validation text.
+
+    Raises `UserError` if a file is in both, or if the corpus has validation text of its own.
+    """
+    if corpus.val:
+        raise UserError(f"{corpus.name} has validation text of its own; leave out --val_data")
+    if names := synthetic_names(val_data):
+        raise UserError(f"--val_data {names[0]} is a corpus to train on; give files")
+    validation = find(val_data, folder, corpus.separator or NONE, links)
+    if corpus.separator is None and count_documents(validation.train, END_OF_TEXT):
+        raise UserError(
+            f"{END_OF_TEXT} is in --val_data and not in --data; give --separator "
+            f"'{END_OF_TEXT}' if it separates documents"
+        )
+    trained_on = {_inode(file): file for file in corpus.train}
+    if both := [file for file in validation.train if _inode(file) in trained_on]:
+        raise UserError(
+            f"{both[0]} is in --data and in --val_data; the loss on a text that the model trains "
+            "on says nothing about new text: name each file in one of them"
+        )
+    notes = tuple(note for note in validation.notes if note not in corpus.notes)
+    return replace(corpus, val=validation.train, notes=(*corpus.notes, *notes))
 
 
 def relocate(folder: str, data: Sequence[str]) -> tuple[str, ...]:

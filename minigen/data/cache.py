@@ -28,7 +28,7 @@ def prepare(
     source: CorpusFiles,
     tokenizer: Tokenizer | None,
     kind: str,
-    vocab_size: int,
+    vocab_size: int | None,
     cache: Path,
     val_fraction: float = 0.1,
     block_size: int = 0,
@@ -40,7 +40,7 @@ def prepare(
         source: the files. Without `val` files, the last `val_fraction` of the characters of `train`
             are held out: by default, text[: int(0.9 * n)] trains and the rest validates.
         tokenizer: the tokenizer to use; None: train one of `kind` on the training text.
-        vocab_size: of a bpe tokenizer that is trained.
+        vocab_size: of a bpe tokenizer that is trained; None: by the length of the text.
         cache: the folder for the results; created if missing. Its files can be made again.
         block_size: T of the windows, if it is known already. A short text with fewer than T + 1
             tokens is refused before anything is written.
@@ -55,7 +55,11 @@ def prepare(
         val = scan(source.val, source.separator)
     else:
         train, val = hold_out(train, val_fraction)
-    if max_chars and not source.val:
+    if train.sha256 == val.sha256 and source.val:
+        raise UserError(
+            "the validation text is the training text, letter by letter; give another --val_data"
+        )
+    if max_chars:
         interval = math.ceil((train.n_chars + val.n_chars) / max_chars)
         train = replace(train, stripe_interval=interval)
         val = replace(val, stripe_interval=interval)
@@ -112,6 +116,6 @@ def find_tokens(stem: str, tokenizer: Tokenizer, cache: Path, name: str) -> Toke
     return TokenStream(path, name, dtype, tokenizer.end_of_text, shards) if shards else None
 
 
-def cache_key(*inputs: str | int) -> str:
+def cache_key(*inputs: str | int | None) -> str:
     """Return a file name for a result that depends on these inputs alone."""
     return hashlib.sha256(json.dumps([FORMAT, *inputs]).encode("utf-8")).hexdigest()[:32]

@@ -7,16 +7,32 @@ from collections.abc import Iterator
 
 from minigen.data.text_range import TextRange, progress
 from minigen.data.tokens import cut_chunks
-from minigen.tokenizer import Tokenizer, train_tokenizer
+from minigen.tokenizer import BYTES, Tokenizer, train_tokenizer
 
 LEARNED = ("char", "bpe")  # the kinds of tokenizers that are trained on a text
 # Characters to train bpe on. With five times that number, 100 MB of source code became 1 to 2 %
 # fewer tokens, and training took more than twice as long.
 BPE_SAMPLE = 2_000_000
+CHARS_PER_MERGE, LARGEST_VOCABULARY = 500, 2048  # of bpe, if the number of tokens is not given
 
 
-def learn_tokenizer(train: TextRange, val: TextRange, kind: str, vocab_size: int) -> Tokenizer:
+def vocabulary_size(n_chars: int) -> int:
+    """Return the number of bpe tokens that suits a text of `n_chars` characters.
+
+    With more tokens, each holds more text, so a model reads faster and sees further back. But a
+    model learns a token from the places where it stands. A short text has few places for each of
+    many tokens, so the model could only memorise them. One merge for 500 characters was best, or
+    nearly, for 10,000, 100,000 and 1,000,000 characters of plays (docs/notebook.md).
+    """
+    return min(len(BYTES) + 1 + n_chars // CHARS_PER_MERGE, LARGEST_VOCABULARY)
+
+
+def learn_tokenizer(
+    train: TextRange, val: TextRange, kind: str, vocab_size: int | None
+) -> Tokenizer:
     """Train a tokenizer of `kind` on a text in files, as `train_tokenizer` does.
+
+    Without a `vocab_size`, the number of bpe tokens follows the length of the text.
 
     Raises UserError if a file cannot be read or changes meanwhile.
     """
@@ -29,7 +45,8 @@ def learn_tokenizer(train: TextRange, val: TextRange, kind: str, vocab_size: int
             characters.update(part.text)
         tokenizer = train_tokenizer("char", ["".join(characters)])
     else:  # bpe never sees the validation text: its tokens would fit that text better than new text
-        tokenizer = train_tokenizer("bpe", sample(train), vocab_size)
+        size = vocabulary_size(train.n_chars) if vocab_size is None else vocab_size
+        tokenizer = train_tokenizer("bpe", sample(train), size)
     for text in (train, val):
         text.check_unchanged()
     return tokenizer

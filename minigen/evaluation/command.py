@@ -103,7 +103,8 @@ def find_texts(config: EvaluateConfig, loaded: Engine) -> Texts:
             raise UserError(f"{loaded.path} is no run of train.py, so its text is not known")
         data = corpora.relocate(loaded.state.get("folder", ""), settings["data"])
         links = loaded.state.get("links", False)
-        corpus = corpora.find(data, data_folder(), settings["separator"], links)
+        val_data = corpora.relocate(loaded.state.get("folder", ""), settings.get("val_data", ()))
+        corpus = corpora.find(data, data_folder(), settings["separator"], links, val_data)
         _, training, validation = prepare(
             corpus, tokenizer, "", 0, cache, max_chars=loaded.state.get("most_chars", 0)
         )

@@ -58,6 +58,7 @@ RANGES: dict[str, tuple[float, float]] = {
 CHANGEABLE = {
     "data", "minutes", "max_steps", "out_dir", "name", "init_from", "device", "eval_interval",
     "eval_tokens", "sample_prompt", "old_data", "on_nan", "fsdp", "threads", "keep_checkpoints",
+    "val_data",
 }  # fmt: skip
 # The flags that describe the base model, so that a run which fine-tunes it cannot choose them.
 OF_BASE_MODEL = (
@@ -100,7 +101,7 @@ def merge(flags: TrainConfig, saved: Mapping[str, Any]) -> TrainConfig:
         raise UserError(
             f"this run was started by a later minigen, with --{unknown[0]}; update this one"
         )
-    tuples = {name: tuple(saved.get(name, ())) for name in ("data", "old_data")}
+    tuples = {name: tuple(saved.get(name, ())) for name in ("data", "val_data", "old_data")}
     original = type(flags)(**{**from_saved(saved), **tuples})
     changes: dict[str, Any] = {"fsdp": flags.fsdp}  # a run may resume without it
     for field in dataclasses.fields(flags):
@@ -205,7 +206,9 @@ def resolve(flags: TrainConfig) -> TrainConfig:
         n_micro_batches = config.gradient_accumulation_steps
         check_range("--gradient_accumulation_steps", n_micro_batches, 1, config.batch_size)
     if config.init_from == "scratch":
-        new_shape(config.vocab_size, config)  # refuse an impossible shape before a text is read
+        new_shape(
+            config.vocab_size or 1, config
+        )  # refuse an impossible shape before a text is read
     return config
 
 

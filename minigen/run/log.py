@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from minigen.evaluation.compression import relative_to_bzip2
 from minigen.evaluation.repetition import ends_in_loop
 from minigen.evaluation.text import relative_to_entropy
 from minigen.evaluation.verdict import memorises
@@ -28,7 +29,7 @@ MIN_EPOCHS = 0.95  # passes over the text; below 1, as its last tokens may not f
 MAX_TIMES = 10  # a run is advised to take at most 10 times the time that it had
 MAX_MEANS = 50  # points of the training curve after its steep beginning
 GROWTH = 0.05  # a point of the training curve is the mean of this share of the steps before it
-ADVICE = "More text, --dropout 0.2 or fewer steps would help"  # against memorising
+ADVICE = "More text, a higher --dropout or fewer steps would help"  # against memorising
 
 Points = list[tuple[float, float]]  # steps and values
 
@@ -155,16 +156,31 @@ class Report:
                 f"{number} of {threads.max_threads} threads {verb}"
             )
 
-    def final(self, step: int, loss: float, n_tokens: int, n_all: int) -> None:
-        """Log the loss of the best checkpoint on `n_tokens` of the `n_all` validation tokens."""
-        self.record(
-            step=step, final_val_loss=loss, final_val_bits_per_byte=loss * self.bits_per_byte
-        )
+    def final(
+        self, step: int, loss: float, n_tokens: int, n_all: int, bzip2: float | None = None
+    ) -> None:
+        """Log the loss of the best checkpoint on `n_tokens` of the `n_all` validation tokens.
+
+        Args:
+            bzip2: the bits per byte that bzip2 needs for the same text; None: do not compare.
+        """
+        bits, compared = loss * self.bits_per_byte, ""
+        values = {"final_val_loss": loss, "final_val_bits_per_byte": bits}
+        if bzip2 is not None:
+            values["bzip2_bits_per_byte"] = bzip2
+            compared = f" ({relative_to_bzip2(bits, bzip2)})"
+        self.record(step=step, **values)
         part = f"{n_tokens:,} of the {n_all:,} tokens" if n_tokens < n_all else "all"
         self.print_line(
             f"the best model (step {step}) on {part} of the validation text: "
-            f"loss {self.in_both_units(loss)}"
+            f"loss {self.in_both_units(loss)}{compared}"
         )
+        if bzip2 is not None and bits > bzip2:
+            self.warn(
+                "bzip2",
+                "bzip2, which only finds repetitions, predicts the text better than this model: "
+                "more text or a longer run would help",
+            )
         self.draw()
 
     def before_and_after(self, step: int, before: dict[str, Any], after: dict[str, Any]) -> None:

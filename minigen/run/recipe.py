@@ -4,7 +4,7 @@ A model learns from tokens. If it is too large for the tokens that it reads, its
 falling when the time is over. If it is too small, its loss stops falling long before. A rule of
 thumb is 20 tokens for a parameter (Hoffmann et al. 2022, arXiv:2203.15556), for large models that
 read each text once. In a few minutes on a CPU a larger model pays far earlier: docs/notebook.md has
-the measurements.
+the measurements. A short text is read many times, and a token teaches less at each reading.
 
 How many tokens a model reads depends on the machine, so `choose` times a few steps of each preset,
 the smallest first. The choice is saved with the run, which resumes with it.
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 LADDER = ("tiny", "light", "mini")  # the presets that --size auto chooses from
 TOKENS_PER_PARAMETER = 1.5  # that a model must read to be worth its size
+WORTH_OF_REPEATS = 15.4  # epochs of new text that any number of further epochs is worth at most
 TRAINING_SHARE = 0.85  # of the time; the rest goes into evaluations and checkpoints
 N_TIMED = 3  # steps; the fastest counts, as the first ones are slower than those of a run
 
@@ -42,19 +43,25 @@ class Plan:
     config: TrainConfig
     n_parameters: int
     n_tokens: float
+    n_text: int  # tokens of the training text
     speed: float | None  # tokens per second; None: --max_steps says how long to train
 
     @property
-    def is_worth_its_size(self) -> bool:
-        """Whether the model would read enough tokens for its parameters."""
-        return self.n_tokens >= TOKENS_PER_PARAMETER * self.n_parameters
+    def epochs(self) -> float:
+        """The number of times that the model would read the text."""
+        return self.n_tokens / self.n_text
 
     @property
-    def minutes_needed(self) -> int:
-        """The least --minutes in which the model would read enough tokens for its parameters."""
+    def epochs_needed(self) -> float:
+        """The least number of epochs that are worth the size of the model; infinite if none are."""
+        return epochs_worth(TOKENS_PER_PARAMETER * self.n_parameters / self.n_text)
+
+    @property
+    def minutes_needed(self) -> float:
+        """The least --minutes that are worth the size of the model; infinite if none are."""
         assert self.speed is not None
-        seconds = TOKENS_PER_PARAMETER * self.n_parameters / self.speed / TRAINING_SHARE
-        return math.ceil(seconds / 60)
+        minutes = self.epochs_needed * self.n_text / self.speed / TRAINING_SHARE / 60
+        return math.ceil(minutes) if minutes < math.inf else math.inf
 
 
 def choose(flags: TrainConfig, config: TrainConfig, text: Text, seconds: float) -> TrainConfig:
@@ -72,26 +79,47 @@ def choose(flags: TrainConfig, config: TrainConfig, text: Text, seconds: float) 
     larger = None
     for size in sizes[1:]:
         larger = _plan(flags, config, size, text, seconds, is_auto)
-        if not larger.is_worth_its_size:
+        if larger.epochs < larger.epochs_needed:
             break
         chosen, larger = larger, None
-    n_text = text.train_tokens.n_tokens
-    epochs = chosen.n_tokens / n_text
-    dropout, weight_decay = regularisation(epochs, chosen.n_parameters / n_text)
+    dropout, weight_decay = regularisation(chosen.epochs, chosen.n_parameters / chosen.n_text)
     dropout = dropout if flags.dropout is None else flags.dropout
     weight_decay = weight_decay if flags.weight_decay is None else flags.weight_decay
     config = dataclasses.replace(chosen.config, dropout=dropout, weight_decay=weight_decay)
     if is_auto and chosen.speed is not None:
         if dropout:  # which makes steps slower
             chosen = _plan(flags, config, config.size, text, seconds, is_auto)
-        epochs, more = chosen.n_tokens / n_text, ""
-        if larger is not None and larger.speed:
+        more = ""
+        if larger is not None and larger.speed and larger.minutes_needed < math.inf:
             more = f"; from --minutes {larger.minutes_needed} on it would be {larger.config.size}"
         text.notes.append(
             f"--size {config.size} --dropout {dropout:g}, as {chosen.speed:,.0f} tokens/s "
-            f"read the text {epochs:.1f} times in {config.minutes:g} minutes{more}"
+            f"read the text {chosen.epochs:.1f} times in {config.minutes:g} minutes{more}"
         )
     return config
+
+
+def new_text(epochs: float) -> float:
+    """Return the number of epochs of new text that `epochs` of one text are worth to a model.
+
+    A token is worth less each time that it is read again: in all, repeats are never worth more than
+    `WORTH_OF_REPEATS` epochs. The formula and the number were fitted to models that read up to
+    1,500 epochs (Muennighoff et al. 2023, arXiv:2305.16264, equation 5).
+
+    >>> [round(new_text(epochs), 1) for epochs in (0.5, 1, 2, 4, 16, 64)]
+    [0.5, 1, 2.0, 3.7, 10.6, 16.1]
+    """
+    if epochs <= 1:
+        return epochs
+    return 1 - WORTH_OF_REPEATS * math.expm1((1 - epochs) / WORTH_OF_REPEATS)
+
+
+def epochs_worth(new: float) -> float:
+    """Return the number of epochs that are worth `new` epochs of new text; infinite if none are."""
+    if new <= 1:
+        return new
+    share = (new - 1) / WORTH_OF_REPEATS
+    return 1 - WORTH_OF_REPEATS * math.log1p(-share) if share < 1 else math.inf
 
 
 def regularisation(epochs: float, parameters_per_token: float) -> tuple[float, float]:
@@ -123,10 +151,11 @@ def _plan(
     config = dataclasses.replace(config, size=size, **preset)  # type: ignore[arg-type]
     model = GPT(new_shape(text.tokenizer.n_vocab, config))
     n_parameters, n_tokens = model.n_parameters(), config.batch_size * config.block_size
+    n_text = text.train_tokens.n_tokens
     if config.max_steps is not None:
-        return Plan(config, n_parameters, config.max_steps * n_tokens, None)
-    if not is_auto and (flags.dropout is not None or n_parameters < text.train_tokens.n_tokens):
-        return Plan(config, n_parameters, 0.0, None)
+        return Plan(config, n_parameters, config.max_steps * n_tokens, n_text, None)
+    if not is_auto and (flags.dropout is not None or n_parameters < n_text):
+        return Plan(config, n_parameters, 0.0, n_text, None)
     keep_freed_memory(n_parameters)
     n_micro_batches = count_micro_batches(config, text.tokenizer.n_vocab)
     model.to(config.device)
@@ -140,4 +169,4 @@ def _plan(
         step_seconds = math.inf  # a run with a given size cuts its batch further
     step_seconds = distributed.broadcast(step_seconds)
     speed = n_tokens / step_seconds
-    return Plan(config, n_parameters, TRAINING_SHARE * seconds * speed, speed)
+    return Plan(config, n_parameters, TRAINING_SHARE * seconds * speed, n_text, speed)

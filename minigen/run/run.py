@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from minigen.data import TokenStream
+from minigen.evaluation.compression import bzip2_bits_per_byte
 from minigen.files import checkpoint
 from minigen.files.companions import Companions
 from minigen.model import GPT
@@ -338,7 +339,10 @@ class Run:
         n_evaluations = distributed.broadcast(self.clock.affordable(self._val_size_ratio))
         limit, n_tokens = round(n_evaluations * config.eval_tokens), text.val_tokens.n_tokens
         val_loss = self._eager_loss(evaluate, model, text.val_tokens, limit)
-        report.final(best.step, val_loss, limit, n_tokens)
+        bzip2 = None
+        if text.entropy is None and not report.silent:  # the entropy is a better standard
+            bzip2 = bzip2_bits_per_byte(text.tokenizer, text.train_tokens, text.val_tokens)
+        report.final(best.step, val_loss, limit, n_tokens, bzip2)
         if self.base:
             after = self._measure_forgetting(evaluate, model)
             report.before_and_after(best.step, self.base["before"], after)

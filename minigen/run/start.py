@@ -19,6 +19,7 @@ from minigen import corpora
 from minigen.errors import UserError
 from minigen.files import checkpoint, lora
 from minigen.files.checkpoint import Checkpoint
+from minigen.files.named_tokenizer import find_tokenizer
 from minigen.inference.engine import Engine, load
 from minigen.model import GPT
 from minigen.optim import Optimizer
@@ -44,6 +45,7 @@ from minigen.run.text import find_text
 from minigen.system.device import autocast
 from minigen.system.shell import command
 from minigen.system.threads import threads
+from minigen.tokenizer import KINDS
 
 if TYPE_CHECKING:
     from train import TrainConfig
@@ -115,6 +117,11 @@ def _prepare(
         last, earlier_model = origin.last, origin.last or origin.base
         base_settings = _settings_of_old_text(origin, config)
         tokenizer = earlier_model.tokenizer if earlier_model else None
+        if tokenizer is None and config.tokenizer not in KINDS:
+            try:
+                tokenizer = find_tokenizer(config.tokenizer, config.out_dir)
+            except UserError as error:
+                raise UserError(f"--tokenizer: {error}; or give {', '.join(KINDS)}") from None
         text, config = find_text(config, flags.block_size, tokenizer, origin.state, base_settings)
         n_vocab = text.tokenizer.n_vocab
         if last is not None and last.state["content"] != text.cache_names:
@@ -213,8 +220,9 @@ def _find_origin(flags: TrainConfig, cleanup: contextlib.ExitStack) -> tuple[Ori
         checkpoint.set_aside(folder, last.step)
         config = merge(flags, last.state["config"])
         started_in = last.state.get("folder", "")
-        data, old_data = (corpora.relocate(started_in, d) for d in (config.data, config.old_data))
-        config = dataclasses.replace(config, data=data, old_data=old_data)
+        paths = {name: getattr(config, name) for name in ("data", "val_data", "old_data")}
+        paths = {name: corpora.relocate(started_in, data) for name, data in paths.items()}
+        config = dataclasses.replace(config, **paths)
         return Origin(folder, last), resolve(config)
     source = checkpoint.find(flags.init_from, flags.out_dir)
     base = load(source, flags.dropout or 0.0)
@@ -231,10 +239,16 @@ def _find_origin(flags: TrainConfig, cleanup: contextlib.ExitStack) -> tuple[Ori
 def _settings_of_old_text(origin: Origin, config: TrainConfig) -> dict[str, Any]:
     """Return the configuration that the base model was trained with, which describes its text."""
     if origin.last is not None and "base_model" in origin.last.state:
-        return dict(origin.last.state["base_model"].get("config", {}))
+        settings = dict(origin.last.state["base_model"].get("config", {}))
+        started_in = origin.last.state.get("folder", "")
+        return settings | {"val_data": corpora.relocate(started_in, settings.get("val_data", ()))}
     settings = dict(origin.base.state.get("config", {})) if origin.base else {}
     settings["separator"] = separator_of(config.old_data, settings)
-    return settings
+    # The validation text of the base model's text, not of another text that --old_data names.
+    started_in = origin.base.state.get("folder", "") if origin.base else ""
+    is_own = config.old_data == corpora.relocate(started_in, settings.get("data", ()))
+    val_data = settings.get("val_data", ()) if is_own else ()
+    return settings | {"val_data": corpora.relocate(started_in, val_data)}
 
 
 def _make_model(

@@ -58,15 +58,16 @@ def find_text(
 
     Args:
         block_size: --block_size, if it is given; if not, a short text can make it smaller.
-        tokenizer: of the base model or of the run that resumes; None: train a new one.
+        tokenizer: of the base model or of the run that resumes, or the one that --tokenizer names;
+            None: train a new one.
         saved: the state of the checkpoint that resumes; None: the run does not resume.
         base_settings: the configuration that the base model was trained with; empty if unknown.
 
-    Returns the text, and the configuration with its separator and block size.
+    Returns the text, and the configuration with its separator, block size and vocabulary size.
     Raises `UserError` if the text cannot be read or is too short.
     """
     links = saved is None or bool(saved.get("links", False))  # the first version followed no links
-    corpus = corpora.find(config.data, data_folder(), config.separator, links)
+    corpus = corpora.find(config.data, data_folder(), config.separator, links, config.val_data)
     separator = config.separator
     if separator == corpora.AUTO and corpus.separator == END_OF_TEXT:
         separator = END_OF_TEXT
@@ -75,7 +76,6 @@ def find_text(
         max_chars = saved.get("most_chars", 0)
     elif config.max_steps is None and config.device == "cpu":
         max_chars = math.ceil(CHARS_A_MINUTE * config.minutes)
-    is_new = tokenizer is None
     tokenizer, train_tokens, val_tokens = prepare(
         corpus, tokenizer, config.tokenizer, config.vocab_size, data_folder() / "cache",
         block_size=block_size or 0, max_chars=max_chars,
@@ -98,21 +98,24 @@ def find_text(
     for tokens in (train_tokens, val_tokens):
         tokens.n_windows(block_size)  # refuse a text that is too short before the run has a folder
     start = opening(train_tokens, tokenizer)
-    if start and is_new:
-        tokenizer.bare = True
+    if config.init_from == "scratch" and tokenizer.kind != "hub":
+        tokenizer.bare = bool(start)
     tokenizer.encode_prompt(corpora.unescape(config.sample_prompt))  # refuse unknown characters now
     old_tokens = None
     if config.old_data:
-        old_tokens = _old_tokens(config.old_data, tokenizer, base_settings, max_chars)
+        old_tokens = _old_tokens(config, tokenizer, base_settings, max_chars)
+    vocab_size = tokenizer.n_vocab if config.vocab_size is None else config.vocab_size
     text = Text(
         tokenizer, train_tokens, val_tokens, old_tokens, start, corpus.entropy,
         corpus.separator_bytes, corpus.name, notes, max_chars, links,
     )  # fmt: skip
-    return text, dataclasses.replace(config, separator=separator, block_size=block_size)
+    return text, dataclasses.replace(
+        config, separator=separator, block_size=block_size, vocab_size=vocab_size
+    )
 
 
 def _old_tokens(
-    old_data: tuple[str, ...],
+    config: TrainConfig,
     tokenizer: Tokenizer,
     base_settings: Mapping[str, Any],
     max_chars: int,
@@ -124,8 +127,10 @@ def _old_tokens(
         max_chars: read only about this number of characters of a longer text; 0: read all.
     """
     try:
-        separator = None if corpora.synthetic_names(old_data) else base_settings.get("separator")
-        corpus = corpora.find(old_data, data_folder(), separator)
+        is_synthetic = corpora.synthetic_names(config.old_data)
+        separator = None if is_synthetic else base_settings.get("separator")
+        val_data = base_settings.get("val_data", ())
+        corpus = corpora.find(config.old_data, data_folder(), separator, val_data=val_data)
         cache = data_folder() / "cache"
         _, _, val_tokens = prepare(corpus, tokenizer, "", 0, cache, max_chars=max_chars)
     except UserError as error:
