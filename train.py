@@ -17,6 +17,7 @@ from minigen.system.early import STARTED  # first: Ctrl-C is quiet while PyTorch
 import math
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -263,11 +264,16 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
     """
     note = f"Corpora and caches are kept in {data_folder()}; MINIGEN_DATA names another folder."
     flags = parse(TrainConfig, argv, words="data", note=note)
-    with start(flags, started) as run:  # run.config: the flags, with every default settled
+    return complete(start(flags, started)).exit_code
+
+
+def complete(starting: AbstractContextManager[Run]) -> Run:
+    """Train a run from its first step to its last, and return it; `minigen.train` does it, too."""
+    with starting as run:  # run.config: the flags, with every default settled
         run.begin(evaluate)
         train(run)
         run.finish(evaluate)  # not if Ctrl-C, or a loss that is not finite, has ended `train`
-    return run.exit_code
+    return run
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from bench.train import train_step
 from minigen import GPT, GPTConfig
 from minigen.optim import Optimizer
 from minigen.system.device import choose_dtype
-from minigen.system.plot import pyplot
+from minigen.system.plot import drawing, new_figure
 
 BASE = {"batch": 8, "context": 256, "width": 256}  # a sweep changes one of these
 SWEEPS = {
@@ -120,9 +120,11 @@ def measure_point(point: dict[str, int]) -> None:
     print(json.dumps(answer | {"peak, MB": peak / (1e6 if sys.platform == "darwin" else 1e3)}))
 
 
+@drawing()
 def plot(figures: dict[str, Any], path: str) -> None:
     """Draw the sweeps side by side, and save the image."""
-    _, axes = pyplot().subplots(1, 4, figsize=(16, 3.6), layout="constrained")
+    figure = new_figure(figsize=(16, 3.6), layout="constrained")
+    axes = figure.subplots(1, 4)
     for name, row in figures["decoding"].items():
         axes[0].plot(list(row), list(row.values()), "o-", label=name)
     axes[0].set(xlabel="context", ylabel="ms per token (124M)", ylim=(0, None))
@@ -133,7 +135,7 @@ def plot(figures: dict[str, Any], path: str) -> None:
         rest = ", ".join(f"{key} {value}" for key, value in BASE.items() if key != name)
         axis.set(xlabel=f"{name} ({rest})")
         axis.legend()
-    axes[0].figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=100)
 
 
 def main() -> None:

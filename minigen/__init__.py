@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from minigen.loss import next_token_loss
     from minigen.model import GPT, GPTConfig, KVCache
     from minigen.optim import Optimizer
+    from minigen.run.library import TrainedRun, train
     from minigen.sampling import Sampling, generate
     from minigen.tokenizer import Tokenizer, train_tokenizer
 
@@ -38,12 +39,14 @@ __all__ = [
     "Optimizer",
     "Sampling",
     "Tokenizer",
+    "TrainedRun",
     "UserError",
     "__version__",
     "generate",
     "load",
     "next_token_loss",
     "pipeline",
+    "train",
     "train_tokenizer",
 ]
 
@@ -54,6 +57,7 @@ MODULES = {  # the names that each module defines
     "loss": ("next_token_loss",),
     "model": ("GPT", "GPTConfig", "KVCache"),
     "optim": ("Optimizer",),
+    "run.library": ("TrainedRun", "train"),
     "sampling": ("Sampling", "generate"),
     "tokenizer": ("Tokenizer", "train_tokenizer"),
 }

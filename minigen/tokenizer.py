@@ -17,10 +17,11 @@ and a rare word is several.
 A tokenizer that is trained here has three properties: its kind; the bytes of each token, in the
 order of the ids; and whether a model reads END_OF_TEXT before a text. A `bare` tokenizer puts none
 there: GPT-2 of Hugging Face reads a text bare, and so does a model of a single book, which has
-hardly ever seen END_OF_TEXT. The last id is END_OF_TEXT. It stands before each document, so a model
-learns where a text ends, and that the text before it says nothing about the text after it. No
-training text encodes to it (test_end_of_text_is_the_last_id_and_no_text_encodes_to_it), but a
-prompt may.
+hardly ever seen END_OF_TEXT. The id after the learnt tokens is END_OF_TEXT. It stands before each
+document, so a model learns where a text ends, and that the text before it says nothing about the
+text after it. No training text encodes to it
+(test_end_of_text_is_the_last_id_and_no_text_encodes_to_it), but a prompt may. Special tokens of
+one's own, such as `<|user|>`, follow END_OF_TEXT and obey the same rule.
 
 The file begins with byte-pair encoding step by step: `naive_bpe` learns tokens, and `naive_encode`
 spells a text with them. `train_bpe` learns the same tokens faster, and `Tokenizer.encode` gives the
@@ -42,11 +43,12 @@ import codecs
 import functools
 import hashlib
 import heapq
+import itertools
 import json
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,6 +65,8 @@ if TYPE_CHECKING:  # NumPy takes longer to import than all the rest, so it waits
 END_OF_TEXT = "<|endoftext|>"
 KINDS = ("char", "byte", "bpe", "gpt2")
 BYTES = tuple(bytes([byte]) for byte in range(256))
+PIECE = 1 << 16  # characters of a long text that are encoded at once
+MAX_CUTS = 1000  # places where a cut of a long text is tried
 
 # GPT-2's split of a text into words, within which bytes are merged. A word is an English
 # contraction ('s, 'll); or letters, or digits, or other signs, with at most one space before them;
@@ -222,15 +226,27 @@ class Tokenizer:
         tokens: the bytes of each token, in the order of the ids; END_OF_TEXT is the last. A token
             with a smaller id is merged earlier.
         bare: a model reads a text without END_OF_TEXT before it.
-        controls: the control tokens, which no training text encodes to, each with its spelling in a
-            prompt: {id: spelling}; None: END_OF_TEXT is the only one.
-        end_of_text: the id, one of `controls`, that separates documents; None: the last id.
+        controls: the control tokens of a "hub" tokenizer, which no training text encodes to, each
+            with its spelling in a prompt: {id: spelling}. Other kinds have END_OF_TEXT and
+            `special_tokens`.
+        end_of_text: the id, one of `controls`, that separates documents; None: that of the last of
+            `tokens`.
+        special_tokens: control tokens of one's own. Their ids follow END_OF_TEXT, in this order, so
+            all other ids stay as they are.
 
     Attributes, besides these arguments:
+        tokens: all tokens, also the special ones.
         ends: the ids that end a text which the model writes: `end_of_text`, unless the files of a
             model from Hugging Face name others.
 
-    Raises ValueError if `tokens` cannot be the tokens of that kind.
+    Raises UserError if a special token cannot be one; ValueError if `tokens` cannot be the tokens
+    of that kind.
+
+    >>> tokenizer = train_tokenizer("byte", [], special_tokens=("<|user|>", "<|end|>"))
+    >>> tokenizer.encode("<|user|>", special=True) + tokenizer.encode("Hi<|end|>")
+    [257, 72, 105, 60, 124, 101, 110, 100, 124, 62]
+    >>> tokenizer.controls
+    {256: '<|endoftext|>', 257: '<|user|>', 258: '<|end|>'}
     """
 
     def __init__(
@@ -240,15 +256,20 @@ class Tokenizer:
         bare: bool = False,
         controls: Mapping[int, str] | None = None,
         end_of_text: int | None = None,
+        special_tokens: Sequence[str] = (),
     ) -> None:
-        self.kind, self.tokens, self.bare = kind, list(tokens), bare
-        self.n_vocab = len(tokens)
-        self.end_of_text = self.n_vocab - 1 if end_of_text is None else end_of_text
-        self.controls = dict({self.end_of_text: END_OF_TEXT} if controls is None else controls)
-        self.ends = frozenset([self.end_of_text])
-        self._ids = {token: id for id, token in enumerate(tokens) if id not in self.controls}
         if kind != "hub":
             _check_tokens(kind, tokens)
+            _check_special_tokens(special_tokens, tokens)
+        self.kind, self.bare, self.special_tokens = kind, bare, tuple(special_tokens)
+        self.tokens = [*tokens, *(name.encode("utf-8") for name in special_tokens)]
+        self.n_vocab = len(self.tokens)
+        self.end_of_text = len(tokens) - 1 if end_of_text is None else end_of_text
+        if controls is None:
+            controls = dict(enumerate((END_OF_TEXT, *special_tokens), start=self.end_of_text))
+        self.controls = dict(controls)
+        self.ends = frozenset([self.end_of_text])
+        self._ids = {token: id for id, token in enumerate(self.tokens) if id not in self.controls}
 
     def __len__(self) -> int:
         return self.n_vocab
@@ -275,19 +296,22 @@ class Tokenizer:
         (test_a_byte_that_is_not_utf8_is_its_own_token).
 
         Args:
-            special: False for training text: a written `<|endoftext|>` is encoded as letters, so no
-                text can end a document. True for a prompt, as in transformers: a control token that
-                a `str` spells becomes that token.
+            special: False for text of others, such as a training text or the words of a user: a
+                written `<|endoftext|>` is encoded as letters, so no text can end a document. True
+                for a text of one's own and for a prompt, as in transformers: a control token that a
+                `str` spells becomes that token. No token crosses a control token, so parts that are
+                encoded one by one, each in its own way, add up to the ids of a whole
+                (test_trusted_and_untrusted_parts_add_up).
 
         Raises UserError for a character that has no id: an unknown character if the kind is char; a
         lone surrogate with any kind.
         """
         ids: list[int] = []
         if isinstance(text, str):
-            first, *others = text.split(END_OF_TEXT) if special else [text]
+            first, *others = self._control_names.split(text) if special else [text]
             ids = self.encode_array(first).tolist()
-            for part in others:
-                ids += [self.end_of_text, *self.encode(part)]
+            for name, part in zip(others[::2], others[1::2], strict=True):
+                ids += [self._id_of_name[name], *self.encode(part)]
         elif self.kind == "char":
             try:
                 ids = self.encode(text.decode("utf-8"))
@@ -339,6 +363,36 @@ class Tokenizer:
             )
         return ids
 
+    def encode_iterable(self, chunks: Iterable[str]) -> Iterator[int]:
+        """Yield the ids of a text that does not fit into memory, such as the lines of an open file.
+
+        They are the ids that `encode` gives for the joined text, wherever one chunk ends and the
+        next begins (test_the_ids_of_chunks_are_those_of_the_joined_text). About PIECE characters
+        are in memory at a time; more only as long as they have no place where no token crosses,
+        which is a blank or a newline after another character.
+
+        Raises UserError for a character that has no id, when its turn comes.
+
+        >>> tokenizer = train_tokenizer("bpe", ["low lower lowest"], vocab_size=260)
+        >>> list(tokenizer.encode_iterable(["lo", "we", "r"])) == tokenizer.encode("lower")
+        True
+        """
+        parts, length, size = list[str](), 0, PIECE
+        for chunk in chunks:
+            for start in range(0, len(chunk), PIECE):  # a chunk itself may be long
+                parts.append(chunk[start : start + PIECE])
+                length += len(parts[-1])
+                while length >= size:
+                    text = "".join(parts)
+                    cut = last_cut(text, size, self)
+                    if cut is None:
+                        size *= 2  # so that a text without a blank is not searched again and again
+                        parts = [text]
+                        continue
+                    yield from self.encode(text[:cut])
+                    parts, length, size = [text[cut:]], length - cut, PIECE
+        yield from self.encode("".join(parts))
+
     def encode_documents(self, documents: Sequence[str]) -> npt.NDArray[np.uint32]:
         """Return the ids of at least one document, END_OF_TEXT before each, as an array (T,)."""
         import numpy as np
@@ -351,6 +405,17 @@ class Tokenizer:
         # time if documents are short.
         text = "".join(END_OF_TEXT + text for text in documents)
         return self._encoding.encode_to_numpy(text, allowed_special={END_OF_TEXT})
+
+    @functools.cached_property
+    def _id_of_name(self) -> dict[str, int]:
+        """The id of each control token, by its spelling."""
+        return {name: id for id, name in self.controls.items()}
+
+    @functools.cached_property
+    def _control_names(self) -> re.Pattern[str]:
+        """A pattern of all control tokens; of two that begin alike, it finds the longer one."""
+        longest_first = sorted(self.controls.values(), key=len, reverse=True)
+        return re.compile(f"({'|'.join(map(re.escape, longest_first))})")
 
     @functools.cached_property
     def _id_of_code_point(self) -> npt.NDArray[np.uint32]:
@@ -410,8 +475,11 @@ class Tokenizer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a file for `load`. `files.tokenizer_files` writes the file for other programs."""
-        spelled = [token.decode("latin-1") for token in self.tokens]  # a character for each byte
-        saved = {"kind": self.kind, "tokens": spelled, "bare": self.bare}
+        tokens = self.tokens[: self.end_of_text + 1]
+        spelled = [token.decode("latin-1") for token in tokens]  # a character for each byte
+        saved: dict[str, object] = {"kind": self.kind, "tokens": spelled, "bare": self.bare}
+        if self.special_tokens:
+            saved["special_tokens"] = self.special_tokens
         saved_json = json.dumps({**saved, "fingerprint": self.fingerprint})
         Path(path).write_text(saved_json, encoding="utf-8")
 
@@ -421,7 +489,10 @@ class Tokenizer:
         try:
             saved = json.loads(Path(path).read_text(encoding="utf-8"))
             tokens = [token.encode("latin-1") for token in saved["tokens"]]
-            tokenizer = Tokenizer(saved["kind"], tokens, saved["bare"])
+            special_tokens = saved.get("special_tokens", ())
+            tokenizer = Tokenizer(
+                saved["kind"], tokens, saved["bare"], special_tokens=special_tokens
+            )
             if saved["kind"] in KINDS and tokenizer.fingerprint == saved["fingerprint"]:
                 return tokenizer
             reason = "damaged"
@@ -431,15 +502,16 @@ class Tokenizer:
             reason = "damaged"
         raise UserError(f"cannot read {path} as a tokenizer: {reason}; save it again")
 
-    # minigen/data/shards.py encodes a corpus in chunks, with these four methods. The tokenizers of
-    # Hugging Face models (minigen/files/hub_tokenizer.py) have the first three of their own.
+    # minigen/data/shards.py encodes a corpus in chunks, in threads, with these four methods. The
+    # HubTokenizer of minigen/files/hub_tokenizer.py has the first three of its own.
 
     def copy(self) -> Tokenizer:
         """Return a copy for another thread.
 
         Two threads that share one tokenizer slow each other down in tiktoken's regular expressions.
         """
-        return Tokenizer(self.kind, self.tokens, self.bare)
+        tokens = self.tokens[: self.end_of_text + 1]
+        return Tokenizer(self.kind, tokens, self.bare, special_tokens=self.special_tokens)
 
     def can_cut(self, text: str, at: int) -> bool:
         """Return whether the parts text[:at] and text[at:] have the same tokens as `text`.
@@ -457,6 +529,23 @@ class Tokenizer:
     def count_controls(self, documents: Iterable[str]) -> int:
         """Return how often documents spell a control token, which `encode` takes for letters."""
         return sum(text.count(name) for text in documents for name in self.controls.values())
+
+
+def last_cut(text: str, size: int, tokenizer: Tokenizer | None) -> int | None:
+    """Return the last place before `size` that no token crosses; None if none is found.
+
+    It is before white space that follows another character. GPT-2's words have white space only at
+    their beginning, so a word ends there, whatever follows. Tokenizers with other words answer for
+    themselves (`Tokenizer.can_cut`). Among characters or bytes, any place will do.
+
+    Args:
+        tokenizer: the tokenizer that will encode the parts; None: one with the words of GPT-2.
+    """
+    ends = (i for i in range(size - 1, 0, -1) if text[i] in " \n" and not text[i - 1].isspace())
+    for i in itertools.islice(ends, MAX_CUTS):
+        if tokenizer is None or tokenizer.can_cut(text, i):
+            return i
+    return size if tokenizer is not None and tokenizer.kind in ("char", "byte") else None
 
 
 class StreamDecoder:
@@ -495,34 +584,42 @@ class StreamDecoder:
         return characters
 
 
-def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int = 1024) -> Tokenizer:
+def train_tokenizer(
+    kind: str, texts: Iterable[str], vocab_size: int = 1024, special_tokens: Sequence[str] = ()
+) -> Tokenizer:
     """Train a tokenizer of `kind` on a corpus that comes in parts.
 
     Args:
         kind: one of KINDS; byte and gpt2 need no training and ignore the other arguments.
         texts: the parts. No token is learnt across two parts.
-        vocab_size: for bpe, the number of ids: 256 bytes, merges, and END_OF_TEXT. There are fewer
-            ids if the text runs out of pairs that occur twice.
+        vocab_size: for bpe, the number of ids: 256 bytes, merges, END_OF_TEXT, and the special
+            tokens. There are fewer ids if the text runs out of pairs that occur twice.
+        special_tokens: of any kind, control tokens of one's own, such as `<|user|>`. The text is
+            learnt as letters where it spells one.
 
-    Raises UserError if the kind is unknown, if `vocab_size` has no room for all bytes, if a text
-    contains a lone surrogate, or if GPT-2's vocabulary cannot be downloaded.
+    Raises UserError if the kind is unknown, if `vocab_size` has no room for all bytes, if a special
+    token cannot be one, if a text contains a lone surrogate, or if GPT-2's vocabulary cannot be
+    downloaded.
     """
     if kind not in KINDS:
         raise UserError(f"there is no tokenizer {kind!r}; choose one of {', '.join(KINDS)}")
-    if kind == "bpe" and vocab_size <= len(BYTES):
-        raise UserError(f"vocab_size {vocab_size} has no room for all bytes; give 257 or more")
+    _check_special_tokens(special_tokens, ())  # before a text is read
+    n_tokens = vocab_size - 1 - len(special_tokens)
+    if kind == "bpe" and n_tokens < len(BYTES):
+        least = len(BYTES) + 1 + len(special_tokens)
+        raise UserError(f"vocab_size {vocab_size} has no room for all bytes; give {least} or more")
     tokens: Sequence[bytes] = BYTES
     try:
         if kind == "char":
             tokens = [char.encode("utf-8") for char in sorted(set().union(*texts))]
         elif kind == "bpe":
             words = Counter(word for text in texts for word in regex.findall(PATTERN, text))
-            tokens = train_bpe({w.encode("utf-8"): n for w, n in words.items()}, vocab_size - 1)
+            tokens = train_bpe({w.encode("utf-8"): n for w, n in words.items()}, n_tokens)
         elif kind == "gpt2":
             tokens = _gpt2_tokens()
     except UnicodeEncodeError as error:
         raise _lone_surrogate(error) from None
-    return Tokenizer(kind, [*tokens, END_OF_TEXT.encode()])
+    return Tokenizer(kind, [*tokens, END_OF_TEXT.encode()], special_tokens=special_tokens)
 
 
 def _check_tokens(kind: str, tokens: Sequence[bytes]) -> None:
@@ -535,6 +632,30 @@ def _check_tokens(kind: str, tokens: Sequence[bytes]) -> None:
             raise ValueError("no char tokenizer: a token is not one character")
     elif not set(others) >= set(BYTES) or (kind == "byte" and len(others) > len(BYTES)):
         raise ValueError(f"no {kind} tokenizer: a byte is missing, or byte has a 257th token")
+
+
+def _check_special_tokens(names: Sequence[str], tokens: Sequence[bytes]) -> None:
+    """Raise UserError if a name cannot be a special token beside `tokens`.
+
+    The characters U+00A1..U+0143 stand for bytes in a tokenizer.json (files/tokenizer_json.py), so
+    other programs would decode a special token with one of them to another text.
+    """
+    if isinstance(names, str):
+        raise UserError(f"special_tokens is the text {names!r}; give a list: [{names!r}]")
+    for n, name in enumerate(names):
+        if not isinstance(name, str) or not name:
+            why = "is not text" if name != "" else "is empty"
+        elif name == END_OF_TEXT:
+            why = "is always a token"
+        elif name in names[:n]:
+            why = "is there twice"
+        elif char := re.search("[\xa1-\u0143\ud800-\udfff]", name):
+            why = f"has {char[0]!r}, which tokenizer.json cannot spell"
+        elif name.encode("utf-8") in tokens:
+            why = "is a token of the text, too"
+        else:
+            continue
+        raise UserError(f"the special token {name!r} {why}; leave it out, or give e.g. '<|user|>'")
 
 
 def _gpt2_tokens() -> list[bytes]:

@@ -233,7 +233,8 @@ def main() -> None:
     import train  # noqa: F401
     from minigen.system import plot
 
-    plot.pyplot()
+    with plot.drawing():
+        plot.new_figure()
     for request in requests():
         answer = {}
         if "wait" in request:

@@ -211,6 +211,31 @@ def test_matplotlib_settings_of_the_user_are_ignored(tmp_path: Path) -> None:
     assert (tmp_path / "loss.png").read_bytes()[:8] == PNG
 
 
+def test_drawing_leaves_matplotlib_as_it_was(tmp_path: Path) -> None:
+    """A program's backend and style stay, whether matplotlib was imported before or not."""
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "val_loss": 1.0}\n')
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from minigen.run.log import plot_loss
+        if sys.argv[2] == "before":
+            import matplotlib
+            matplotlib.rcParams["lines.linewidth"] = 7.0
+            settings = dict(matplotlib.rcParams)
+        plot_loss(Path(sys.argv[1]), 50, 0.5, None)
+        import matplotlib
+        assert "matplotlib.pyplot" not in sys.modules
+        assert matplotlib.rcParams._get("backend") == "module://matplotlib_inline.nosuch"
+        assert sys.argv[2] == "after" or dict(matplotlib.rcParams) == settings
+    """
+    for when in ("before", "after"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, tmp_path, when], capture_output=True, encoding="utf-8",
+            env={**os.environ, "MPLBACKEND": "module://matplotlib_inline.nosuch"},
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 # ---- metrics.jsonl ----
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tqdm import tqdm
@@ -227,3 +228,33 @@ def test_a_bar_that_cannot_be_made_is_hidden(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(streams, "tqdm", FailingBar)
     assert streams.progress_bar(total=2).disable
+
+
+# ---- progress bars of notebooks ----
+
+
+class KernelStream(io.StringIO):
+    """A stream like that of a notebook's kernel, which is no terminal."""
+
+    __module__ = "ipykernel.iostream"
+
+
+@pytest.mark.parametrize(("stream", "shown"), [(KernelStream(), True), (io.StringIO(), False)])
+def test_a_bar_shows_in_a_notebook_and_not_in_a_file(
+    stream: io.StringIO, shown: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notebook's stderr shows a bar; another stream that is no terminal shows none."""
+    monkeypatch.setattr(sys, "stderr", stream)
+    with streams.progress_bar(total=2, desc="training", mininterval=0) as bar:
+        bar.update()
+    assert ("training" in stream.getvalue()) == shown
+
+
+def test_a_plan_changes_the_total_of_a_notebook_s_widget() -> None:
+    """The widget of a bar without a total gets its total later, and is no longer marked."""
+    widget = SimpleNamespace(max=1, bar_style="info")
+    bar = SimpleNamespace(total=None, container=SimpleNamespace(children=(None, widget, None)))
+    streams.set_total(bar, None)  # type: ignore[arg-type]
+    assert (bar.total, widget.max, widget.bar_style) == (None, 1, "info")
+    streams.set_total(bar, 40)  # type: ignore[arg-type]
+    assert (bar.total, widget.max, widget.bar_style) == (40, 40, "")

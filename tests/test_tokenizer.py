@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -21,11 +22,14 @@ import tiktoken
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from models import random_model
 
+from minigen import tokenizer as tokenizer_module
 from minigen.errors import UserError
-from minigen.files import merges, tokenizer_files
+from minigen.files import checkpoint, merges, tokenizer_files
 from minigen.files.hub_tokenizer import HubTokenizer
 from minigen.files.tokenizer_files import from_json, to_json
+from minigen.model import GPTConfig
 from minigen.system.streams import one_line_errors
 from minigen.tokenizer import (
     BYTES,
@@ -484,6 +488,212 @@ def test_gpt2_is_the_published_one(gpt2: Tokenizer) -> None:
         assert ids == published.encode(text).ids
         assert ids == tiktoken.get_encoding("gpt2").encode_ordinary(text)
     assert (gpt2.n_vocab, gpt2.end_of_text) == (50257, 50256)
+
+
+# ---- special tokens of one's own ----
+
+NAMES = ("<|user|>", "<|user|><|end|>", "<|end|>", "[/INST]", "<| 답 |>", "the theme")
+# Texts in which special tokens stand beside letters, blanks, their own parts and each other.
+PARTS = st.lists(
+    st.sampled_from([*NAMES, END_OF_TEXT, "<|", "|>", "user", " ", "\n", "the", " the", "'s"]),
+    max_size=9,
+).map("".join)
+
+
+@pytest.fixture(scope="session")
+def special(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Return the tokenizer of a case with special tokens."""
+    ours = case.ours
+    tokenizer = Tokenizer(ours.kind, ours.tokens, special_tokens=NAMES)
+    return Case(tokenizer, tmp_path_factory.mktemp(f"{ours.kind}-special"))
+
+
+@pytest.mark.parametrize("kind", ["char", "byte", "bpe"])
+def test_special_tokens_follow_end_of_text_and_change_no_other_id(kind: str) -> None:
+    """Special tokens have the ids after END_OF_TEXT, in their order, and all others keep theirs."""
+    without = train(kind, TEXTS, vocab_size=300)
+    trained = train(kind, TEXTS, vocab_size=300 + len(NAMES), special_tokens=NAMES)
+    added = Tokenizer(kind, without.tokens, special_tokens=NAMES)
+    for tokenizer in (trained, added, trained.copy()):
+        assert tokenizer.tokens == [*without.tokens, *map(str.encode, NAMES)]
+        assert tokenizer.end_of_text == without.end_of_text == len(without) - 1
+        assert tokenizer.encode(TEXTS[0]) == without.encode(TEXTS[0])
+        assert tokenizer.fingerprint == added.fingerprint != without.fingerprint
+        assert tokenizer.stop_ids == {tokenizer.end_of_text}
+        for n, name in enumerate(NAMES, start=1):
+            assert tokenizer.encode(name, special=True) == [tokenizer.end_of_text + n]
+            assert tokenizer.decode([tokenizer.end_of_text + n]) == name
+
+
+@examples
+@given(text=PARTS | some_text)
+def test_no_text_encodes_to_a_special_token(special: Case, text: str) -> None:
+    """A text that spells special tokens is encoded as letters, one by one and in documents."""
+    text, ours = special.encodable(text), special.ours
+    ids = ours.encode(text)
+    assert max(ids, default=0) < ours.end_of_text and ours.decode(ids) == text
+    assert ours.encode_documents([text]).tolist() == [ours.end_of_text, *ids]
+    assert ours.encode(text.encode()) == ids
+
+
+@examples
+@given(texts=st.lists(PARTS | some_text, max_size=4))
+def test_trusted_and_untrusted_parts_add_up(special: Case, texts: list[str]) -> None:
+    """Special tokens of one's own around untrusted texts have the ids of the whole.
+
+    A text that spells a special token adds none.
+    """
+    ours, user, end = special.ours, *(special.ours.end_of_text + n for n in (1, 3))
+    ids, texts = list[int](), [special.encodable(text) for text in texts]
+    for text in texts:
+        ids += [*ours.encode("<|user|>", True), *ours.encode(text), *ours.encode("<|end|>", True)]
+    whole = "".join(f"<|user|>{text}<|end|>" for text in texts)
+    assert [id for id in ids if id in ours.controls] == [user, end] * len(texts)
+    assert ours.decode(ids) == whole
+    # An empty text would leave "<|user|><|end|>", a special token of its own.
+    if not any(not text or name in text for text in texts for name in ours.controls.values()):
+        assert ours.encode(whole, special=True) == ids
+
+
+@examples
+@given(text=PARTS | some_text)
+def test_tokenizers_reads_special_tokens_alike(special: Case, text: str) -> None:
+    """`tokenizers` gives the ids of a text with special tokens, and of the text as letters."""
+    text, ours = special.encodable(text), special.ours
+    ids = ours.encode(text, special=True)
+    assert special.theirs.encode(text, add_special_tokens=False).ids == ids
+    assert special.theirs.encode(text).ids == ours.encode_prompt(text)
+    assert special.theirs.decode(ids, skip_special_tokens=False) == ours.decode(ids) == text
+    shown = ours.decode(id for id in ids if id not in ours.controls)
+    assert special.theirs.decode(ids, skip_special_tokens=True) == shown
+    special.theirs.encode_special_tokens = True
+    letters = special.theirs.encode(text, add_special_tokens=False).ids
+    special.theirs.encode_special_tokens = False
+    assert letters == ours.encode(text)
+
+
+def test_transformers_reads_the_saved_folder_alike(special: Case, tmp_path: Path) -> None:
+    """AutoTokenizer gives the same ids from a checkpoint, and minigen from a folder it saves."""
+    transformers = pytest.importorskip("transformers")
+    ours = special.ours
+    text = f"<|user|>the{NAMES[1]} theme <|end|>{END_OF_TEXT}x[/INST]<| 답 |>the theme"
+    saved, again = tmp_path / "saved", tmp_path / "again"
+    model = random_model(GPTConfig.modern(ours.n_vocab, 16, 1, 1, 8), seed=1)
+    checkpoint.save(saved, model, ours, {}, {"step": 1})
+    theirs = transformers.AutoTokenizer.from_pretrained(saved / "step-000001")
+    ids = theirs(text)["input_ids"]
+    assert ids == ours.encode_prompt(text) and len(set(ids) & set(ours.controls)) == 7
+    assert theirs.decode(ids) == ours.decode(ids)
+    assert len(theirs) == ours.n_vocab
+    theirs.save_pretrained(again)
+    loaded = checkpoint.load(saved / "step-000001").tokenizer
+    from_theirs = tokenizer_files.load(again / "tokenizer.json")
+    for tokenizer in (loaded, from_theirs):
+        assert (tokenizer.kind, tokenizer.fingerprint) == (ours.kind, ours.fingerprint)
+        assert tokenizer.special_tokens == NAMES and tokenizer.encode_prompt(text) == ids
+
+
+def test_a_saved_tokenizer_keeps_its_special_tokens(special: Case, tmp_path: Path) -> None:
+    """Both files of a tokenizer give it back; a file without its special tokens is damaged."""
+    path, ours = tmp_path / "tokenizer", special.ours
+    ours.save(path)
+    for again in (Tokenizer.load(path), from_json(to_json(ours))):
+        assert (again.kind, again.tokens, again.controls) == (ours.kind, ours.tokens, ours.controls)
+        assert again.fingerprint == ours.fingerprint
+    saved = json.loads(path.read_text("utf-8"))
+    for names in ([], NAMES[:2], [*NAMES[1:], NAMES[0]], [1], "text"):
+        path.write_text(json.dumps({**saved, "special_tokens": names}), "utf-8")
+        with pytest.raises(UserError, match=r"^cannot read [^\n]*: damaged; save it again$"):
+            Tokenizer.load(path)
+
+
+def test_a_tokenizer_without_special_tokens_has_the_files_of_earlier_versions() -> None:
+    """Without special tokens, the fingerprint and tokenizer.json are those of earlier versions."""
+    tokenizer = train("bpe", ["low lower lowest"], vocab_size=260)
+    assert tokenizer.fingerprint == (
+        "769d35bf107b2effb6ef3b2efc7af34b66421eaac23389fb5c10ccad42f3ac04"
+    )
+    assert hashlib.sha256(to_json(tokenizer)).hexdigest() == (
+        "0e6c0b6bee68946219b8470a0c51e6594e4d93fbcfc217dfb5903703c10ce6f4"
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        ("<|user|>", r"^special_tokens is the text '<\|user\|>'; give a list: \['<\|user\|>'\]$"),
+        ([""], "special token '' is empty"),
+        ([7], "special token 7 is not text"),
+        (["<a>", "<b>", "<a>"], "special token '<a>' is there twice"),
+        ([END_OF_TEXT], "is always a token"),
+        (["<é>"], "has 'é', which tokenizer.json cannot spell"),
+        (["\udc80"], "cannot spell"),
+        (["the"], "special token 'the' is a token of the text, too"),
+    ],
+)
+def test_a_special_token_that_cannot_be_one_is_refused(names: Any, why: str) -> None:
+    """A special token that other programs would read differently is refused in one line."""
+    with pytest.raises(UserError, match=why):
+        train("bpe", TEXTS, vocab_size=320, special_tokens=names)
+    with pytest.raises(UserError, match=r"^vocab_size 258 has no room .*; give 259 or more$"):
+        train("bpe", TEXTS, vocab_size=258, special_tokens=["<a>", "<b>"])
+
+
+# ---- a text in chunks ----
+
+
+@settings(examples, max_examples=200)
+@given(
+    text=some_text | PARTS | st.text("ab \n", max_size=40), data=st.data(), piece=st.integers(1, 12)
+)
+def test_the_ids_of_chunks_are_those_of_the_joined_text(
+    special: Case, text: str, data: st.DataObject, piece: int
+) -> None:
+    """Wherever a text is cut into chunks, and whatever the size of a piece, the ids are its own."""
+    text = special.encodable(text)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=9)))
+    chunks = [text[a:b] for a, b in pairwise([0, *cuts, len(text)])]
+    with mock.patch.object(tokenizer_module, "PIECE", piece):
+        assert [*special.ours.encode_iterable(iter(chunks))] == special.ours.encode(text)
+
+
+def test_a_text_in_chunks_needs_the_memory_of_a_piece(case: Case) -> None:
+    """While ids come, at most about two pieces of the text are read ahead, in any kind.
+
+    So it is also after a word that is longer than a piece.
+    """
+    words = "the theme of the thesis is the other theory " * 500
+    chunks = ["x" * 3 * tokenizer_module.PIECE, *[words] * 40]
+    given, read, ahead = 0, 0, list[int]()
+
+    def counted() -> Iterator[str]:
+        nonlocal given
+        for chunk in chunks:
+            given += len(chunk)
+            yield chunk
+
+    for id in case.ours.encode_iterable(counted()):
+        read += len(case.ours.token_bytes(id))
+        ahead.append(given - read)
+    assert read == given == sum(map(len, chunks))
+    assert max(ahead[len(ahead) // 2 :]) < 2 * tokenizer_module.PIECE + len(words)
+
+
+def test_a_text_without_a_blank_in_chunks_is_searched_seldom(bpe: Tokenizer) -> None:
+    """A word of several pieces keeps its tokens, and is searched for a cut a few times only."""
+    text, calls = "ab" * 40_000 + " end", []
+    search = tokenizer_module.last_cut
+
+    def last_cut(*args: Any) -> int | None:
+        calls.append(args)
+        return search(*args)
+
+    with (
+        mock.patch.object(tokenizer_module, "PIECE", 100),
+        mock.patch.object(tokenizer_module, "last_cut", last_cut),
+    ):
+        assert [*bpe.encode_iterable([text])] == bpe.encode(text)
+    assert len(calls) < 20
 
 
 # ---- save and load ----

@@ -42,6 +42,8 @@ run("export", "my", "model")
 print("model:", minigen.load("model").path)
 write = minigen.pipeline("text-generation", model="model", device="cpu")
 print(write("the", max_new_tokens=3, do_sample=False))
+flags = {word.removeprefix("--"): value for word, value in zip(TINY[::2], TINY[1::2])}
+print("called:", minigen.train("text.txt", **{**flags, "name": "call"}).folder.name)
 """
 
 
@@ -95,9 +97,9 @@ def test_an_installed_wheel_trains_samples_evaluates_and_is_a_library(installed:
     assert line is not None
     program, command, *words = shlex.split(line[1])
     assert (program, command) == ("minigen", "sample")
-    output = installed.run("python", "-c", f"SAMPLE = {words}\n{LIBRARY}")
+    output = installed.run("python", "-c", f"SAMPLE = {words}\nTINY = {TINY}\n{LIBRARY}")
     assert "the sun" in output and "out/my/step-000002" in output
-    assert "bits/byte" in output and "model: model" in output
+    assert "bits/byte" in output and "model: model" in output and "called: call" in output
     assert "'generated_text': 'the" in output
     assert any((installed.folder.parent / "cache/minigen/data/cache").glob("*.bin"))
     (package,) = (installed.bin.parent).rglob("site-packages/minigen")

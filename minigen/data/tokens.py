@@ -9,14 +9,11 @@ cut, so the token ids are those of the whole text (test_tokens_of_chunks_are_tok
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from minigen.data.text import DocumentPart
-from minigen.tokenizer import END_OF_TEXT, Tokenizer
-
-MAX_CUTS = 1000  # places where a cut of a document is tried
+from minigen.tokenizer import END_OF_TEXT, Tokenizer, last_cut
 
 
 def naive_tokens(documents: Iterable[str], tokenizer: Tokenizer) -> list[int]:
@@ -72,23 +69,9 @@ def cut_chunks(
             chunk.documents[-1] += part.text
         length += len(part.text)
         while len(text := chunk.documents[-1]) >= size:
-            cut = last_cut(text, size, tokenizer)
+            cut = last_cut(text, size, tokenizer) or size
             chunk.documents[-1] = text[:cut]
             yield chunk
             chunk, length = Chunk(False, [text[cut:]]), len(text) - cut
     if length:
         yield chunk
-
-
-def last_cut(text: str, size: int, tokenizer: Tokenizer | None) -> int:
-    """Return the last place before `size` that no token crosses, or `size` if there is none.
-
-    It is before white space that follows another character. GPT-2's words have white space only at
-    their beginning, so a word ends there, whatever follows. Tokenizers with other words answer for
-    themselves (`Tokenizer.can_cut`).
-    """
-    ends = (i for i in range(size - 1, 0, -1) if text[i] in " \n" and not text[i - 1].isspace())
-    for i in itertools.islice(ends, MAX_CUTS):
-        if tokenizer is None or tokenizer.can_cut(text, i):
-            return i
-    return size

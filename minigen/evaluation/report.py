@@ -11,7 +11,7 @@ import numpy as np
 
 from minigen.evaluation.text import TextMetrics, relative_to_entropy
 from minigen.evaluation.verdict import Judgement, verdict
-from minigen.system.plot import pyplot
+from minigen.system.plot import drawing, new_figure
 
 # The metrics of samples by their names in evaluation.json: a label, and the format of a value.
 LABELS = {
@@ -84,15 +84,15 @@ def cell(value: float | None, form: str) -> str:
     return "n/a" if value is None else form.format(value)
 
 
+@drawing()
 def plot(judged: Judgement, path: Path) -> Any:
     """Draw calibration, loss by position, and the metrics of samples beside those of real text.
 
     Returns matplotlib's figure.
     """
-    plt = pyplot()
     bars = share_bars(judged)
     heights = (3.8, 1.2 + 0.32 * len(bars)) if bars else (3.8,)  # inches
-    figure = plt.figure(figsize=(9, sum(heights)), dpi=100, layout="constrained")
+    figure = new_figure(figsize=(9, sum(heights)), dpi=100, layout="constrained")
     top, *rest = np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=heights))
     for bottom in rest:
         _draw_bars(bottom.subplots(), bars)
@@ -100,7 +100,6 @@ def plot(judged: Judgement, path: Path) -> Any:
     _draw_calibration(left, judged.text)
     _draw_positions(right, judged.text)
     figure.savefig(path)
-    plt.close(figure)
     return figure
 
 

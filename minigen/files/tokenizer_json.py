@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from minigen.tokenizer import END_OF_TEXT, KINDS, PATTERN, Tokenizer
@@ -68,8 +67,7 @@ _GPT2_MERGES = "04e3597d7996f292ca9b8b7285ca4d58a6ae171ac47d73fc7140ceb0c7a6bbc0
 
 def to_json(tokenizer: Tokenizer) -> bytes:
     """Return the content of a tokenizer.json for a tokenizer of `minigen.tokenizer`."""
-    content = _content(tokenizer.kind, tokenizer.tokens, tokenizer.bare)
-    return json.dumps(content, ensure_ascii=False).encode("utf-8")
+    return json.dumps(_content(tokenizer), ensure_ascii=False).encode("utf-8")
 
 
 def read_own(saved: dict[str, Any]) -> Tokenizer | None:
@@ -93,10 +91,11 @@ def _read_minigen(saved: dict[str, Any]) -> Tokenizer | None:
     # damaged, and it has no step that `Tokenizer` does not compute.
     try:
         tokens = [_token(kind, token) for token in sorted(vocab, key=vocab.__getitem__)]
-        tokenizer = Tokenizer(kind, tokens, bare)
+        special_tokens = [token["content"] for token in saved["added_tokens"][1:]]
+        tokenizer = Tokenizer(kind, tokens, bare, special_tokens=special_tokens)
     except ValueError:
         return None
-    return tokenizer if saved == _content(kind, tokens, bare) else None
+    return tokenizer if saved == _content(tokenizer) else None
 
 
 def _read_gpt2(saved: dict[str, Any]) -> Tokenizer | None:
@@ -140,8 +139,13 @@ _AFFIXES = ("continuing_subword_prefix", "end_of_word_suffix")
 _TEXT = {"Sequence": {"id": "A", "type_id": 0}}  # of a template
 
 
-def _content(kind: str, tokens: Sequence[bytes], bare: bool) -> dict[str, Any]:
-    """Return the content of tokenizer.json."""
+def _content(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return the content of tokenizer.json.
+
+    A special token of one's own is not in the vocabulary of the model, where only the characters of
+    bytes may stand, but among the added tokens.
+    """
+    kind, tokens = tokenizer.kind, tokenizer.tokens[: tokenizer.end_of_text + 1]
     names = {token: _name(kind, token) for token in tokens}
     model: dict[str, Any] = {"vocab": {name: id for id, name in enumerate(names.values())}}
     if kind == "char":
@@ -161,8 +165,11 @@ def _content(kind: str, tokens: Sequence[bytes], bare: bool) -> dict[str, Any]:
             for i in range(1, len(token))
             if token[:i] in names and token[i:] in names
         ]
-    end_of_text = {"id": len(tokens) - 1, "content": END_OF_TEXT, "special": True}
-    end_of_text |= dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    added = [
+        {"id": id, "content": content, "special": True, **plain}
+        for id, content in tokenizer.controls.items()
+    ]
     name = {"id": END_OF_TEXT, "type_id": 0}
     second = {"Sequence": {"id": "B", "type_id": 1}}
     begin = {
@@ -176,8 +183,8 @@ def _content(kind: str, tokens: Sequence[bytes], bare: bool) -> dict[str, Any]:
     return {
         "version": "1.0",
         **dict.fromkeys(("truncation", "padding", "normalizer")),
-        "post_processor": None if bare else begin,
-        "added_tokens": [end_of_text],
+        "post_processor": None if tokenizer.bare else begin,
+        "added_tokens": added,
         "pre_tokenizer": _PRE_TOKENIZERS[kind],
         "model": model,
         "decoder": {"type": "Fuse"} if kind == "char" else {**_BYTE_LEVEL, "use_regex": True},

@@ -26,7 +26,7 @@ from minigen.errors import UserError
 from minigen.files import checkpoint, huggingface
 from minigen.run.config import from_saved
 from minigen.run.log import Points, finite_points, read_metrics, smoothed
-from minigen.system.plot import check_ending, pyplot
+from minigen.system.plot import check_ending, drawing, new_figure
 
 STEEP_BEGINNING = 0.2  # share of the steps; their losses are no part of the axis
 MARKERS = "osv^DPX"  # 7 of them and 10 colours: 70 runs look different
@@ -167,12 +167,14 @@ def columns(points: Points) -> tuple[list[float], list[float]]:
     return [step for step, _ in points], [value for _, value in points]
 
 
+@drawing()
 def plot(runs: Sequence[Run], path: Path) -> Any:
     """Draw the losses of all runs into a file; return matplotlib's figure."""
-    plt, same = pyplot(), same_tokens(runs)
+    same = same_tokens(runs)
     labels = [textwrap.fill(run.label, 28) for run in runs]
     height = max(4.5, 0.2 * sum(1 + label.count("\n") for label in labels))
-    figure, axes = plt.subplots(figsize=(9, height), dpi=120, layout="constrained")
+    figure = new_figure(figsize=(9, height), dpi=120, layout="constrained")
+    axes = figure.subplots()
     handles, late_losses, late_validation = [], [], []
     for n, run in enumerate(runs):
         unit = 1 if same else run.bits_per_byte
@@ -200,7 +202,6 @@ def plot(runs: Sequence[Run], path: Path) -> Any:
     for text, label in zip(legend.get_texts(), labels, strict=True):
         text.set_text(label)  # an older matplotlib leaves out a label that begins with "_"
     figure.savefig(path)
-    plt.close(figure)
     return figure
 
 

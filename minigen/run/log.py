@@ -16,9 +16,9 @@ from minigen.evaluation.compression import relative_to_bzip2
 from minigen.evaluation.repetition import ends_in_loop
 from minigen.evaluation.text import relative_to_entropy
 from minigen.evaluation.verdict import memorises
-from minigen.system.plot import pyplot
+from minigen.system.plot import drawing, new_figure
 from minigen.system.shell import command
-from minigen.system.streams import progress_bar
+from minigen.system.streams import progress_bar, set_total
 from minigen.system.strict_json import to_json
 from minigen.system.threads import Threads
 
@@ -90,7 +90,7 @@ class Report:
 
     def show_plan(self, max_steps: int) -> None:
         """Set the number of steps, from which the bar estimates the time that is left."""
-        self.bar.total = max_steps or None
+        set_total(self.bar, max_steps or None)
         # tqdm's own format, except for the rate: steps/s also where it is less than one.
         self.bar.bar_format = (
             "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
@@ -387,6 +387,7 @@ def smoothed(points: Points) -> Points:
     return means
 
 
+@drawing()
 def plot_loss(run: Path, n_vocab: int, bits_per_byte: float, entropy: float | None) -> Any:
     """Draw `loss.png` from `metrics.jsonl`: a line for training, and points for evaluations.
 
@@ -403,7 +404,6 @@ def plot_loss(run: Path, n_vocab: int, bits_per_byte: float, entropy: float | No
 
     Returns matplotlib's figure.
     """
-    plt = pyplot()
     metrics = read_metrics(run)
     training = smoothed(finite_points(metrics, "train_loss"))
     validation = finite_points(metrics, "val_loss")
@@ -416,7 +416,8 @@ def plot_loss(run: Path, n_vocab: int, bits_per_byte: float, entropy: float | No
     def height(loss: float) -> float:
         return 100 * (loss / lowest - 1) if by_distance else loss
 
-    figure, axes = plt.subplots(figsize=(8, 4.5), dpi=120, layout="constrained")
+    figure = new_figure(figsize=(8, 4.5), dpi=120, layout="constrained")
+    axes = figure.subplots()
     curves = [
         (training, "-", "training loss, mean of several steps"),
         (validation, "o", "validation loss"),
@@ -441,7 +442,6 @@ def plot_loss(run: Path, n_vocab: int, bits_per_byte: float, entropy: float | No
     axes.grid(alpha=0.25)
     figure.legend(loc="outside lower center", ncols=2, fontsize=9, frameon=False)
     figure.savefig(run / "loss.png")
-    plt.close(figure)
     return figure
 
 

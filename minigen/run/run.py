@@ -92,6 +92,11 @@ class Run:
         """The step at which the run ends; 0 while it is not known yet."""
         return self.schedule.max_steps
 
+    @property
+    def is_saved(self) -> bool:
+        """Whether the latest step of this run is in a checkpoint."""
+        return self.step > 0 and self._saved_at == self.step
+
     def begin(self, evaluate: Evaluate) -> None:
         """Evaluate the model before its first step, as the value that training must improve.
 
@@ -353,7 +358,6 @@ class Run:
                 report.print_line(f"{reason}. More time would help: {command('train', *flags)}")
         sample = command("sample", "--run", self.folder)
         report.print_line(f"done: {best.path}, {self.folder / 'loss.png'}. Now: {sample}")
-        report.close()
 
     def save_before_error(self) -> None:
         """Save a checkpoint if the loop ends with a `UserError`, such as a text cut short.

@@ -36,12 +36,14 @@ class StopSignal:
         cleanup: puts the former handlers back when it closes.
     """
 
+    signals: tuple[signal.Signals, ...] = SIGNALS
+
     def __init__(self, cleanup: contextlib.ExitStack) -> None:
         self.number = 0  # of the signal that arrived; 0: none
         self.defer = False
         if threading.current_thread() is not threading.main_thread():
             return
-        for number in SIGNALS:
+        for number in self.signals:
             former = signal.getsignal(number)
             # `nohup` starts a process with SIGHUP ignored, and it must stay ignored.
             is_ignored = number in FROM_SYSTEM and former == signal.SIG_IGN
@@ -57,3 +59,20 @@ class StopSignal:
             signal.signal(each, signal.SIG_DFL if each in FROM_USER else signal.SIG_IGN)
         if not self.defer:
             sys.exit(128 + number)
+
+
+class Interrupt(StopSignal):
+    """The handler of Ctrl-C in a program that calls `minigen.train`, such as a notebook's kernel.
+
+    The first one is recorded while `defer` is true, as in a command. Otherwise, and the second
+    time, it raises `KeyboardInterrupt`, which does not end the program. All other signals are the
+    program's own.
+    """
+
+    signals = (signal.SIGINT,)
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Record the signal; raise `KeyboardInterrupt` unless the first one comes in a step."""
+        is_first, self.number = not self.number, number
+        if not (self.defer and is_first):
+            raise KeyboardInterrupt

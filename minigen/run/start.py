@@ -52,12 +52,15 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def start(flags: TrainConfig, started: float | None = None) -> Iterator[Run]:
+def start(
+    flags: TrainConfig, started: float | None = None, handler: type[StopSignal] = StopSignal
+) -> Iterator[Run]:
     """Yield a run that is ready for its first step; at the end unlock its folder.
 
     Args:
         flags: as the user gave them; a value is chosen here for each flag that was not given.
         started: when the command started, by `time.perf_counter`; None: now.
+        handler: of the signals that stop the run.
 
     Raises `UserError` for a fault that the user can mend, if possible before the run has a folder.
     `Stopped`, which ends a run early, becomes the run's exit code.
@@ -67,12 +70,16 @@ def start(flags: TrainConfig, started: float | None = None) -> Iterator[Run]:
     if flags.minutes is not None and flags.max_steps is not None:
         raise UserError("--minutes and --max_steps both say how long to train; give one of them")
     with contextlib.ExitStack() as cleanup:
-        signals = StopSignal(cleanup)
+        signals = handler(cleanup)
         run = _prepare(as_utf8(flags), clock, signals, cleanup)
         try:
             yield run
         except Stopped as stop:
             run.exit_code = stop.code
+        except KeyboardInterrupt:  # only `Interrupt` raises it, before the steps or after
+            if signals.defer or not run.is_saved:
+                raise
+            run.exit_code = 128 + signals.number
         except checkpoint.NotSavedError:
             raise
         except UserError:
@@ -160,6 +167,7 @@ def _prepare(
         config.batch_size * config.block_size,
         silent=not distributed.is_main_process(),
     )
+    cleanup.callback(report.close)
     run = Run(
         config=config,
         folder=folder,

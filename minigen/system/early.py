@@ -2,7 +2,7 @@
 
 During those seconds, Ctrl-C and SIGTERM end train.py, sample.py and `python -m minigen` without a
 traceback; later the command installs its own handlers. `threads` measures how busy the machine is.
-A program that imports a script as a library keeps its own handlers.
+A program that imports a script as a library keeps its own handlers, whatever its own name is.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import sys
 import time
 from pathlib import Path
 
-from minigen.system import threads  # noqa: F401
+from minigen.system import shell, threads  # noqa: F401
 
 STARTED = time.perf_counter()  # --minutes includes the time of the imports
-SCRIPTS = ("train.py", "sample.py")
+SCRIPTS = [shell.script(name) for name in shell.SCRIPTS]
 
 
 def _leave(number: int, frame: object) -> None:
@@ -36,5 +36,5 @@ def end() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-if Path(getattr(sys.modules["__main__"], "__file__", None) or "").name in SCRIPTS:
+if Path(getattr(sys.modules["__main__"], "__file__", None) or "").resolve() in SCRIPTS:
     begin()

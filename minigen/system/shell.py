@@ -25,7 +25,7 @@ def is_checkout() -> bool:
 
 def script(name: str) -> Path:
     """Return the file of a command of SCRIPTS, in the checkout or in the installed package."""
-    return (ROOT if is_checkout() else PACKAGE) / f"{name}.py"
+    return (ROOT if is_checkout() else PACKAGE / "scripts") / f"{name}.py"
 
 
 def program() -> str:
@@ -34,7 +34,7 @@ def program() -> str:
     The second form is for an installed minigen, whose train.py users neither see nor call.
     """
     path = Path(sys.argv[0])
-    return f"minigen {path.stem}" if path.parent == PACKAGE else path.name
+    return f"minigen {path.stem}" if path.parent == PACKAGE / "scripts" else path.name
 
 
 def command(name: str, *words: str | Path) -> str:

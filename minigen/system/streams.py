@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -173,14 +174,31 @@ def wide_enough() -> Iterator[None]:
 
 
 def progress_bar(**options: Any) -> tqdm[Any]:
-    """Return a progress bar on stderr; the bar is hidden if stderr is not a terminal.
+    """Return a progress bar on a terminal, or in a notebook; the bar is hidden elsewhere.
 
     Args:
         options: tqdm's options; `disable=True` hides the bar in any case.
     """
-    is_terminal = sys.stderr is not None and sys.stderr.isatty()
-    hidden = options.pop("disable", False) or not is_terminal or os.environ.get("TERM") == "dumb"
+    bar: type[tqdm[Any]] = tqdm
+    if type(sys.stderr).__module__.partition(".")[0] == "ipykernel":  # the stream of a notebook
+        is_shown = True
+        with warnings.catch_warnings():  # without ipywidgets, tqdm warns and takes a bar of text
+            warnings.simplefilter("ignore")
+            from tqdm.auto import tqdm as bar
+    else:
+        is_terminal = sys.stderr is not None and sys.stderr.isatty()
+        is_shown = is_terminal and os.environ.get("TERM") != "dumb"
+    hidden = options.pop("disable", False) or not is_shown
     try:
-        return tqdm(**options, disable=hidden)
+        return bar(**options, disable=hidden)
     except Exception:  # an odd value of a TQDM_... variable; the work needs no bar
         return tqdm(total=options.get("total"), disable=True)
+
+
+def set_total(bar: tqdm[Any], total: int | None) -> None:
+    """Set the total of a bar, also of a notebook's, whose widget keeps a total of its own."""
+    bar.total = total
+    container = getattr(bar, "container", None)
+    if container is not None and total:
+        _, widget, _ = container.children
+        widget.max, widget.bar_style = total, ""

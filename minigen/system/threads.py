@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Iterator
 
 try:
     import psutil
@@ -145,6 +146,18 @@ class Threads:
 
         torch.set_num_threads(number)
         self.processors = None
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Put the number of threads back at the end, and whether it adapts."""
+        import torch
+
+        number, state = torch.get_num_threads(), dict(vars(self))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(number)
+            vars(self).update(state)
 
 
 threads = Threads()  # the only one, as PyTorch has one number of threads for the process

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minigen.errors import UserError
-from minigen.system.plot import pyplot
+from minigen.system.plot import drawing, new_figure
 
 if TYPE_CHECKING:  # imported late, as a terminal needs no NumPy
     import numpy as np
@@ -94,6 +94,7 @@ def pixels(text: str, cell: int = CELL) -> npt.NDArray[np.uint8]:
     return image
 
 
+@drawing()
 def save(texts: Sequence[str], path: Path, cell: int = CELL, columns: int = 0) -> None:
     """Save a picture as a PNG of its cells, or several as a contact sheet with their captions.
 
@@ -106,13 +107,14 @@ def save(texts: Sequence[str], path: Path, cell: int = CELL, columns: int = 0) -
 
     Raises `UserError` if no text has a picture, or if the file cannot be written.
     """
-    plt = pyplot()
+    from matplotlib.image import imsave
+
     images = [pixels(text, cell) for text in texts]
     if not any(image.size for image in images):
         raise UserError("there is no picture in this text, only a caption")
     try:
         if len(images) == 1:
-            plt.imsave(path, images[0], format="png")
+            imsave(path, images[0], format="png")
             return
         gap, line_height, dpi = 16, 15, 100  # pixels; pixels; pixels per inch
         height, width, _ = _common_shape(images, cell)
@@ -126,7 +128,7 @@ def save(texts: Sequence[str], path: Path, cell: int = CELL, columns: int = 0) -
         row_height = height + n_lines * line_height + gap
         top = gap + line_height if shared else gap
         sheet_width, sheet_height = gap + columns * (width + gap), top + n_rows * row_height
-        figure = plt.figure(
+        figure = new_figure(
             figsize=(sheet_width / dpi, sheet_height / dpi), dpi=dpi, facecolor=PAPER
         )
 
@@ -143,7 +145,6 @@ def save(texts: Sequence[str], path: Path, cell: int = CELL, columns: int = 0) -
             if not shared:
                 write(caption, x, y + height + 4)
         figure.savefig(path, format="png")
-        plt.close(figure)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; give another place") from None
 

@@ -6,7 +6,7 @@ import io
 from typing import Any
 
 from minigen.corpora.tunes.abc_notation import Bar, Score, chord_pitches
-from minigen.system.plot import pyplot
+from minigen.system.plot import drawing, new_figure
 
 PAPER, INK, SHADE, LINE = "#fbf9f4", "#2b2a33", "#f0ece2", "#d9d3c4"
 NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
@@ -24,12 +24,12 @@ def colour(chord: str | None) -> str:
     return INK if chord is None else CHORD_COLOURS[chord_pitches(chord)[0] * 7 % 12]
 
 
+@drawing()
 def piano_roll(score: Score) -> bytes:
     """Return a PNG of the tune as it is played: time to the right, pitch upwards.
 
     Each chord has a colour. A note of its chord is filled, and any other note is outlined.
     """
-    plt = pyplot()
     from matplotlib.patches import Rectangle
 
     played = list(score.played())
@@ -37,7 +37,8 @@ def piano_roll(score: Score) -> bytes:
     low, high = min(pitches, default=60) - 2, max(pitches, default=72) + 2
     bottom = low - 2.6  # the chords lie below the melody
     width = float(sum(bar.length for _, bar in played))
-    figure, axes = plt.subplots(figsize=(12, 4.2), dpi=110, facecolor=PAPER)
+    figure = new_figure(figsize=(12, 4.2), dpi=110, facecolor=PAPER)
+    axes = figure.subplots()
     axes.set_facecolor(PAPER)
     for pitch in range(low, high + 1):
         if "#" in NAMES[pitch % 12]:
@@ -75,7 +76,6 @@ def piano_roll(score: Score) -> bytes:
     figure.tight_layout()
     file = io.BytesIO()
     figure.savefig(file, format="png", facecolor=PAPER)
-    plt.close(figure)
     return file.getvalue()
 
 
