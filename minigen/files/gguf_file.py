@@ -133,7 +133,7 @@ def check(tokenizer: Tokenizer, where: str) -> None:
             "GGUF may not have; export a folder, and let llama.cpp's convert_hf_to_gguf.py read it"
         )
     if others := sorted(tokenizer.stop_ids - {tokenizer.end_of_text}):
-        names = " ".join(plain(repr(tokenizer.decode([id]))) for id in others)
+        names = " ".join(f"'{plain(tokenizer.decode([id]))}'" for id in others)
         raise UserError(
             f"cannot write {where}: besides {END_OF_TEXT}, {names} ends a text, and GGUF has no "
             "place for it; name only one eos_token_id in generation_config.json"
@@ -274,7 +274,7 @@ def last_merge(token: bytes, id_of: Mapping[bytes, int]) -> tuple[bytes, bytes]:
         i = next_merge(pieces, id_of)
         if i is None:
             raise UserError(
-                f"no merges lead to the token {plain(repr(token))}, without which llama.cpp spells "
+                f"no merges lead to the token {plain(token)}, without which llama.cpp spells "
                 "texts differently; train a new tokenizer"
             )
         pieces[i : i + 2] = [pieces[i] + pieces[i + 1]]
