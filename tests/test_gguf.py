@@ -8,9 +8,14 @@ building it takes minutes.
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import functools
 import itertools
+import os
 import random
+import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +27,7 @@ import numpy as np
 import pytest
 import regex
 import torch
+from absent import absent
 from gpt2_vocabulary import use_gpt2_cache
 from models import random_model, varied_model
 from torch import Tensor
@@ -388,6 +394,26 @@ def test_what_llama_cpp_would_read_wrongly_is_refused(tmp_path: Path) -> None:
     gguf_file.write(path, model, tokenizer, "bfloat16")
 
 
+PAGE = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_lm_eval_scores_the_folder(tmp_path: Path) -> None:
+    """The commands of the page run, and lm-eval scores the exported folder on its task."""
+    if shutil.which("lm-eval") is None:
+        absent("lm-eval is not installed")
+    run = save(tmp_path / "run", byte_model(block_size=64), tokenizer_of("byte"))
+    export.main([str(run), str(tmp_path / "my-model")])
+    [code] = re.findall(r"```sh[^\n]*test_lm_eval_scores_the_folder.*?\n(.*?)```", PAGE, flags=re.S)
+    offline = {name: "1" for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")}
+    env = {**os.environ, **offline, "HF_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        ["bash", "-ec", code], cwd=tmp_path, env=env, capture_output=True, encoding="utf-8"
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.search(r"\|heroes\|.*\|acc +\|", done.stdout)
+
+
 # ---- with llama.cpp ----
 
 
@@ -435,6 +461,42 @@ def test_llama_cpp_gives_minigens_ids(exported: Exported, llama: Any) -> None:
             continue  # half a character: no text is this token
         assert other.tokenize(token, add_bos=False) == [id], text
     assert other.token_eos() == other.token_bos() == tokenizer.end_of_text
+
+
+def test_the_python_of_the_page_works(
+    tmp_path: Path, llama: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The block of docs/deploy.md prints a text, drawn with the defaults of sample.py."""
+    run = save(tmp_path / "run", byte_model(block_size=64), tokenizer_of("byte"))
+    export.main([str(run), str(tmp_path / "tales.gguf")])
+    capsys.readouterr()
+    [code] = re.findall(r"```python[^\n]*\n(.*?)```", PAGE, flags=re.S)
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    scope["model"].close()
+    assert len(capsys.readouterr().out) > 1
+    defaults = dataclasses.asdict(Sampling())
+    defaults["repeat_penalty"] = defaults.pop("repetition_penalty")
+    assert scope["settings"] == {**defaults, "top_k": 0}
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "modern"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "q8_0"])
+def test_a_smaller_format_keeps_the_perplexity(
+    kind: str, dtype: str, tmp_path: Path, llama: Any
+) -> None:
+    """In 16 or 8 bits, llama.cpp's perplexity is within a hundredth of minigen's in float32."""
+    config = getattr(GPTConfig, kind)(257, BLOCK, 2, 4, 64)
+    model, path = random_model(config, std=0.1), tmp_path / "model.gguf"
+    gguf_file.write(path, model, tokenizer_of("byte"), dtype)
+    ids = torch.tensor([tokenizer_of("byte").encode(TEXT)[:BLOCK]])
+    other = llama(path, logits_all=True)
+    other.eval(ids[0].tolist())
+    with torch.no_grad():
+        own = F.cross_entropy(model(ids)[0, :-1], ids[0, 1:])
+    theirs = F.cross_entropy(torch.tensor(other.scores[: BLOCK - 1]), ids[0, 1:])
+    assert abs((theirs - own).exp().item() - 1) < 0.01
 
 
 def half_gelu(x: Tensor, approximate: str = "none") -> Tensor:
