@@ -14,6 +14,7 @@ import itertools
 import os
 import random
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -471,9 +472,9 @@ def test_the_python_of_the_page_works(
     export.main([str(run), str(tmp_path / "tales.gguf")])
     capsys.readouterr()
     [code] = re.findall(r"```python[^\n]*\n(.*?)```", PAGE, flags=re.S)
+    (tmp_path / "page.py").write_text(code, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    scope: dict[str, Any] = {}
-    exec(code, scope)
+    scope = runpy.run_path("page.py")
     scope["model"].close()
     assert len(capsys.readouterr().out) > 1
     defaults = dataclasses.asdict(Sampling())
