@@ -80,7 +80,10 @@ def make(name: str, text: str, given: argparse.Namespace) -> Path:
         tokenizer = train_tokenizer("bpe", [text], 1024)
         config = GPTConfig.modern(tokenizer.n_vocab, BLOCK, 2, 4, 64, **RANDOM[name])
         torch.manual_seed(1)
-        checkpoint.save(run, GPT(config), tokenizer, {}, {"step": 0})
+        model = GPT(config)
+        for p in model.parameters():  # also those of zeros, with which a block adds nothing
+            torch.nn.init.normal_(p, mean=1.0 if p.ndim == 1 else 0.0, std=0.1)
+        checkpoint.save(run, model, tokenizer, {}, {"step": 0})
         return run
     words = [*shlex.split(f"{TRAINED[name]} {SHAPE.format(steps=given.steps)}"), "--device", "cpu"]
     words += ["--data", str(given.text), "--out_dir", str(run.parent), "--name", name]

@@ -246,17 +246,16 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, vocab_size: int) -> 
 def merges(tokenizer: Tokenizer) -> list[tuple[bytes, bytes]]:
     """Return the merges, in their order, by which llama.cpp makes each token of its bytes.
 
-    A text that equals a token's bytes is always merged in the same steps, wherever it stands. So
-    the last step is the only merge that makes this token.
+    Pieces that together become a token were merged as they would be if they stood alone. So each
+    token has one merge, the last step from its bytes (test_each_token_is_made_of_its_bytes,
+    test_the_merges_give_minigens_ids).
     """
     tokens = tokenizer.tokens[:-1]
     if tokenizer.kind == "char":
         # A character is merged from its bytes, one after another. In UTF-8 no character is the
         # beginning of another one, so no merge crosses two characters.
-        found = dict.fromkeys(
-            (token[:i], token[i : i + 1]) for token in tokens for i in range(1, len(token))
-        )
-        pairs = list(found)
+        steps = ((token[:i], token[i : i + 1]) for token in tokens for i in range(1, len(token)))
+        pairs = list(dict.fromkeys(steps))
     else:
         id_of = {token: id for id, token in enumerate(tokens)}
         pairs = [last_merge(token, id_of) for token in tokens if len(token) > 1]
@@ -267,7 +266,7 @@ def merges(tokenizer: Tokenizer) -> list[tuple[bytes, bytes]]:
 def last_merge(token: bytes, id_of: Mapping[bytes, int]) -> tuple[bytes, bytes]:
     """Return the two pieces of which byte-pair encoding makes a token.
 
-    Raises `UserError` if its bytes are merged in another way, so that only a list has the token.
+    Raises `UserError` if merges do not lead to the token, which minigen makes only of a whole word.
     """
     pieces = [token[i : i + 1] for i in range(len(token))]
     while len(pieces) > 2:
