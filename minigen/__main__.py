@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("minigen.evaluation.command", "judge a trained model"),
     "compare": ("minigen.run.compare", "draw the losses of several runs on one plot"),
     "check": ("minigen.inference.parity", "compare a model's logits with those of transformers"),
-    "export": ("minigen.files.export", "write a model as a folder for transformers"),
+    "export": ("minigen.files.export", "write a model as a folder for transformers, or as GGUF"),
     "merges": ("minigen.files.merges", "show how byte-pair encoding makes tokens of a word"),
     "serve": ("minigen.serve.command", "show a model on a page, and serve an API"),
     "corpus": ("minigen.corpora.command", "print or check documents of a synthetic corpus"),

@@ -142,7 +142,7 @@ def test_a_default_that_is_a_value_is_shown_as_it_is_typed(default: Any, shown: 
     ("config", "argv", "message"),
     [
         (CorpusConfig, [], "CORPUS (the corpus: tales or pictures or tunes) is missing; usage: "),
-        (ExportConfig, ["run"], "FOLDER (the new folder) is missing; usage: "),
+        (ExportConfig, ["run"], "TARGET (the new folder, or the new file NAME.gguf) is missing; "),
         (ExportConfig, [], "SOURCE (a run, whose best checkpoint is taken, or a checkpoint) and "),
         (MergesConfig, [], "WORD (a word, or several in quotes) is missing; usage: "),
         (CorpusConfig, ["cats"], "'cats' is not one of tales, pictures, tunes; --help"),

@@ -37,12 +37,17 @@ _BYTE_OF_CHAR = {char: byte for byte, char in _CHAR_OF_BYTE.items()}
 
 def _name(kind: str, token: bytes) -> str:
     """Return the spelling of `token` in tokenizer.json."""
-    return token.decode() if kind == "char" else token.decode("latin-1").translate(_CHAR_OF_BYTE)
+    return token.decode() if kind == "char" else name_of_token(token)
 
 
 def _token(kind: str, name: str) -> bytes:
     """Return the token that tokenizer.json spells `name`."""
     return name.encode() if kind == "char" else token_of_name(name)
+
+
+def name_of_token(token: bytes) -> str:
+    """Return the name of a token in GPT-2's characters, one for each byte."""
+    return token.decode("latin-1").translate(_CHAR_OF_BYTE)
 
 
 def token_of_name(name: str) -> bytes:
