@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
+import importlib.util
 import math
 import platform
 import re
@@ -108,6 +110,25 @@ def test_in_float32_the_decoder_gives_the_logits_of_the_model(
     decoded = predictions(Decoder(model, "float32"), config, ids, lengths)
     torch.testing.assert_close(decoded, expected, atol=1e-4, rtol=1e-4)
     assert torch.equal(predictions(model, config, ids, lengths), expected), "the model was changed"
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("ziglang"), reason="needs ziglang")
+def test_compiled_by_ziglang_the_decoder_gives_the_logits_of_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is so in each architecture and format, where no other compiler is installed."""
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr("sys.pycache_prefix", str(tmp_path))  # the library is kept there
+    monkeypatch.setattr(cpu, "code", functools.cache(cpu.code.__wrapped__))
+    for config in CONFIGS.values():
+        model, ids = random_model(config), some_ids()
+        for dtype in DTYPES:
+            expected = predictions(rounded(model, dtype), config, ids, [1, 2, 2], dtype)
+            decoder = Decoder(copy.deepcopy(model), dtype)
+            assert decoder.code is not None
+            decoded = predictions(decoder, config, ids, [1, 2, 2], dtype)
+            assert distance(decoded, expected) < (1e-5 if dtype == "float32" else 2e-3)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from minigen.inference import compile_c
+from minigen.inference import compile_c, cpu
 
+CPU_C = Path(cpu.__file__).with_suffix(".c")
 SOURCE = """
 #ifdef _OPENMP
 int threads(void) { return 1; }
@@ -26,6 +27,10 @@ int answer(void) { return 42; }
 
 needs_compiler = pytest.mark.skipif(
     not list(compile_c._commands()), reason="there is no C compiler here"
+)
+
+needs_zig = pytest.mark.skipif(
+    not importlib.util.find_spec("ziglang"), reason='needs ziglang: pip install "minigen[fast]"'
 )
 
 
@@ -149,18 +154,88 @@ def test_a_compiler_that_does_not_work_gives_no_library(
     """The result is None if the compiler fails, succeeds without a result, or is killed."""
     monkeypatch.setenv("CC", compiler(source.parent, script))
     assert compile_c.compiled(source) is None
-    assert capfd.readouterr().err == ""
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("CC=") and "does not compile code.c: PyTorch computes" in line
 
 
 def test_without_a_compiler_there_is_no_library(
-    source: Path, monkeypatch: pytest.MonkeyPatch
+    source: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The result is None if no compiler is installed, and if CC names none that is."""
+    """One line says so, and how to get a compiler, or that CC names none that is installed."""
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # no ziglang
     assert compile_c.compiled(source) is None
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("no C compiler here") and 'pip install "minigen[fast]"' in line
     monkeypatch.setenv("CC", "no-such-compiler -O3")
     assert compile_c.compiled(source) is None
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("CC=no-such-compiler -O3 does not compile code.c")
+
+
+@needs_zig
+def test_ziglang_compiles_where_no_other_compiler_is(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A line says beforehand that it takes a while. A home folder that is read-only is no fault."""
+    monkeypatch.setenv("PATH", "")
+    for name in ("CC", "ZIG_GLOBAL_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    (source.parent / "file").touch()  # not a folder, so nothing can be kept there
+    for name in ("HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, str(source.parent / "file"))
+    assert answer(compile_c.compiled(source)) == 42
+    first, second = capfd.readouterr().err.splitlines()
+    assert first.startswith("compiling code.c with ziglang")
+    assert second.startswith("compiled code.c") and len(kept(source)) == 1
+
+
+@needs_zig
+def test_ziglang_compiles_for_the_instructions_of_the_flags_only(tmp_path: Path) -> None:
+    """A library may be kept in a folder that machines with other processors use, too."""
+    (tmp_path / "none.c").write_text("#if defined __BMI2__ || defined __SSE4_2__\n#error\n#endif\n")
+    command = [*compile_c.ZIG, *compile_c.COMPILE, "-c", "none.c", "-o", "none.o"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+
+
+SYSTEMS = [  # and the instruction that multiplies and adds vectors there
+    ("x86_64-windows-gnu", "AVX2", "vfmadd"),
+    ("x86_64-windows-gnu", "AVX512", "zmm"),
+    ("x86_64-macos", "AVX2", "vfmadd"),
+    ("aarch64-macos", "DEFAULT", "fmla.4s"),
+    ("aarch64-linux-gnu", "DEFAULT", "fmla\tv"),
+]
+
+
+def for_system(system: str, processor: str) -> list[str]:
+    """Return the command that compiles with ziglang for another system and processor."""
+    flags = [*compile_c.COMPILE, *compile_c.PROCESSOR.get(processor, [])]
+    return [*compile_c.ZIG, "-target", system, *flags]
+
+
+@needs_zig
+@pytest.mark.parametrize("system, processor, instruction", SYSTEMS)
+def test_the_decoder_compiles_for_other_systems(
+    system: str, processor: str, instruction: str, tmp_path: Path
+) -> None:
+    """The result has vector instructions (NEON on ARM). It is compiled here, but not run."""
+    made, command = tmp_path / "cpu.s", for_system(system, processor)
+    environment = {"ZIG_GLOBAL_CACHE_DIR": str(tmp_path)} | os.environ
+    subprocess.run([*command, "-S", CPU_C, "-o", made], check=True, env=environment)
+    assert instruction in made.read_text()
+
+
+@needs_zig
+@pytest.mark.slow
+@pytest.mark.parametrize("system, processor", [names[:2] for names in SYSTEMS])
+def test_the_decoder_is_linked_for_other_systems(
+    system: str, processor: str, tmp_path: Path
+) -> None:
+    """The library exports the functions that Python calls. It is not loaded, but read here."""
+    made = tmp_path / "made.so"
+    compile_c._compile(for_system(system, processor), CPU_C, made)
+    assert all(name in made.read_bytes() for name in (b"product", b"step", b"workspace_size"))
 
 
 @needs_compiler

@@ -37,8 +37,10 @@ DTYPES = {
     "I64": torch.int64, "I32": torch.int32, "U8": torch.uint8, "BOOL": torch.bool,
     "I16": torch.int16, "I8": torch.int8, "U16": torch.uint16, "U32": torch.uint32,
     "U64": torch.uint64, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
-    "F8_E8M0": torch.float8_e8m0fnu, "C64": torch.complex64,
+    "C64": torch.complex64,
 }  # fmt: skip
+if hasattr(torch, "float8_e8m0fnu"):  # since PyTorch 2.7
+    DTYPES["F8_E8M0"] = torch.float8_e8m0fnu
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 # Enough for 10,000 tensors. A hostile header can take 40 times its length in memory when parsed.

@@ -25,13 +25,18 @@ PROCESSOR = {
     "AVX512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma",
                "-mprefer-vector-width=512"],
 }  # fmt: skip
+# The package ziglang is a C compiler, clang with a C library for each system. By itself it compiles
+# for the processor at hand; "baseline" leaves that to the flags above.
+ZIG = [sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline"]
+TIMEOUT = 600  # seconds: on Windows, ziglang compiles a C library first, in 100 s of one core
 
 
 def compiled(source: Path) -> ctypes.CDLL | None:
     """Return a C file as a loaded library; None if no compiler here can compile it.
 
     The library is kept beside Python's bytecode, under a name that changes with the file, the
-    compilers and the processor. A note on standard error says when one is compiled.
+    compilers and the processor. A note on standard error says when one is compiled, or that none
+    can be.
     """
     commands = list(_commands())
     key = hashlib.sha256(source.read_bytes() + repr(commands).encode()).hexdigest()[:16]
@@ -47,6 +52,9 @@ def compiled(source: Path) -> ctypes.CDLL | None:
         failures = (OSError, UnicodeError, subprocess.SubprocessError)
         with contextlib.suppress(*failures), _scratch(folder) as scratch:
             made, start = Path(scratch, "made.so"), time.perf_counter()
+            if command[: len(ZIG)] == ZIG:
+                note = "compiling {} with ziglang, once: seconds, or minutes on Windows"
+                print(note.format(source.name), file=sys.stderr)
             _compile(command, source, made)
             library = ctypes.CDLL(str(made))
             seconds = time.perf_counter() - start
@@ -54,11 +62,19 @@ def compiled(source: Path) -> ctypes.CDLL | None:
             with contextlib.suppress(OSError):  # the folder is read-only: compile again next time
                 made.replace(kept)  # atomic: another process finds the whole library or none
             return library
+    named = os.environ.get("CC")
+    fault = f"CC={named} does not compile" if named else "no C compiler here compiles"
+    has_all = named or importlib.util.find_spec("ziglang")
+    mend = "" if has_all else '; pip install "minigen[fast]" brings a compiler'
+    print(f"{fault} {source.name}: PyTorch computes, which is slower{mend}", file=sys.stderr)
     return None
 
 
 def _commands() -> Iterator[list[str]]:
-    """Yield the command lines to try in turn: each compiler with OpenMP, then each without."""
+    """Yield the command lines to try in turn: each compiler with OpenMP, then each without.
+
+    The last is the compiler of the package ziglang, which has no OpenMP.
+    """
     named = os.environ.get("CC")
     compilers = [named.split()] if named else [["gcc"], ["cc"], ["clang"]]
     found = [words for words in compilers if words and shutil.which(words[0])]
@@ -66,15 +82,18 @@ def _commands() -> Iterator[list[str]]:
     for threads in (["-fopenmp"], []):
         for words in found:
             yield [*words, *flags, *threads]
+    if not named and importlib.util.find_spec("ziglang"):
+        yield [*ZIG, *flags]
 
 
 def _scratch(folder: Path) -> tempfile.TemporaryDirectory[str]:
     """Make a temporary folder in `folder`; if that is read-only, where the system has its own."""
+    # Windows does not delete a library that is in use. That is no fault.
     try:
         folder.mkdir(exist_ok=True)
-        return tempfile.TemporaryDirectory(dir=folder)
+        return tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True)
     except OSError:  # the installation belongs to another user
-        return tempfile.TemporaryDirectory()
+        return tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
 
 
 def _compile(command: list[str], source: Path, made: Path) -> None:
@@ -84,8 +103,11 @@ def _compile(command: list[str], source: Path, made: Path) -> None:
     # (test_the_c_code_does_not_round_the_process_s_tiny_numbers_to_zero).
     object_file = made.with_suffix(".o")
     link = [word for word in command if word != "-ffast-math"]
+    # Zig compiles the C library first, and keeps it: here, because the home folder may be
+    # read-only, and what it keeps (80 MB) is needed once.
+    environment = {"ZIG_GLOBAL_CACHE_DIR": str(made.parent)} | os.environ
     for words in (
         [*command, "-c", str(source), "-o", str(object_file)],
         [*link, "-shared", str(object_file), "-o", str(made), "-lm"],
     ):
-        subprocess.run(words, capture_output=True, timeout=60, check=True)
+        subprocess.run(words, capture_output=True, timeout=TIMEOUT, check=True, env=environment)
