@@ -78,8 +78,8 @@ class TrainConfig:
     # if the text is short)
     block_size: int = UNSET
     # fraction, 0 to below 1, of the numbers inside the model that are zeroed at random in training
-    # (default: 0.1 if a text that has fewer tokens than the model has parameters is read at least 8
-    # times, 0.2 if at least 40 times; else 0, as to fine-tune)
+    # (default: 0.2 if a text that has fewer tokens than the model has parameters is read at least
+    # 80 times; else 0, as to fine-tune)
     dropout: float = UNSET
     # --- how long ---
     # minutes for the whole command (default: 2; 3 for pictures or tunes; 6 for several of tales,
@@ -100,8 +100,8 @@ class TrainConfig:
     warmup_steps: int = 20  # number of first steps, in which the learning rate rises to its peak
     # fraction, 0 to 0.9, of the steps, at the end, in which the learning rate falls towards 0
     cooldown: float = 0.7
-    # how strongly weights are pulled towards zero (default: 0.3 if a text has fewer tokens than the
-    # model has parameters; else 0.1, as to fine-tune)
+    # how strongly weights are pulled towards zero (default: 0.1, as to fine-tune; if a text has
+    # fewer tokens than the model has parameters, 0.1 for each time that it is read, at most 4)
     weight_decay: float = UNSET
     grad_clip: float = 1.0  # a gradient longer than this is scaled down to this length; 0: never
     # if the loss or the gradient is not finite: stop the run, or skip the step, at most 20 times

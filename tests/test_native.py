@@ -223,7 +223,7 @@ def test_the_decoder_compiles_for_other_systems(
     made, command = tmp_path / "cpu.s", for_system(system, processor)
     environment = {"ZIG_GLOBAL_CACHE_DIR": str(tmp_path)} | os.environ
     subprocess.run([*command, "-S", CPU_C, "-o", made], check=True, env=environment)
-    assert instruction in made.read_text()
+    assert instruction in made.read_text(errors="replace")  # comments of its debug data
 
 
 @needs_zig

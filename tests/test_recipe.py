@@ -55,9 +55,7 @@ def test_the_size_is_the_largest_that_reads_enough_tokens(
     """With a little more time than a size needs, it is chosen; with less, the one before it."""
     size = LADDER[LADDER.index(smaller) + 1]
     n = n_parameters(text, size)
-    n_text = text.train_tokens.n_tokens
-    tokens = recipe.epochs_worth(TOKENS_PER_PARAMETER * n / n_text) * n_text
-    seconds = tokens * 1e-10 * n / TRAINING_SHARE
+    seconds = TOKENS_PER_PARAMETER * n * 1e-10 * n / TRAINING_SHARE
     assert chosen(text, monkeypatch, 1.01 * seconds).size == size
     assert chosen(text, monkeypatch, 0.99 * seconds).size == smaller
     assert chosen(text, monkeypatch, 0).size == LADDER[0]
@@ -70,9 +68,7 @@ def test_a_number_of_steps_decides_without_timing(
     """With --max_steps the choice depends on the tokens of its batches, and on no machine."""
     light = SIZES["light"]
     step_tokens = light["batch_size"] * light["block_size"]
-    n_text = text.train_tokens.n_tokens
-    epochs = recipe.epochs_worth(TOKENS_PER_PARAMETER * n_parameters(text, "light") / n_text)
-    least = math.ceil(epochs * n_text / step_tokens)
+    least = math.ceil(TOKENS_PER_PARAMETER * n_parameters(text, "light") / step_tokens)
     monkeypatch.delattr(recipe, "seconds_of_step")
     for max_steps, size in ((least, "light"), (least - 1, "tiny")):
         flags = TrainConfig(data=("my.txt",), device="cpu", max_steps=int(max_steps))
@@ -98,13 +94,6 @@ def test_a_short_text_is_too_little_for_a_larger_model(
     assert len(short.notes) == 1 and "it would be" not in short.notes[0]
 
 
-def test_epochs_worth_is_the_inverse_of_new_text() -> None:
-    """So many epochs are worth so much new text; more than 16.4 epochs of it are never reached."""
-    for epochs in (0.3, 1, 1.5, 8, 40):
-        assert recipe.epochs_worth(recipe.new_text(epochs)) == pytest.approx(epochs)
-    assert recipe.new_text(1e9) < 16.41 and recipe.epochs_worth(16.41) == math.inf
-
-
 def test_the_vocabulary_grows_with_the_text() -> None:
     """A merge for 500 characters, up to 2,048 tokens; a number that is given stays."""
     sizes = [vocabulary_size(n) for n in (10, 9_000, 90_000, 900_000, 10**9)]
@@ -112,20 +101,20 @@ def test_the_vocabulary_grows_with_the_text() -> None:
 
 
 def test_regularisation_is_for_texts_that_a_model_can_know_by_heart() -> None:
-    """More epochs never mean less dropout; with fewer parameters than tokens there is none."""
+    """More epochs never mean less of either; with fewer parameters than tokens there is little."""
     rates = [regularisation(epochs, 3) for epochs in range(200)]
     assert rates == sorted(rates)
-    assert rates[3] == (0, 0.3) and rates[-1][0] > 0
+    assert [rates[epochs] for epochs in (0, 3, 14, 199)] == [(0, 0.1), (0, 0.3), (0, 1.4), (0.2, 4)]
     assert regularisation(200, 0.9) == (0, 0.1)
 
 
 def test_a_size_that_is_given_is_not_timed_in_vain(
     text: Text, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With --size and --dropout no step is timed, and memory that runs out is no error without."""
+    """If no setting depends on it, no step is timed; else memory that runs out is no error."""
     monkeypatch.delattr(recipe, "seconds_of_step")
-    flags = TrainConfig(data=("my.txt",), device="cpu", size="light", dropout=0.1)
-    assert choose(flags, resolve(flags), text, 60).weight_decay == 0.3
+    flags = TrainConfig(data=("my.txt",), device="cpu", size="light", dropout=0.1, weight_decay=0.2)
+    assert choose(flags, resolve(flags), text, 60).weight_decay == 0.2
 
     def out_of_memory(*_: Any) -> float:
         raise torch.OutOfMemoryError

@@ -4,7 +4,7 @@ A model learns from tokens. If it is too large for the tokens that it reads, its
 falling when the time is over. If it is too small, its loss stops falling long before. A rule of
 thumb is 20 tokens for a parameter (Hoffmann et al. 2022, arXiv:2203.15556), for large models that
 read each text once. In a few minutes on a CPU a larger model pays far earlier: docs/notebook.md has
-the measurements. A short text is read many times, and a token teaches less at each reading.
+the measurements. A short text is read many times; a larger model would only know it by heart.
 
 How many tokens a model reads depends on the machine, so `choose` times a few steps of each preset,
 the smallest first. The choice is saved with the run, which resumes with it.
@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 
 LADDER = ("tiny", "light", "mini")  # the presets that --size auto chooses from
 TOKENS_PER_PARAMETER = 1.5  # that a model must read to be worth its size
-WORTH_OF_REPEATS = 15.4  # epochs of new text that any number of further epochs is worth at most
+PARAMETERS_PER_TOKEN = (
+    8.0  # of the text, that a model has at most, unless it is of the smallest size
+)
+DECAY_PER_EPOCH, LARGEST_DECAY = 0.1, 4.0  # weight decay for each time that a text is read
+MANY_EPOCHS = 80  # from here on with dropout, too
 TRAINING_SHARE = 0.85  # of the time; the rest goes into evaluations and checkpoints
 N_TIMED = 3  # steps; the fastest counts, as the first ones are slower than those of a run
 
@@ -52,16 +56,22 @@ class Plan:
         return self.n_tokens / self.n_text
 
     @property
-    def epochs_needed(self) -> float:
-        """The least number of epochs that are worth the size of the model; infinite if none are."""
-        return epochs_worth(TOKENS_PER_PARAMETER * self.n_parameters / self.n_text)
+    def is_too_large(self) -> bool:
+        """Whether the model has too many parameters for its text, however often it reads it."""
+        return self.n_parameters > PARAMETERS_PER_TOKEN * self.n_text
 
     @property
-    def minutes_needed(self) -> float:
-        """The least --minutes that are worth the size of the model; infinite if none are."""
+    def is_worth_its_size(self) -> bool:
+        """Whether the model would read enough tokens for its parameters, and not by heart."""
+        is_read_enough = self.n_tokens >= TOKENS_PER_PARAMETER * self.n_parameters
+        return is_read_enough and not self.is_too_large
+
+    @property
+    def minutes_needed(self) -> int:
+        """The least --minutes in which the model would read enough tokens for its parameters."""
         assert self.speed is not None
-        minutes = self.epochs_needed * self.n_text / self.speed / TRAINING_SHARE / 60
-        return math.ceil(minutes) if minutes < math.inf else math.inf
+        seconds = TOKENS_PER_PARAMETER * self.n_parameters / self.speed / TRAINING_SHARE
+        return math.ceil(seconds / 60)
 
 
 def choose(flags: TrainConfig, config: TrainConfig, text: Text, seconds: float) -> TrainConfig:
@@ -79,7 +89,7 @@ def choose(flags: TrainConfig, config: TrainConfig, text: Text, seconds: float) 
     larger = None
     for size in sizes[1:]:
         larger = _plan(flags, config, size, text, seconds, is_auto)
-        if larger.epochs < larger.epochs_needed:
+        if not larger.is_worth_its_size:
             break
         chosen, larger = larger, None
     dropout, weight_decay = regularisation(chosen.epochs, chosen.n_parameters / chosen.n_text)
@@ -90,52 +100,33 @@ def choose(flags: TrainConfig, config: TrainConfig, text: Text, seconds: float) 
         if dropout:  # which makes steps slower
             chosen = _plan(flags, config, config.size, text, seconds, is_auto)
         more = ""
-        if larger is not None and larger.speed and larger.minutes_needed < math.inf:
+        if larger is not None and larger.speed and not larger.is_too_large:
             more = f"; from --minutes {larger.minutes_needed} on it would be {larger.config.size}"
         text.notes.append(
-            f"--size {config.size} --dropout {dropout:g}, as {chosen.speed:,.0f} tokens/s "
-            f"read the text {chosen.epochs:.1f} times in {config.minutes:g} minutes{more}"
+            f"--size {config.size} --dropout {dropout:g} --weight_decay {weight_decay:g}, as "
+            f"{chosen.speed:,.0f} tokens/s read the text {chosen.epochs:.1f} times in "
+            f"{config.minutes:g} minutes{more}"
         )
     return config
-
-
-def new_text(epochs: float) -> float:
-    """Return the number of epochs of new text that `epochs` of one text are worth to a model.
-
-    A token is worth less each time that it is read again: in all, repeats are never worth more than
-    `WORTH_OF_REPEATS` epochs. The formula and the number were fitted to models that read up to
-    1,500 epochs (Muennighoff et al. 2023, arXiv:2305.16264, equation 5).
-
-    >>> [round(new_text(epochs), 1) for epochs in (0.5, 1, 2, 4, 16, 64)]
-    [0.5, 1, 2.0, 3.7, 10.6, 16.1]
-    """
-    if epochs <= 1:
-        return epochs
-    return 1 - WORTH_OF_REPEATS * math.expm1((1 - epochs) / WORTH_OF_REPEATS)
-
-
-def epochs_worth(new: float) -> float:
-    """Return the number of epochs that are worth `new` epochs of new text; infinite if none are."""
-    if new <= 1:
-        return new
-    share = (new - 1) / WORTH_OF_REPEATS
-    return 1 - WORTH_OF_REPEATS * math.log1p(-share) if share < 1 else math.inf
 
 
 def regularisation(epochs: float, parameters_per_token: float) -> tuple[float, float]:
     """Return the dropout and the weight decay of a model that reads its text `epochs` times.
 
-    A text that is read many times is known by heart in the end, if the model has room for it. Both
-    hinder that. Weight decay takes back what the text does not ask for again and again. Dropout
-    removes random details, so that a memorised passage is of less use than a rule; but it slows
-    learning down, so a text that is read only a few times is better learnt without.
+    A text that is read many times is known by heart in the end, if the model has room for it.
+    Weight decay hinders that: it takes back what the text does not ask for again and again, so the
+    more often a text is read, the more of it is needed (Lovelace et al. 2026, arXiv:2605.01640,
+    find 1.0 best where large models repeat their text; docs/notebook.md has small ones). Dropout
+    removes random details, so that a memorised passage is of less use than a rule. It makes each
+    step slower, and only a text that is read very often is better learnt with both.
 
     Args:
         parameters_per_token: the parameters of the model for each token of the text.
     """
     if parameters_per_token < 1:
         return 0.0, 0.1
-    return 0.0 if epochs < 8 else 0.1 if epochs < 40 else 0.2, 0.3
+    weight_decay = min(max(DECAY_PER_EPOCH * epochs, 0.1), LARGEST_DECAY)
+    return (0.2 if epochs >= MANY_EPOCHS else 0.0), round(weight_decay, 2)
 
 
 def _plan(
@@ -143,8 +134,7 @@ def _plan(
 ) -> Plan:
     """Return the plan of a run with the preset `size`, in which flags that were given stay.
 
-    If neither the size nor the dropout depends on it, the speed is not measured, and `n_tokens` of
-    the plan is 0.
+    If no setting depends on it, the speed is not measured, and `n_tokens` of the plan is 0.
     """
     preset = {name: value for name, value in SIZES[size].items() if getattr(flags, name) is None}
     preset["block_size"] = config.block_size  # a short text may have made it smaller
@@ -154,7 +144,8 @@ def _plan(
     n_text = text.train_tokens.n_tokens
     if config.max_steps is not None:
         return Plan(config, n_parameters, config.max_steps * n_tokens, n_text, None)
-    if not is_auto and (flags.dropout is not None or n_parameters < n_text):
+    is_settled = flags.dropout is not None and flags.weight_decay is not None
+    if not is_auto and (is_settled or n_parameters < n_text):
         return Plan(config, n_parameters, 0.0, n_text, None)
     keep_freed_memory(n_parameters)
     n_micro_batches = count_micro_batches(config, text.tokenizer.n_vocab)
