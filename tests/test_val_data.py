@@ -18,7 +18,9 @@ from minigen.errors import UserError
 from minigen.evaluation import command as evaluate
 from minigen.files import checkpoint
 from minigen.inference.engine import load
+from minigen.run.config import resolve
 from minigen.run.log import read_metrics
+from minigen.run.text import find_text
 from minigen.tokenizer import END_OF_TEXT
 
 SMALL = (
@@ -103,6 +105,15 @@ def test_a_long_training_text_is_read_in_stripes_beside_val_data(folder: Path) -
     corpus = train.corpora.find([str(long)], folder, None, val_data=["v.txt"])
     _, training, _ = prepare(corpus, None, "byte", None, folder / "cache", max_chars=1_500_000)
     assert training.stripe_interval == 3 and training.n_bytes < len(TRAIN) * 2000 / 2
+
+
+def test_a_text_of_a_grammar_is_read_as_a_whole(folder: Path) -> None:
+    """However short the run is, as the entropy beside its loss is that of the whole text."""
+    flags = resolve(train.TrainConfig(data=("tales",), minutes=0.01, device="cpu"))
+    text, _ = find_text(flags, None, None, None, {})
+    assert text.entropy is not None
+    assert text.max_chars < text.train_tokens.n_bytes
+    assert text.train_tokens.stripe_interval == text.val_tokens.stripe_interval == 1
 
 
 @pytest.mark.parametrize(

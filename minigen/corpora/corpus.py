@@ -37,6 +37,13 @@ class Corpus:
         is_text = self.entropy is None and self.separator not in (None, END_OF_TEXT)
         return len((self.separator or "").encode()) if is_text else 0
 
+    def at_most(self, max_chars: int) -> int:
+        """Return how many characters to read where `max_chars` are enough; 0: all.
+
+        A text that a grammar wrote is read as a whole, as its entropy is that of the whole.
+        """
+        return max_chars if self.entropy is None else 0
+
     @property
     def n_bytes(self) -> int:
         """The size of all files of the corpus together, in bytes."""

@@ -106,7 +106,12 @@ def find_texts(config: EvaluateConfig, loaded: Engine) -> Texts:
         val_data = corpora.relocate(loaded.state.get("folder", ""), settings.get("val_data", ()))
         corpus = corpora.find(data, data_folder(), settings["separator"], links, val_data)
         _, training, validation = prepare(
-            corpus, tokenizer, "", 0, cache, max_chars=loaded.state.get("most_chars", 0)
+            corpus,
+            tokenizer,
+            "",
+            0,
+            cache,
+            max_chars=corpus.at_most(loaded.state.get("most_chars", 0)),
         )
         if loaded.state["content"] != [training.path.stem, validation.path.stem]:
             training = None

@@ -78,7 +78,7 @@ def find_text(
         max_chars = math.ceil(CHARS_A_MINUTE * config.minutes)
     tokenizer, train_tokens, val_tokens = prepare(
         corpus, tokenizer, config.tokenizer, config.vocab_size, data_folder() / "cache",
-        block_size=block_size or 0, max_chars=max_chars,
+        block_size=block_size or 0, max_chars=corpus.at_most(max_chars),
     )  # fmt: skip
     notes = [] if saved is not None else [*corpus.notes, *notes_on_text(corpus)]
     if train_tokens.stripe_interval > 1 and saved is None:
@@ -132,7 +132,8 @@ def _old_tokens(
         val_data = base_settings.get("val_data", ())
         corpus = corpora.find(config.old_data, data_folder(), separator, val_data=val_data)
         cache = data_folder() / "cache"
-        _, _, val_tokens = prepare(corpus, tokenizer, "", 0, cache, max_chars=max_chars)
+        most = corpus.at_most(max_chars)
+        _, _, val_tokens = prepare(corpus, tokenizer, "", 0, cache, max_chars=most)
     except UserError as error:
         raise UserError(f"the base model's text: {error}; --old_data names another one") from None
     return val_tokens
