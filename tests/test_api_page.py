@@ -21,6 +21,8 @@ def test_the_page_runs_from_top_to_bottom(tmp_path: Path, server: Server) -> Non
     """The blocks run in one process, and the ten steps of training by hand lower the loss."""
     tales = tmp_path / "out" / "tales"  # the run that the page loads
     save_untrained(tales, train_tokenizer("byte", []), block_size=64)
+    text = "It was a dark and stormy night, and rain fell.\n" * 60
+    (tmp_path / "my.txt").write_text(text, encoding="utf-8")  # that the page trains on
     script = tmp_path / "page.py"
     script.write_text(CODE, encoding="utf-8")
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -36,5 +38,6 @@ def test_the_page_uses_every_public_name() -> None:
     assert {name for name in minigen.__all__ if f"minigen.{name}" not in CODE} <= {
         "Engine",  # load makes it
         "Tokenizer",  # train_tokenizer and load make it
+        "TrainedRun",  # train returns it
         "__version__",
     }

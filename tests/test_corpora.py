@@ -141,7 +141,7 @@ def test_a_text_in_another_encoding_is_refused(tmp_path: Path) -> None:
             scan(find(tmp_path).train, None)
 
 
-@pytest.mark.parametrize("name", ["a.csv", "b.tsv", "c.json", "d.JSONL"])
+@pytest.mark.parametrize("name", ["a.csv", "b.tsv", "c.json", "d.IPYNB"])
 def test_a_note_says_that_tables_are_read_as_text(tmp_path: Path, name: str) -> None:
     """There is a note if most of the files are tables, and none if only a few are."""
     path = put(tmp_path / name, "1,2\n")

@@ -55,10 +55,6 @@ def prepare(
         val = scan(source.val, source.separator)
     else:
         train, val = hold_out(train, val_fraction)
-    if train.sha256 == val.sha256 and source.val:
-        raise UserError(
-            "the validation text is the training text, letter by letter; give another --val_data"
-        )
     if max_chars:
         interval = math.ceil((train.n_chars + val.n_chars) / max_chars)
         train = replace(train, stripe_interval=interval)

@@ -175,7 +175,7 @@ class Report:
             f"the best model (step {step}) on {part} of the validation text: "
             f"loss {self.in_both_units(loss)}{compared}"
         )
-        if bzip2 is not None and bits > bzip2:
+        if bzip2 is not None and bits > bzip2 and step >= MIN_STEPS:
             self.warn(
                 "bzip2",
                 "bzip2, which only finds repetitions, predicts the text better than this model: "

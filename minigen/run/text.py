@@ -80,6 +80,10 @@ def find_text(
         corpus, tokenizer, config.tokenizer, config.vocab_size, data_folder() / "cache",
         block_size=block_size or 0, max_chars=corpus.at_most(max_chars),
     )  # fmt: skip
+    if train_tokens.path == val_tokens.path:
+        raise UserError(
+            "the validation text is the training text, letter by letter; give another --val_data"
+        )
     notes = [] if saved is not None else [*corpus.notes, *notes_on_text(corpus)]
     if train_tokens.stripe_interval > 1 and saved is None:
         n_read, n_all = (train_tokens.n_bytes + val_tokens.n_bytes) / 1e6, corpus.n_bytes / 1e6
