@@ -571,6 +571,6 @@ def test_llama_cpp_writes_minigens_text(
     with torch.no_grad():
         logits = model(torch.tensor([prompt + theirs]))[0, len(prompt) - 1 : -1]  # (128, V)
     # Where two tokens are equally probable up to rounding, either may be written.
-    behind = logits.max(dim=-1).values - logits[torch.arange(128), torch.tensor(theirs)]
-    assert behind.max() < (1e-3 if model.config.mlp == "gelu" else 1e-4)
+    short_of_best = logits.max(dim=-1).values - logits[torch.arange(128), torch.tensor(theirs)]
+    assert short_of_best.max() < (1e-3 if model.config.mlp == "gelu" else 1e-4)
     assert len(set(theirs)) >= 3

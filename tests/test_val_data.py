@@ -13,7 +13,9 @@ from tokenizers import Tokenizer as TheirTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 import train
+from minigen import corpora
 from minigen.data import prepare
+from minigen.data.text import read_documents
 from minigen.errors import UserError
 from minigen.evaluation import command as evaluate
 from minigen.files import checkpoint
@@ -102,9 +104,28 @@ def test_a_long_training_text_is_read_in_stripes_beside_val_data(folder: Path) -
     """`max_chars` holds with validation files, too, as it bounds the time before the first step."""
     long = folder / "long.txt"
     long.write_text(TRAIN * 2000, "utf-8")  # 3 MB, in stripes of 1 MB
-    corpus = train.corpora.find([str(long)], folder, None, val_data=["v.txt"])
+    corpus = corpora.find([str(long)], folder, None, val_data=["v.txt"])
     _, training, _ = prepare(corpus, None, "byte", None, folder / "cache", max_chars=1_500_000)
     assert training.stripe_interval == 3 and training.n_bytes < len(TRAIN) * 2000 / 2
+
+
+@pytest.mark.parametrize(
+    ("separator", "between"), [("auto", END_OF_TEXT), (r"\\n", r"\n"), (r"\n", "\n")]
+)
+def test_both_texts_are_parted_by_the_same_separator(
+    separator: str, between: str, folder: Path
+) -> None:
+    """A backslash and an n, or a newline, as the flag means; lines of JSON part themselves."""
+    for name, documents in (("a.txt", ("one", "two")), ("v.txt", ("three", "four"))):
+        Path(name).write_text(between.join(documents), "utf-8")
+    Path("v.jsonl").write_text('{"text": "three"}\n{"text": "four"}\n', "utf-8")
+    for name in ("v.txt", "v.jsonl") if separator == "auto" else ("v.txt",):
+        corpus = corpora.find(["a.txt"], folder, separator, val_data=[name])
+        for files, expected in ((corpus.train, ["one", "two"]), (corpus.val, ["three", "four"])):
+            parts = read_documents(files, corpus.separator)  # \0 before each document
+            assert "".join("\0" * part.is_first + part.text for part in parts) == (
+                "".join(f"\0{document}" for document in expected)
+            )
 
 
 def test_a_text_of_a_grammar_is_read_as_a_whole(folder: Path) -> None:

@@ -46,7 +46,9 @@ def find(
     Raises `UserError` if an entry does not exist, cannot be read, or is neither file nor folder.
     """
     if val_data:
-        return _with_validation(find(data, folder, separator, links), val_data, folder, links)
+        corpus = find(data, folder, separator, links)
+        separator = (corpus.separator or NONE) if separator == AUTO else separator
+        return _with_validation(corpus, val_data, folder, separator, links)
     if separator == "":
         raise UserError("--separator is empty; with --separator none a file is one document")
     entries = [entry for item in data for entry in _entries(item)]
@@ -69,7 +71,7 @@ def find(
     unique = _unique_places(all_files) if links else tuple(dict.fromkeys(all_files))
     files, notes = _without_binary(unique, broken_links)
     texts = [file for file in files if not is_json_lines(file)]
-    if not texts and separator not in (None, AUTO, NONE):
+    if not texts and separator not in (None, AUTO, NONE, END_OF_TEXT):
         raise UserError(f"each line of {files[0]} is a document; leave out --separator")
     text_between, separator_notes = choose_separator(texts, separator)
     if len(entries) > 1:
@@ -82,7 +84,9 @@ def find(
     return Corpus(name, files, (), text_between, notes=(*notes, *separator_notes))
 
 
-def _with_validation(corpus: Corpus, val_data: Sequence[str], folder: Path, links: bool) -> Corpus:
+def _with_validation(
+    corpus: Corpus, val_data: Sequence[str], folder: Path, separator: str | None, links: bool
+) -> Corpus:
     """Return the corpus with the files that --val_data names as its validation text.
 
     Raises `UserError` if a file is in both, or if the corpus has validation text of its own.
@@ -91,7 +95,7 @@ def _with_validation(corpus: Corpus, val_data: Sequence[str], folder: Path, link
         raise UserError(f"{corpus.name} has validation text of its own; leave out --val_data")
     if names := synthetic_names(val_data):
         raise UserError(f"--val_data {names[0]} is a corpus to train on; give files")
-    validation = find(val_data, folder, corpus.separator or NONE, links)
+    validation = find(val_data, folder, separator, links)
     if corpus.separator is None and count_documents(validation.train, END_OF_TEXT):
         raise UserError(
             f"{END_OF_TEXT} is in --val_data and not in --data; give --separator "
