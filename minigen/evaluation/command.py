@@ -105,14 +105,8 @@ def find_texts(config: EvaluateConfig, loaded: Engine) -> Texts:
         links = loaded.state.get("links", False)
         val_data = corpora.relocate(loaded.state.get("folder", ""), settings.get("val_data", ()))
         corpus = corpora.find(data, data_folder(), settings["separator"], links, val_data)
-        _, training, validation = prepare(
-            corpus,
-            tokenizer,
-            "",
-            0,
-            cache,
-            max_chars=corpus.at_most(loaded.state.get("most_chars", 0)),
-        )
+        max_chars = corpus.at_most(loaded.state.get("most_chars", 0))
+        _, training, validation = prepare(corpus, tokenizer, "", 0, cache, max_chars=max_chars)
         if loaded.state["content"] != [training.path.stem, validation.path.stem]:
             training = None
             raise UserError(f"{corpus.name} is no longer the text that it was trained on")

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import torch
 
+from minigen.system.shell import install
+
 COMPILE = ["-std=gnu11", "-O3", "-ffast-math", "-fPIC"]
 # The flags for a processor, by PyTorch's name for its instructions. With -march=native, a compiler
 # that is older than the processor does not know it, and leaves instructions out.
@@ -28,7 +30,8 @@ PROCESSOR = {
 # The package ziglang is a C compiler, clang with a C library for each system. By itself it compiles
 # for the processor at hand; "baseline" leaves that to the flags above.
 ZIG = [sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline"]
-TIMEOUT = 600  # seconds: on Windows, ziglang compiles a C library first, in 100 s of one core
+# Seconds to wait for a compiler. On Windows, ziglang first compiles a C library for 100 s.
+TIMEOUT, ZIG_TIMEOUT = 60, 600
 
 
 def compiled(source: Path) -> ctypes.CDLL | None:
@@ -52,7 +55,7 @@ def compiled(source: Path) -> ctypes.CDLL | None:
         failures = (OSError, UnicodeError, subprocess.SubprocessError)
         with contextlib.suppress(*failures), _scratch(folder) as scratch:
             made, start = Path(scratch, "made.so"), time.perf_counter()
-            if command[: len(ZIG)] == ZIG:
+            if _is_zig(command):
                 note = "compiling {} with ziglang, once: seconds, or minutes on Windows"
                 print(note.format(source.name), file=sys.stderr)
             _compile(command, source, made)
@@ -65,7 +68,7 @@ def compiled(source: Path) -> ctypes.CDLL | None:
     named = os.environ.get("CC")
     fault = f"CC={named} does not compile" if named else "no C compiler here compiles"
     has_all = named or importlib.util.find_spec("ziglang")
-    mend = "" if has_all else '; pip install "minigen[fast]" brings a compiler'
+    mend = "" if has_all else f"; a compiler: {install('fast')}"
     print(f"{fault} {source.name}: PyTorch computes, which is slower{mend}", file=sys.stderr)
     return None
 
@@ -84,6 +87,11 @@ def _commands() -> Iterator[list[str]]:
             yield [*words, *flags, *threads]
     if not named and importlib.util.find_spec("ziglang"):
         yield [*ZIG, *flags]
+
+
+def _is_zig(command: list[str]) -> bool:
+    """Return whether the compiler of a command is ziglang."""
+    return command[: len(ZIG)] == ZIG
 
 
 def _scratch(folder: Path) -> tempfile.TemporaryDirectory[str]:
@@ -105,9 +113,10 @@ def _compile(command: list[str], source: Path, made: Path) -> None:
     link = [word for word in command if word != "-ffast-math"]
     # Zig compiles the C library first, and keeps it: here, because the home folder may be
     # read-only, and what it keeps (80 MB) is needed once.
+    timeout = ZIG_TIMEOUT if _is_zig(command) else TIMEOUT
     environment = {"ZIG_GLOBAL_CACHE_DIR": str(made.parent)} | os.environ
     for words in (
         [*command, "-c", str(source), "-o", str(object_file)],
         [*link, "-shared", str(object_file), "-o", str(made), "-lm"],
     ):
-        subprocess.run(words, capture_output=True, timeout=TIMEOUT, check=True, env=environment)
+        subprocess.run(words, capture_output=True, timeout=timeout, check=True, env=environment)
