@@ -204,6 +204,7 @@ class Optimizer:
         # weight by about 0.2 learning rates, in the root mean square over a matrix: less than 1,
         # as the gradients of most weights change sign.
         scale = 0.2 * max(orthogonal.shape[-2:]) ** 0.5
-        for p, direction in zip(group.values(), orthogonal, strict=True):
+        for number, p in enumerate(group.values()):
+            direction = orthogonal[number]
             p.mul_(1 - learning_rate * self.weight_decay)
             p.add_(direction, alpha=-learning_rate * scale)

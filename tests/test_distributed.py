@@ -22,6 +22,7 @@ from digests import trained
 from forks import Server, Trial
 from small_text import until_it_trains, write_text
 from steps import around_gradients
+from torch.torch_version import TorchVersion
 
 import train
 from minigen.errors import UserError
@@ -41,6 +42,10 @@ TESTS = Path(__file__).parent
 SMALL = "--n_layer 3 --n_head 1 --n_embd 17 --block_size 16 --batch_size 9 --vocab_size 270"
 SMALL += " --gradient_accumulation_steps 4 --device cpu --dropout 0.1 --eval_tokens 100"
 SMALL += " --compile no --dtype float32 --learning_rate 0.003 --eval_interval 10"
+
+
+HAS_FSDP = torch.__version__ >= distributed.FSDP_SINCE
+needs_fsdp = pytest.mark.skipif(not HAS_FSDP, reason=f"--fsdp refuses {torch.__version__}")
 
 
 def torchrun(server: Server, *command: str, options: str = "") -> Trial:
@@ -109,7 +114,7 @@ def launched(
     lora += " --device cpu --compile no --dtype float32 --learning_rate 0.01"
     lora += " --eval_tokens 100 --eval_interval 10"
     assert alone(folder, f"{lora} --name lora-alone") == 0
-    plans = [
+    plans: list[dict[str, Any]] = [
         {"flags": f"{flags} --name ddp"},
         {"flags": f"{flags} --name again"},
         {"flags": f"{flags} --name fsdp --fsdp"},
@@ -120,6 +125,8 @@ def launched(
         {"flags": f"{flags.replace('float32', 'bfloat16')} --name bfloat16 --fsdp"},
         {"flags": f"{where} {SMALL} --name timed --minutes 0.06"},
     ]
+    if not HAS_FSDP:
+        plans = [{**plan, "flags": plan["flags"].replace(" --fsdp", "")} for plan in plans]
     process = torchrun(server, str(TESTS / "one_of_several.py"), str(folder), json.dumps(plans))
     assert process.wait(400) == 0, process.output()
     assert alone(folder, again) == 0
@@ -135,7 +142,7 @@ def test_ddp_trains_as_one_process_does(launched: Launched) -> None:
     assert final[0] == pytest.approx(final[1], rel=0, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", ["ddp", "fsdp"])
+@pytest.mark.parametrize("name", ["ddp", pytest.param("fsdp", marks=needs_fsdp)])
 def test_gradients_are_summed_over_the_ranks(name: str, launched: Launched) -> None:
     """The gradient norms are those of one process; the losses alone would hide a wrong scale."""
     alone, several = (
@@ -145,6 +152,7 @@ def test_gradients_are_summed_over_the_ranks(name: str, launched: Launched) -> N
     assert several == pytest.approx(alone, rel=1e-4)
 
 
+@needs_fsdp
 def test_fsdp_trains_as_ddp_does(launched: Launched) -> None:
     """With FSDP2 the losses agree within 1e-5, and the checkpoint has the same tensors."""
     assert losses(launched.run("fsdp")) == pytest.approx(
@@ -193,6 +201,7 @@ def test_ddp_exchanges_gradients_once_a_step(launched: Launched) -> None:
         assert syncs == [False, True] * launched.steps
 
 
+@needs_fsdp
 def test_lora_trains_with_fsdp_as_in_one_process(launched: Launched) -> None:
     """With FSDP, LoRA gives the losses of one process within 1e-5, and the same files."""
     one, two = losses(launched.run("lora-alone")), losses(launched.run("lora"))
@@ -346,6 +355,17 @@ def test_each_rank_evaluates_the_same_number_of_batches(rank_2_of_3: None) -> No
     batches = [(torch.full((2, 4), n), torch.full((2, 4), n)) for n in range(5)]
     (_, y), (_, padding) = distributed.split_over_ranks(batches)
     assert y.eq(2).all() and padding.eq(NOT_SCORED).all()
+
+
+@pytest.mark.parametrize("version", ["2.6.0", "2.7.1+cu126", "2.8.0a0"])
+def test_fsdp_is_refused_where_its_gradients_may_be_wrong(
+    version: str, rank_2_of_3: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an older PyTorch, --fsdp is refused by its version before the ranks are connected."""
+    monkeypatch.setattr(torch, "__version__", TorchVersion(version))
+    with pytest.raises(UserError, match=re.escape(f"later, and this is {version}; install")):
+        distributed.join("cpu", fsdp=True)
+    assert not torch.distributed.is_initialized()
 
 
 def test_without_torchrun_there_is_one_process() -> None:

@@ -229,7 +229,7 @@ def _link_best(run: Path) -> None:
         if os.path.lexists(link) and not re.fullmatch(STEP, os.readlink(link)):
             return
         new_link.unlink(missing_ok=True)  # a process that was killed may have left it
-        new_link.symlink_to(best_first(run)[0].name, target_is_directory=True)
+        os.symlink(best_first(run)[0].name, new_link, target_is_directory=True)
         try:
             os.replace(new_link, link)  # atomic: `best` is always one of the two checkpoints
         finally:

@@ -106,7 +106,7 @@ def _prepare(
     flags: TrainConfig, clock: Clock, signals: StopSignal, cleanup: contextlib.ExitStack
 ) -> Run:
     """Return the run that the flags describe, with its text, its model and its optimiser."""
-    distributed.join(flags.device)
+    distributed.join(flags.device, flags.fsdp)
     with distributed.rank_0_first():  # it writes the tokens, which the others then find
         # The model that the run starts from, and the settings that do not depend on the text.
         origin, config = _find_origin(_restarted(flags), cleanup)
