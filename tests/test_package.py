@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -125,6 +126,16 @@ def test_every_public_name_is_found() -> None:
     assert sorted([*homes, "__version__"]) == sorted(minigen.__all__)
     with pytest.raises(AttributeError, match="'minigen' has no attribute 'nothing'"):
         _ = minigen.nothing
+
+
+def test_the_versions_that_are_tested_are_the_bounds_of_those_that_are_allowed() -> None:
+    """`.ci/versions` tests the oldest Python and PyTorch of pyproject.toml, and the newest."""
+    project = (PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8")
+    pythons = re.findall(r"Python :: (3\.\d+)", project)
+    oldest, after_newest = re.findall(r'"torch>=2\.(\d+),<2\.(\d+)"', project)[0]
+    tested = re.findall(r'"(3\.\d+) 2\.(\d+)\.0"', (PACKAGE.parent / ".ci/versions").read_text())
+    assert f'requires-python = ">={pythons[0]}"' in project
+    assert tested == [(pythons[0], oldest), (pythons[-1], str(int(after_newest) - 1))]
 
 
 def test_the_measurement_of_the_processors_begins_before_pytorch_is_imported() -> None:

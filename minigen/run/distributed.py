@@ -81,8 +81,8 @@ def join(device: str, fsdp: bool = False) -> None:
         return
     if fsdp and torch.__version__ < FSDP_SINCE:  # a TorchVersion, so 2.13 is later than 2.9
         raise UserError(
-            f"--fsdp needs PyTorch {FSDP_SINCE} or later, and this is {torch.__version__}; install a "
-            "later one, or leave out --fsdp"
+            f"--fsdp needs PyTorch {FSDP_SINCE} or later, and this is {torch.__version__}; "
+            "install a later one, or leave out --fsdp"
         )
     kind = choose_device(device).type
     if kind == "cuda":
