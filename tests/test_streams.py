@@ -258,3 +258,10 @@ def test_a_plan_changes_the_total_of_a_notebook_s_widget() -> None:
     assert (bar.total, widget.max, widget.bar_style) == (None, 1, "info")
     streams.set_total(bar, 40)  # type: ignore[arg-type]
     assert (bar.total, widget.max, widget.bar_style) == (40, 40, "")
+
+
+def test_a_bar_starts_no_process() -> None:
+    """A bar takes no lock for several processes, for which Python 3.14 would start a process."""
+    code = "import sys; from minigen.system import streams; streams.progress_bar(total=2).update()"
+    code += "; sys.exit('multiprocessing' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

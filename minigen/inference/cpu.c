@@ -131,6 +131,18 @@ static inline floats load_some(const void *from, int n) { /* n numbers, then zer
     return lanes;
 }
 
+/* Return a b + c. Where the processor rounds that once, it is written so: of a b + c d, a compiler may
+   round either product by itself, and does so in one of two loops (gcc 16), so that a text alone and the
+   same text in a batch got other bits. */
+static inline floats multiply_add(floats a, floats b, floats c) {
+#ifdef __FP_FAST_FMAF
+    for (int i = 0; i < LANES; i++) c[i] = __builtin_fmaf(a[i], b[i], c[i]);
+    return c;
+#else
+    return a * b + c;
+#endif
+}
+
 static inline float sum_of(floats lanes) { /* adds the halves, then their halves, and so on */
     four parts[LANES / 4];
     memcpy(parts, &lanes, sizeof parts);
@@ -169,13 +181,16 @@ static inline void dots(enum kind kind, const void *weight, const float *packed,
             floats first = load(w + i), second = load(w + i + LANES);
 #pragma GCC unroll 4
             for (int r = 0; r < n_vectors; r++) {
-                left[r] += first * load(packed + r * stride + i);
-                right[r] += second * load(packed + r * stride + i + LANES);
+                const float *x = packed + r * stride + i;
+                left[r] = multiply_add(first, load(x), left[r]);
+                right[r] = multiply_add(second, load(x + LANES), right[r]);
             }
         }
         for (; i < n; i += LANES)
-            for (int r = 0; r < n_vectors; r++)
-                left[r] += load_some(w + i, n - i) * load_some(packed + r * stride + i, n - i);
+            for (int r = 0; r < n_vectors; r++) {
+                floats x = load_some(packed + r * stride + i, n - i);
+                left[r] = multiply_add(load_some(w + i, n - i), x, left[r]);
+            }
     } else { /* two in a word */
         const float *odd_places = packed + n / 2;
         int i = 0;
@@ -184,14 +199,16 @@ static inline void dots(enum kind kind, const void *weight, const float *packed,
             floats two = load(w + i);
 #pragma GCC unroll 4
             for (int r = 0; r < n_vectors; r++) {
-                left[r] += even(two) * load(packed + r * stride + i);
-                right[r] += odd(two) * load(odd_places + r * stride + i);
+                left[r] = multiply_add(even(two), load(packed + r * stride + i), left[r]);
+                right[r] = multiply_add(odd(two), load(odd_places + r * stride + i), right[r]);
             }
         }
         for (int r = 0; r < n_vectors && i < n; r++) {
             floats two = load_some(w + i, n - i);
-            left[r] += even(two) * load_some(packed + r * stride + i, n - i);
-            right[r] += odd(two) * load_some(odd_places + r * stride + i, n - i);
+            floats first = load_some(packed + r * stride + i, n - i);
+            floats second = load_some(odd_places + r * stride + i, n - i);
+            left[r] = multiply_add(even(two), first, left[r]);
+            right[r] = multiply_add(odd(two), second, right[r]);
         }
     }
     for (int r = 0; r < n_vectors; r++) sums[r] = sum_of(left[r] + right[r]);

@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -189,6 +190,10 @@ def progress_bar(**options: Any) -> tqdm[Any]:
         is_terminal = sys.stderr is not None and sys.stderr.isatty()
         is_shown = is_terminal and os.environ.get("TERM") != "dumb"
     hidden = options.pop("disable", False) or not is_shown
+    if not hasattr(
+        bar, "_lock"
+    ):  # tqdm's own is for several processes: Python 3.14 starts one more
+        bar.set_lock(threading.RLock())
     try:
         return bar(**options, disable=hidden)
     except Exception:  # an odd value of a TQDM_... variable; the work needs no bar
