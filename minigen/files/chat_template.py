@@ -3,7 +3,7 @@
     [{"role": "user", "content": "Hi"}]  --render-->  "<|im_start|>user\nHi<|im_end|>\n..."
 
 The template of a model is a program in Jinja, in chat_template.jinja or tokenizer_config.json. It
-comes from a stranger, so it runs in Jinja's sandbox, with the names and filters that transformers
+is not trusted, so it runs in Jinja's sandbox, with the names and filters that transformers
 gives to it; the text is that of transformers' `apply_chat_template`
 (test_messages_become_the_ids_of_transformers).
 """
