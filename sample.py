@@ -20,6 +20,7 @@ from minigen.cli import parse
 from minigen.corpora import first_line, saving, task
 from minigen.errors import UserError, check_range
 from minigen.files import checkpoint
+from minigen.files.chat_template import Message
 from minigen.inference.engine import Engine, load
 from minigen.inference.explain import explain
 from minigen.inference.printing import GrowingText, Printer
@@ -51,6 +52,9 @@ class SampleConfig:
     prompt: str | None = None
     prompt_file: str | None = None  # a file with the prompt; - is standard input (default: none)
     interactive: bool = False  # continue each line that you type; an empty line ends
+    # the prompt is a message, and the model answers it, by its own chat template; with
+    # --interactive, each line is a message of one conversation
+    chat: bool = False
     # instead of a prompt, a condition on the text, such as mood=sad (default: none)
     condition: str | None = None
     help_conditions: bool = False  # list the conditions that this model knows, and exit
@@ -90,11 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if config.save:
         saving.check_path(config.save, tasks)
     rng = random.Random(f"prompt/{config.seed}")
-    if config.condition is not None:
-        prompt = task.condition(tasks, streams.decoded(config.condition), rng)
-    else:
-        prompt = task.prompt(tasks, text, rng)
-    ids = engine.encode(prompt)
+    prompt, ids = begin(config, engine, text, rng)
     print(engine.description, file=sys.stderr)
     settings = dataclasses.asdict(config.sampling)
     settings["do_sample"] = config.sampling.temperature > 0
@@ -110,6 +110,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     first_line.report(texts, {n for n, sample in enumerate(samples) if sample.cut_off})
     if config.save:
         saving.save(texts, config.save, saving.separator_of(engine.state) or "\n\n")
+
+
+def begin(
+    config: SampleConfig,
+    engine: Engine,
+    text: str,
+    rng: random.Random,
+    conversation: Sequence[Message] = (),
+) -> tuple[str, list[int]]:
+    """Return the beginning of a text, as it is printed, and the ids that the model reads.
+
+    Args:
+        text: that a person typed.
+        conversation: with --chat, the messages before `text`, which is a message, too. Only the
+            answer is printed.
+
+    Raises `UserError` for a text that the model cannot read.
+    """
+    if config.chat:
+        return "", engine.encode_chat([*conversation, {"role": "user", "content": text}])
+    tasks = task.tasks_of_model(engine.state)
+    if config.condition is not None:
+        prompt = task.condition(tasks, streams.decoded(config.condition), rng)
+    else:
+        prompt = task.prompt(tasks, text, rng)
+    return prompt, engine.encode(prompt)
 
 
 def write(
@@ -162,17 +188,25 @@ def write(
 
 
 def converse(config: SampleConfig, engine: Engine, rng: random.Random) -> None:
-    """Continue each typed line. Ctrl-C ends a text; Ctrl-D or an empty line ends the program."""
-    hint = "Type the beginning of a text, then Enter. Ctrl-C ends a text; an empty line ends all."
+    """Continue or answer each typed line. Ctrl-C ends a text; an empty line or Ctrl-D ends all.
+
+    With --chat, the lines are one conversation. An answer that Ctrl-C ends is no part of it.
+    """
+    what = "a message" if config.chat else "the beginning of a text"
+    hint = f"Type {what}, then Enter. Ctrl-C ends a text; an empty line ends all."
+    conversation = list[Message]()
     for turn, line in enumerate(streams.typed_lines(hint)):
         try:
-            prompt = task.prompt(task.tasks_of_model(engine.state), line, rng)
-            ids = engine.encode(prompt)
+            prompt, ids = begin(config, engine, line, rng, conversation)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             continue
         try:  # other random numbers each turn, so that the same line gets another text
-            write(config, engine, prompt, ids, first=turn * config.num_samples)
+            answer, *_ = write(config, engine, prompt, ids, first=turn * config.num_samples)
+            conversation += [
+                {"role": "user", "content": line},
+                {"role": "assistant", "content": answer.text},
+            ]
         except KeyboardInterrupt:
             print()
 
@@ -187,6 +221,8 @@ def read_prompt(config: SampleConfig) -> str:
         raise UserError(
             "--prompt, --prompt_file, --condition and --interactive exclude each other; give one"
         )
+    if config.chat and (config.condition is not None or not any(prompts)):
+        raise UserError("--chat answers a message; give it as --prompt, or give --interactive")
     if config.interactive and config.save:
         raise UserError("--interactive and --save exclude each other; give --prompt")
     name = config.prompt_file

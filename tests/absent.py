@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -13,3 +14,11 @@ def absent(reason: str) -> NoReturn:
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(f"{reason}, and CI is true", pytrace=False)
     pytest.skip(reason)
+
+
+def package(name: str) -> Any:
+    """Import the package of a client of the API, from the extra [clients], or skip the test."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        absent(f"the package {name} is not installed")

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import openai
 import pytest
 import torch
+from absent import package
 from models import architectures, varied_model
 from serving import serving
 
@@ -546,6 +546,7 @@ def test_a_full_queue_answers_503(served: Served) -> None:
 
 def test_the_client_of_openai_works(served: Served) -> None:
     """OpenAI's client lists models, completes, streams, and raises its own errors."""
+    openai = package("openai")
     url = str(served.client.base_url.join("/v1"))
     client = openai.OpenAI(base_url=url, api_key="none", max_retries=0)
     assert [model.id for model in client.models.list()] == ["words", "bytes"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -105,6 +106,29 @@ def test_examples_in_docstrings_are_true(name: str) -> None:
     """Each >>> example in a module gives the result that the docstring shows."""
     result = doctest.testmod(importlib.import_module(f"minigen.{name}"))
     assert result.failed == 0
+
+
+def test_the_tests_need_only_the_packages_of_the_readme() -> None:
+    """No file of tests imports a package that only the extra [clients] brings, but in a test.
+
+    Where that extra is not installed, such a file would fail as a whole.
+    """
+    required = [
+        re.split(r"[\[;<>=~ ]", each)[0].replace("-", "_")
+        for each in importlib.metadata.requires("minigen") or []
+        if "clients" in each
+    ]
+    assert "openai" in required
+    for path in (PACKAGE.parent / "tests").rglob("*.py"):
+        found = {
+            name.split(".")[0]
+            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            for name in (
+                [alias.name for alias in node.names] if isinstance(node, ast.Import)
+                else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            )
+        }  # fmt: skip
+        assert found.isdisjoint(required), path
 
 
 def test_importing_minigen_is_silent_and_imports_no_large_library() -> None:

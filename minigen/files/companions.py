@@ -20,6 +20,7 @@ from typing import Any
 from minigen.errors import UserError
 from minigen.files.safetensors_file import parse_json, plain, read_file
 from minigen.system.strict_json import to_json
+from minigen.tokenizer import END_OF_TEXT
 
 NAMES = (
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -27,6 +28,10 @@ NAMES = (
 )  # fmt: skip
 MAX_BYTES = 1 << 23  # of one file; a tokenizer_config.json may name thousands of tokens
 CLASSES = {"gpt2": "GPT2Tokenizer", "qwen3": "Qwen2Tokenizer"}  # if no file names the class
+OF_CLASS = {  # the special tokens that are END_OF_TEXT, unless a file says otherwise
+    "GPT2Tokenizer": ("bos_token", "eos_token", "unk_token"),
+    "Qwen2Tokenizer": ("eos_token", "unk_token", "pad_token"),
+}
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id")  # of the first, the last, the padding token
 
 # The settings in a generation_config.json: those that `minigen.pipeline` computes; those that do
@@ -77,6 +82,22 @@ class Companions:
         """The ids that end a text."""
         ends = self.generation.get("eos_token_id")
         return frozenset(ends if isinstance(ends, list) else () if ends is None else (ends,))
+
+    @property
+    def special_tokens(self) -> dict[str, str]:
+        """The special tokens that the tokenizer's files name, such as eos_token, by these names.
+
+        Without a file that says otherwise, transformers gives a class of tokenizers its own.
+        """
+        name = str(self.tokenizer.get("tokenizer_class")).removesuffix("Fast")
+        found: dict[str, Any] = dict.fromkeys(OF_CLASS.get(name, ()), END_OF_TEXT)
+        for file in ("special_tokens_map.json", "tokenizer_config.json"):
+            found |= {
+                name: token.get("content") if isinstance(token, dict) else token
+                for name, token in self._parsed(file).items()
+                if name.endswith("_token")
+            }
+        return {name: token for name, token in found.items() if isinstance(token, str)}
 
     @property
     def end(self) -> str | int | None:

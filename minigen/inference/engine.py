@@ -24,7 +24,8 @@ from typing import Any
 import torch
 
 from minigen.errors import UserError
-from minigen.files import checkpoint, huggingface, lora
+from minigen.files import chat_template, checkpoint, huggingface, lora
+from minigen.files.chat_template import Message
 from minigen.files.companions import Companions
 from minigen.inference.cpu import Decoder
 from minigen.inference.cuda_graph import GraphDecoder
@@ -86,6 +87,26 @@ class Engine:
         ids that the documents of the training text begin with.
         """
         return self.tokenizer.encode_prompt(prompt, self.state.get("opening", ""))
+
+    def encode_chat(
+        self, messages: Sequence[Message], more: Mapping[str, Any] = chat_template.NOTHING
+    ) -> list[int]:
+        """Return the ids that a chat model reads to answer messages, by its chat template.
+
+        Args:
+            messages: such as {"role": "user", "content": "Hi"}. A control token that a message
+                spells is read as letters.
+            more: other names that the template reads, such as enable_thinking.
+
+        Raises `UserError` if the model has no chat template, or the template refuses the messages.
+        """
+        template = chat_template.find(self.companions)
+        if template is None:
+            raise UserError(
+                f"{self.path} has no chat template: it continues a text and answers no messages; "
+                "give it the beginning of a text, or a model that was trained on messages"
+            )
+        return template.encode(messages, self.tokenizer, more=more)
 
     def generate(
         self,

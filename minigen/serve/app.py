@@ -7,6 +7,7 @@ from starlette.exceptions import HTTPException
 
 from minigen.errors import UserError
 from minigen.serve import answers, page_files
+from minigen.serve.chat import Chat
 from minigen.serve.completions import Completions
 from minigen.serve.inspection import Inspection
 from minigen.serve.media import Media
@@ -19,12 +20,14 @@ from minigen.serve.worker import Busy, Worker
 
 def application(models: Models, worker: Worker) -> Starlette:
     """Return the application that answers with these models."""
+    completions = Completions(models, worker)
     app = Starlette(
         routes=[
             *Playground(models, worker).routes(),
             *Inspection(models, worker).routes(),
             *Surprise(models, worker).routes(),
-            *Completions(models, worker).routes(),
+            *completions.routes(),
+            *Chat(completions).routes(),
             *Training(models, worker).routes(),
             *Media(models, worker).routes(),
             *page_files.routes(),

@@ -15,7 +15,7 @@ import json
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -87,6 +87,16 @@ class Completions:
 
     async def complete(self, request: Request) -> Response:
         """Answer with the texts that continue the prompts of a request."""
+        return await self.answer(request, read_job, Form)
+
+    async def answer(
+        self, request: Request, read: Callable[[Body, Engine], Job], make_form: type[Form]
+    ) -> Response:
+        """Answer with the texts of the job that `read` finds in a request.
+
+        Args:
+            make_form: the form of the answer.
+        """
         body = await read_body(request)
         id = body.text("model", None)
         step = body.integer("step", None, 0, 2**62)
@@ -97,8 +107,8 @@ class Completions:
         engine = self.models.get(id)
         if step is not None:
             engine = await self.worker.run(lambda: self.models.get(id, step))
-        job = read_job(body, engine)
-        form = Form(job, id)
+        job = read(body, engine)
+        form = make_form(job, id)
         usage = with_usage(body)
         parts = self.worker.submit(job)
         if job.streams:
@@ -153,21 +163,51 @@ async def until_closed(receive: Receive) -> None:
 
 
 def read_job(body: Body, engine: Engine) -> Job:
-    """Return the job that a request asks for. Raises `UserError` for impossible values."""
-    for name, nothing in REFUSED.items():
-        if body.fields.get(name) is not None and body.fields[name] not in nothing:
-            raise UserError(f"{name} is not offered here; leave it out")
+    """Return the job of a request for completions. Raises `UserError` for impossible values."""
+    refuse(body, REFUSED)
     prompts = read_prompts(body.fields.get("prompt"), engine)
     n = body.integer("n", 1, 1, MAX_CHOICES)
     if body.integer("best_of", n, 1, MAX_CHOICES) != n:
         raise UserError("best_of is not n; only best_of = n is offered: all texts are returned")
+    return make_job(
+        body,
+        engine,
+        prompts,
+        body.integer("max_tokens", 16, 0, MAX_TOKENS),
+        body.integer("logprobs", None, 0, MAX_LOGPROBS),
+        body.switch("echo"),
+    )
+
+
+def refuse(body: Body, fields: Mapping[str, tuple[Any, ...]]) -> None:
+    """Raise `UserError` for a field that is not offered.
+
+    Args:
+        fields: name -> the values that ask for nothing.
+    """
+    for name, nothing in fields.items():
+        if body.fields.get(name) is not None and body.fields[name] not in nothing:
+            raise UserError(f"{name} is not offered here; leave it out")
+
+
+def make_job(
+    body: Body,
+    engine: Engine,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    n_logprobs: int | None,
+    echo: bool = False,
+) -> Job:
+    """Return the job that continues prompts with the settings of a request.
+
+    Raises `UserError` for impossible values.
+    """
+    n = body.integer("n", 1, 1, MAX_CHOICES)
     if len(prompts) * n > MAX_CHOICES:
         raise UserError(
             f"{len(prompts)} prompts with n = {n} are {len(prompts) * n} texts; "
             f"ask for at most {MAX_CHOICES} at once"
         )
-    max_new_tokens = body.integer("max_tokens", 16, 0, MAX_TOKENS)
-    n_logprobs, echo = body.integer("logprobs", None, 0, MAX_LOGPROBS), body.switch("echo")
     n_echoed = sum(len(prompt.ids) for prompt in prompts) if echo else 0
     n_tokens = n * (n_echoed + len(prompts) * max_new_tokens)
     if n_tokens > MAX_TOKENS:
@@ -263,8 +303,8 @@ class Form:
     id: str = field(default_factory=lambda: f"cmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def head(self) -> dict[str, Any]:
-        """Return the fields that each answer and each event begin with."""
+    def head(self, in_stream: bool = False) -> dict[str, Any]:
+        """Return the fields that the answer begins with, or each event of a stream."""
         return {
             "id": self.id,
             "object": "text_completion",
@@ -276,9 +316,12 @@ class Form:
     def choice(
         self, index: int, text: str, tokens: Sequence[Written], finish: str | None
     ) -> dict[str, Any]:
-        """Return a choice, or a part of one."""
+        """Return a choice."""
         logprobs = None if self.job.n_logprobs is None else self.logprobs(tokens)
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
+
+    # A part of a choice, in a stream; OpenAI's chat has another form for it.
+    part = choice
 
     def logprobs(self, tokens: Sequence[Written]) -> dict[str, Any]:
         """Return the log-probabilities of tokens, which are the model's own: before temperature.
@@ -351,7 +394,9 @@ async def events(
     The pieces of a choice that are ready at once are one event: a small model writes a hundred
     between two deliveries, and each event has 200 bytes besides its text.
     """
-    head = ENCODER.encode(form.head())[:-1]  # the same in each event, so it is written once
+    head = ENCODER.encode(form.head(in_stream=True))[
+        :-1
+    ]  # the same in each event, so it is written once
     usage = {"usage": None} if with_usage else {}
     has_logprobs = form.job.n_logprobs is not None
     try:
@@ -360,7 +405,7 @@ async def events(
             for part in joined(parts):
                 if part.text or part.finish or (has_logprobs and part.tokens):
                     notice = form.notice() if part.finish else {}
-                    chunk += event(head, {"choices": [form.choice(*part)], **usage, **notice})
+                    chunk += event(head, {"choices": [form.part(*part)], **usage, **notice})
             if chunk:
                 yield chunk
     except Exception as error:
