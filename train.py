@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from minigen import corpora
 from minigen.cli import parse
-from minigen.data import TokenStream
+from minigen.data import Pairs, TokenStream
 from minigen.evaluation.text import validation_windows
 from minigen.loss import NOT_SCORED, next_token_loss
 from minigen.model import GPT
@@ -49,7 +49,8 @@ class TrainConfig:
     """Train a transformer on a text. `python train.py` alone trains on short tales."""
 
     # --- the text ---
-    # files, folders or patterns such as "books/*.txt"; or tales, pictures, tunes, shakespeare
+    # files, folders or patterns such as "books/*.txt"; or tales, pictures, tunes, shakespeare; or
+    # a .jsonl file of pairs: prompt and completion, or messages
     data: tuple[str, ...] = ("tales",)
     # the text between documents in a file, where \n is a newline; none: a file is one document;
     # auto: <|endoftext|> if a file contains it, else none
@@ -57,6 +58,9 @@ class TrainConfig:
     # text to measure the loss on, as in --data, which is then trained on as a whole (default: the
     # last tenth of --data)
     val_data: tuple[str, ...] = ()
+    # of pairs of a prompt and its answer, the tokens that the loss counts: those of the answer and
+    # its end, or those of the prompt, too
+    loss_on: Literal["answer", "all"] = "answer"
     # how text becomes tokens: bpe learns frequent pieces of words from the text; char: characters;
     # byte: bytes; gpt2: the pieces of GPT-2; or a tokenizer that exists: a tokenizer.json, a run,
     # or the folder of a model
@@ -167,7 +171,11 @@ def naive_train(
 
 
 def accumulate_gradients(
-    model: nn.Module, tokens: TokenStream, config: TrainConfig, step: int, n_micro_batches: int
+    model: nn.Module,
+    tokens: TokenStream | Pairs,
+    config: TrainConfig,
+    step: int,
+    n_micro_batches: int,
 ) -> Tensor:
     """Add the gradient of a batch's mean loss to the parameters; return that loss, a scalar.
 
@@ -178,18 +186,20 @@ def accumulate_gradients(
     the seed, the step and the micro-batch: the windows of text and, through `manual_seed`, dropout.
     """
     numbers = np.arange(step * config.batch_size, (step + 1) * config.batch_size)  # of windows
+    # Divide by the targets of the whole batch, not of the micro-batch: then the losses add up to
+    # the batch's mean, and the gradients to its gradient. In running text each token is a target;
+    # of pairs only the answers are, so the micro-batches have different numbers of targets.
+    n_targets = tokens.n_targets(config.seed, numbers.tolist(), config.block_size)
     micro_batches = list(enumerate(np.array_split(numbers, n_micro_batches)))
     batch_loss = torch.zeros((), device=config.device)
     for number, part in distributed.micro_batches_of_rank(micro_batches, model):
         key = np.random.SeedSequence((config.seed, step, number)).generate_state(1)[0]
         torch.manual_seed(int(key))
-        x, y = tokens.windows(config.seed, part, config.block_size)  # (b, T) each
+        batch = tokens.batch(config.seed, part, config.block_size)
+        x, y, begins = batch.to(config.device)  # (b, T) each; `begins` only of pairs
         with autocast(config.device, config.dtype):
-            logits = model(x.to(config.device))  # (b, T, V)
-        # Divide by the targets of the whole batch, not of the micro-batch: then the losses add up
-        # to the batch's mean, and the gradients to its gradient.
-        n_targets = config.batch_size * config.block_size
-        loss = next_token_loss(logits, y.to(config.device)) / n_targets
+            logits = model(x, begins=begins)  # (b, T, V)
+        loss = next_token_loss(logits, y) / n_targets
         # PyTorch averages gradients over the ranks; times the number of ranks, that is their sum.
         (loss * distributed.size()).backward()  # type: ignore[no-untyped-call]
         batch_loss += loss.detach()
@@ -199,7 +209,7 @@ def accumulate_gradients(
 @torch.no_grad()
 def evaluate(
     model: GPT,
-    tokens: TokenStream,
+    tokens: TokenStream | Pairs,
     config: TrainConfig,
     n_micro_batches: int,
     limit: int | None = None,
@@ -213,17 +223,18 @@ def evaluate(
 
     A window slides over the text by half its length, so that each scored token has at least
     block_size / 2 tokens of context, or all of its document so far. `n_rows` windows are read at
-    once, the number of windows in a micro-batch.
+    once, the number of windows in a micro-batch. Of pairs, each example is read once.
     """
     model.eval()
     total, count = 0.0, 0
     block_size = min(config.block_size, tokens.n_tokens - 1)  # the text may be shorter than a block
     n_rows = max(1, config.batch_size // n_micro_batches)
     batches = validation_windows(tokens, block_size, n_rows, limit)
-    for x, y in distributed.split_over_ranks(batches):  # (B, T) each
+    for batch in distributed.split_over_ranks(batches):
+        x, y, begins = batch.to(config.device)  # (B, T) each
         with autocast(config.device, config.dtype):
-            logits = model(x.to(config.device))  # (B, T, V)
-        total += next_token_loss(logits, y.to(config.device)).item()
+            logits = model(x, begins=begins)  # (B, T, V)
+        total += next_token_loss(logits, y).item()
         count += int((y != NOT_SCORED).sum())  # the other tokens are only context
     model.train()
     sums = distributed.all_reduce_sum(torch.tensor((total, count), dtype=torch.float64))

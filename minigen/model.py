@@ -7,9 +7,9 @@ plain PyTorch and knows nothing of text, files, optimisers or losses.
 
 The file is in reading order: the configuration, the parts of a block (norm, rotary positions,
 attention, MLP), the block, the model. The key-value cache at the end only makes generation faster.
-A first reading may skip the cache, and the arguments `mask`, `cache`, `at` and `kv_len`, which
-training leaves out. A name such as (test_no_token_sees_the_future) is the test in
-tests/test_model.py that proves the sentence before it.
+A first reading may skip the cache, and the arguments `mask`, `cache`, `at`, `kv_len` and `begins`,
+which training on running text leaves out. A name such as (test_no_token_sees_the_future) is the
+test in tests/test_model.py that proves the sentence before it.
 
 Shapes, everywhere in this file:
     B  sequences in the batch        V  vocab_size            H   n_head     (query heads)
@@ -449,6 +449,7 @@ class GPT(nn.Module):
         cache: KVCache | None = None,
         at: Tensor | None = None,
         kv_len: int | None = None,
+        begins: Tensor | None = None,
     ) -> Tensor:
         """Return the logits (B, T, V) of ids (B, T).
 
@@ -458,9 +459,12 @@ class GPT(nn.Module):
             kv_len: S, the number of cached positions to attend over, at least the length of the
                 longest sequence after these T tokens; None: exactly that length, checked against
                 block_size. A larger S changes no logit.
+            begins: (B, T), the index at which the document of each token begins, where a sequence
+                holds several. Each then gets the logits that it would get alone
+                (test_packed_documents_do_not_see_each_other); None: a sequence is one document.
 
         Raises `ValueError` if `kv_len` is None and a sequence does not fit into block_size or into
-        the cache.
+        the cache, and for `begins` with a cache.
         """
         T = ids.shape[1]
         # In training there is no cache: positions are 0 to T - 1, and attention is causal.
@@ -469,6 +473,12 @@ class GPT(nn.Module):
         if cache is None:
             positions = torch.arange(T, device=ids.device)[None]  # (1, T)
             mask = None  # causal
+            if begins is not None:  # causal, and not beyond the beginning of the own document
+                key, query = positions[:, None, None, :], positions[:, None, :, None]
+                mask = (key <= query) & (key >= begins[:, None, :, None])  # (B, 1, T, T)
+                positions = positions - begins  # (B, T)
+        elif begins is not None:
+            raise ValueError("documents that share a sequence have no cache")
         else:
             positions = cache.positions(T)  # (B, T)
             # Into an empty cache: causal, for which PyTorch's kernel leaves out half of the scores.

@@ -25,6 +25,7 @@ from steps import around_gradients
 from torch.torch_version import TorchVersion
 
 import train
+from minigen.data.batches import Batch
 from minigen.errors import UserError
 from minigen.files import checkpoint
 from minigen.loss import NOT_SCORED
@@ -352,8 +353,8 @@ def test_fewer_windows_than_ranks_are_refused(rank_2_of_3: None) -> None:
 
 def test_each_rank_evaluates_the_same_number_of_batches(rank_2_of_3: None) -> None:
     """Of five batches rank 2 gets the third, and then one without targets: none counts twice."""
-    batches = [(torch.full((2, 4), n), torch.full((2, 4), n)) for n in range(5)]
-    (_, y), (_, padding) = distributed.split_over_ranks(batches)
+    batches = [Batch(torch.full((2, 4), n), torch.full((2, 4), n)) for n in range(5)]
+    (_, y, _), (_, padding, _) = distributed.split_over_ranks(batches)
     assert y.eq(2).all() and padding.eq(NOT_SCORED).all()
 
 

@@ -6,6 +6,7 @@ language exempt it: no test can use a network, a GPU or a second machine. GitHub
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -59,6 +60,8 @@ def home(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copytree(home / "out" / names[0], home / "out" / name, symlinks=True)
     shutil.copytree(home / "out/tales", home / "old/tales", symlinks=True)
     (home / "my.txt").write_text("It was a dark and stormy night, and rain fell.\n" * 60)
+    pairs = [{"prompt": f"{n} + 1 =", "completion": f" {n + 1}"} for n in range(40)]
+    (home / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     document = (project / "data/tunes/train.txt").read_text(encoding="utf-8").split("\n\n")[0]
     (home / "sad.abc").write_text(document.partition("\n")[2] + "\n")
     return home

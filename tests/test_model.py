@@ -242,3 +242,15 @@ def test_numbers_that_do_not_fit_are_named(change: dict[str, Any], complaint: st
     with pytest.raises(UserError, match=complaint) as caught:
         GPTConfig.modern(**{"vocab_size": 97, **change})
     assert "\n" not in str(caught.value)
+
+
+def test_packed_documents_do_not_see_each_other(config: GPTConfig) -> None:
+    """Documents in one sequence get the logits that each gets alone, whatever the others are."""
+    model, lengths = random_model(config), (5, 1, 7, 3)
+    ids = some_ids(2, sum(lengths))
+    begins = torch.tensor([sum(lengths[:n]) for n, m in enumerate(lengths) for _ in range(m)])
+    packed = model(ids, begins=begins.expand(2, -1))
+    parts = [model(part) for part in ids.split(lengths, dim=1)]
+    torch.testing.assert_close(packed, torch.cat(parts, dim=1), rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="no cache"):
+        model(ids, KVCache(config, 2, 16), begins=begins.expand(2, -1))

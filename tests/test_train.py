@@ -316,10 +316,10 @@ def test_out_of_memory_halves_the_micro_batches(
     wanted = trained(run(f"{flags} --gradient_accumulation_steps 4", "wanted"))
     forward = GPT.forward
 
-    def crowded(model: GPT, ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+    def crowded(model: GPT, ids: torch.Tensor, *rest: Any, **named: Any) -> torch.Tensor:
         if len(ids) > 3 and torch.is_grad_enabled():
             raise torch.OutOfMemoryError("out of memory")
-        return forward(model, ids, *rest)
+        return forward(model, ids, *rest, **named)
 
     monkeypatch.setattr(GPT, "forward", crowded)
     capsys.readouterr()
@@ -335,7 +335,7 @@ def test_a_sequence_that_does_not_fit_into_memory_is_refused(
 ) -> None:
     """A `UserError` reports it, also on a CPU, where PyTorch raises a plain RuntimeError."""
 
-    def full(model: GPT, ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+    def full(model: GPT, ids: torch.Tensor, *rest: Any, **named: Any) -> torch.Tensor:
         words = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
         raise RuntimeError(words)
 
@@ -343,7 +343,9 @@ def test_a_sequence_that_does_not_fit_into_memory_is_refused(
     monkeypatch.setattr(
         GPT,
         "forward",
-        lambda *args: (train_forward if torch.is_grad_enabled() else forward)(*args),
+        lambda *args, **named: (train_forward if torch.is_grad_enabled() else forward)(
+            *args, **named
+        ),
     )
     with pytest.raises(UserError, match="one sequence does not fit"):
         run("--max_steps 3")

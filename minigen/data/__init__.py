@@ -8,6 +8,12 @@ The lesson is three files, each of which begins with its idea in a few naive lin
     tokens.py      documents  --encode-->           token ids    `naive_tokens`
     batches.py     token ids  --windows, sliding--> batches      `naive_windows`, `naive_sliding`
 
+Three files teach a model to answer, instead of to continue a text:
+
+    pair_lines.py  JSON Lines  --parts_of-->    prompts and answers
+    template.py    messages    --render-->      prompts and answers
+    pairs.py       prompts and answers  -->     batches             `naive_batch`
+
 The other files may be skipped. They let a text be larger than memory, tokenise it only once, and
 notice mistakes:
 
@@ -22,7 +28,19 @@ notice mistakes:
 
 from minigen.data.cache import prepare, write_tokens
 from minigen.data.notes import notes_on_text, opening
+from minigen.data.pair_lines import are_pairs
+from minigen.data.pairs import Pairs, prepare_pairs
 from minigen.data.text_range import scan
 from minigen.data.token_stream import TokenStream
 
-__all__ = ["TokenStream", "notes_on_text", "opening", "prepare", "scan", "write_tokens"]
+__all__ = [
+    "Pairs",
+    "TokenStream",
+    "are_pairs",
+    "notes_on_text",
+    "opening",
+    "prepare",
+    "prepare_pairs",
+    "scan",
+    "write_tokens",
+]

@@ -38,6 +38,19 @@ from minigen.loss import NOT_SCORED
 Ids: TypeAlias = npt.NDArray[np.int64]  # token ids, in order
 
 
+class Batch(NamedTuple):
+    """Inputs, targets, and for pairs where each example begins: (B, T) each, int64."""
+
+    x: Tensor
+    y: Tensor
+    begins: Tensor | None = None  # `GPT.forward` says what for; None: a row is a single text
+
+    def to(self, device: str | torch.device) -> Batch:
+        """Return the batch on a device."""
+        begins = None if self.begins is None else self.begins.to(device)
+        return Batch(self.x.to(device), self.y.to(device), begins)
+
+
 # ---- the idea ----
 
 

@@ -1,10 +1,11 @@
-"""Read the documents of a JSON Lines file, one a line: {"text": "Once upon a time"}."""
+"""Read a JSON Lines file, one document a line: {"text": "Once upon a time"}."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 from minigen.errors import UserError
 
@@ -12,55 +13,79 @@ ENDINGS = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 FIELDS = ("text", "content")  # the first that a line has
 MAX_LINE = 1 << 27  # characters; a longer line would fill the memory
 
+Item = TypeVar("Item")
+
 
 def is_json_lines(path: Path) -> bool:
     """Return whether a file holds a JSON object in each line, by its name."""
     return path.name.lower().endswith(ENDINGS)
 
 
-def read_json_lines(path: Path, chunks: Iterable[str]) -> Iterator[str]:
-    r"""Yield the text of each line that is not blank; an empty text is no document.
+def read_json_lines(
+    path: Path, chunks: Iterable[str], read: Callable[[dict[str, Any]], Item]
+) -> Iterator[Item]:
+    r"""Yield the content of each line that is not blank; an empty text is no document.
 
     Args:
         path: the file, for messages.
         chunks: its content, with "\n" at the end of each line.
+        read: returns the content of a row, such as `text_of`.
 
-    Raises `UserError`, with the number of the line, for a line that is not a JSON object with a
-    text. Such a line must not be read as text: a model would learn its quotes and braces.
+    Raises `UserError`, with the number of the line, for a line that is not a JSON object, or that
+    `read` raises `WrongRow` for. Such a line must not be read as text: a model would learn its
+    quotes and braces.
     """
     for number, line in enumerate(_lines(chunks), start=1):
         try:
-            if line.strip() and (text := _text(line)):
-                yield text
-        except _NoText as reason:
+            if line.strip() and (item := read(_row(line))):
+                yield item
+        except WrongRow as reason:
             raise UserError(f"{path}, line {number} {reason}; mend or remove it") from None
 
 
-class _NoText(Exception):
-    """Why a line has no text."""
+class WrongRow(Exception):
+    """A row of a file that is not as it must be, with the reason."""
 
 
-def _text(line: str) -> str:
-    """Return the text of a line, without the newlines around it. Raises `_NoText`."""
+def text_of(row: Mapping[str, Any]) -> str:
+    """Return the text of a row, without the newlines around it. Raises `WrongRow`."""
+    field = next((name for name in FIELDS if name in row), None)
+    if {"prompt", "completion"} <= row.keys() or "messages" in row:
+        raise WrongRow("has a prompt and an answer, where a text is read")
+    if field is None:
+        raise WrongRow(f"has no field {' or '.join(FIELDS)}")
+    return string(row, field).strip("\n")
+
+
+def string(row: Mapping[str, Any], field: str) -> str:
+    """Return the text of a field, with one kind of line end. Raises `WrongRow` if it is none."""
+    if not isinstance(row[field], str):
+        raise WrongRow(f"has a field {field} that is no string")
+    text = str(row[field])
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise WrongRow("has half of a surrogate pair")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def first_row(chunks: Iterable[str]) -> dict[str, Any]:
+    """Return the first row of a file; {} if it is damaged, or if there is none."""
+    try:
+        return next((_row(line) for line in _lines(chunks) if line.strip()), {})
+    except WrongRow:
+        return {}
+
+
+def _row(line: str) -> dict[str, Any]:
+    """Return the JSON object of a line. Raises `WrongRow`."""
     if len(line) > MAX_LINE:
-        raise _NoText(f"has more than {MAX_LINE:,} characters")
+        raise WrongRow(f"has more than {MAX_LINE:,} characters")
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
-        raise _NoText("is not JSON") from None
+        raise WrongRow("is not JSON") from None
     if not isinstance(row, dict):
-        raise _NoText("is not a JSON object")
-    field = next((name for name in FIELDS if name in row), None)
-    if field is None and ({"prompt", "completion"} <= row.keys() or "messages" in row):
-        raise _NoText("has a prompt and an answer, and minigen trains on running text")
-    if field is None:
-        raise _NoText(f"has no field {' or '.join(FIELDS)}")
-    if not isinstance(row[field], str):
-        raise _NoText(f"has a field {field} that is no string")
-    text = str(row[field])
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise _NoText("has half of a surrogate pair")
-    return text.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
+        raise WrongRow("is not a JSON object")
+    return row
 
 
 def _lines(chunks: Iterable[str]) -> Iterator[str]:

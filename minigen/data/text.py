@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from minigen.data.json_lines import is_json_lines, read_json_lines
+from minigen.data.json_lines import is_json_lines, read_json_lines, text_of
 from minigen.errors import UserError
 from minigen.system.text_file import (
     CONTROL_BYTES,
@@ -87,7 +87,7 @@ def read_documents(files: Iterable[Path], separator: str | None) -> Iterator[Doc
     """
     for path in files:
         if is_json_lines(path):
-            for text in read_json_lines(path, read_text(path)):
+            for text in read_json_lines(path, read_text(path), text_of):
                 yield DocumentPart(True, text)
         elif separator is not None:
             yield from split_documents(read_text(path), separator)

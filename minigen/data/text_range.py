@@ -89,10 +89,14 @@ class TextRange:
 
     def check_unchanged(self) -> None:
         """Raise UserError if a file was changed after it was scanned."""
-        now = file_stamps(self.files)
-        for path, old_stamp, new_stamp in zip(self.files, self.stamps, now, strict=True):
-            if old_stamp != new_stamp:
-                raise UserError(f"{path} changed while it was read; start again")
+        check_unchanged(self.files, self.stamps)
+
+
+def check_unchanged(files: Sequence[Path], stamps: Sequence[tuple[int, int]]) -> None:
+    """Raise UserError if the stamp of a file is another than before."""
+    for path, old_stamp, new_stamp in zip(files, stamps, file_stamps(files), strict=True):
+        if old_stamp != new_stamp:
+            raise UserError(f"{path} changed while it was read; start again")
 
 
 def file_stamps(files: Iterable[Path]) -> tuple[tuple[int, int], ...]:

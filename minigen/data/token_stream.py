@@ -8,13 +8,14 @@ import io
 import itertools
 import math
 import os
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from minigen.data import batches
-from minigen.data.batches import Ids
+from minigen.data.batches import Batch, Ids
 from minigen.data.shards import Shard, shard_path
 from minigen.errors import UserError
 
@@ -38,6 +39,22 @@ class TokenStream:
 
     windows = batches.windows  # batches to train on
     sliding = batches.sliding  # batches to evaluate on
+
+    # The loop in train.py calls these three, which `Pairs` has, too.
+
+    def batch(self, seed: int, numbers: Iterable[int], block_size: int) -> Batch:
+        """Return `windows` as a batch."""
+        return Batch(*self.windows(seed, numbers, block_size))
+
+    def n_targets(self, seed: int, numbers: Collection[int], block_size: int) -> int:
+        """Return the number of scored targets in a batch of `windows`: all."""
+        return len(numbers) * block_size
+
+    def validation_batches(
+        self, block_size: int, batch_size: int, limit: int | None = None
+    ) -> Iterator[Batch]:
+        """Yield the batches of `sliding`."""
+        return itertools.starmap(Batch, self.sliding(block_size, batch_size, limit=limit))
 
     @functools.cached_property
     def n_tokens(self) -> int:

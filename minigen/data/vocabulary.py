@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Protocol
 
-from minigen.data.text_range import TextRange, progress
+from minigen.data.text import DocumentPart
+from minigen.data.text_range import progress
 from minigen.data.tokens import cut_chunks
 from minigen.tokenizer import BYTES, Tokenizer, train_tokenizer
 
@@ -14,6 +16,15 @@ LEARNED = ("char", "bpe")  # the kinds of tokenizers that are trained on a text
 # fewer tokens, and training took more than twice as long.
 BPE_SAMPLE = 2_000_000
 CHARS_PER_MERGE, LARGEST_VOCABULARY = 500, 2048  # of bpe, if the number of tokens is not given
+
+
+class TextInParts(Protocol):
+    """A text in files: a `TextRange`, or the pairs of a `PairRange`."""
+
+    @property
+    def n_chars(self) -> int: ...
+    def parts(self) -> Iterator[DocumentPart]: ...
+    def check_unchanged(self) -> None: ...
 
 
 def vocabulary_size(n_chars: int) -> int:
@@ -28,7 +39,7 @@ def vocabulary_size(n_chars: int) -> int:
 
 
 def learn_tokenizer(
-    train: TextRange, val: TextRange, kind: str, vocab_size: int | None
+    train: TextInParts, val: TextInParts, kind: str, vocab_size: int | None
 ) -> Tokenizer:
     """Train a tokenizer of `kind` on a text in files, as `train_tokenizer` does.
 
@@ -52,7 +63,7 @@ def learn_tokenizer(
     return tokenizer
 
 
-def sample(text: TextRange) -> Iterator[str]:
+def sample(text: TextInParts) -> Iterator[str]:
     """Yield parts from all over the text, with about `BPE_SAMPLE` characters in total."""
     fraction = min(1, BPE_SAMPLE / text.n_chars)
     n_read = n_taken = 0

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from minigen.data import TokenStream
+from minigen.data import Pairs, TokenStream
+from minigen.data.batches import Batch
 from minigen.errors import UserError
 from minigen.loss import token_losses
 from minigen.model import GPT
@@ -56,9 +57,9 @@ class TextMetrics:
 
 
 def validation_windows(
-    tokens: TokenStream, block_size: int, n_rows: int, limit: int | None = None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield x and y, (B, T) each, of `TokenStream.sliding`, with a progress bar.
+    tokens: TokenStream | Pairs, block_size: int, n_rows: int, limit: int | None = None
+) -> Iterator[Batch]:
+    """Yield the batches of a text or of pairs, with a progress bar.
 
     Before each batch, the number of threads is adapted to the load of the machine.
 
@@ -68,10 +69,10 @@ def validation_windows(
     """
     length = min(tokens.n_tokens, limit or tokens.n_tokens)
     with progress_bar(total=length, desc=tokens.name, delay=1, leave=False) as bar:
-        for x, y in tokens.sliding(block_size, n_rows, limit=limit):
+        for batch in tokens.validation_batches(block_size, n_rows, limit):
             threads.adapt()
-            yield x, y
-            bar.update(int((y >= 0).sum()))
+            yield batch
+            bar.update(int((batch.y >= 0).sum()))
 
 
 @torch.no_grad()
@@ -107,7 +108,7 @@ def text_metrics(
     total, n = 0.0, 0
     bins = torch.zeros(3, N_BINS, dtype=torch.float64)  # expected, observed, predictions
     positions = torch.zeros(2, length, dtype=torch.float64)  # sums of losses, numbers of tokens
-    for x, y in validation_windows(tokens, length, rows, limit):  # (B, T) each
+    for x, y, _ in validation_windows(tokens, length, rows, limit):  # (B, T) each
         with autocast(device.type, dtype):
             logits = model(x.to(device))[..., :n_vocab].float()  # (B, T, V)
         # The loss by position uses all targets of a window, also those that an earlier window

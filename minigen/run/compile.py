@@ -7,8 +7,8 @@ import shutil
 import sys
 
 import torch
-from torch import Tensor
 
+from minigen.data.batches import Batch
 from minigen.model import GPT
 from minigen.system.device import autocast
 
@@ -25,8 +25,8 @@ def compiling_pays(device: str, dropout: float, seconds: float) -> bool:
     return is_faster and seconds >= 240
 
 
-def compile_blocks(model: GPT, ids: Tensor, dtype: str) -> bool:
-    """Compile each block of the model, and try it on ids (B, T); return whether that succeeded.
+def compile_blocks(model: GPT, batch: Batch, dtype: str) -> bool:
+    """Compile each block of the model, and try it on a batch; return whether that succeeded.
 
     Blocks have equal shapes, so the compiler generates code once and all blocks run it. If it
     fails, one warning says so, and the model runs without compiled code.
@@ -34,8 +34,8 @@ def compile_blocks(model: GPT, ids: Tensor, dtype: str) -> bool:
     try:
         for block in model.blocks:
             block.compile(dynamic=False)
-        with autocast(str(ids.device), dtype):
-            loss = model(ids).float().logsumexp(-1).mean()
+        with autocast(str(batch.x.device), dtype):
+            loss = model(batch.x, begins=batch.begins).float().logsumexp(-1).mean()
         loss.backward()
         return True
     except Exception as error:  # a compiler can fail in any way, and training does not need it

@@ -8,9 +8,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minigen import corpora
+from minigen.data.json_lines import is_json_lines
 from minigen.errors import POSITIVE, UserError, check_range
 from minigen.files.config_file import LIMITS
 from minigen.inference.engine import Engine
@@ -166,14 +168,15 @@ def separator_of(data: tuple[str, ...], settings: Mapping[str, Any]) -> str | No
     """Return the separator for a text on which a model is fine-tuned.
 
     It is the separator of the base model's text, because there the model has learnt to end a
-    document. A corpus that a grammar writes has its own separator.
+    document. A corpus that a grammar writes has its own separator, and JSON Lines need none.
 
     Args:
         data: the text, as in --data.
         settings: the configuration that the base model was trained with; empty if unknown.
     """
     separator: str | None = settings.get("separator")
-    return corpora.AUTO if corpora.synthetic_names(data) or separator is None else separator
+    has_own = corpora.synthetic_names(data) or all(is_json_lines(Path(path)) for path in data)
+    return corpora.AUTO if has_own or separator is None else separator
 
 
 def resolve(flags: TrainConfig) -> TrainConfig:

@@ -34,6 +34,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.nn.parallel import DistributedDataParallel
 
 from minigen import optim
+from minigen.data.batches import Batch
 from minigen.errors import UserError
 from minigen.files import huggingface, lora
 from minigen.loss import NOT_SCORED
@@ -268,8 +269,8 @@ def micro_batches_of_rank(micro_batches: Sequence[Item], model: nn.Module) -> It
         yield item
 
 
-def split_over_ranks(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the batches (x, y) of this rank: batches r, r + n, r + 2n, ... for rank r of n.
+def split_over_ranks(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Yield the batches of this rank: batches r, r + n, r + 2n, ... for rank r of n.
 
     Each rank gets the same number of batches, because with FSDP each forward pass is a collective.
     If the batches run out, a rank gets a batch a second time, with y = `NOT_SCORED` everywhere, so
@@ -278,8 +279,8 @@ def split_over_ranks(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple
     batches = iter(batches)
     while group := list(itertools.islice(batches, size())):
         has_own = rank() < len(group)
-        x, y = group[rank() if has_own else 0]
-        yield x, y if has_own else torch.full_like(y, NOT_SCORED)
+        batch = group[rank() if has_own else 0]
+        yield batch if has_own else batch._replace(y=torch.full_like(batch.y, NOT_SCORED))
 
 
 def distribute(model: GPT, device: str, dtype: str, fsdp: bool) -> nn.Module:

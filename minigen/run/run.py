@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from minigen.data import TokenStream
+from minigen.data import Pairs, TokenStream
 from minigen.evaluation.compression import bzip2_bits_per_byte
 from minigen.files import checkpoint
 from minigen.files.companions import Companions
@@ -43,7 +43,8 @@ MAX_SKIPPED = 20  # steps that --on_nan skip may leave out in one run
 REPORTING = 0.5  # seconds that the sample, the plot and the checkpoint of an evaluation may take
 
 Result = TypeVar("Result")
-Evaluate = Callable[[GPT, TokenStream, "TrainConfig", int, int], float]  # train.py's `evaluate`
+# train.py's `evaluate`
+Evaluate = Callable[[GPT, "TokenStream | Pairs", "TrainConfig", int, int], float]
 
 
 class Stopped(Exception):
@@ -257,7 +258,9 @@ class Run:
         self.clock.evaluating = time.perf_counter() - began
         return val_loss
 
-    def _eager_loss(self, evaluate: Evaluate, model: GPT, tokens: TokenStream, limit: int) -> float:
+    def _eager_loss(
+        self, evaluate: Evaluate, model: GPT, tokens: TokenStream | Pairs, limit: int
+    ) -> float:
         """Return the loss on about `limit` tokens, without compiled code."""
         with eager(self.is_compiled):
             return evaluate(model, tokens, self.config, self.n_micro_batches, limit)
@@ -265,7 +268,9 @@ class Run:
     def _eager_sample(self, model: GPT) -> str:
         """Return a sample of the model, without compiled code."""
         with eager(self.is_compiled):
-            return sample_text(model, self.text.tokenizer, self.config, self.text.opening)
+            return sample_text(
+                model, self.text.tokenizer, self.config, self.text.opening, self.text.prompt
+            )
 
     def save(self, **losses: float) -> None:
         """Save a checkpoint, from which the run can resume bit for bit; delete old checkpoints.
@@ -339,9 +344,10 @@ class Run:
         n_evaluations = distributed.broadcast(self.clock.affordable(self._val_size_ratio))
         limit, n_tokens = round(n_evaluations * config.eval_tokens), text.val_tokens.n_tokens
         val_loss = self._eager_loss(evaluate, model, text.val_tokens, limit)
-        bzip2 = None
-        if text.entropy is None and not report.silent:  # the entropy is a better standard
-            bzip2 = bzip2_bits_per_byte(text.tokenizer, text.train_tokens, text.val_tokens)
+        bzip2, train, val = None, text.train_tokens, text.val_tokens
+        no_standard = text.entropy is None and not report.silent  # the entropy is a better one
+        if no_standard and isinstance(train, TokenStream) and isinstance(val, TokenStream):
+            bzip2 = bzip2_bits_per_byte(text.tokenizer, train, val)
         report.final(best.step, val_loss, limit, n_tokens, bzip2)
         if self.base:
             after = self._measure_forgetting(evaluate, model)

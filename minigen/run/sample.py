@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 MAX_TOKENS = 60
 
 
-def sample_text(model: GPT, tokenizer: Tokenizer, config: TrainConfig, opening: str) -> str:
+def sample_text(
+    model: GPT, tokenizer: Tokenizer, config: TrainConfig, opening: str, example: str = ""
+) -> str:
     """Return --sample_prompt and a continuation of at most `MAX_TOKENS` tokens.
 
     The random numbers are the same at each call. So samples of two evaluations differ only because
@@ -24,8 +26,9 @@ def sample_text(model: GPT, tokenizer: Tokenizer, config: TrainConfig, opening: 
 
     Args:
         opening: the text to continue if --sample_prompt is empty.
+        example: the prompt if --sample_prompt is empty, for a model that learns to answer.
     """
-    prompt = corpora.unescape(config.sample_prompt)
+    prompt = corpora.unescape(config.sample_prompt) or example
     engine = Engine(
         model, tokenizer, state={"opening": opening}, block_size=config.block_size, backend=model
     )

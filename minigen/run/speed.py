@@ -6,9 +6,9 @@ import time
 from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
-from minigen.data import TokenStream
+from minigen.data import Pairs, TokenStream
+from minigen.data.batches import Batch
 from minigen.loss import next_token_loss
 from minigen.model import GPT
 from minigen.optim import Optimizer
@@ -20,17 +20,16 @@ if TYPE_CHECKING:
 
 
 def first_micro_batch(
-    tokens: TokenStream, config: TrainConfig, n_micro_batches: int
-) -> tuple[Tensor, Tensor]:
-    """Return x and y (b, T) of a micro-batch, on the device of the run."""
+    tokens: TokenStream | Pairs, config: TrainConfig, n_micro_batches: int
+) -> Batch:
+    """Return a micro-batch, on the device of the run."""
     rows = np.arange(config.batch_size // n_micro_batches)
-    x, y = tokens.windows(config.seed, rows, config.block_size)
-    return x.to(config.device), y.to(config.device)
+    return tokens.batch(config.seed, rows, config.block_size).to(config.device)
 
 
 def seconds_of_step(
     model: GPT,
-    tokens: TokenStream,
+    tokens: TokenStream | Pairs,
     config: TrainConfig,
     n_micro_batches: int,
     optimizer: Optimizer | None = None,
@@ -40,10 +39,10 @@ def seconds_of_step(
     Args:
         optimizer: takes a step of length 0, which is timed, too; None: its step is left out.
     """
-    x, y = first_micro_batch(tokens, config, n_micro_batches)
+    x, y, begins = first_micro_batch(tokens, config, n_micro_batches)
     began = time.perf_counter()
     with autocast(config.device, config.dtype):
-        logits = model(x)
+        logits = model(x, begins=begins)
     loss = next_token_loss(logits, y)
     loss.backward()  # type: ignore[no-untyped-call]
     loss.item()  # waits for a GPU

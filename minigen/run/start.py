@@ -370,8 +370,8 @@ def _compile_if_it_pays(run: Run) -> None:
         pays = compiling_pays(config.device, config.dropout, seconds)
         is_wanted = bool(distributed.broadcast(pays))
     if is_wanted:
-        x, _ = first_micro_batch(tokens, config, run.n_micro_batches)
-        run.is_compiled = compile_blocks(run.model, x, config.dtype)
+        batch = first_micro_batch(tokens, config, run.n_micro_batches)
+        run.is_compiled = compile_blocks(run.model, batch, config.dtype)
 
 
 def _report_start(run: Run) -> None:

@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from minigen import corpora
-from minigen.data import TokenStream, notes_on_text, opening, prepare
+from minigen.data import (
+    Pairs,
+    TokenStream,
+    are_pairs,
+    notes_on_text,
+    opening,
+    prepare,
+    prepare_pairs,
+)
 from minigen.errors import UserError
 from minigen.system.places import data_folder
 from minigen.tokenizer import END_OF_TEXT, Tokenizer
@@ -29,9 +37,9 @@ class Text:
     """The tokens that a run trains on and is validated on, and facts about their text."""
 
     tokenizer: Tokenizer
-    train_tokens: TokenStream
-    val_tokens: TokenStream
-    old_tokens: TokenStream | None  # fine-tuning: validation part of the base model's text
+    train_tokens: TokenStream | Pairs
+    val_tokens: TokenStream | Pairs
+    old_tokens: TokenStream | Pairs | None  # fine-tuning: validation part of the base model's text
     opening: str  # the text that a sample without a prompt continues
     entropy: float | None  # of the validation text, in bits per byte; None: not known
     separator_bytes: int  # bytes of text that one END_OF_TEXT stands for
@@ -40,6 +48,7 @@ class Text:
     # A resumed run must read the same text, so it needs these two:
     max_chars: int  # only about this number of characters was read; 0: all
     links: bool  # whether links to folders were followed
+    prompt: str = ""  # of pairs to validate on: samples show its answer
 
     @property
     def cache_names(self) -> list[str]:
@@ -68,6 +77,10 @@ def find_text(
     """
     links = saved is None or bool(saved.get("links", False))  # the first version followed no links
     corpus = corpora.find(config.data, data_folder(), config.separator, links, config.val_data)
+    if are_pairs((*corpus.train, *corpus.val)):
+        return _find_pairs(config, corpus, tokenizer, saved, base_settings, links)
+    if config.loss_on != "answer":
+        raise UserError("--loss_on is for pairs of a prompt and an answer; leave it out")
     separator = config.separator
     if separator == corpora.AUTO and corpus.separator == END_OF_TEXT:
         separator = END_OF_TEXT
@@ -118,12 +131,42 @@ def find_text(
     )
 
 
+def _find_pairs(
+    config: TrainConfig,
+    corpus: corpora.Corpus,
+    tokenizer: Tokenizer | None,
+    saved: Mapping[str, Any] | None,
+    base_settings: Mapping[str, Any],
+    links: bool,
+) -> tuple[Text, TrainConfig]:
+    """Tokenise pairs of a prompt and an answer; all are read. The rest is as in `find_text`."""
+    tokenizer, train, val = prepare_pairs(
+        corpus, tokenizer, config.tokenizer, config.vocab_size, data_folder() / "cache",
+        config.loss_on,
+    )  # fmt: skip
+    if train.path == val.path:
+        raise UserError("the pairs to validate on are those to train on; give another --val_data")
+    notes = []
+    if saved is None:
+        notes = [*corpus.notes, *(pairs.description(config.block_size) for pairs in (train, val))]
+    tokenizer.encode_prompt(corpora.unescape(config.sample_prompt))  # refuse unknown characters now
+    old_tokens = None
+    if config.old_data:
+        old_tokens = _old_tokens(config, tokenizer, base_settings, 0)
+    text = Text(
+        tokenizer, train, val, old_tokens, "", corpus.entropy, 0, corpus.name, notes, 0, links,
+        val.short_prompt(tokenizer),
+    )  # fmt: skip
+    vocab_size = tokenizer.n_vocab if config.vocab_size is None else config.vocab_size
+    return text, dataclasses.replace(config, vocab_size=vocab_size)
+
+
 def _old_tokens(
     config: TrainConfig,
     tokenizer: Tokenizer,
     base_settings: Mapping[str, Any],
     max_chars: int,
-) -> TokenStream:
+) -> TokenStream | Pairs:
     """Return the validation part of --old_data, a text that the base model was trained on.
 
     Args:
@@ -136,6 +179,9 @@ def _old_tokens(
         val_data = base_settings.get("val_data", ())
         corpus = corpora.find(config.old_data, data_folder(), separator, val_data=val_data)
         cache = data_folder() / "cache"
+        if are_pairs((*corpus.train, *corpus.val)):
+            loss_on = base_settings.get("loss_on", "answer")
+            return prepare_pairs(corpus, tokenizer, "", 0, cache, loss_on)[2]
         most = corpus.at_most(max_chars)
         _, _, val_tokens = prepare(corpus, tokenizer, "", 0, cache, max_chars=most)
     except UserError as error:
