@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -19,10 +20,14 @@ from transformers import AutoTokenizer
 
 import minigen
 import sample
+import train
+from minigen.data.pairs import encode_example
+from minigen.data.template import render
 from minigen.errors import UserError
 from minigen.files import chat_template
 from minigen.files.chat_template import ChatTemplate
 from minigen.files.companions import from_files
+from minigen.files.export import export
 from minigen.inference.engine import Engine
 from minigen.sampling import Sampling
 from minigen.serve.models import Models
@@ -48,7 +53,8 @@ TEMPLATES = {
         {%- for m in messages %}
             {%- set text = m.content.split('</think>')[-1].lstrip('\\n') %}
             {{- '<|im_start|>' ~ m.role ~ '\\n' }}
-            {{- (text if loop.index0 < seen.last else m.content) ~ '<|im_end|>' }}
+            {%- set earlier = m.role == 'assistant' and loop.index0 < seen.last %}
+            {{- (text if earlier else m.content) ~ '<|im_end|>' }}
         {% endfor %}
         {%- if add_generation_prompt %}
             {{- '<|im_start|>assistant\\n' }}
@@ -366,3 +372,113 @@ def test_a_wrong_request_is_one_sentence(
     assert error["type"] == "invalid_request_error" and "\n" not in error["message"]
     with pytest.raises(UserError, match=reason):
         raise UserError(error["message"])
+
+
+# ---- messages to train on ----
+
+TAGS = """
+    {%- for m in messages %}
+        {{- '<|im_start|>' + m.role + '\\n' }}
+        {%- if m.role == 'assistant' %}
+            {%- generation %}{{ m.content + '<|im_end|>\\n' }}{% endgeneration %}
+        {%- else %}
+            {{- m.content + '<|im_end|>\\n' }}
+        {%- endif %}
+    {%- endfor %}
+    {%- if add_generation_prompt %}
+        {{- '<|im_start|>assistant\\n' }}
+    {%- endif %}"""
+
+
+def answered(n: int) -> Iterator[list[dict[str, str]]]:
+    """Yield conversations that end with an answer, of contents that no blank begins."""
+    for messages in conversations(4 * n, seed=2):
+        messages = [{**m, "content": m["content"].strip() or "x"} for m in messages]
+        if messages[-1]["role"] == "assistant" and n:
+            n -= 1
+            yield messages
+
+
+def test_answers_are_those_of_the_tags(tmp_path: Path) -> None:
+    """The ids and the mask of the answers are those of transformers, for a template with tags."""
+    make(tmp_path, chat_template=TAGS)
+    engine, reference = minigen.load(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    template = chat_template.renderer(engine.companions, engine.tokenizer)
+    for messages in answered(20):
+        expected = reference.apply_chat_template(
+            messages, return_dict=True, return_assistant_tokens_mask=True
+        )
+        ids, is_answer = encode_example(template(messages), engine.tokenizer)
+        assert ids.tolist() == expected["input_ids"]
+        assert is_answer.astype(int).tolist() == expected["assistant_masks"]
+
+
+@pytest.mark.parametrize("name", ["turns", "thoughts"])
+def test_without_tags_an_answer_is_that_which_the_model_writes(name: str, tmp_path: Path) -> None:
+    """An answer begins after the tokens with which the model is asked for it, and has its end."""
+    make(tmp_path, {"eos_token_id": [302, 300]}, chat_template=TEMPLATES[name])
+    engine = minigen.load(tmp_path)
+    template = chat_template.renderer(engine.companions, engine.tokenizer)
+    whole = AutoTokenizer.from_pretrained(tmp_path)
+    for messages in answered(20):
+        ids, is_answer = encode_example(template(messages), engine.tokenizer)
+        assert ids.tolist() == whole.apply_chat_template(messages, return_dict=True)["input_ids"]
+        last = messages[-1]["content"]
+        spans = np.flatnonzero(np.diff(np.r_[0, is_answer.astype(int), 0]))
+        start, stop = spans[-2:].tolist()
+        assert ids[:start].tolist() == engine.encode_chat(messages[:-1])
+        assert engine.tokenizer.decode(ids[start:stop].tolist()) == last + "<|im_end|>"
+        assert len(spans) == 2 * sum(m["role"] == "assistant" for m in messages)
+
+
+def test_the_plain_template_is_the_same_in_jinja(tmp_path: Path) -> None:
+    """A run on messages saves a template that asks with the tokens of its training."""
+    for kind in ("byte", "bpe"):
+        tokenizer = minigen.train_tokenizer(kind, ["user:\nassistant:\n the goat and the owl"], 280)
+        companions = chat_template.with_template(None, tokenizer)
+        assert chat_template.renderer(companions, tokenizer) is render
+        assert chat_template.with_template(companions, tokenizer) is companions
+        template = chat_template.find(companions)
+        assert template is not None
+        for messages in answered(10):
+            ids, is_answer = encode_example(render(messages), tokenizer)
+            assert template.encode(messages, tokenizer, answers=False) == ids.tolist()
+            start = np.flatnonzero(np.diff(is_answer.astype(int)) == 1)[-1] + 1
+            assert ids[:start].tolist() == template.encode(messages[:-1], tokenizer)
+
+
+def test_a_template_that_hides_its_answers_is_refused(tmp_path: Path) -> None:
+    """Where the answers cannot be found, a run says so by the line, and no mask is guessed."""
+    for source in ("{% for m in messages %}{{ m.content }}{% endfor %}",
+                   "{{ messages | length }}<|im_end|>"):  # fmt: skip
+        make(tmp_path, chat_template=source)
+        engine = minigen.load(tmp_path)
+        template = chat_template.renderer(engine.companions, engine.tokenizer)
+        with pytest.raises(UserError, match="does not show where the answers are"):
+            template(next(answered(1)))
+
+
+def test_a_model_that_learns_messages_answers_them(tmp_path: Path, monkeypatch: Any) -> None:
+    """A run on messages answers them, and so does its export, with the same tokens; it resumes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINIGEN_DATA", str(tmp_path / "data"))
+    lines = [json.dumps({"messages": [{"role": "user", "content": f"say {word}"},
+                                      {"role": "assistant", "content": word}]})
+             for word in ("one", "two", "six", "ten") for _ in range(8)]  # fmt: skip
+    Path("words.jsonl").write_text("\n".join(lines))
+    flags = "--data words.jsonl --tokenizer byte --n_layer 1 --n_head 2 --n_embd 32 --block_size 64"
+    flags += (
+        " --batch_size 8 --device cpu --compile no --name words --learning_rate 0.02 --dropout 0"
+    )
+    assert train.main([*flags.split(), "--max_steps", "150"]) == 0
+    engine = minigen.load("out/words")
+    for word in ("one", "two", "six", "ten"):
+        ids = engine.encode_chat([{"role": "user", "content": f"say {word}"}])
+        steps = engine.stream_many([ids], Sampling(temperature=0), max_new_tokens=9)
+        assert "".join(piece for [piece] in steps if piece is not None) == word
+    export("out/words", Path("folder"))
+    reference = AutoTokenizer.from_pretrained("folder")
+    assert reference.apply_chat_template(
+        [{"role": "user", "content": "say one"}], add_generation_prompt=True, return_dict=True
+    )["input_ids"] == engine.encode_chat([{"role": "user", "content": "say one"}])
+    assert train.main(["--init_from", "resume", "--name", "words", "--max_steps", "151"]) == 0

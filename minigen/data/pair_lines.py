@@ -25,7 +25,7 @@ from minigen.data.json_lines import (
     read_json_lines,
     string,
 )
-from minigen.data.template import ANSWERS, ROLES, Part, render
+from minigen.data.template import ANSWERS, ROLES, Part, Template, render
 from minigen.data.text import DocumentPart, read_text
 from minigen.data.text_range import check_unchanged, file_stamps, progress
 from minigen.errors import UserError
@@ -53,8 +53,12 @@ def are_pairs(files: Sequence[Path]) -> bool:
     return bool(pairs)
 
 
-def parts_of(row: Mapping[str, Any]) -> list[Part]:
-    """Return the parts of the example in a row. Raises `WrongRow` if it holds none."""
+def parts_of(row: Mapping[str, Any], template: Template = render) -> list[Part]:
+    """Return the parts of the example in a row. Raises `WrongRow` if it holds none.
+
+    Args:
+        template: writes messages as text.
+    """
     if field := next((name for name in FIELDS if name in row), None):
         raise WrongRow(f"has a field {field} in a file of pairs")
     if field := _not_read(row):
@@ -62,7 +66,11 @@ def parts_of(row: Mapping[str, Any]) -> list[Part]:
     if "messages" in row:
         if "completion" in row:
             raise WrongRow("has messages and a completion, where one of them is read")
-        return render(_messages_of(row["messages"]))
+        messages = _messages_of(row["messages"])
+        try:
+            return template(messages)
+        except UserError as error:  # a chat template may refuse an order of roles
+            raise WrongRow(f"has messages that cannot be written: {error}") from None
     for name in ("prompt", "completion"):
         if name not in row:
             raise WrongRow(f"has no field {name}")
@@ -120,40 +128,47 @@ class PairRange:
     start: int
     stop: int
     n_chars: int  # of the examples, about
+    template: Template = render
 
     def examples(self) -> Iterator[list[Part]]:
         """Read the parts of each example. Raises UserError if a file cannot be read."""
-        return itertools.islice(_read_pairs(self.files), self.start, self.stop)
+        return itertools.islice(_read_pairs(self.files, self.template), self.start, self.stop)
 
     def parts(self) -> Iterator[DocumentPart]:
         """Yield the text of each part as a document, to train a tokenizer on."""
         for example in self.examples():
-            yield from (DocumentPart(True, part.text) for part in example if part.text)
+            texts = [part.text for part in example if part.text and not part.is_special]
+            yield from (DocumentPart(True, text) for text in texts)
 
     def check_unchanged(self) -> None:
         """Raise UserError if a file was changed after it was scanned."""
         check_unchanged(self.files, self.stamps)
 
 
-def scan_pairs(files: Sequence[Path]) -> PairRange:
+def scan_pairs(files: Sequence[Path], template: Template = render) -> PairRange:
     """Read all files once: check each line, and count and hash the examples.
+
+    Args:
+        template: writes messages as text.
 
     Raises UserError if a file cannot be read, if a line holds no pair, or if there is none at all.
     """
     stamps = file_stamps(files)
     digest, n_examples, n_chars = hashlib.sha256(), 0, 0
     with progress("reading", sum(size for size, _ in stamps), "B") as bar:
-        for example in _read_pairs(files):
+        for example in _read_pairs(files, template):
             for part in example:
                 text_bytes = part.text.encode("utf-8")
-                # 0xFE and 0xFF are in no UTF-8, so the digest depends on where a part begins.
-                digest.update((b"\xfe" if part.is_answer else b"\xff") + text_bytes)
+                # Bytes from 0xF8 on are in no UTF-8, so the digest depends on where a part begins.
+                kind = 0xFF - part.is_answer - 2 * part.is_special
+                digest.update(bytes([kind]) + text_bytes)
                 n_chars += len(part.text)
                 bar.update(len(text_bytes))
             n_examples += 1
     if n_examples == 0:
         raise UserError(f"no pairs in {files[0]}; give a file that is not empty")
-    return PairRange(tuple(files), digest.hexdigest(), stamps, 0, n_examples, n_chars)
+    sha256 = digest.hexdigest()
+    return PairRange(tuple(files), sha256, stamps, 0, n_examples, n_chars, template)
 
 
 def hold_out_pairs(pairs: PairRange, fraction: float) -> tuple[PairRange, PairRange]:
@@ -172,7 +187,12 @@ def hold_out_pairs(pairs: PairRange, fraction: float) -> tuple[PairRange, PairRa
     )
 
 
-def _read_pairs(files: Sequence[Path]) -> Iterator[list[Part]]:
+def _read_pairs(files: Sequence[Path], template: Template) -> Iterator[list[Part]]:
     """Read the examples of files. Raises UserError for a line that holds none."""
     for path in files:
-        yield from read_json_lines(path, read_text(path), parts_of)
+        yield from read_json_lines(path, read_text(path), lambda row: parts_of(row, template))
+
+
+def has_messages(files: Sequence[Path]) -> bool:
+    """Return whether the first line of one of the files has messages."""
+    return any("messages" in first_row(read_text(path)) for path in files)

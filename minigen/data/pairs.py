@@ -41,7 +41,7 @@ from minigen.data.cache import cache_key
 from minigen.data.notes import print_notes_on_tokens
 from minigen.data.pair_lines import PairRange, hold_out_pairs, scan_pairs
 from minigen.data.shards import Shard, find_shards, shard_path
-from minigen.data.template import Part
+from minigen.data.template import Part, Template, render
 from minigen.data.text_range import CorpusFiles, progress
 from minigen.data.token_stream import TokenStream
 from minigen.data.vocabulary import learn_tokenizer
@@ -68,7 +68,7 @@ class Row(NamedTuple):
 
 
 def encode_example(parts: Sequence[Part], tokenizer: Tokenizer) -> Example:
-    """Return the tokens of an example; END_OF_TEXT follows each answer, and belongs to it.
+    """Return the tokens of an example; each answer has its end, by default END_OF_TEXT.
 
     Each part is encoded by itself, so no token crosses from a prompt into its answer: the model is
     trained with the tokens with which it will be asked
@@ -77,10 +77,14 @@ def encode_example(parts: Sequence[Part], tokenizer: Tokenizer) -> Example:
     Args:
         parts: a prompt, its answer, perhaps a further prompt, and so on.
     """
-    ids = tokenizer.encode_prompt(parts[0].text, special=False)
-    lengths = [len(ids)]
-    for text, is_answer in parts[1:]:
-        more = [*tokenizer.encode(text), *[tokenizer.end_of_text] * is_answer]
+    ids, lengths = list[int](), list[int]()
+    for number, (text, is_answer, is_special) in enumerate(parts):
+        if number == 0 and not is_special:
+            more = tokenizer.encode_prompt(text, special=False)
+        else:
+            more = tokenizer.encode(text, is_special)
+        if is_answer and not is_special:
+            more.append(tokenizer.end_of_text)
         ids += more
         lengths.append(len(more))
     return Example(np.array(ids, np.int64), np.repeat([part.is_answer for part in parts], lengths))
@@ -338,7 +342,7 @@ class Pairs:
         """Return the text before the first answer of a short example, which a line can show."""
         ids, is_answer = self.example(int(np.argmin(np.diff(self.starts[:N_SHORT]))))
         prompt = ids[: int(np.argmax(is_answer))].tolist()
-        return tokenizer.decode(id for id in prompt if id not in tokenizer.controls)
+        return tokenizer.decode(prompt[prompt[0] == tokenizer.end_of_text :])  # it is added again
 
 
 def prepare_pairs(
@@ -349,18 +353,20 @@ def prepare_pairs(
     cache: Path,
     loss_on: str,
     val_fraction: float = 0.1,
+    template: Template = render,
 ) -> tuple[Tokenizer, Pairs, Pairs]:
     """Tokenise files of pairs, as `prepare` does with text; the last tenth of them validates.
 
     Args:
-        loss_on: the tokens that are scored, "answer" or "all". The others are those of `prepare`.
+        loss_on: the tokens that are scored, "answer" or "all".
+        template: writes messages as text. The others are those of `prepare`.
 
     Returns the tokenizer, the pairs to train on and the pairs to validate on.
     Raises UserError if a line holds no pair.
     """
-    train = scan_pairs(source.train)
+    train = scan_pairs(source.train, template)
     if source.val:
-        val = scan_pairs(source.val)
+        val = scan_pairs(source.val, template)
     else:
         train, val = hold_out_pairs(train, val_fraction)
     if tokenizer is None:

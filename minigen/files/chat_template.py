@@ -13,10 +13,12 @@ from __future__ import annotations
 import datetime
 import functools
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from minigen.data.template import ANSWERS, Part, Template, render
 from minigen.errors import UserError
 from minigen.files.companions import Companions
 from minigen.files.safetensors_file import plain
@@ -77,14 +79,46 @@ class ChatTemplate:
 
         Raises `UserError` as `render` does, and for a control token of one letter in a message.
         """
-        written = json.dumps([*messages, more], ensure_ascii=False)
-        mark = next(chr(point) for point in MARKS if chr(point) not in written)
-        names = sorted(tokenizer.controls.values(), key=len, reverse=True)
-        if short := [name for name in names if len(name) == 1 and name in written]:
-            raise UserError(f"a message has the control token {plain(short[0])}; remove it")
-        marked = [_part_names(dict(message), names, mark) for message in messages]
-        parts = self.render(marked, answers, _part_names(more, names, mark)).split(mark)
+        [mark], [marked, more] = _without_controls([[*messages], dict(more)], tokenizer, 1)
+        parts = self.render(marked, answers, more).split(mark)
         return [id for part in parts for id in tokenizer.encode(part, special=True)]
+
+    def parts(self, messages: Sequence[Message], tokenizer: Tokenizer) -> list[Part]:
+        """Return the parts of a conversation, to train on: those that are read, and the answers.
+
+        An answer is the text within the template's {% generation %} tags, as in transformers
+        (test_answers_are_those_of_the_tags). In a template without them, it begins where the model
+        would be asked for it, and ends with the first end token after it.
+
+        Raises `UserError` as `render` does, and if the answers are not found.
+        """
+        marks, [marked] = _without_controls([[*messages]], tokenizer, 3)
+        mark, begins, ends = marks
+        text = self.render(marked, False, {"answer_begins": begins, "answer_ends": ends})
+        if begins not in text:
+            text = self._mark_answers(text, marked, tokenizer, begins, ends)
+        parts = list[Part]()
+        for piece in re.split(f"({begins}.*?{ends})", text, flags=re.DOTALL):
+            is_answer = piece.startswith(begins)
+            piece = piece.removeprefix(begins).removesuffix(ends)
+            parts += [Part(part, is_answer, True) for part in piece.split(mark) if part]
+        return parts
+
+    def _mark_answers(
+        self, text: str, messages: Sequence[Message], tokenizer: Tokenizer, begins: str, ends: str
+    ) -> str:
+        """Return the text of messages with a mark before and after each answer and its end."""
+        names = [name for id, name in tokenizer.controls.items() if id in tokenizer.stop_ids]
+        for number, message in reversed([*enumerate(messages)]):
+            if message["role"] != ANSWERS:
+                continue
+            before = self.render(messages[:number])
+            found = [(text.find(name, len(before)), name) for name in names]
+            stop = min((at + len(name) for at, name in found if at >= 0), default=None)
+            if stop is None or not text.startswith(before):
+                raise UserError("the model's chat template does not show where the answers are")
+            text = before + begins + text[len(before) : stop] + ends + text[stop:]
+        return text
 
 
 def find(companions: Companions) -> ChatTemplate | None:
@@ -108,6 +142,58 @@ def find(companions: Companions) -> ChatTemplate | None:
         raise UserError("the chat template of tokenizer_config.json is no text; mend or remove it")
     tokens = companions.special_tokens
     return ChatTemplate(saved, {name: tokens[name] for name in TOKENS if name in tokens})
+
+
+def renderer(companions: Companions, tokenizer: Tokenizer) -> Template:
+    """Return the function that writes messages as parts to train on, for a model's files.
+
+    Raises `UserError` as `find` does.
+    """
+    template = find(companions)
+    if template is None or template.source == plain_source(tokenizer):
+        return render
+    return lambda messages: template.parts(messages, tokenizer)
+
+
+def plain_source(tokenizer: Tokenizer) -> str:
+    """Return `render` of minigen/data/template.py as a template in Jinja, for other programs.
+
+    Both give the same ids (test_the_plain_template_is_the_same_in_jinja).
+    """
+    begin = [] if tokenizer.bare else tokenizer.encode_prompt("")
+    names = [tokenizer.controls.get(id, "") for id in (*begin, tokenizer.end_of_text)]
+    return (
+        f"{{{{ {''.join(names[:-1])!r} }}}}{{% for m in messages %}}{{{{ m.role + ':\n' }}}}"
+        f"{{% if m.role == {ANSWERS!r} %}}{{% generation %}}{{{{ m.content + {names[-1]!r} }}}}"
+        "{% endgeneration %}{% else %}{{ m.content + '\n' }}{% endif %}{% endfor %}"
+        f"{{% if add_generation_prompt %}}{{{{ '{ANSWERS}:\n' }}}}{{% endif %}}"
+    )
+
+
+def with_template(companions: Companions | None, tokenizer: Tokenizer) -> Companions:
+    """Return the companions of a model that is trained on messages: with a chat template."""
+    companions = Companions() if companions is None else companions
+    if find(companions) is not None:
+        return companions
+    source = plain_source(tokenizer).encode()
+    return replace(companions, files={**companions.files, "chat_template.jinja": source})
+
+
+def _without_controls(
+    values: Sequence[Any], tokenizer: Tokenizer, n_marks: int
+) -> tuple[list[str], list[Any]]:
+    """Return marks that no value has, and JSON values in which the first parts control tokens.
+
+    Raises `UserError` for a control token of one letter.
+    """
+    written = json.dumps(values, ensure_ascii=False)
+    marks = [chr(point) for point in MARKS if chr(point) not in written][:n_marks]
+    names = sorted(tokenizer.controls.values(), key=len, reverse=True)
+    short = [name for name in names if len(name) == 1 and name in written]
+    if short or len(marks) < n_marks:
+        name = short[0] if short else chr(MARKS[0])
+        raise UserError(f"a message has the character {plain(name)}; remove it")
+    return marks, [_part_names(value, names, marks[0]) for value in values]
 
 
 def _part_names(value: Any, names: Sequence[str], mark: str) -> Any:
@@ -136,9 +222,17 @@ def _compiled(source: str) -> Any:
         tags = {"generation"}  # noqa: RUF012  as Jinja declares it
 
         def parse(self, parser: jinja2.parser.Parser) -> Any:
-            """Return the statements between the tags, which are rendered as if there were none."""
+            """Return the statements between the tags, with two names that mark them, or are "".
+
+            Only `ChatTemplate.parts` gives the names a value.
+            """
             next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            begins, ends = (
+                jinja2.nodes.Output([jinja2.nodes.Name(name, "load")])
+                for name in ("answer_begins", "answer_ends")
+            )
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return [begins, *body, ends]
 
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]

@@ -18,6 +18,7 @@ from torch import Tensor
 from minigen import corpora
 from minigen.errors import UserError
 from minigen.files import checkpoint, lora
+from minigen.files.chat_template import with_template
 from minigen.files.checkpoint import Checkpoint
 from minigen.files.named_tokenizer import find_tokenizer
 from minigen.inference.engine import Engine, load
@@ -122,7 +123,12 @@ def _prepare(
                 tokenizer = find_tokenizer(config.tokenizer, config.out_dir)
             except UserError as error:
                 raise UserError(f"--tokenizer: {error}; or give {', '.join(KINDS)}") from None
-        text, config = find_text(config, flags.block_size, tokenizer, origin.state, base_settings)
+        companions = earlier_model.companions if earlier_model else None
+        text, config = find_text(
+            config, flags.block_size, tokenizer, origin.state, base_settings, companions
+        )
+        if text.has_messages:
+            companions = with_template(companions, text.tokenizer)
         n_vocab = text.tokenizer.n_vocab
         if last is not None and last.state["content"] != text.cache_names:
             raise UserError(
@@ -175,7 +181,7 @@ def _prepare(
         model=model,
         ddp_model=ddp_model,
         optimizer=optimizer,
-        companions=earlier_model.companions if earlier_model else None,
+        companions=companions,
         base=base_model,
         report=report,
         clock=clock,

@@ -18,7 +18,11 @@ from minigen.data import (
     prepare,
     prepare_pairs,
 )
+from minigen.data.pair_lines import has_messages
+from minigen.data.template import Template, render
 from minigen.errors import UserError
+from minigen.files.chat_template import renderer
+from minigen.files.companions import Companions
 from minigen.system.places import data_folder
 from minigen.tokenizer import END_OF_TEXT, Tokenizer
 
@@ -49,6 +53,7 @@ class Text:
     max_chars: int  # only about this number of characters was read; 0: all
     links: bool  # whether links to folders were followed
     prompt: str = ""  # of pairs to validate on: samples show its answer
+    has_messages: bool = False  # whether the pairs are messages
 
     @property
     def cache_names(self) -> list[str]:
@@ -62,6 +67,7 @@ def find_text(
     tokenizer: Tokenizer | None,
     saved: Mapping[str, Any] | None,
     base_settings: Mapping[str, Any],
+    companions: Companions | None = None,
 ) -> tuple[Text, TrainConfig]:
     """Tokenise the text of a run, and decide on the settings that depend on the text.
 
@@ -71,6 +77,8 @@ def find_text(
             None: train a new one.
         saved: the state of the checkpoint that resumes; None: the run does not resume.
         base_settings: the configuration that the base model was trained with; empty if unknown.
+        companions: of the base model, or of the run that resumes; its chat template writes messages
+            as text.
 
     Returns the text, and the configuration with its separator, block size and vocabulary size.
     Raises `UserError` if the text cannot be read or is too short.
@@ -78,7 +86,10 @@ def find_text(
     links = saved is None or bool(saved.get("links", False))  # the first version followed no links
     corpus = corpora.find(config.data, data_folder(), config.separator, links, config.val_data)
     if are_pairs((*corpus.train, *corpus.val)):
-        return _find_pairs(config, corpus, tokenizer, saved, base_settings, links)
+        template: Template = render
+        if tokenizer is not None and companions is not None:
+            template = renderer(companions, tokenizer)
+        return _find_pairs(config, corpus, tokenizer, saved, base_settings, links, template)
     if config.loss_on != "answer":
         raise UserError("--loss_on is for pairs of a prompt and an answer; leave it out")
     separator = config.separator
@@ -138,11 +149,12 @@ def _find_pairs(
     saved: Mapping[str, Any] | None,
     base_settings: Mapping[str, Any],
     links: bool,
+    template: Template,
 ) -> tuple[Text, TrainConfig]:
     """Tokenise pairs of a prompt and an answer; all are read. The rest is as in `find_text`."""
     tokenizer, train, val = prepare_pairs(
         corpus, tokenizer, config.tokenizer, config.vocab_size, data_folder() / "cache",
-        config.loss_on,
+        config.loss_on, template=template,
     )  # fmt: skip
     if train.path == val.path:
         raise UserError("the pairs to validate on are those to train on; give another --val_data")
@@ -155,7 +167,7 @@ def _find_pairs(
         old_tokens = _old_tokens(config, tokenizer, base_settings, 0)
     text = Text(
         tokenizer, train, val, old_tokens, "", corpus.entropy, 0, corpus.name, notes, 0, links,
-        val.short_prompt(tokenizer),
+        val.short_prompt(tokenizer), has_messages(corpus.train),
     )  # fmt: skip
     vocab_size = tokenizer.n_vocab if config.vocab_size is None else config.vocab_size
     return text, dataclasses.replace(config, vocab_size=vocab_size)
