@@ -11,6 +11,7 @@ from pathlib import Path
 from minigen.data.json_lines import is_json_lines
 from minigen.data.text import read_text
 from minigen.data.text_range import CorpusFiles
+from minigen.data.token_files import are_token_files
 from minigen.data.token_stream import TokenStream
 from minigen.tokenizer import Tokenizer
 
@@ -26,6 +27,8 @@ LONG_DOCUMENT = 20_000  # tokens; of longer documents, few windows contain a beg
 
 def notes_on_text(source: CorpusFiles) -> list[str]:
     """Return notes on a text that may be read in another way than its owner means it."""
+    if are_token_files(source.train):
+        return []
     return [*notes_on_documents(source), *notes_on_stray_characters(source.train)]
 
 
