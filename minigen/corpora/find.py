@@ -16,7 +16,8 @@ from minigen.corpora.builtin import NAMES, shakespeare, synthetic_corpus
 from minigen.corpora.corpus import Corpus
 from minigen.corpora.separator import AUTO, NONE, TABLES, choose_separator
 from minigen.corpora.task import SYNTHETIC, synthetic_names
-from minigen.data.json_lines import is_json_lines
+from minigen.data.parquet import is_parquet
+from minigen.data.text import has_rows
 from minigen.data.token_files import are_token_files
 from minigen.errors import UserError
 from minigen.system.text_file import MARKUP, count_documents, is_binary, opened, unreadable
@@ -81,9 +82,9 @@ def find(
     if ids := [file for file in unique if file.name == TRAIN_IDS and file.parent in entries]:
         raise UserError(f"{ids[0]} holds token ids, and other --data text; give one kind of them")
     files, notes = _without_binary(unique, broken_links)
-    texts = [file for file in files if not is_json_lines(file)]
+    texts = [file for file in files if not has_rows(file)]
     if not texts and separator not in (None, AUTO, NONE, END_OF_TEXT):
-        raise UserError(f"each line of {files[0]} is a document; leave out --separator")
+        raise UserError(f"each row of {files[0]} is a document; leave out --separator")
     text_between, separator_notes = choose_separator(texts, separator)
     name = _name(entries, files)
     return Corpus(name, files, (), text_between, notes=(*notes, *separator_notes))
@@ -142,8 +143,9 @@ def _with_validation(
             f"of {corpus.train[0]} and {validation.train[0]} one holds token ids, and the other "
             "text; give one kind of them"
         )
-    is_text = not are_token_files(corpus.train)
-    if is_text and corpus.separator is None and count_documents(validation.train, END_OF_TEXT):
+    texts = [] if are_token_files(corpus.train) else validation.train
+    texts = [file for file in texts if not has_rows(file)]
+    if corpus.separator is None and count_documents(texts, END_OF_TEXT):
         raise UserError(
             f"{END_OF_TEXT} is in --val_data and not in --data; give --separator "
             f"'{END_OF_TEXT}' if it separates documents"
@@ -272,6 +274,8 @@ def _without_binary(
         notes.append(f"read twice: {_counted(again, 'file')}, which is the same file as {same}")
     binary, markup = list[Path](), list[Path]()
     for file in files:
+        if is_parquet(file):
+            continue
         beginning = _first_bytes(file)
         if len(files) > 1 and is_binary(beginning):
             binary.append(file)

@@ -12,6 +12,7 @@ The other files may be skipped. They let a text be larger than memory, tokenise 
 notice mistakes:
 
     json_lines.py    a file that holds a document in each line
+    parquet.py       the same in the tables of many data sets
     token_files.py   token ids that another program has written
     text_range.py    which characters of which files are read: to train on, and to validate on
     vocabulary.py    a tokenizer is trained on a sample of a text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from minigen.errors import UserError
@@ -51,15 +51,25 @@ def _text(line: str) -> str:
     if not isinstance(row, dict):
         raise _NoText("is not a JSON object")
     field = next((name for name in FIELDS if name in row), None)
-    if field is None and ({"prompt", "completion"} <= row.keys() or "messages" in row):
-        raise _NoText("has a prompt and an answer, and minigen trains on running text")
     if field is None:
-        raise _NoText(f"has no field {' or '.join(FIELDS)}")
+        raise _NoText(why_no_field(row))
     if not isinstance(row[field], str):
         raise _NoText(f"has a field {field} that is no string")
     text = str(row[field])
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise _NoText("has half of a surrogate pair")
+    return as_document(text)
+
+
+def why_no_field(names: Collection[str]) -> str:
+    """Return why a row that has fields of these names has no text."""
+    if {"prompt", "completion"} <= {*names} or "messages" in names:
+        return "has a prompt and an answer, and minigen trains on running text"
+    return f"has no field {' or '.join(FIELDS)}"
+
+
+def as_document(text: str) -> str:
+    r"""Return a text with "\n" at the end of each line, and without newlines around it."""
     return text.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
 
 

@@ -43,7 +43,7 @@ from minigen.system.text_file import find_container, is_binary, unreadable
 from minigen.tokenizer import Tokenizer
 
 ENDING = ".bin"
-READ = 1 << 21  # ids to read at once
+READ = 1 << 18  # ids to read at once; more do not fit into the cache of a processor
 HEADER = 256  # numbers of 4 bytes in the header of llm.c: a date, a version, the number of ids, 0s
 LLM_C = {(20240520, 1): "<u2", (20240801, 7): "<u4"}  # the ids after a header's date and version
 # The characters of nanoGPT's meta.pkl, in the order of their ids.
