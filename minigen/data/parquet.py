@@ -11,7 +11,7 @@ from minigen.system.shell import install
 from minigen.system.text_file import unreadable
 
 ENDING = ".parquet"
-ROWS = 1024  # rows to decode at once
+ROWS = 64  # rows to decode at once, each of which may be a book
 BUFFER = 1 << 20  # bytes to read at once, however large a row group is
 
 
