@@ -81,12 +81,28 @@ def test_a_large_row_group_is_read_in_little_memory(tmp_path: Path) -> None:
     assert n_bytes == 1 << 25 and most < 1 << 23
 
 
+def test_a_small_table_of_large_rows_is_read_in_little_memory(tmp_path: Path) -> None:
+    """A dictionary has one text of 8 MB for 50 rows, which are never in memory at once."""
+    indices = pyarrow.array([0] * 50, pyarrow.int32())
+    rows = pyarrow.DictionaryArray.from_arrays(indices, pyarrow.array(["a" * (1 << 23)]))
+    path = put(tmp_path / "a.parquet", {"text": rows}, compression="zstd")
+    del rows
+    assert path.stat().st_size < 10_000
+    pool, most = pyarrow.default_memory_pool(), 0
+    before = pool.bytes_allocated()
+    for text in read_parquet(path):
+        most = max(most, pool.bytes_allocated() - before)
+        assert len(text) == 1 << 23
+    assert most < 1 << 26
+
+
 @pytest.mark.parametrize(
     ("columns", "reason"),
     [
-        ({"title": ["a"], "n": [1]}, "has no field text or content; its columns are title, n"),
-        ({"text": [1, 2]}, "has a column text of int64, which is no text"),
-        ({"text": [["a"]]}, "has a column text of list"),
+        ({"title": ["a"], "n": [1]}, "has no field text or content; its columns are 'title', 'n'"),
+        ({"a\nb": ["a"]}, r"its columns are 'a\nb'"),
+        ({"text": [1, 2]}, "has a column text of type 'int64', which is no text"),
+        ({"text": [["a"]]}, "has a column text of type 'list"),
         ({"prompt": ["a"], "completion": ["b"]}, "has a prompt and an answer"),
         ({"messages": [["a"]]}, "has a prompt and an answer"),
         ({"text": ["", "\n", None]}, "no text in "),
@@ -120,10 +136,14 @@ def test_a_damaged_table_is_refused(tmp_path: Path) -> None:
 def test_without_pyarrow_a_line_says_how_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command that this installation needs, with the extra or the package."""
+    """Also in the place of a version that runs code in a file (CVE-2023-47248)."""
     path = put(tmp_path / "a.parquet", {"text": DOCUMENTS})
+    line = r"to read .*a\.parquet, first: .*pip install .*parquet\]"
+    monkeypatch.setattr(pyarrow, "__version__", "14.0.0")
+    with pytest.raises(UserError, match=line):
+        scan([path], None)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UserError, match=r"to read .*a\.parquet, first: .*pip install .*parquet\]"):
+    with pytest.raises(UserError, match=line):
         scan([path], None)
 
 

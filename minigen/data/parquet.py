@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from minigen.data.json_lines import FIELDS, as_document, why_no_field
+from minigen.data.json_lines import FIELDS, MAX_LINE, as_document, why_no_field
 from minigen.errors import UserError
 from minigen.system.shell import install
 from minigen.system.text_file import unreadable
 
 ENDING = ".parquet"
-ROWS = 64  # rows to decode at once, each of which may be a book
+OLDEST = 15  # version of pyarrow; some earlier ones run code in a file (CVE-2023-47248)
+STRINGS = ("string", "large_string", "string_view")  # types of columns
 BUFFER = 1 << 20  # bytes to read at once, however large a row group is
 
 
@@ -23,12 +24,15 @@ def is_parquet(path: Path) -> bool:
 def read_parquet(path: Path) -> Iterator[str]:
     """Yield the text of each row; one that is empty, or null, is no document.
 
-    Raises `UserError` if the package pyarrow is missing, if the file is damaged, or if it has no
-    column of texts.
+    Raises `UserError` if the package pyarrow is missing or too old, if the file is damaged, or if
+    it has no column of texts.
     """
     try:
         import pyarrow  # type: ignore[import-untyped]
         from pyarrow import parquet
+
+        if int(pyarrow.__version__.partition(".")[0]) < OLDEST:
+            raise ImportError
     except ImportError:
         raise UserError(f"to read {path}, first: {install('parquet')}") from None
     try:
@@ -39,20 +43,26 @@ def read_parquet(path: Path) -> Iterator[str]:
             names = table.schema_arrow.names
             column = next((name for name in FIELDS if name in names), None)
             if column is None:
-                raise UserError(
-                    f"{path} {why_no_field(names)}; its columns are {', '.join(names) or 'none'}"
-                )
+                some = ", ".join(repr(name[:40]) for name in names[:9])
+                raise UserError(f"{path} {why_no_field(names)}; its columns are {some or 'none'}")
             kind = table.schema_arrow.field(column).type
             if pyarrow.types.is_dictionary(kind):
                 kind = kind.value_type
-            if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+            if str(kind) not in STRINGS:
+                found = repr(str(kind)[:40])
                 raise UserError(
-                    f"{path} has a column {column} of {kind}, which is no text; rename it"
+                    f"{path} has a column {column} of type {found}, which is no text; rename it"
                 )
-            for batch in table.iter_batches(ROWS, columns=[column], use_threads=False):
-                for value in batch.column(0):
-                    if text := as_document(value.as_py() or ""):
-                        yield text
+            # A row at a time: a table of 2 KB can have hundreds of rows with the same 50 MB.
+            rows = table.iter_batches(1, columns=[column], use_threads=False)
+            for number, row in enumerate(rows, start=1):
+                text = as_document(row.column(0)[0].as_py() or "")
+                if len(text) > MAX_LINE:
+                    raise UserError(
+                        f"{path}, row {number} has more than {MAX_LINE:,} characters; remove it"
+                    )
+                if text:
+                    yield text
     except UserError:
         raise
     except (pyarrow.ArrowException, ValueError, OSError) as error:
