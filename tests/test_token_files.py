@@ -172,6 +172,9 @@ def test_any_tokenizer_that_exists_reads_its_ids() -> None:
     save("a.bin", tokenizer.encode("\n".join(DOCUMENTS)))
     assert load(run("--data a.bin --tokenizer base", "ids")).tokenizer.tokens == tokenizer.tokens
     assert base.is_dir()
+    save("ascii.bin", [*b"The cat sat on the mat."])
+    _, tokens, _ = prepare(corpora.find(["ascii.bin"], Path()), BYTE, "", None, Path("cache"))
+    assert BYTE.decode(tokens.read(1, 7).tolist()) == "The cat"
     characters = [chr(0x4E00 + n) for n in range(66000)]
     Path("many.json").write_text(json.dumps(characters), "utf-8")
     save("wide.bin", [*range(65500, 66000)], "<u4")

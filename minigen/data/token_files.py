@@ -100,10 +100,8 @@ def ids_of_files(
 
 def _check_tokenizer(files: Sequence[Path], tokenizer: Tokenizer | None) -> Tokenizer:
     """Return the tokenizer; raise `UserError` if it is None, or cannot be that of the ids."""
-    for path in files:
-        if (meta := path.with_name("meta.pkl")).is_file() and getattr(
-            tokenizer, "kind", 0
-        ) != "char":
+    for path in files if tokenizer is None or tokenizer.kind != "char" else ():
+        if (meta := path.with_name("meta.pkl")).is_file():
             vocabulary = meta.with_name("vocabulary.json")
             raise UserError(
                 f"{path} holds ids of the characters that {meta} lists, a pickle, which minigen "
@@ -136,7 +134,8 @@ def _ids_of_file(path: Path, dtype: np.dtype[Any]) -> IdRange:
         raise UserError(f"{path} is empty; give a file with token ids")
     if container := find_container(beginning):
         raise UserError(f"{path} is {container[0]}, and holds no token ids; give train.bin")
-    if not is_binary(beginning):
+    # Ids of letters, each with a byte that is zero, look like a text in UTF-16.
+    if b"\0" not in beginning and not is_binary(beginning):
         with contextlib.suppress(UnicodeDecodeError):
             codecs.getincrementaldecoder("utf-8")().decode(beginning)
             raise UserError(f"{path} is text, and {ENDING} stands for token ids; rename it to .txt")
