@@ -155,5 +155,5 @@ def test_a_run_trains_on_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     flags = "--data a.parquet --n_layer 1 --n_head 1 --n_embd 8 --block_size 8 --batch_size 2"
     flags += " --device cpu --compile no --max_steps 2 --tokenizer byte"
     assert train.main(flags.split()) == 0
-    with pytest.raises(UserError, match=r"each row of a\.parquet is a document"):
+    with pytest.raises(UserError, match=r"a\.parquet parts its documents by itself"):
         train.main([*flags.split(), "--separator=--"])

@@ -266,6 +266,7 @@ def test_ids_are_read_in_little_memory() -> None:
     [
         ("--data a.bin", "a.bin holds token ids, and only their tokenizer tells"),
         ("--data a.bin --tokenizer char", "give it: --tokenizer gpt2, a tokenizer.json, or"),
+        ("--data a.bin --tokenizer byte --separator x", "a.bin parts its documents by itself"),
         ("--data odd.bin --tokenizer byte", "odd.bin has 2,401 bytes, and an id has 2"),
         ("--data empty.bin --tokenizer byte", "empty.bin is empty"),
         ("--data high.bin --tokenizer byte", "high.bin has the id 300 at byte 80, and the"),

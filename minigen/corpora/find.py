@@ -72,19 +72,20 @@ def find(
     for entry in entries:
         if isinstance(entry, str):
             all_files.append(shakespeare(folder))
-        elif (entry / TRAIN_IDS).is_file():
+        elif os.path.isfile(entry / TRAIN_IDS):
             all_files.append(entry / TRAIN_IDS)
         else:
             all_files += _files(entry, links, broken_links)
     unique = _unique_places(all_files) if links else tuple(dict.fromkeys(all_files))
-    if are_token_files(unique):
-        return _of_token_ids(entries, unique, separator)
+    is_tokens = are_token_files(unique)
+    files, notes = (unique, ()) if is_tokens else _without_binary(unique, broken_links)
+    texts = [] if is_tokens else [file for file in files if not has_rows(file)]
+    if not texts and separator not in (None, AUTO, NONE, END_OF_TEXT):
+        raise UserError(f"{files[0]} parts its documents by itself; give --separator none")
+    if is_tokens:
+        return _of_token_ids(entries, files)
     if ids := [file for file in unique if file.name == TRAIN_IDS and file.parent in entries]:
         raise UserError(f"{ids[0]} holds token ids, and other --data text; give one kind of them")
-    files, notes = _without_binary(unique, broken_links)
-    texts = [file for file in files if not has_rows(file)]
-    if not texts and separator not in (None, AUTO, NONE, END_OF_TEXT):
-        raise UserError(f"each row of {files[0]} is a document; leave out --separator")
     text_between, separator_notes = choose_separator(texts, separator)
     name = _name(entries, files)
     return Corpus(name, files, (), text_between, notes=(*notes, *separator_notes))
@@ -101,9 +102,7 @@ def _name(entries: Sequence[str | Path], files: Sequence[Path]) -> str:
     return re.sub(r"[^\w+-]+", "-", name).strip("-")[:50] or "text"
 
 
-def _of_token_ids(
-    entries: Sequence[str | Path], files: tuple[Path, ...], separator: str | None
-) -> Corpus:
+def _of_token_ids(entries: Sequence[str | Path], files: tuple[Path, ...]) -> Corpus:
     """Return a corpus of token ids that another program has written.
 
     Raises `UserError` if the files of a folder do not say which of them validate.
@@ -119,8 +118,6 @@ def _of_token_ids(
     for folder in folders:
         if others := {path.name for path in folder.iterdir() if path.suffix not in BESIDE_IDS}:
             notes.append(f"of {folder} the token ids are read, and not {min(others)}")
-    if separator not in (None, AUTO, NONE):
-        notes.append(f"without --separator: in token ids, {END_OF_TEXT} parts documents")
     return Corpus(_name(entries, files), files, val, notes=tuple(notes))
 
 
