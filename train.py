@@ -49,8 +49,9 @@ class TrainConfig:
     """Train a transformer on a text. `python train.py` alone trains on short tales."""
 
     # --- the text ---
-    # files, folders or patterns such as "books/*.txt"; or tales, pictures, tunes, shakespeare; or
-    # a .jsonl file of pairs: prompt and completion, or messages
+    # files, folders or patterns such as "books/*.txt"; or tales, pictures, tunes, shakespeare; a
+    # file is text, also in .gz, .jsonl or .parquet; pairs of a prompt and an answer, in .jsonl; or
+    # token ids of nanoGPT or llm.c, in .bin
     data: tuple[str, ...] = ("tales",)
     # the text between documents in a file, where \n is a newline; none: a file is one document;
     # auto: <|endoftext|> if a file contains it, else none
@@ -63,7 +64,7 @@ class TrainConfig:
     loss_on: Literal["answer", "all"] = "answer"
     # how text becomes tokens: bpe learns frequent pieces of words from the text; char: characters;
     # byte: bytes; gpt2: the pieces of GPT-2; or a tokenizer that exists: a tokenizer.json, a run,
-    # or the folder of a model
+    # the folder of a model, or a JSON list of characters
     tokenizer: str = "bpe"
     # bpe learns at most this number of different tokens (default: fewer from a short text than from
     # a long one, at most 2048)

@@ -44,7 +44,6 @@ from text_streams import (
 
 from minigen import corpora
 from minigen.corpora import Corpus
-from minigen.data import cache as caching
 from minigen.data import (
     notes,
     notes_on_text,
@@ -55,6 +54,7 @@ from minigen.data import (
     vocabulary,
     write_tokens,
 )
+from minigen.data import shards as sharding
 from minigen.data.text import naive_documents, read_text, split_documents
 from minigen.data.text_range import hold_out
 from minigen.data.tokens import naive_tokens
@@ -542,7 +542,7 @@ def test_shards_of_another_stream_are_never_continued(
     text = LINES[:-2] + "?\n" if change == "text" else LINES
     tokenizer = BPE if change == "tokenizer" else BYTE
     if change == "version":
-        monkeypatch.setattr(caching, "FORMAT", caching.FORMAT + 1)
+        monkeypatch.setattr(sharding, "FORMAT", sharding.FORMAT + 1)
     with in_chunks(100, 1000):
         scanned = scan([put(tmp_path, text)], None)
         stream = write_tokens(scanned, tokenizer, tmp_path / "cache", "text")

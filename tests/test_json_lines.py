@@ -152,5 +152,5 @@ def test_a_run_trains_on_json_lines(
     flags += " --device cpu --compile no --max_steps 2 --tokenizer byte"
     assert train.main(flags.split()) == 0
     assert "separator" not in capsys.readouterr().err
-    with pytest.raises(UserError, match=r"each line of a\.jsonl\.gz is a document"):
+    with pytest.raises(UserError, match=r"a\.jsonl\.gz parts its documents by itself"):
         train.main([*flags.split(), "--separator=--"])

@@ -16,10 +16,15 @@ from minigen.corpora.builtin import NAMES, shakespeare, synthetic_corpus
 from minigen.corpora.corpus import Corpus
 from minigen.corpora.separator import AUTO, NONE, TABLES, choose_separator
 from minigen.corpora.task import SYNTHETIC, synthetic_names
-from minigen.data.json_lines import is_json_lines
+from minigen.data.parquet import is_parquet
+from minigen.data.text import has_rows
+from minigen.data.token_files import are_token_files
 from minigen.errors import UserError
 from minigen.system.text_file import MARKUP, count_documents, is_binary, opened, unreadable
 from minigen.tokenizer import END_OF_TEXT
+
+TRAIN_IDS, VAL_IDS = "train.bin", "val.bin"  # token ids in a folder, by nanoGPT's names
+BESIDE_IDS = {".bin", ".pkl", ".json", ".py"}  # endings of files that belong to token ids
 
 
 def find(
@@ -35,7 +40,8 @@ def find(
         data: files, folders (all files below them that are not hidden), patterns such as
             "books/*.txt", and names of built-in corpora; one string may have several of these
             entries, with commas between them. If a file has the name of a built-in corpus, the file
-            is read. Binary files among several files are left out, and a note counts them.
+            is read. Binary files among several files are left out, and a note counts them. Of a
+            folder with a train.bin only that file is read, and val.bin (data/token_files.py).
         folder: the folder of the built-in corpora; they are made or downloaded on first use.
         separator: the text between documents in a file, before `unescape`. AUTO: END_OF_TEXT, if
             one of the files has it, else None. NONE or None: each file is one document.
@@ -66,22 +72,53 @@ def find(
     for entry in entries:
         if isinstance(entry, str):
             all_files.append(shakespeare(folder))
+        elif os.path.isfile(entry / TRAIN_IDS):
+            all_files.append(entry / TRAIN_IDS)
         else:
             all_files += _files(entry, links, broken_links)
     unique = _unique_places(all_files) if links else tuple(dict.fromkeys(all_files))
-    files, notes = _without_binary(unique, broken_links)
-    texts = [file for file in files if not is_json_lines(file)]
+    is_tokens = are_token_files(unique)
+    files, notes = (unique, ()) if is_tokens else _without_binary(unique, broken_links)
+    texts = [] if is_tokens else [file for file in files if not has_rows(file)]
     if not texts and separator not in (None, AUTO, NONE, END_OF_TEXT):
-        raise UserError(f"each line of {files[0]} is a document; leave out --separator")
+        raise UserError(f"{files[0]} parts its documents by itself; give --separator none")
+    if is_tokens:
+        return _of_token_ids(entries, files)
+    if ids := [file for file in unique if file.name == TRAIN_IDS and file.parent in entries]:
+        raise UserError(f"{ids[0]} holds token ids, and other --data text; give one kind of them")
     text_between, separator_notes = choose_separator(texts, separator)
+    name = _name(entries, files)
+    return Corpus(name, files, (), text_between, notes=(*notes, *separator_notes))
+
+
+def _name(entries: Sequence[str | Path], files: Sequence[Path]) -> str:
+    """Return the name of a corpus, safe as the name of a folder."""
     if len(entries) > 1:
         name = files[0].stem + (f"+{len(files) - 1}" if len(files) > 1 else "")
     elif isinstance(entries[0], str):
         name = entries[0]
     else:
         name = entries[0].resolve().name if entries[0].is_dir() else entries[0].stem
-    name = re.sub(r"[^\w+-]+", "-", name).strip("-")[:50] or "text"
-    return Corpus(name, files, (), text_between, notes=(*notes, *separator_notes))
+    return re.sub(r"[^\w+-]+", "-", name).strip("-")[:50] or "text"
+
+
+def _of_token_ids(entries: Sequence[str | Path], files: tuple[Path, ...]) -> Corpus:
+    """Return a corpus of token ids that another program has written.
+
+    Raises `UserError` if the files of a folder do not say which of them validate.
+    """
+    folders = [entry for entry in entries if isinstance(entry, Path) and entry.is_dir()]
+    if unclear := [folder for folder in folders if not (folder / TRAIN_IDS).is_file()]:
+        raise UserError(
+            f"{unclear[0]} holds token ids without a {TRAIN_IDS}; name its files to train on, such "
+            f"as '{unclear[0] / '*train*.bin'}', and to validate on, with --val_data"
+        )
+    val = tuple(folder / VAL_IDS for folder in folders if (folder / VAL_IDS).is_file())
+    notes = []
+    for folder in folders:
+        if others := {path.name for path in folder.iterdir() if path.suffix not in BESIDE_IDS}:
+            notes.append(f"of {folder} the token ids are read, and not {min(others)}")
+    return Corpus(_name(entries, files), files, val, notes=tuple(notes))
 
 
 def _with_validation(
@@ -96,7 +133,16 @@ def _with_validation(
     if names := synthetic_names(val_data):
         raise UserError(f"--val_data {names[0]} is a corpus to train on; give files")
     validation = find(val_data, folder, separator, links)
-    if corpus.separator is None and count_documents(validation.train, END_OF_TEXT):
+    if validation.val:
+        raise UserError(f"--val_data {validation.name} has text to train on, too; give a file")
+    if are_token_files(corpus.train) != are_token_files(validation.train):
+        raise UserError(
+            f"of {corpus.train[0]} and {validation.train[0]} one holds token ids, and the other "
+            "text; give one kind of them"
+        )
+    texts = [] if are_token_files(corpus.train) else validation.train
+    texts = [file for file in texts if not has_rows(file)]
+    if corpus.separator is None and count_documents(texts, END_OF_TEXT):
         raise UserError(
             f"{END_OF_TEXT} is in --val_data and not in --data; give --separator "
             f"'{END_OF_TEXT}' if it separates documents"
@@ -225,6 +271,8 @@ def _without_binary(
         notes.append(f"read twice: {_counted(again, 'file')}, which is the same file as {same}")
     binary, markup = list[Path](), list[Path]()
     for file in files:
+        if is_parquet(file):
+            continue
         beginning = _first_bytes(file)
         if len(files) > 1 and is_binary(beginning):
             binary.append(file)

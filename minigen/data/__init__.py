@@ -18,6 +18,8 @@ The other files may be skipped. They let a text be larger than memory, tokenise 
 notice mistakes:
 
     json_lines.py    a file that holds a document in each line
+    parquet.py       the same in the tables of many data sets
+    token_files.py   token ids that another program has written
     text_range.py    which characters of which files are read: to train on, and to validate on
     vocabulary.py    a tokenizer is trained on a sample of a text
     shards.py        token ids are written to files, and writing continues after an interruption
@@ -26,7 +28,7 @@ notice mistakes:
     notes.py         notes on a text that may be read in another way than its owner means it
 """
 
-from minigen.data.cache import prepare, write_tokens
+from minigen.data.cache import prepare, tokens_of_files, write_tokens
 from minigen.data.notes import notes_on_text, opening
 from minigen.data.pair_lines import are_pairs
 from minigen.data.pairs import Pairs, prepare_pairs
@@ -42,5 +44,6 @@ __all__ = [
     "prepare",
     "prepare_pairs",
     "scan",
+    "tokens_of_files",
     "write_tokens",
 ]

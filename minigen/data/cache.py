@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from minigen.data.notes import print_notes_on_tokens
-from minigen.data.shards import CHUNK, find_shards, token_dtype, write_shards
+from minigen.data.shards import CHUNK, cache_key, find_shards, token_dtype, write_shards
 from minigen.data.text_range import CorpusFiles, TextRange, hold_out, scan
+from minigen.data.token_files import are_token_files, ids_of_corpus, ids_of_files
 from minigen.data.token_stream import TokenStream, check_length
 from minigen.data.tokens import cut_chunks
 from minigen.data.vocabulary import LEARNED, learn_tokenizer
 from minigen.errors import UserError
 from minigen.system.disk import write_atomically
 from minigen.system.places import writable
-from minigen.tokenizer import Tokenizer
+from minigen.tokenizer import Tokenizer, train_tokenizer
 
-FORMAT = 1  # to be raised with each change of the code that changes the tokens or shards of a text
 SHORT = 1 << 16  # characters: a shorter text is tokenised in no time
 
 
@@ -38,7 +37,8 @@ def prepare(
 
     Args:
         source: the files. Without `val` files, the last `val_fraction` of the characters of `train`
-            are held out: by default, text[: int(0.9 * n)] trains and the rest validates.
+            are held out: by default, text[: int(0.9 * n)] trains and the rest validates. Of files
+            with token ids, it is the last `val_fraction` of the tokens.
         tokenizer: the tokenizer to use; None: train one of `kind` on the training text.
         vocab_size: of a bpe tokenizer that is trained; None: by the length of the text.
         cache: the folder for the results; created if missing. Its files can be made again.
@@ -50,6 +50,10 @@ def prepare(
     Returns the tokenizer, the training stream and the validation stream.
     Raises UserError if the text cannot be read, is empty, or is not text.
     """
+    if are_token_files(source.train):
+        if tokenizer is None and kind not in LEARNED:
+            tokenizer = train_tokenizer(kind, [])
+        return ids_of_corpus(source, tokenizer, cache, val_fraction, block_size)
     train = scan(source.train, source.separator)
     if source.val:
         val = scan(source.val, source.separator)
@@ -99,6 +103,21 @@ def write_tokens(text: TextRange, tokenizer: Tokenizer, cache: Path, name: str) 
     return tokens
 
 
+def tokens_of_files(
+    files: Sequence[Path], separator: str | None, tokenizer: Tokenizer, cache: Path, name: str
+) -> TokenStream:
+    """Return the tokens of all text in the files, or the token ids that they hold.
+
+    Args:
+        separator, name: as in `scan` and in `write_tokens`.
+
+    Raises UserError if a file cannot be read, or is neither text nor token ids.
+    """
+    if are_token_files(files):
+        return ids_of_files(files, tokenizer, cache, name)
+    return write_tokens(scan(files, separator), tokenizer, cache, name)
+
+
 def find_tokens(stem: str, tokenizer: Tokenizer, cache: Path, name: str) -> TokenStream | None:
     """Return tokens that `write_tokens` has written; None if their files are not there.
 
@@ -110,8 +129,3 @@ def find_tokens(stem: str, tokenizer: Tokenizer, cache: Path, name: str) -> Toke
     shards = find_shards(path)
     dtype = token_dtype(tokenizer).str
     return TokenStream(path, name, dtype, tokenizer.end_of_text, shards) if shards else None
-
-
-def cache_key(*inputs: str | int | None) -> str:
-    """Return a file name for a result that depends on these inputs alone."""
-    return hashlib.sha256(json.dumps([FORMAT, *inputs]).encode("utf-8")).hexdigest()[:32]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,12 +49,17 @@ class WrongRow(Exception):
 
 def text_of(row: Mapping[str, Any]) -> str:
     """Return the text of a row, without the newlines around it. Raises `WrongRow`."""
-    field = next((name for name in FIELDS if name in row), None)
-    if {"prompt", "completion"} <= row.keys() or "messages" in row:
+    return string(row, text_field(row)).strip("\n")
+
+
+def text_field(names: Collection[str]) -> str:
+    """Return which of the fields of a row holds its text. Raises `WrongRow` if none does."""
+    if {"prompt", "completion"} <= {*names} or "messages" in names:
         raise WrongRow("has a prompt and an answer, where a text is read")
+    field = next((name for name in FIELDS if name in names), None)
     if field is None:
         raise WrongRow(f"has no field {' or '.join(FIELDS)}")
-    return string(row, field).strip("\n")
+    return field
 
 
 def string(row: Mapping[str, Any], field: str) -> str:
@@ -64,6 +69,11 @@ def string(row: Mapping[str, Any], field: str) -> str:
     text = str(row[field])
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise WrongRow("has half of a surrogate pair")
+    return one_line_end(text)
+
+
+def one_line_end(text: str) -> str:
+    r"""Return a text with "\n" at the end of each line."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from minigen.data.json_lines import is_json_lines
-from minigen.data.text import read_text
+from minigen.data.text import has_rows, read_documents, read_text
 from minigen.data.text_range import CorpusFiles
+from minigen.data.token_files import are_token_files
 from minigen.data.token_stream import TokenStream
 from minigen.tokenizer import Tokenizer
 
@@ -26,6 +26,8 @@ LONG_DOCUMENT = 20_000  # tokens; of longer documents, few windows contain a beg
 
 def notes_on_text(source: CorpusFiles) -> list[str]:
     """Return notes on a text that may be read in another way than its owner means it."""
+    if are_token_files(source.train):
+        return []
     return [*notes_on_documents(source), *notes_on_stray_characters(source.train)]
 
 
@@ -34,7 +36,7 @@ def notes_on_documents(source: CorpusFiles) -> list[str]:
 
     A book has blank lines or long ones, and a program has indented ones: there is no note on them.
     """
-    files = [path for path in source.train if not is_json_lines(path)]
+    files = [path for path in source.train if not has_rows(path)]
     if not files:
         return []
     if source.separator is not None:
@@ -80,7 +82,7 @@ def occurs_in(files: Iterable[Path], separator: str) -> bool:
 def notes_on_stray_characters(files: Iterable[Path]) -> list[str]:
     """Return notes on characters that programs leave in a text and that nobody reads."""
     counts, n_bytes = Counter[str](), 0
-    for text in itertools.chain.from_iterable(map(read_text, files)):
+    for _, text in read_documents(files, separator=None):
         counts.update({char: n for char in STRAY_CHARACTERS if (n := text.count(char))})
         n_bytes += len(text)
         if n_bytes >= MAX_READ:

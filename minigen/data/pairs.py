@@ -25,10 +25,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,10 +36,9 @@ import numpy.typing as npt
 import torch
 
 from minigen.data.batches import Batch, Ids, shuffle
-from minigen.data.cache import cache_key
 from minigen.data.notes import print_notes_on_tokens
 from minigen.data.pair_lines import PairRange, hold_out_pairs, scan_pairs
-from minigen.data.shards import Shard, find_shards, shard_path
+from minigen.data.shards import Shard, cache_key, find_shards, shard_path, write_index
 from minigen.data.template import Part, Template, render
 from minigen.data.text_range import CorpusFiles, progress
 from minigen.data.token_stream import TokenStream
@@ -390,10 +388,7 @@ def write_pairs(
         with write_atomically(shard_path(path, 0)) as temporary:
             shards = (_write_examples(pairs, tokenizer, temporary),)
             pairs.check_unchanged()
-        index = {"dtype": DTYPE, "end_of_text": tokenizer.end_of_text}
-        index_json = json.dumps({**index, "shards": [asdict(shard) for shard in shards]}, indent=1)
-        with write_atomically(path) as temporary:
-            temporary.write_text(index_json, encoding="utf-8")
+        write_index(path, shards, tokenizer, DTYPE)
     stream = TokenStream(path, name, DTYPE, tokenizer.end_of_text, shards)
     print_notes_on_tokens(stream, tokenizer)
     return open_pairs(stream, tokenizer, loss_on)

@@ -31,6 +31,7 @@ from minigen.system.disk import sha256_of, write_atomically
 from minigen.system.parallel import map_in_threads
 from minigen.tokenizer import Tokenizer
 
+FORMAT = 1  # to be raised with each change of the code that changes the tokens or shards of a text
 CHUNK = 1 << 20  # characters to encode at once: the memory that is needed is a few times that
 SHARD = 1 << 26  # characters in a shard, or up to a chunk more
 
@@ -48,10 +49,30 @@ class Shard:
     sha256: str  # of the file
     n_controls: int = 0  # how often the text spells a control token
     n_changed: int = 0  # chunks whose tokens decode to another text
+    # Token ids that another program wrote are read where they are (token_files.py):
+    file: str = ""  # the absolute path of its file; "": a file of minigen's own
+    skip: int = 0  # bytes of that file before the first id
+
+    def path(self, index: Path, number: int) -> Path:
+        """Return the path of the file, given the path of the index."""
+        return Path(self.file) if self.file else shard_path(index, number)
+
+    def is_intact(self, index: Path, number: int, dtype: str) -> bool:
+        """Return whether the file still has the ids with which this entry was made."""
+        path, size = self.path(index, number), self.n_tokens * np.dtype(dtype).itemsize
+        stop = self.skip + size if self.file else None
+        with contextlib.suppress(OSError):
+            return sha256_of(path, self.skip, stop) == self.sha256
+        return False
+
+
+def cache_key(*inputs: str | int | None) -> str:
+    """Return a file name for a result that depends on these inputs alone."""
+    return hashlib.sha256(json.dumps([FORMAT, *inputs]).encode("utf-8")).hexdigest()[:32]
 
 
 def shard_path(path: Path, number: int) -> Path:
-    """Return the path of a shard, given the path of the index."""
+    """Return the path of a shard of minigen's own, given the path of the index."""
     return path.with_suffix(f".{number:04}.bin")
 
 
@@ -60,20 +81,27 @@ def token_dtype(tokenizer: Tokenizer) -> np.dtype[np.uint16] | np.dtype[np.uint3
     return np.dtype("<u2") if tokenizer.n_vocab <= 1 << 16 else np.dtype("<u4")
 
 
+def token_lengths(tokenizer: Tokenizer) -> npt.NDArray[np.int64]:
+    """Return the number of bytes of text in each token, (V,); control tokens have none."""
+    lengths = np.array([len(tokenizer.token_bytes(id)) for id in range(tokenizer.n_vocab)])
+    lengths[[*tokenizer.controls]] = 0
+    return lengths
+
+
 def encode(
-    chunk: Chunk, tokenizer: Tokenizer, token_lengths: npt.NDArray[np.int64]
+    chunk: Chunk, tokenizer: Tokenizer, lengths: npt.NDArray[np.int64]
 ) -> tuple[bytes, dict[str, int]]:
     """Return the token ids of a chunk, as bytes for a shard, and its counts for the index.
 
     Args:
-        token_lengths: (V,), the number of bytes of each token; 0 for END_OF_TEXT.
+        lengths: (V,), as `token_lengths` returns them.
     """
     ids = tokenizer.encode_documents(chunk.documents)  # END_OF_TEXT before each
     if not chunk.begins:
         ids = ids[1:]
     counts = {
         "n_tokens": len(ids),
-        "n_token_bytes": int(token_lengths.take(ids).sum()),
+        "n_token_bytes": int(lengths.take(ids).sum()),
         "n_chars": chunk.n_chars,
         "n_documents": len(chunk.documents) - (not chunk.begins),
         "n_controls": tokenizer.count_controls(chunk.documents),
@@ -94,8 +122,7 @@ def write_shards(text: TextRange, tokenizer: Tokenizer, path: Path) -> tuple[Sha
     n_done = sum(shard.n_chars for shard in shards)
     if n_done == text.n_chars:
         return shards
-    lengths = np.array([len(tokenizer.token_bytes(id)) for id in range(tokenizer.n_vocab)])
-    lengths[tokenizer.end_of_text] = 0
+    lengths = token_lengths(tokenizer)
     own = threading.local()  # a tokenizer for each thread: tiktoken runs without Python's lock
 
     def encoded(numbered: tuple[int, Chunk]) -> tuple[int, tuple[bytes, dict[str, int]]]:
@@ -104,7 +131,6 @@ def write_shards(text: TextRange, tokenizer: Tokenizer, path: Path) -> tuple[Sha
         number, chunk = numbered
         return number, encode(chunk, own.tokenizer, lengths)
 
-    index = {"dtype": token_dtype(tokenizer).str, "end_of_text": tokenizer.end_of_text}
     chunks = chunks_from(n_done, cut_chunks(text.parts(), CHUNK, tokenizer), path.parent)
     results = map_in_threads(encoded, chunks, torch.get_num_threads())
     with progress("tokenising", text.n_chars, "char", n_done) as bar:
@@ -113,12 +139,24 @@ def write_shards(text: TextRange, tokenizer: Tokenizer, path: Path) -> tuple[Sha
                 shard = write_shard(temporary, (part for _, part in parts), bar)
                 text.check_unchanged()
             shards = (*shards, shard)
-            entries = [asdict(one) for one in shards]
-            index_json = json.dumps({**index, "shards": entries}, indent=1)
-            with write_atomically(path) as temporary:
-                temporary.write_bytes(index_json.encode("utf-8"))
+            write_index(path, shards, tokenizer)
     text.check_unchanged()  # if the text became shorter, the loop may have written no shard
     return shards
+
+
+def write_index(
+    path: Path, shards: tuple[Shard, ...], tokenizer: Tokenizer, dtype: str | None = None
+) -> None:
+    """Write the index of a stream, which describes its shards.
+
+    Args:
+        dtype: of the numbers in the shards; None: that of the tokenizer's ids.
+    """
+    dtype = token_dtype(tokenizer).str if dtype is None else dtype
+    index = {"dtype": dtype, "end_of_text": tokenizer.end_of_text}
+    index_json = json.dumps({**index, "shards": [asdict(one) for one in shards]}, indent=1)
+    with write_atomically(path) as temporary:
+        temporary.write_bytes(index_json.encode("utf-8"))
 
 
 def write_shard(
@@ -132,7 +170,7 @@ def write_shard(
             digest.update(ids)
             totals.update(counts)
             bar.update(counts["n_chars"])
-    return Shard(**totals, sha256=digest.hexdigest())
+    return Shard(**dict[str, Any](totals), sha256=digest.hexdigest())
 
 
 def chunks_from(n_done: int, chunks: Iterable[Chunk], cache: Path) -> Iterator[tuple[int, Chunk]]:
@@ -154,9 +192,10 @@ def find_shards(path: Path) -> tuple[Shard, ...]:
     shards: list[Shard] = []
     # If the index is missing or damaged, there are no shards, and they are made again.
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        for entry in json.loads(path.read_bytes())["shards"]:
+        index = json.loads(path.read_bytes())
+        for entry in index["shards"]:
             shard = Shard(**entry)
-            if sha256_of(shard_path(path, len(shards))) != shard.sha256:
+            if not shard.is_intact(path, len(shards), index["dtype"]):
                 break
             shards.append(shard)
     return tuple(shards)

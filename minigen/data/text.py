@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from minigen.data.json_lines import is_json_lines, read_json_lines, text_of
+from minigen.data.parquet import is_parquet, read_parquet
 from minigen.errors import UserError
 from minigen.system.text_file import (
     CONTROL_BYTES,
@@ -80,14 +81,22 @@ def split_documents(chunks: Iterable[str], separator: str) -> Iterator[DocumentP
         rest = rest[n_sure:]
 
 
+def has_rows(path: Path) -> bool:
+    """Return whether a file has a document in each row, whatever the separator."""
+    return is_json_lines(path) or is_parquet(path)
+
+
 def read_documents(files: Iterable[Path], separator: str | None) -> Iterator[DocumentPart]:
     """Read the documents of files, in parts. Without a separator, each file is one document.
 
-    Of a JSON Lines file, each line is a document, whatever the separator.
+    Of JSON Lines and of a table in Parquet, each row is a document, whatever the separator.
     """
     for path in files:
         if is_json_lines(path):
             for text in read_json_lines(path, read_text(path), text_of):
+                yield DocumentPart(True, text)
+        elif is_parquet(path):
+            for text in read_parquet(path):
                 yield DocumentPart(True, text)
         elif separator is not None:
             yield from split_documents(read_text(path), separator)

@@ -16,7 +16,7 @@ import numpy as np
 
 from minigen.data import batches
 from minigen.data.batches import Batch, Ids
-from minigen.data.shards import Shard, shard_path
+from minigen.data.shards import Shard
 from minigen.errors import UserError
 
 MAX_OPEN = 64  # shards that are open at once
@@ -108,16 +108,15 @@ class TokenStream:
             take = min(n, self.shards[number].n_tokens - skip)
             try:
                 file, stamp = self._open(number)
-                file.seek(skip * dtype.itemsize)
+                file.seek(self.shards[number].skip + skip * dtype.itemsize)
                 id_bytes = file.read(take * dtype.itemsize)
             except OSError as error:
-                path = shard_path(self.path, number)
+                path = self.shards[number].path(self.path, number)
                 raise UserError(f"cannot read {path}: {error.strerror}; start again") from None
             if stamp != file_stamp(file) or len(id_bytes) < take * dtype.itemsize:
-                raise UserError(
-                    f"{shard_path(self.path, number)} was cut short or written over; "
-                    "start again, and it is made anew"
-                )
+                anew = "" if self.shards[number].file else ", and it is made anew"
+                path = self.shards[number].path(self.path, number)
+                raise UserError(f"{path} was cut short or written over; start again{anew}")
             parts.append(np.frombuffer(id_bytes, dtype))
             place, n = place + take, n - take
         return np.concatenate(parts, dtype=np.int64)
@@ -132,7 +131,7 @@ class TokenStream:
         if number not in self._opened:
             if len(self._opened) == MAX_OPEN:
                 self._opened.clear()
-            file = io.FileIO(shard_path(self.path, number))
+            file = io.FileIO(self.shards[number].path(self.path, number))
             self._opened[number] = file, file_stamp(file)
         return self._opened[number]
 

@@ -18,7 +18,7 @@ import torch
 
 from minigen import corpora
 from minigen.cli import parse
-from minigen.data import TokenStream, notes_on_text, prepare, scan, write_tokens
+from minigen.data import TokenStream, notes_on_text, prepare, tokens_of_files
 from minigen.errors import UserError, check_range
 from minigen.evaluation.continuations import (
     evenly_spaced,
@@ -125,17 +125,16 @@ def find_texts(config: EvaluateConfig, loaded: Engine) -> Texts:
         notes += [f"warning: the model was trained on {seen[0]}"] if seen else []
         for note in notes:
             print(note, file=sys.stderr)
-        text = scan(judged_on.val or judged_on.train, judged_on.separator)
-        tokens = write_tokens(text, tokenizer, cache, "text")
+        files, parted_by = judged_on.val or judged_on.train, judged_on.separator
+        tokens = tokens_of_files(files, parted_by, tokenizer, cache, "text")
         return Texts(tokens, training, judged_on.entropy, judged_on.separator_bytes, False)
     assert corpus is not None
     if config.split == "val":
         return Texts(validation, training, corpus.entropy, corpus.separator_bytes, True)
-    files = [path.with_name("held_out.txt") for path in corpus.val]
+    files = tuple(path.with_name("held_out.txt") for path in corpus.val)
     if not files or not all(file.is_file() for file in files):
         raise UserError(f"{corpus.name} has no held_out.txt; leave out --split, or give a --file")
-    text = scan(files, corpus.separator)
-    tokens = write_tokens(text, tokenizer, cache, "held-out text")
+    tokens = tokens_of_files(files, corpus.separator, tokenizer, cache, "held-out text")
     return Texts(tokens, training, None, corpus.separator_bytes, True)
 
 

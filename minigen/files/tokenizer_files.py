@@ -68,14 +68,30 @@ def from_json(
 
 
 def load(path: Path) -> Tokenizer:
-    """Read a byte-level tokenizer.json. Raises `UserError` if the file is not one."""
+    """Read a byte-level tokenizer.json, or a JSON list of characters in the order of their ids.
+
+    Raises `UserError` if the file is neither.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(
             f"cannot read {path} as a tokenizer: {error.strerror}; save it again"
         ) from None
+    if content.lstrip().startswith(b"["):
+        return _of_characters(content, path)
     return from_json(content, str(path))
+
+
+def _of_characters(content: bytes, path: Path) -> Tokenizer:
+    """Return the char tokenizer of a JSON list of characters."""
+    with contextlib.suppress(AttributeError, RecursionError, ValueError):
+        if characters := json.loads(content):
+            tokens = [character.encode("utf-8") for character in characters]
+            return Tokenizer("char", [*tokens, END_OF_TEXT.encode("utf-8")])
+    raise UserError(
+        f'{path} is no list of different characters; give a tokenizer.json or ["a", "b", ...]'
+    )
 
 
 # ---- the folder of a model ----

@@ -67,11 +67,16 @@ def rename_file(source: Path, target: Path) -> None:
         source.unlink()
 
 
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, in hex; the file may be larger than the memory."""
+def sha256_of(path: Path, start: int = 0, stop: int | None = None) -> str:
+    """Return the SHA-256 of a file, in hex; the file may be larger than the memory.
+
+    Args:
+        start, stop: of its bytes, the part to hash; None: to the end.
+    """
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while data := file.read(1 << 20):
+        file.seek(start)
+        while data := file.read(1 << 20 if stop is None else min(1 << 20, stop - file.tell())):
             digest.update(data)
     return digest.hexdigest()
 

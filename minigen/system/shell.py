@@ -74,6 +74,11 @@ def _beginning(name: str) -> list[str]:
     return ["env", f"PYTHONPATH={ROOT}", *line]
 
 
+def run_python(*words: str | Path) -> str:
+    """Return a command line that runs this Python with `words`, quoted where the shell needs it."""
+    return " ".join(map(quoted, [_python(), *map(str, words)]))
+
+
 def quoted(word: str) -> str:
     r"""Return a word quoted for a shell; the word may be a file name that is not UTF-8.
 
