@@ -65,16 +65,24 @@ def unchanged() -> Iterator[None]:
     assert settings() == before
 
 
-def interrupt(run: Path) -> threading.Thread:
-    """Send Ctrl-C to this process once a run trains."""
-
-    def send() -> None:
-        until_it_trains(run)
-        signal.raise_signal(signal.SIGINT)
-
-    thread = threading.Thread(target=send)
+@contextlib.contextmanager
+def meanwhile(action: Callable[[], object]) -> Iterator[None]:
+    """Call `action` in a thread while the body runs, and wait for it."""
+    thread = threading.Thread(target=action)
     thread.start()
-    return thread
+    yield
+    thread.join()
+
+
+def interrupted(*_: object) -> None:
+    """Send Ctrl-C to this process."""
+    signal.raise_signal(signal.SIGINT)
+
+
+def interrupt(run: Path) -> None:
+    """Send Ctrl-C to this process once a run trains."""
+    until_it_trains(run)
+    interrupted()
 
 
 def test_a_call_gives_the_weights_of_the_command(text: Path, server: Server) -> None:
@@ -99,6 +107,29 @@ def test_a_call_gives_the_weights_of_the_command(text: Path, server: Server) -> 
     assert "".join(run.engine.stream("the sun", max_new_tokens=3))
 
 
+def test_a_run_keeps_the_special_tokens_of_a_tokenizer_that_the_library_saved(text: Path) -> None:
+    """The model has their ids, also if a run takes its tokenizer from that run, and resumes.
+
+    In the training text their spelling is letters.
+    """
+    text.write_text(f"<|user|>{text.read_text()}")
+    names = ("<|user|>", "<|end|>")
+    tokenizer = minigen.train_tokenizer("bpe", ["the sun"], 262, special_tokens=names)
+    tokenizer.save("my.json")
+    given = {**TINY, "max_steps": 1}
+    first = minigen.train(text, **{**given, "tokenizer": "my.json"}, name="first")
+    second = minigen.train(text, **{**given, "tokenizer": "out/first"}, name="second")
+    resumed = minigen.train(init_from="resume", name="second", max_steps=2)
+    for run in (first, second, resumed):
+        read = run.engine.tokenizer
+        assert read.controls == tokenizer.controls and read.fingerprint == tokenizer.fingerprint
+        assert run.engine.model.config.vocab_size == len(tokenizer)
+        assert read.encode_prompt("<|user|>")[-1] == tokenizer.end_of_text + 1
+    shard = max(Path("data/cache").glob("*.bin"), key=lambda path: path.stat().st_size)
+    ids = np.frombuffer(shard.read_bytes(), "<u2").tolist()
+    assert max(ids) == tokenizer.end_of_text and tokenizer.decode(ids[1:]).startswith("<|user|>")
+
+
 @pytest.mark.parametrize("as_list", [False, True])
 def test_a_call_leaves_the_process_as_it_was(text: Path, as_list: bool) -> None:
     """Random numbers, threads, dtype, gradients and signal handlers are those of before.
@@ -120,10 +151,8 @@ def test_a_call_leaves_the_process_as_it_was(text: Path, as_list: bool) -> None:
 
 def test_an_interrupt_saves_and_returns_a_run_that_resumes(text: Path) -> None:
     """Ctrl-C ends a run after the step in progress, with a checkpoint from which it resumes."""
-    with unchanged():
-        sender = interrupt(Path("out/cut"))
+    with unchanged(), meanwhile(lambda: interrupt(Path("out/cut"))):
         cut = minigen.train(text, **TINY, max_steps=100_000, name="cut")
-        sender.join()
     assert cut.interrupted and 0 < cut.step < 100_000
     assert checkpoint.steps(cut.folder)[-1].name == f"step-{cut.step:06d}"
     resumed = minigen.train(init_from="resume", name="cut", max_steps=cut.step + 2)
@@ -136,8 +165,8 @@ def test_a_second_interrupt_raises_and_the_process_continues(
     """Two interrupts in one step raise KeyboardInterrupt, and the next call trains as before."""
 
     def interrupted_twice(*_: object) -> None:
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
+        interrupted()
+        interrupted()
 
     with monkeypatch.context() as patch, unchanged(), pytest.raises(KeyboardInterrupt):
         patch.setattr("minigen.run.run.Run.accepts", interrupted_twice)
@@ -150,10 +179,6 @@ def test_an_interrupt_before_the_first_step_raises(
     text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before the first step nothing is saved, so there is no run to return."""
-
-    def interrupted(*_: object) -> None:
-        signal.raise_signal(signal.SIGINT)
-
     monkeypatch.setattr("minigen.run.run.sample_text", interrupted)
     with unchanged(), pytest.raises(KeyboardInterrupt):
         minigen.train(text, **TINY, max_steps=2, name="early")
@@ -164,10 +189,6 @@ def test_an_interrupt_after_the_last_step_returns_the_run(
     text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the last evaluation all steps are saved, so an interrupt only cuts the report short."""
-
-    def interrupted(*_: object) -> None:
-        signal.raise_signal(signal.SIGINT)
-
     monkeypatch.setattr("minigen.run.log.Report.final", interrupted)
     with unchanged():
         run = minigen.train(text, **TINY, max_steps=2)
@@ -177,12 +198,8 @@ def test_an_interrupt_after_the_last_step_returns_the_run(
 def test_a_run_in_a_thread_handles_no_signal(text: Path) -> None:
     """Outside the main thread, a run trains and no handler is installed."""
     runs = list[minigen.TrainedRun]()
-    with unchanged():
-        thread = threading.Thread(
-            target=lambda: runs.append(minigen.train(text, **TINY, max_steps=3))
-        )
-        thread.start()
-        thread.join()
+    with unchanged(), meanwhile(lambda: runs.append(minigen.train(text, **TINY, max_steps=3))):
+        pass
     assert runs[0].step == 3
 
 
@@ -215,6 +232,7 @@ def test_a_program_that_is_called_train_py_keeps_its_handlers(folder: Path) -> N
         ({"data": []}, "^--data is empty; give a file"),
         ({"data": ["--help"]}, "--help"),
         ({"data": "missing.txt"}, "missing.txt"),
+        ({"tokenizer": minigen.train_tokenizer("byte", [])}, "^tokenizer is a Tokenizer; .* path"),
         ({"minutes": 0}, "^--minutes is 0.*; give more than 0"),
         ({"minutes": 2, "max_steps": 2}, "give one of them"),
     ],
@@ -248,12 +266,12 @@ class Kernel:
     def run(self, code: str, during: Callable[[], None] = lambda: None) -> str:
         """Run a cell, and return its printed text; `during` runs while the cell does."""
         self.outputs = []
-        thread = threading.Thread(target=during)
-        thread.start()
-        reply = self.client.execute_interactive(
-            code, output_hook=lambda message: self.outputs.append(message["content"]), timeout=200
-        )
-        thread.join()
+        with meanwhile(during):
+            reply = self.client.execute_interactive(
+                code,
+                output_hook=lambda message: self.outputs.append(message["content"]),
+                timeout=200,
+            )
         assert reply["content"]["status"] == "ok", reply["content"]
         return "".join(output.get("text", "") for output in self.outputs)
 
@@ -293,12 +311,14 @@ def test_interrupting_the_kernel_ends_the_run_and_not_the_kernel(
 ) -> None:
     """An interrupted cell has its run, which resumes in the next cell."""
 
-    def interrupt() -> None:
+    def interrupt_kernel() -> None:
         until_it_trains(Path("out/cut"))
         kernel.manager.interrupt_kernel()
 
     train = f"import minigen; run = minigen.train({text.name!r}, **{TINY}, max_steps=10**6"
-    printed = kernel.run(f"{train}, name='cut'); print(run.interrupted, run.step > 0)", interrupt)
+    printed = kernel.run(
+        f"{train}, name='cut'); print(run.interrupted, run.step > 0)", interrupt_kernel
+    )
     assert "True True" in printed and "stopped and saved" in printed
     again = "run = minigen.train(init_from='resume', name='cut', max_steps=run.step + 2)"
     assert "False" in kernel.run(f"{again}; print(run.interrupted)")

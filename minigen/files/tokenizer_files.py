@@ -68,10 +68,12 @@ def from_json(
 
 
 def load(path: Path) -> Tokenizer:
-    """Read a byte-level tokenizer.json, or a JSON list of characters in the order of their ids.
+    """Read a byte-level tokenizer.json, a file of `Tokenizer.save`, or a JSON list of characters.
 
-    Raises `UserError` if the file is neither.
+    The characters are in the order of their ids. Raises `UserError` if the file is none of them.
     """
+    with contextlib.suppress(UserError):
+        return Tokenizer.load(path)
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -25,6 +25,7 @@ from minigen.run.signals import Interrupt
 from minigen.run.start import start
 from minigen.system.shell import script
 from minigen.system.threads import threads
+from minigen.tokenizer import Tokenizer
 
 PathName = str | os.PathLike[str]
 
@@ -108,7 +109,7 @@ def _train_py() -> ModuleType:
 def _argv(flags: Mapping[str, Any], config_class: type[Any]) -> list[str]:
     """Return a command line of these flags, so that the call and the command check them alike.
 
-    Raises `UserError` for a flag that does not exist.
+    Raises `UserError` for a flag that does not exist, and for a tokenizer in place of its file.
     """
     names = [field.name for field in dataclasses.fields(config_class)]
     argv = list[str]()
@@ -122,6 +123,8 @@ def _argv(flags: Mapping[str, Any], config_class: type[Any]) -> list[str]:
         elif isinstance(value, list | tuple):
             paths = map(os.fspath, value)  # a path that begins with "-" would be a flag
             argv += [f"--{name}", *(f"./{path}" if path[:1] == "-" else path for path in paths)]
+        elif isinstance(value, Tokenizer):
+            raise UserError(f"{name} is a Tokenizer; give the path of the file that it saves")
         elif value is not None:
             argv.append(f"--{name}={value}")
     return argv
