@@ -11,6 +11,11 @@ from typing import Any
 # A right request for each address that reads a body.
 RIGHT: dict[str, dict[str, Any]] = {
     "/v1/completions": {"model": "tales", "prompt": "hero:", "max_tokens": 3, "seed": 1},
+    "/v1/chat/completions": {
+        "model": "friend",
+        "messages": [{"role": "user", "content": "Hi"}],
+        "max_tokens": 3,
+    },
     "/api/vocabulary": {"model": "letters"},
     "/api/tokens": {"model": "tales", "text": "hero: Sir Fox"},
     "/api/merges": {"model": "tales", "word": "friend"},
@@ -29,14 +34,15 @@ RIGHT: dict[str, dict[str, Any]] = {
 MORE: dict[str, Any] = {
     "echo": True, "logprobs": 3, "stream": True, "n": 3, "stop": ["a", "Fox"], "top_p": 0.9,
     "stream_options": {"include_usage": True}, "temperature": 0, "top_k": 5, "min_p": 0.1,
-    "repetition_penalty": 1.2, "step": None, "user": "someone",
+    "repetition_penalty": 1.2, "step": None, "user": "someone", "top_logprobs": 2,
 }  # fmt: skip
 # Fields of all addresses, each to be added where it is expected and where it is not.
 FIELDS = [
     "model", "step", "prompt", "max_tokens", "temperature", "top_p", "n", "seed", "stop", "echo",
     "best_of", "logprobs", "stream", "stream_options", "suffix", "logit_bias", "top_k", "min_p",
     "user", "repetition_penalty", "text", "word", "ids", "sample", "layer", "head", "next", "name",
-    "noun", "conditions", "run",
+    "noun", "conditions", "run", "messages", "max_completion_tokens", "top_logprobs", "tools",
+    "chat_template_kwargs", "response_format",
 ]  # fmt: skip
 PATHS = [
     "/", "/index.html", "/api/models", "/v1/models", "/api/runs", "/api/runs/tales?after=0",
@@ -63,6 +69,7 @@ ODD: list[Callable[[random.Random], Any]] = [
     lambda rng: [rng.choice(NUMBERS) for _ in range(rng.randint(1, 4))],
     lambda rng: [rng.choice(TEXTS) for _ in range(rng.randint(1, 4))],
     lambda rng: [rng.randrange(600) for _ in range(rng.choice([1, 5, 100, 400]))],
+    lambda rng: [{"role": rng.choice(TEXTS), "content": rng.choice(TEXTS)} for _ in range(3)],
     lambda rng: [[rng.randrange(300)] * rng.randint(0, 9) for _ in range(rng.choice([1, 5, 200]))],
 ]
 
@@ -117,7 +124,7 @@ def draw(rng: random.Random, host: str) -> Drawn:
 def draw_fields(rng: random.Random, address: str) -> dict[str, Any]:
     """Return the fields of a right request, of which up to three are wrong, missing or new."""
     fields = dict(RIGHT[address])
-    if address == "/v1/completions":
+    if address.startswith("/v1/"):
         fields |= {name: value for name, value in MORE.items() if rng.random() < 0.3}
     names = [*fields, *fields, rng.choice(FIELDS)]
     for name in rng.sample(names, rng.choice([0, 1, 1, 1, 2, 3])):

@@ -461,7 +461,8 @@ def test_lm_eval_scores_whole_texts_as_the_library_does(
 PAGE = (ROOT / "docs/api.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(sh|python) not-run: it needs the server above;.*?\n(.*?)^```$",
                     PAGE, re.M | re.S)  # fmt: skip
-LIMITS = re.findall(r"^\| `(\w+)` \| [^|]* \| (?:[^|,]*: )?([\d.]+) to (\d+)\b", PAGE, re.M)
+TABLE = PAGE.partition("## `POST /v1/completions`")[2].partition("## `POST /v1/chat")[0]
+LIMITS = re.findall(r"^\| `(\w+)` \| [^|]* \| (?:[^|,]*: )?([\d.]+) to (\d+)\b", TABLE, re.M)
 
 
 def test_the_limits_of_the_page_are_those_of_the_server(served: Served) -> None:

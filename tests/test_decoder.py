@@ -246,7 +246,7 @@ def test_large_sums_and_scores_do_not_overflow(dtype: str) -> None:
 def huge_kilobytes(tensor: Tensor) -> int:
     """Return the kilobytes of large pages in the piece of memory that holds the tensor."""
     is_here = False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
+    for line in Path("/proc/self/smaps").read_text(errors="replace").splitlines():
         if found := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
             is_here = int(found[1], 16) <= tensor.data_ptr() < int(found[2], 16)
         elif is_here and line.startswith("AnonHugePages:"):

@@ -14,21 +14,32 @@ from urllib.parse import urlsplit
 import pytest
 from drawn_requests import RIGHT, Drawn, draw
 from forks import Server
+from models import varied_model
 from serving import Served, serve
 from starlette.routing import Route
 
+from minigen.files import checkpoint
+from minigen.files.chat_template import with_template
+from minigen.model import GPTConfig
 from minigen.serve.app import application
 from minigen.serve.models import Models
 from minigen.serve.worker import Worker
+from minigen.tokenizer import train_tokenizer
 
 PART = 100  # requests in a test
 N_DEFAULT, N_ALL = 4, 20  # tests in the default run, and with those that are marked as slow
 
 
 @pytest.fixture(scope="module")
-def served(runs: Path, server: Server) -> Iterator[Served]:
-    """Serve two models."""
-    with serve(server, runs, "tales", "letters") as served:
+def served(
+    runs: Path, server: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    """Serve two models, and a random one with a chat template, `friend`."""
+    friend, tokenizer = tmp_path_factory.mktemp("chat") / "friend", train_tokenizer("byte", [])
+    model = varied_model(GPTConfig.modern(tokenizer.n_vocab, 64, 1, 2, 16))
+    state, companions = {"step": 1, "val_loss": 1.0}, with_template(None, tokenizer)
+    checkpoint.save(friend, model, tokenizer, {}, state, companions)
+    with serve(server, runs, "tales", "letters", str(friend)) as served:
         yield served
 
 
@@ -64,7 +75,7 @@ def test_no_drawn_request_harms_the_server(part: int, served: Served) -> None:
         request = draw(rng, host)
         answer = send(request, served)
         place = f"{request.data[:1000]!r} -> {answer[:1000]!r}"
-        assert n_models(served) == 2, place
+        assert n_models(served) == 3, place
         if answer and request.data[:4] != b"HEAD":
             check(answer, request, place)
         else:

@@ -61,13 +61,13 @@ def test_a_file_is_compiled_once_per_version(
 ) -> None:
     """It is compiled at first use and after each change, with a note each time."""
     assert answer(compile_c.compiled(source)) == 42
-    assert capfd.readouterr().err.startswith("compiled code.c in ")
+    assert "compiled code.c in " in capfd.readouterr().err
     (first,) = kept(source)
     assert answer(compile_c.compiled(source)) == 42
     assert capfd.readouterr().err == "" and kept(source) == [first]
     source.write_text(SOURCE.replace("42", "43"))
     assert answer(compile_c.compiled(source)) == 43
-    assert capfd.readouterr().err.startswith("compiled code.c")
+    assert "compiled code.c in " in capfd.readouterr().err
 
 
 @needs_compiler
@@ -246,7 +246,9 @@ def test_a_compiler_without_openmp_compiles_for_one_thread(
 ) -> None:
     """Apple's compiler has no OpenMP. The next process does not try it again."""
     log = source.with_name("calls")
-    command = next(compile_c._commands())[0]
+    if compile_c._is_zig(found := next(compile_c._commands())):
+        pytest.skip("ziglang is the only compiler here, and has no OpenMP anyway")
+    command = found[0]
     monkeypatch.setenv(
         "CC",
         compiler(

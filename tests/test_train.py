@@ -40,7 +40,7 @@ from minigen.optim import Optimizer
 from minigen.run import clock as clock_module
 from minigen.run import run as run_module
 from minigen.run import start as start_module
-from minigen.run.compile import compiling_pays
+from minigen.run.compile import compiling_pays, has_cpp_compiler
 from minigen.run.config import SAVED_AS_0, new_shape, resolve
 from minigen.run.log import read_metrics
 from minigen.run.memory import count_micro_batches
@@ -648,6 +648,7 @@ def test_compiling_pays_in_a_long_run_without_dropout_on_a_cpu(
     assert compiling_pays(device, dropout, seconds) == pays
 
 
+@pytest.mark.skipif(not has_cpp_compiler(), reason="torch.compile needs a C++ compiler on a CPU")
 def test_a_compiled_run_saves_what_a_plain_one_loads(run: Run) -> None:
     """Compiled training saves the same names as plain training, and nearly the same numbers."""
     plain = checkpoint.load_newest(run("--max_steps 6 --dropout 0", "plain"))

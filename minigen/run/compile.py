@@ -13,6 +13,11 @@ from minigen.model import GPT
 from minigen.system.device import autocast
 
 
+def has_cpp_compiler() -> bool:
+    """Return whether there is a compiler that `torch.compile` can use on a CPU."""
+    return any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+
+
 def compiling_pays(device: str, dropout: float, seconds: float) -> bool:
     """Return whether a run of `seconds` is long enough to earn back the time of compiling.
 
@@ -20,8 +25,7 @@ def compiling_pays(device: str, dropout: float, seconds: float) -> bool:
     "mps" nothing is compiled.
     """
     kind = torch.device(device).type
-    has_compiler = any(shutil.which(name) for name in ("c++", "g++", "clang++"))
-    is_faster = kind == "cuda" or (kind == "cpu" and has_compiler and not dropout)
+    is_faster = kind == "cuda" or (kind == "cpu" and has_cpp_compiler() and not dropout)
     return is_faster and seconds >= 240
 
 
