@@ -49,9 +49,9 @@ class TrainConfig:
     """Train a transformer on a text. `python train.py` alone trains on short tales."""
 
     # --- the text ---
-    # files, folders or patterns such as "books/*.txt"; or tales, pictures, tunes, shakespeare; a
-    # file is text, also in .gz, .jsonl or .parquet; pairs of a prompt and an answer, in .jsonl; or
-    # token ids of nanoGPT or llm.c, in .bin
+    # files, folders or patterns such as "books/*.txt"; or tales, pictures, tunes, tasks,
+    # shakespeare. A file is text, also in .gz, .jsonl or .parquet; pairs of a prompt and an answer,
+    # in .jsonl; or token ids of nanoGPT or llm.c, in .bin
     data: tuple[str, ...] = ("tales",)
     # the text between documents in a file, where \n is a newline; none: a file is one document;
     # auto: <|endoftext|> if a file contains it, else none

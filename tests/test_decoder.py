@@ -264,7 +264,8 @@ def test_the_weights_move_to_large_pages_and_stay_the_same() -> None:
     model = random_model(dataclasses.replace(CONFIGS["gpt2"], vocab_size=1 << 16))  # 16 MB
     weight = model.embedding.weight
     address, numbers = weight.data_ptr(), weight.clone()
-    Decoder(model, "float32")
+    if Decoder(model, "float32").code is None:
+        pytest.skip("there is no C compiler here, and PyTorch computes")
     assert weight.data_ptr() == address and torch.equal(weight, numbers)
     assert huge_kilobytes(weight) >= 4096
 

@@ -638,7 +638,8 @@ def test_the_output_is_utf8_whatever_the_terminal_s_encoding(out: Path, processe
     path = out / "byte/step-000001"
     texts = [until_end(expected(path, "밥", 20, number)) for number in range(2)]
     assert text.decode("utf-8") == f"\n{sample.RULE}\n".join(texts) + "\n"
-    assert notes.count(b"\n") == 1 and process.returncode == 0
+    lines = [line for line in notes.splitlines() if b"C compiler" not in line]
+    assert len(lines) == 1 and process.returncode == 0
 
 
 def test_an_error_of_the_command_is_one_line_and_exit_code_2(processes: Any) -> None:

@@ -3,6 +3,7 @@
 tales         stories that a grammar writes
 pictures      scenes on a small grid, with captions, that a grammar writes
 tunes         melodies with chords in ABC notation that a grammar writes
+tasks         questions about tales and lists, with their answers, for a model of the tales
 shakespeare   "tiny Shakespeare", 1.1 MB of plays, downloaded once
 
 A corpus that a grammar writes is *synthetic*: the entropy of its text is known (`Corpus.entropy`),
@@ -15,7 +16,7 @@ from minigen.corpora.corpus import Corpus
 from minigen.corpora.find import find, relocate
 from minigen.corpora.separator import AUTO, NONE, separator_text, unescape
 from minigen.corpora.splits import BLANK_LINE
-from minigen.corpora.task import SYNTHETIC, synthetic_names
+from minigen.corpora.task import SYNTHETIC, WRITTEN, synthetic_names
 
 __all__ = [
     "AUTO",
@@ -23,6 +24,7 @@ __all__ = [
     "NAMES",
     "NONE",
     "SYNTHETIC",
+    "WRITTEN",
     "Corpus",
     "find",
     "relocate",

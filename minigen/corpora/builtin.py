@@ -1,4 +1,4 @@
-"""Built-in corpora: three that grammars write on first use, and one that is downloaded once."""
+"""Built-in corpora: four that grammars write on first use, and one that is downloaded once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from minigen.errors import UserError
 from minigen.system import disk
 from minigen.system.places import writable
 
-NAMES = (*task.SYNTHETIC, "shakespeare")
+NAMES = (*task.WRITTEN, "shakespeare")
 
 SHAKESPEARE_URL = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -54,13 +54,21 @@ def synthetic_corpus(names: Sequence[str], folder: Path) -> Corpus:
     return Corpus("+".join(names), tuple(train), tuple(val), splits.BLANK_LINE, entropy)
 
 
+def tasks(folder: Path) -> Corpus:
+    """Return the corpus of questions and answers; write it if it is missing."""
+    place, facts = _write_if_missing("tasks", folder)
+    files = facts["splits"]
+    train, val = (place / files[split]["file"] for split in ("train", "val"))
+    return Corpus("tasks", (train,), (val,), entropy=files["val"]["bits_per_byte"])
+
+
 def _write_if_missing(name: str, folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Return the folder of a synthetic corpus, and its facts.
+    """Return the folder of a corpus that a program writes, and its facts.
 
     If a file of the corpus is missing or damaged, all are written again; if `folder` is not
     writable, they are written into another folder.
     """
-    corpus = task.get(name)
+    corpus = task.writer(name)
     if facts := splits.verified_facts(folder / name, corpus.VERSION):
         return folder / name, facts
     place = writable(folder / name)

@@ -1,11 +1,13 @@
-"""Print, check or save documents of a synthetic corpus: `python -m minigen corpus`.
+"""Print, check or save documents of a corpus that minigen writes: `python -m minigen corpus`.
 
     python -m minigen corpus tales --count 3                # print three tales
     python -m minigen corpus tunes --check FILE             # check tunes between blank lines
     python -m minigen corpus tunes --save FOLDER            # save tunes as .abc, .wav and .png
     python -m minigen corpus pictures --save sheet.png      # draw some pictures
+    python -m minigen corpus tasks --check FILE             # check the answers of a JSON Lines file
 
-A file to check has blank lines or rules (lines of hyphens) between documents.
+A file to check has blank lines or rules (lines of hyphens) between documents. Each line of JSON
+Lines is a document.
 """
 
 from __future__ import annotations
@@ -22,23 +24,23 @@ from tyro.conf import Positional
 
 from minigen.cli import parse
 from minigen.corpora import task
-from minigen.corpora.task import Task
+from minigen.corpora.task import Writer
 from minigen.errors import UserError
 from minigen.system.streams import ignore_write_errors, shows_colours
 
 
 @dataclass(frozen=True)
 class CorpusConfig:
-    """Print documents of a synthetic corpus, or check the documents of a file.
+    """Print documents of a corpus that minigen writes, or check the documents of a file.
 
     With --check, each complaint about a document is a line, and --save saves the well-formed
     documents.
     """
 
-    corpus: Positional[Literal["tales", "pictures", "tunes"]]  # the corpus
+    corpus: Positional[Literal["tales", "pictures", "tunes", "tasks"]]  # the corpus
     count: int = 3  # number of documents to print or save
     seed: int = 0  # start of all random numbers: the same seed gives the same documents
-    split: str = "train"  # train, val, or held_out: first lines that no training text has
+    split: str = "train"  # train, val, or held_out: prompts of kinds that no training text has
     # check the documents of this file instead; - is standard input (default: no file)
     check: str | None = None
     # write a file, such as x.png, instead of printing; or a folder with each kind of file
@@ -49,7 +51,7 @@ class CorpusConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command with the arguments `argv`; None: with the arguments of the process."""
     config = parse(CorpusConfig, argv)
-    corpus = task.get(config.corpus)
+    corpus = task.writer(config.corpus)
     is_file = config.save is not None and config.save.suffix.lower() in corpus.ENDINGS
     if config.save:  # save the files even if nobody reads standard output
         sys.stdout = ignore_write_errors(sys.stdout)
@@ -61,17 +63,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         documents = corpus.documents(config.seed, config.split)
         texts = [d.text for d in itertools.islice(documents, max(0, config.count))]
         if not is_file:
-            print("\n\n".join(map(corpus.show, texts) if shows_colours() else texts))
+            between = "\n" if has_lines(corpus) else "\n\n"
+            print(between.join(map(corpus.show, texts) if shows_colours() else texts))
     if config.save and texts:
         save(texts, config.save, corpus, is_file)
 
 
-def check_file(path: str, corpus: Task) -> list[str]:
+def has_lines(corpus: Writer) -> bool:
+    """Return whether each line of a file is a document of this corpus."""
+    return ".jsonl" in corpus.ENDINGS
+
+
+def check_file(path: str, corpus: Writer) -> list[str]:
     """Print complaints about the documents of a file; return the well-formed documents.
 
     Args:
         path: a file with blank lines or rules between documents; - is standard input.
-        corpus: the task of the corpus to which the documents should belong.
+        corpus: the corpus to which the documents should belong.
 
     Raises `UserError` if the file cannot be read.
     """
@@ -80,7 +88,8 @@ def check_file(path: str, corpus: Task) -> list[str]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     lines = data.decode("utf-8", errors="replace").replace("\r\n", "\n")
-    texts = [text for text in re.split(r"\n(?:-*\n)+", lines.strip("\n")) if text]
+    between = r"\n+" if has_lines(corpus) else r"\n(?:-*\n)+"
+    texts = [text for text in re.split(between, lines.strip("\n")) if text]
     verdicts = [corpus.check(text) for text in texts]
     for number, verdict in enumerate(verdicts, 1):
         for complaint in verdict.complaints:
@@ -93,7 +102,7 @@ def check_file(path: str, corpus: Task) -> list[str]:
     return [text for text, v in zip(texts, verdicts, strict=True) if v.well_formed]
 
 
-def save(texts: Sequence[str], path: Path, corpus: Task, is_file: bool) -> None:
+def save(texts: Sequence[str], path: Path, corpus: Writer, is_file: bool) -> None:
     """Write documents as the file `path`, or into the folder `path` in each format of the corpus.
 
     Raises `UserError` if the folder cannot be made or a text cannot be saved.

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from minigen.corpora.builtin import NAMES, shakespeare, synthetic_corpus
+from minigen.corpora.builtin import NAMES, shakespeare, synthetic_corpus, tasks
 from minigen.corpora.corpus import Corpus
 from minigen.corpora.separator import AUTO, NONE, TABLES, choose_separator
-from minigen.corpora.task import SYNTHETIC, synthetic_names
+from minigen.corpora.task import SYNTHETIC, WRITTEN, synthetic_names
 from minigen.data.parquet import is_parquet
 from minigen.data.text import has_rows
 from minigen.data.token_files import are_token_files
@@ -68,6 +68,11 @@ def find(
                 "leave out the other --data and --separator"
             )
         return synthetic_corpus(names, folder)
+    if "tasks" in entries:
+        # Questions have their own validation questions, and are pairs, not running text.
+        if len(entries) > 1 or separator not in (None, AUTO):
+            raise UserError("tasks fit no other text; leave out the other --data and --separator")
+        return tasks(folder)
     all_files, broken_links = list[Path](), list[Path]()
     for entry in entries:
         if isinstance(entry, str):
@@ -130,7 +135,7 @@ def _with_validation(
     """
     if corpus.val:
         raise UserError(f"{corpus.name} has validation text of its own; leave out --val_data")
-    if names := synthetic_names(val_data):
+    if names := synthetic_names(val_data, WRITTEN):
         raise UserError(f"--val_data {names[0]} is a corpus to train on; give files")
     validation = find(val_data, folder, separator, links)
     if validation.val:

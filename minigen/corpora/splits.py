@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,21 +30,28 @@ def write(
     streams: Mapping[str, Iterator[Document]],
     sizes: Mapping[str, int],
     facts: Mapping[str, Any],
+    ending: str = ".txt",
+    between: str = BLANK_LINE,
+    scored: Callable[[str], str] = lambda text: text,
 ) -> dict[str, Any]:
-    """Write one text file for each split, and facts.json; return the facts.
+    """Write one file for each split, and facts.json; return the facts.
 
-    A file has as many documents as fit into its size, and at least one, with blank lines between
-    documents. No document of val.txt is in train.txt, so that a model cannot know a document of
-    val.txt by heart (test_no_document_is_in_training_and_validation).
+    A file has as many documents as fit into its size, and at least one. No document of val.txt is
+    in train.txt, so that a model cannot know a document of val.txt by heart
+    (test_no_document_is_in_training_and_validation).
 
     In the facts, `bits` is the sum of -log2 p over the documents of a file. `bits_per_byte` is this
-    sum divided by the bytes of the documents: the entropy of the text (see `Corpus.entropy`).
+    sum divided by the bytes of the documents that count: the entropy of the text (see
+    `Corpus.entropy`).
 
     Args:
         corpus: the name of the corpus, which is also the plural noun for its documents.
         streams: an endless stream of documents for each split.
         sizes: the maximum size of each split's file in bytes.
         facts: more facts for facts.json, before the splits.
+        ending: of the names of the files.
+        between: the text between two documents of a file.
+        scored: returns the part of a document that counts for the loss.
 
     Raises `UserError` if the files cannot be written or a size has no room for a document.
     """
@@ -57,11 +64,11 @@ def write(
     for split, n_bytes in sizes.items():
         texts: list[str] = []
         bits: list[float] = []
-        size = -1  # two newlines after each document, but one after the last
+        size = 1 - len(between)  # after the last document there is one newline
         for document in streams[split]:
             if document.text in seen and split == "val":
                 continue
-            size += len(document.text) + 2
+            size += len(document.text) + len(between)
             if size > n_bytes:
                 break
             texts.append(document.text)
@@ -71,12 +78,12 @@ def write(
                 f"{split}_bytes is {n_bytes}, too few for one of the {corpus}; give 2000 or more"
             )
         seen.update(texts)
-        data = f"{BLANK_LINE.join(texts)}\n".encode("ascii")
-        with write_atomically(folder / f"{split}.txt") as part:
+        data = f"{between.join(texts)}\n".encode("ascii")
+        with write_atomically(folder / f"{split}{ending}") as part:
             part.write_bytes(data)
-        text_bytes = sum(map(len, texts))
+        text_bytes = sum(len(scored(text)) for text in texts)
         splits[split] = {
-            "file": f"{split}.txt",
+            "file": f"{split}{ending}",
             "sha256": sha256(data),
             corpus: len(texts),
             "bytes": len(data),
@@ -98,8 +105,8 @@ def verified_facts(folder: Path, version: int) -> dict[str, Any] | None:
     try:
         facts: dict[str, Any] = json.loads((folder / "facts.json").read_bytes())
         if facts["version"] == version and all(
-            sha256((folder / f"{split}.txt").read_bytes()) == file["sha256"]
-            for split, file in facts["splits"].items()
+            sha256((folder / file["file"]).read_bytes()) == file["sha256"]
+            for file in facts["splits"].values()
         ):
             return facts
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -24,6 +24,7 @@ from minigen.corpora.splits import Document
 from minigen.errors import UserError
 
 SYNTHETIC = ("tales", "pictures", "tunes")  # corpora that a grammar writes; each has a task
+WRITTEN = (*SYNTHETIC, "tasks")  # all corpora that minigen writes; `tasks` are pairs
 # The beginning of each document. `prompt` tries the tasks in this order; tales are last, because a
 # tale may continue any words.
 BEGINNINGS = {"pictures": "picture:", "tunes": "tune:", "tales": "hero:"}
@@ -50,24 +51,41 @@ class Verdict:
     conditions: dict[str, str]
 
 
-class Task(Protocol):
-    """The package of a synthetic corpus: it writes documents, makes prompts, and judges texts."""
+class Writer(Protocol):
+    """The package of a corpus that a program writes: it writes documents, and checks texts."""
 
     VERSION: int  # of the text format: the same version and seed give the same bytes
-    SPLITS: tuple[str, ...]  # the names of the text files, without .txt
+    SPLITS: tuple[str, ...]  # the names of the text files, without their ending
     NOUN: str  # the noun for one document
     ENDINGS: tuple[str, ...]  # of the names of the files that `save` can write
-    SHOWN_WHEN_COMPLETE: bool  # a terminal shows a document only once it is complete
-
-    @property
-    def FIELDS(self) -> Mapping[str, tuple[str, ...]]:
-        """The fields of the first line, in its order, and the words that each can have."""
 
     def documents(self, seed: int, split: str = "train") -> Iterator[Document]:
         """Yield documents without end; the k-th depends on seed, split and k only."""
 
     def write(self, folder: Path) -> dict[str, Any]:
         """Write the files of the corpus with `splits.write`; return the facts."""
+
+    def check(self, text: str) -> Verdict:
+        """Judge a text as a document; blank lines before and after it do not count."""
+
+    def show(self, text: str) -> str:
+        """Return the text that shows a document in a terminal with colours."""
+
+    def save(self, texts: Sequence[str], path: Path) -> None:
+        """Write documents as one file or several, in the format that the ending of `path` names.
+
+        Raises `UserError` for a text that cannot be saved, after the other texts are saved.
+        """
+
+
+class Task(Writer, Protocol):
+    """The package of a synthetic corpus: it also makes prompts, which are first lines."""
+
+    SHOWN_WHEN_COMPLETE: bool  # a terminal shows a document only once it is complete
+
+    @property
+    def FIELDS(self) -> Mapping[str, tuple[str, ...]]:
+        """The fields of the first line, in its order, and the words that each can have."""
 
     def prompt(self, text: str, rng: random.Random) -> str:
         """Return the beginning of a first line for words that a person typed.
@@ -83,24 +101,17 @@ class Task(Protocol):
         Raises `UserError` if no first line can state the conditions.
         """
 
-    def check(self, text: str) -> Verdict:
-        """Judge a text as a document; blank lines before and after it do not count."""
 
-    def show(self, text: str) -> str:
-        """Return the text that shows a document in a terminal with colours."""
-
-    def save(self, texts: Sequence[str], path: Path) -> None:
-        """Write documents as one file or several, in the format that the ending of `path` names.
-
-        Raises `UserError` for a text that cannot be saved, after the other texts are saved.
-        """
+def writer(corpus: str) -> Writer:
+    """Return the package of a synthetic corpus, or of the questions, `tasks`."""
+    # The package is imported at the call, by its name: the packages themselves import this module,
+    # and a run needs only the packages of its own corpora.
+    return cast(Writer, importlib.import_module(f"minigen.corpora.{corpus}"))
 
 
 def get(corpus: str) -> Task:
     """Return the task of a corpus."""
-    # The package is imported at the call, by its name: the packages themselves import this module,
-    # and a run needs only the packages of its own corpora.
-    return cast(Task, importlib.import_module(f"minigen.corpora.{corpus}"))
+    return cast(Task, writer(corpus))
 
 
 def detect(text: str) -> Task | None:
@@ -114,10 +125,10 @@ def detect_for_saving(text: str) -> Task | None:
     return detect(text) or (get("tunes") if ABC.search(text) else None)
 
 
-def synthetic_names(data: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the synthetic corpora in --data."""
+def synthetic_names(data: Sequence[str], among: Sequence[str] = SYNTHETIC) -> tuple[str, ...]:
+    """Return the names of the synthetic corpora in --data; or of those `among` which to look."""
     names = {name.strip() for item in data for name in item.split(",")}
-    return tuple(name for name in SYNTHETIC if name in names)
+    return tuple(name for name in among if name in names)
 
 
 def tasks_of_model(state: Mapping[str, Any]) -> list[Task]:

@@ -18,8 +18,19 @@ import torch
 
 from minigen import corpora
 from minigen.cli import parse
-from minigen.data import TokenStream, notes_on_text, prepare, tokens_of_files
+from minigen.data import (
+    Pairs,
+    TokenStream,
+    are_pairs,
+    notes_on_text,
+    prepare,
+    prepare_pairs,
+    tokens_of_files,
+)
+from minigen.data.pair_lines import scan_pairs
+from minigen.data.pairs import write_pairs
 from minigen.errors import UserError, check_range
+from minigen.evaluation.answers import AnswerMetrics, answer_metrics
 from minigen.evaluation.continuations import (
     evenly_spaced,
     generated_continuations,
@@ -31,6 +42,7 @@ from minigen.evaluation.report import as_json, plot, table
 from minigen.evaluation.samples import SampleMetrics, copy_length, mean_entropy, sample_metrics
 from minigen.evaluation.text import text_metrics, unigram_loss
 from minigen.evaluation.verdict import Comparison, Judgement
+from minigen.files.chat_template import renderer
 from minigen.inference.engine import Engine, load
 from minigen.sampling import Sampling
 from minigen.system.device import choose_device, choose_dtype
@@ -83,11 +95,12 @@ class EvaluateConfig:
 class Texts(NamedTuple):
     """The text that a model is judged on, and the text that it was trained on."""
 
-    held_out: TokenStream
-    training: TokenStream | None  # None: not known
+    held_out: TokenStream | Pairs
+    training: TokenStream | Pairs | None  # None: not known
     entropy: float | None  # of `held_out`, in bits/byte; None: not known
     separator_bytes: int  # bytes of text that END_OF_TEXT stands for
     is_same_corpus: bool  # `held_out` and `training` are parts of one corpus
+    other_kinds: Pairs | None = None  # questions of kinds that no training text has
 
 
 def find_texts(config: EvaluateConfig, loaded: Engine) -> Texts:
@@ -97,7 +110,10 @@ def find_texts(config: EvaluateConfig, loaded: Engine) -> Texts:
     """
     settings, tokenizer = loaded.state.get("config"), loaded.tokenizer
     cache = data_folder() / "cache"
-    corpus, training = None, None
+    corpus = None
+    training: TokenStream | Pairs | None = None
+    validation: TokenStream | Pairs
+    found: tuple[TokenStream | Pairs, TokenStream | Pairs]
     try:
         if settings is None:
             raise UserError(f"{loaded.path} is no run of train.py, so its text is not known")
@@ -106,8 +122,14 @@ def find_texts(config: EvaluateConfig, loaded: Engine) -> Texts:
         val_data = corpora.relocate(loaded.state.get("folder", ""), settings.get("val_data", ()))
         corpus = corpora.find(data, data_folder(), settings["separator"], links, val_data)
         max_chars = corpus.at_most(loaded.state.get("most_chars", 0))
-        _, training, validation = prepare(corpus, tokenizer, "", 0, cache, max_chars=max_chars)
-        if loaded.state["content"] != [training.path.stem, validation.path.stem]:
+        if are_pairs((*corpus.train, *corpus.val)):
+            loss_on = settings.get("loss_on", "answer")
+            template = renderer(loaded.companions, tokenizer)
+            found = prepare_pairs(corpus, tokenizer, "", 0, cache, loss_on, template=template)[1:]
+        else:
+            found = prepare(corpus, tokenizer, "", 0, cache, max_chars=max_chars)[1:]
+        training, validation = found
+        if loaded.state["content"] != [each.path.stem for each in found]:
             training = None
             raise UserError(f"{corpus.name} is no longer the text that it was trained on")
     except UserError as error:
@@ -125,17 +147,46 @@ def find_texts(config: EvaluateConfig, loaded: Engine) -> Texts:
         notes += [f"warning: the model was trained on {seen[0]}"] if seen else []
         for note in notes:
             print(note, file=sys.stderr)
-        files, parted_by = judged_on.val or judged_on.train, judged_on.separator
-        tokens = tokens_of_files(files, parted_by, tokenizer, cache, "text")
-        return Texts(tokens, training, judged_on.entropy, judged_on.separator_bytes, False)
+        tokens = tokenise(judged_on.val or judged_on.train, judged_on, loaded, "text")
+        others = other_kinds(judged_on, loaded)
+        entropy, separator_bytes = judged_on.entropy, judged_on.separator_bytes
+        return Texts(tokens, training, entropy, separator_bytes, False, others)
     assert corpus is not None
     if config.split == "val":
-        return Texts(validation, training, corpus.entropy, corpus.separator_bytes, True)
-    files = tuple(path.with_name("held_out.txt") for path in corpus.val)
-    if not files or not all(file.is_file() for file in files):
-        raise UserError(f"{corpus.name} has no held_out.txt; leave out --split, or give a --file")
-    tokens = tokens_of_files(files, corpus.separator, tokenizer, cache, "held-out text")
+        others = other_kinds(corpus, loaded)
+        return Texts(validation, training, corpus.entropy, corpus.separator_bytes, True, others)
+    files = held_out_files(corpus)
+    if not files:
+        raise UserError(f"{corpus.name} has no held-out text; leave out --split, or give a --file")
+    tokens = tokenise(files, corpus, loaded, "held-out text")
     return Texts(tokens, training, None, corpus.separator_bytes, True)
+
+
+def held_out_files(corpus: corpora.Corpus) -> tuple[Path, ...]:
+    """Return the files of held-out text of a corpus; () if it has none."""
+    files = tuple(path.with_name(f"held_out{path.suffix}") for path in corpus.val)
+    return files if all(file.is_file() for file in files) else ()
+
+
+def other_kinds(corpus: corpora.Corpus, loaded: Engine) -> Pairs | None:
+    """Return the questions of a corpus whose kinds no training text has; None if it has none."""
+    if corpus.name != "tasks":
+        return None
+    tokens = tokenise(held_out_files(corpus), corpus, loaded, "held-out pairs")
+    assert isinstance(tokens, Pairs)
+    return tokens
+
+
+def tokenise(
+    files: Sequence[Path], corpus: corpora.Corpus, loaded: Engine, name: str
+) -> TokenStream | Pairs:
+    """Return the tokens of files of a corpus."""
+    cache = data_folder() / "cache"
+    if are_pairs(files):
+        loss_on = loaded.state.get("config", {}).get("loss_on", "answer")
+        pairs = scan_pairs(files, renderer(loaded.companions, loaded.tokenizer))
+        return write_pairs(pairs, loaded.tokenizer, cache, name, loss_on)
+    return tokens_of_files(files, corpus.separator, loaded.tokenizer, cache, name)
 
 
 def separator_for(config: EvaluateConfig, settings: Mapping[str, Any] | None) -> str | None:
@@ -163,7 +214,20 @@ def judge(config: EvaluateConfig, loaded: Engine) -> Judgement:
     if texts.training is not None and texts.is_same_corpus:
         limit = max(text.n_tokens, MIN_TRAINING_TOKENS)
         train_loss = text_metrics(model, texts.training, n_vocab, block_size, dtype, limit).loss
-        loss_of_unigrams = unigram_loss(texts.held_out, texts.training, n_vocab)
+        if isinstance(texts.held_out, TokenStream) and isinstance(texts.training, TokenStream):
+            loss_of_unigrams = unigram_loss(texts.held_out, texts.training, n_vocab)
+    compared, answers = None, dict[str, AnswerMetrics]()
+    if config.count and isinstance(texts.held_out, Pairs):
+        if texts.other_kinds is not None:
+            asked = {"known kinds": texts.held_out, "held-out kinds": texts.other_kinds}
+        else:
+            asked = {"held-out kinds" if config.split == "held_out" else "pairs": texts.held_out}
+        answers = {
+            name: answer_metrics(loaded, pairs, config.count, config.seed)
+            for name, pairs in asked.items()
+        }
+    elif config.count:
+        compared = compare_samples(config, loaded, texts)
     flags = asdict(config)
     flags |= flags.pop("sampling")
     return Judgement(
@@ -175,7 +239,8 @@ def judge(config: EvaluateConfig, loaded: Engine) -> Judgement:
         text_entropy=texts.entropy,
         train_loss=train_loss,
         unigram_loss=loss_of_unigrams,
-        comparison=compare_samples(config, loaded, texts) if config.count else None,
+        comparison=compared,
+        answers=answers,
     )
 
 
@@ -196,6 +261,7 @@ def validation_dtype(config: EvaluateConfig, loaded: Engine, device: torch.devic
 
 def compare_samples(config: EvaluateConfig, loaded: Engine, sources: Texts) -> Comparison:
     """Let a model continue prompts from the held-out text; measure samples and real text."""
+    assert isinstance(sources.held_out, TokenStream)
     model, tokenizer = loaded.model, loaded.tokenizer
     n_vocab, block_size = min(tokenizer.n_vocab, model.config.vocab_size), model.config.block_size
     n_new = config.max_new_tokens or NEW_TOKENS
@@ -210,7 +276,7 @@ def compare_samples(config: EvaluateConfig, loaded: Engine, sources: Texts) -> C
     samples, of_one_prompt = generated[: len(real)], generated[len(real) :]
     whole_documents = all(one.is_document for one in real)
     training, length = None, 0
-    if sources.training is not None:
+    if isinstance(sources.training, TokenStream):
         print("looking for copies", file=sys.stderr)
         training = TrainingText.decoded(sources.training, tokenizer)
         length = copy_length(training, real)

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from minigen.evaluation.answers import rows
 from minigen.evaluation.text import TextMetrics, relative_to_entropy
 from minigen.evaluation.verdict import Judgement, verdict
 from minigen.system.plot import drawing, new_figure
 
+MAX_MISTAKES = 5  # to print
 # The metrics of samples by their names in evaluation.json: a label, and the format of a value.
 LABELS = {
     "well_formed": ("well-formed", "{:.1%}"),
@@ -50,6 +52,7 @@ def as_json(judged: Judgement) -> dict[str, Any]:
         "short": compared.whole_documents if compared else False,
         "samples": compared.samples.by_name() if compared else {},
         "real": compared.real.by_name() if compared else {},
+        "answers": {name: asdict(one) for name, one in judged.answers.items()},
         "verdict": verdict(judged),
     }
 
@@ -76,6 +79,13 @@ def table(judged: Judgement) -> str:
                 ]
                 label = label.format(compared.copy_length)
                 lines.append(f"{label:50}{cells[0]:>9}{cells[1]:>11}".rstrip())
+    for name, answered in judged.answers.items():
+        n = sum(answered.n_asked.values())
+        lines.append(f"\n{f'right answers, {name}':50}{answered.share:>9.1%}  of {n:,}")
+        for label, n_right, n_asked in rows(answered, two_steps=name == "held-out kinds"):
+            lines.append(f"  {label:48}{n_right / n_asked:>9.1%}  of {n_asked:,}")
+        mistakes = [f"  {kind}: {mistake}" for kind, mistake in answered.mistakes.items()]
+        lines += mistakes[:MAX_MISTAKES]
     return "\n".join([*lines, "", *verdict(judged)])
 
 

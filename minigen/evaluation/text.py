@@ -78,7 +78,7 @@ def validation_windows(
 @torch.no_grad()
 def text_metrics(
     model: GPT,
-    tokens: TokenStream,
+    tokens: TokenStream | Pairs,
     n_vocab: int,
     block_size: int,
     dtype: str = "float32",
@@ -108,14 +108,19 @@ def text_metrics(
     total, n = 0.0, 0
     bins = torch.zeros(3, N_BINS, dtype=torch.float64)  # expected, observed, predictions
     positions = torch.zeros(2, length, dtype=torch.float64)  # sums of losses, numbers of tokens
-    for x, y, _ in validation_windows(tokens, length, rows, limit):  # (B, T) each
+    for x, y, begins in validation_windows(tokens, length, rows, limit):  # (B, T) each
         with autocast(device.type, dtype):
-            logits = model(x.to(device))[..., :n_vocab].float()  # (B, T, V)
+            rows_begin = None if begins is None else begins.to(device)
+            logits = model(x.to(device), begins=rows_begin)[..., :n_vocab].float()  # (B, T, V)
         # The loss by position uses all targets of a window, also those that an earlier window
-        # scored: otherwise few losses would be left for the first half of the context.
-        targets = torch.cat((x[:, 1:], y[:, -1:]), dim=1)
+        # scored: otherwise few losses would be left for the first half of the context. Of pairs it
+        # uses the answers, at their positions in the example.
+        targets = torch.cat((x[:, 1:], y[:, -1:]), dim=1) if begins is None else y
         losses = token_losses(logits, targets.to(device)).cpu().double()  # (B, T)
-        positions += torch.stack((losses.sum(dim=0), (targets >= 0).sum(dim=0)))
+        places = torch.arange(x.shape[1]) - (torch.zeros_like(x) if begins is None else begins)
+        has_target = targets >= 0
+        for sums, values in zip(positions, (losses, has_target.double()), strict=True):
+            sums.index_add_(0, places[has_target], values[has_target])
         scored = y >= 0
         total += float(losses[scored].sum())
         n += int(scored.sum())
@@ -125,7 +130,9 @@ def text_metrics(
         raise UserError("the loss is not finite: the weights are broken; use another checkpoint")
     expected, observed, _ = bins
     stretches = torch.arange(length).tensor_split(min(N_POSITIONS, length))
-    sums = [(int(part[-1]) + 1, *positions[:, part].sum(dim=1).tolist()) for part in stretches]
+    by_stretch = [
+        (int(part[-1]) + 1, *positions[:, part].sum(dim=1).tolist()) for part in stretches
+    ]
     return TextMetrics(
         n_tokens=n,
         loss=total / n,
@@ -133,7 +140,7 @@ def text_metrics(
         calibration=[
             CalibrationBin(p / m, came / m, int(m)) for p, came, m in bins.T.tolist() if m
         ],
-        by_position=[PositionLoss(last, loss / m) for last, loss, m in sums if m],
+        by_position=[PositionLoss(last, loss / m) for last, loss, m in by_stretch if m],
     )
 
 
@@ -190,8 +197,12 @@ def relative_to_entropy(bits_per_byte: float, entropy: float) -> str:
     "20.0% above the text's entropy of 0.5500"
     >>> relative_to_entropy(0.54, 0.55)
     "1.8% below the text's entropy of 0.5500, by chance"
+    >>> relative_to_entropy(0.33, 0.003)
+    "0.3270 above the text's entropy of 0.0030"
     """
     distance = f"{abs(bits_per_byte / entropy - 1):.1%}"
+    if bits_per_byte > 100 * entropy:  # of answers, most of which are certain
+        distance = f"{bits_per_byte - entropy:.4f}"
     if bits_per_byte < entropy:
         return f"{distance} below the text's entropy of {entropy:.4f}, by chance"
     return f"{distance} above the text's entropy of {entropy:.4f}"

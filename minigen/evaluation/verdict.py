@@ -28,6 +28,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from minigen.evaluation.answers import AnswerMetrics
 from minigen.evaluation.samples import SampleMetrics, TaskMetrics
 from minigen.evaluation.text import TextMetrics
 
@@ -68,6 +69,7 @@ class Judgement:
     train_loss: float | None  # None: unknown, or the held-out text is of another corpus
     unigram_loss: float | None  # of a model that only knows token frequencies; None: unknown
     comparison: Comparison | None  # None: without samples
+    answers: Mapping[str, AnswerMetrics]  # to the questions of pairs; {}: the text has none
 
     @property
     def has_enough_text(self) -> bool:
@@ -93,6 +95,9 @@ def verdict(judged: Judgement) -> list[str]:
         return faults
     if (n_tokens := judged.text.n_tokens) < MIN_TOKENS:
         return [f"no verdict: {n_tokens} tokens are too few; --file FILE judges on more text"]
+    if judged.answers:
+        shares = [f"{one.share:.1%} of {name}" for name, one in judged.answers.items()]
+        return [f"no fault in the losses; right answers: {', '.join(shares)}"]
     if judged.comparison is None:
         return ["no fault in the losses; there are no samples, because of --count 0"]
     if compared is None:

@@ -175,7 +175,9 @@ def separator_of(data: tuple[str, ...], settings: Mapping[str, Any]) -> str | No
         settings: the configuration that the base model was trained with; empty if unknown.
     """
     separator: str | None = settings.get("separator")
-    has_own = corpora.synthetic_names(data) or all(is_json_lines(Path(path)) for path in data)
+    has_own = corpora.synthetic_names(data, corpora.WRITTEN) or all(
+        is_json_lines(Path(path)) for path in data
+    )
     return corpora.AUTO if has_own or separator is None else separator
 
 
