@@ -568,15 +568,17 @@ def test_a_program_trains_on_pairs(start: Callable[..., Path]) -> None:
 
 
 def test_two_ranks_take_the_steps_of_one(start: Callable[..., Path], server: Server) -> None:
-    """With torchrun, the mean is over the scored targets of both ranks."""
+    """With torchrun, loss and gradient are means over the scored targets of both ranks."""
     flags = "--max_steps 3 --dropout 0 --gradient_accumulation_steps 2"
     alone = start(flags, "alone")
     words = f"--data pairs.jsonl --name ranks {SMALL} {flags}"
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
     done = server.python(*launcher, ROOT / "train.py", *words.split(), cwd=Path.cwd())
     assert done.returncode == 0, done.stderr
-    losses = [
-        [line["train_loss"] for line in read_metrics(run) if "train_loss" in line]
+    steps = [
+        [line[key] for line in read_metrics(run) if key in line]
         for run in (alone, Path("out/ranks"))
+        for key in ("train_loss", "grad_norm")
     ]
-    assert len(losses[0]) == 3 and losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert len(steps[0]) == 3
+    assert steps[:2] == [pytest.approx(values, rel=1e-4) for values in steps[2:]]
