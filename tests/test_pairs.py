@@ -30,12 +30,12 @@ from minigen.data import Pairs, are_pairs, prepare_pairs
 from minigen.data.pair_lines import parts_of, scan_pairs
 from minigen.data.pairs import (
     Packing,
-    as_row,
     cut,
     encode_example,
     naive_batch,
     pack,
     packed_batch,
+    scored,
     write_pairs,
 )
 from minigen.data.shards import shard_path
@@ -244,16 +244,16 @@ def test_pairs_and_text_are_not_mixed(start: Callable[..., Path], tmp_path: Path
 def test_the_answer_and_its_end_are_scored_and_nothing_else() -> None:
     """The targets are the ids of each answer and END_OF_TEXT, at the place before each of them."""
     example = encode_example([Part("ab", False), Part("cd", True)], BYTE)
-    assert as_row(example, "answer").x.tolist() == [END, *b"abcd"]
-    assert as_row(example, "answer").y.tolist() == [-1, -1, *b"cd", END]
-    assert as_row(example, "all").y.tolist() == [*b"abcd", END]
+    assert scored(example, "answer").x.tolist() == [END, *b"abcd"]
+    assert scored(example, "answer").y.tolist() == [-1, -1, *b"cd", END]
+    assert scored(example, "all").y.tolist() == [*b"abcd", END]
     example = encode_example(render(chat("a", "b", "c", "d")["messages"]), BYTE)
     between = b"user:\nc\nassistant:\n"
     assert example.ids.tolist() == [
         END, *b"user:\na\nassistant:\nb", END, *between, *b"d", END
     ]  # fmt: skip
-    scored = example.ids[example.is_answer].tolist()
-    assert scored == [*b"b", END, *b"d", END]
+    answers = example.ids[example.is_answer].tolist()
+    assert answers == [*b"b", END, *b"d", END]
 
 
 @pytest.mark.parametrize("kind", ["byte", "char", "bpe", "bare"])
@@ -341,7 +341,8 @@ def test_packed_rows_have_the_gradients_of_single_rows(architecture: str, tmp_pa
     pairs, _ = prepared(tmp_path, drawn_pairs(40))
     packing = pairs.packing(96)
     rows = [
-        [pairs.row(e, 96) for e in packing.examples(3, n).tolist()] for n in range(packing.n_rows)
+        [pairs.scored(e, 96) for e in packing.examples(3, n).tolist()]
+        for n in range(packing.n_rows)
     ]
     alone = naive_batch([one for row in rows for one in row], 96, END)
     packed = packed_batch(rows, 96, END)
@@ -383,7 +384,7 @@ def test_micro_batches_of_pairs_add_up_to_the_mean_over_scored_targets(parts: An
     """Loss and gradients are those of the batch's examples, however many micro-batches it has."""
     model, pairs, _, config = parts
     packing, numbers = pairs.packing(64), range(24, 36)
-    rows = [pairs.row(e, 64) for n in numbers for e in packing.examples(config.seed, n).tolist()]
+    rows = [pairs.scored(e, 64) for n in numbers for e in packing.examples(config.seed, n).tolist()]
     expected = mean_loss(model, rows)
     expected.backward()  # type: ignore[no-untyped-call]
     grads = [p.grad.clone() for p in model.parameters()]
@@ -408,7 +409,7 @@ def test_the_validation_loss_is_the_mean_over_scored_targets(parts: Any) -> None
     """Each example to validate on counts once, whole rows or not."""
     model, _, pairs, config = parts
     with torch.no_grad():
-        wanted = mean_loss(model, [pairs.row(e, 64) for e in range(pairs.n_examples)])
+        wanted = mean_loss(model, [pairs.scored(e, 64) for e in range(pairs.n_examples)])
     assert evaluate(model, pairs, config, 1) == pytest.approx(float(wanted), rel=1e-5)
     assert evaluate(model, pairs, config, 3) == pytest.approx(float(wanted), rel=1e-5)
 
@@ -567,15 +568,17 @@ def test_a_program_trains_on_pairs(start: Callable[..., Path]) -> None:
 
 
 def test_two_ranks_take_the_steps_of_one(start: Callable[..., Path], server: Server) -> None:
-    """With torchrun, the mean is over the scored targets of both ranks."""
+    """With torchrun, loss and gradient are means over the scored targets of both ranks."""
     flags = "--max_steps 3 --dropout 0 --gradient_accumulation_steps 2"
     alone = start(flags, "alone")
     words = f"--data pairs.jsonl --name ranks {SMALL} {flags}"
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
     done = server.python(*launcher, ROOT / "train.py", *words.split(), cwd=Path.cwd())
     assert done.returncode == 0, done.stderr
-    losses = [
-        [line["train_loss"] for line in read_metrics(run) if "train_loss" in line]
+    steps = [
+        [line[key] for line in read_metrics(run) if key in line]
         for run in (alone, Path("out/ranks"))
+        for key in ("train_loss", "grad_norm")
     ]
-    assert len(losses[0]) == 3 and losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert len(steps[0]) == 3
+    assert steps[:2] == [pytest.approx(values, rel=1e-4) for values in steps[2:]]

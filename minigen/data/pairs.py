@@ -58,8 +58,8 @@ class Example(NamedTuple):
     is_answer: npt.NDArray[np.bool_]  # (L,)
 
 
-class Row(NamedTuple):
-    """An example as inputs and targets, or several, one after the other."""
+class Scored(NamedTuple):
+    """An example as inputs and targets."""
 
     x: Ids  # (n,), n = L - 1 for an example of L tokens
     y: Ids  # (n,), NOT_SCORED where a token is not scored
@@ -103,17 +103,17 @@ def cut(example: Example, block_size: int) -> Example:
     return Example(example.ids[kept], example.is_answer[kept])
 
 
-def as_row(example: Example, loss_on: str) -> Row:
+def scored(example: Example, loss_on: str) -> Scored:
     """Return the inputs and targets of an example.
 
     Args:
         loss_on: "answer", or "all" to score the prompt, too.
     """
     is_scored = example.is_answer[1:] | (loss_on == "all")
-    return Row(example.ids[:-1], np.where(is_scored, example.ids[1:], NOT_SCORED))
+    return Scored(example.ids[:-1], np.where(is_scored, example.ids[1:], NOT_SCORED))
 
 
-def naive_batch(examples: Sequence[Row], block_size: int, padding: int) -> Batch:
+def naive_batch(examples: Sequence[Scored], block_size: int, padding: int) -> Batch:
     """Return a batch with an example in each row: x and y, (N, T) each.
 
     Args:
@@ -129,7 +129,7 @@ def naive_batch(examples: Sequence[Row], block_size: int, padding: int) -> Batch
 # ---- several examples in a row ----
 
 
-def packed_batch(rows: Sequence[Sequence[Row]], block_size: int, padding: int) -> Batch:
+def packed_batch(rows: Sequence[Sequence[Scored]], block_size: int, padding: int) -> Batch:
     """Return a batch with several examples in each row: x, y and begins, (B, T) each.
 
     begins[b, t] is the index at which the example of token t begins. The model keeps tokens from
@@ -272,15 +272,18 @@ class Pairs:
         marked = self.stream.read(start, stop - start)
         return Example(marked & (FIRST - 1), (marked & ANSWER) != 0)
 
-    def row(self, number: int, block_size: int) -> Row:
+    def scored(self, number: int, block_size: int) -> Scored:
         """Read an example as inputs and targets, at most T of them."""
-        return as_row(cut(self.example(number), block_size), self.loss_on)
+        return scored(cut(self.example(number), block_size), self.loss_on)
 
     def batch(self, seed: int, numbers: Iterable[int], block_size: int) -> Batch:
         """Return the rows `numbers` of an endless random order of rows, to train on."""
         packing = self.packing(block_size)
         rows = [
-            [self.row(example, block_size) for example in packing.examples(seed, number).tolist()]
+            [
+                self.scored(example, block_size)
+                for example in packing.examples(seed, number).tolist()
+            ]
             for number in numbers
         ]
         return packed_batch(rows, block_size, self.stream.end_of_text)
@@ -309,7 +312,7 @@ class Pairs:
             n_scored = n_inputs if self.loss_on == "all" else self.n_answer_tokens.copy()
             if self.loss_on == "answer":
                 for number in np.flatnonzero(self._is_long(block_size)).tolist():
-                    n_scored[number] = (self.row(number, block_size).y != NOT_SCORED).sum()
+                    n_scored[number] = (self.scored(number, block_size).y != NOT_SCORED).sum()
             row_of = pack(-np.sort(-n_inputs), block_size)
             self._packings[block_size] = Packing(n_inputs, n_scored, row_of)
         return self._packings[block_size]
