@@ -153,7 +153,7 @@ def test_a_model_that_ignores_its_prompt_follows_it_only_by_chance(judged: Judge
 
 KEYS = [
     "model", "step", "config", "text", "perplexity", "bits_per_byte", "floor", "train_loss",
-    "run_length", "n_samples", "short", "samples", "real", "verdict",
+    "run_length", "n_samples", "short", "samples", "real", "answers", "verdict",
 ]  # fmt: skip
 OF_TEXT = [
     "n_tokens", "loss", "calibration_error", "calibration", "by_position", "single_tokens",
@@ -190,7 +190,7 @@ def test_a_text_that_cannot_be_judged_on_is_one_line(
     other = load(project / "out" / "healthy")
     with pytest.raises(UserError, match=r"no run of train.py.*--file FILE"):
         judge(EvaluateConfig(count=0), Engine(other.model, other.tokenizer, tmp_path))
-    with pytest.raises(UserError, match=r"has no held_out\.txt"):
+    with pytest.raises(UserError, match=r"has no held-out text"):
         judged("healthy", file=None, split="held_out")
     with pytest.raises(UserError, match="exclude each other"):
         judged("healthy", split="held_out")

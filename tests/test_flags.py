@@ -141,11 +141,15 @@ def test_a_default_that_is_a_value_is_shown_as_it_is_typed(default: Any, shown: 
 @pytest.mark.parametrize(
     ("config", "argv", "message"),
     [
-        (CorpusConfig, [], "CORPUS (the corpus: tales or pictures or tunes) is missing; usage: "),
+        (
+            CorpusConfig,
+            [],
+            "CORPUS (the corpus: tales or pictures or tunes or tasks) is missing; usage: ",
+        ),
         (ExportConfig, ["run"], "TARGET (the new folder, or the new file NAME.gguf) is missing; "),
         (ExportConfig, [], "SOURCE (a run, whose best checkpoint is taken, or a checkpoint) and "),
         (MergesConfig, [], "WORD (a word, or several in quotes) is missing; usage: "),
-        (CorpusConfig, ["cats"], "'cats' is not one of tales, pictures, tunes; --help"),
+        (CorpusConfig, ["cats"], "'cats' is not one of tales, pictures, tunes, tasks; --help"),
         (CorpusConfig, ["tales", "--count"], "--count has no value; give one; --help"),
         (CorpusConfig, ["tales", "--count", "x"], "--count: 'x' is not a whole number; --help"),
         (TrainConfig, ["--size", "big"], "--size: 'big' is not one of auto, tiny, slim, light, "),

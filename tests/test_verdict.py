@@ -48,7 +48,7 @@ def judged(
     """Return the verdicts on a model with these metrics, without their numbers."""
     text = TextMetrics(1000, loss, 0.0, [], [])
     compared = Comparison(samples, real, n_samples, whole_documents, 60)
-    judgement = Judgement("run", 1, {}, text, loss / 3, None, train_loss, 3.0, compared)
+    judgement = Judgement("run", 1, {}, text, loss / 3, None, train_loss, 3.0, compared, {})
     return [line.split(":")[0] for line in verdict(judgement)]
 
 
