@@ -35,10 +35,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minigen.errors import UserError
-from minigen.files import checkpoint, export, gguf_file, huggingface, lora
+from minigen.files import chat_template, checkpoint, export, gguf_file, huggingface, lora
 from minigen.files.config_file import model_type
 from minigen.files.hub_tokenizer import HubTokenizer
 from minigen.files.tokenizer_json import token_of_name
+from minigen.inference.engine import Engine
 from minigen.model import GPT, GPTConfig, apply_rope, rope_cos_sin
 from minigen.sampling import Sampling
 from minigen.tokenizer import BYTES, END_OF_TEXT, Tokenizer, train_tokenizer
@@ -574,3 +575,33 @@ def test_llama_cpp_writes_minigens_text(
     short_of_best = logits.max(dim=-1).values - logits[torch.arange(128), torch.tensor(theirs)]
     assert short_of_best.max() < (1e-3 if model.config.mlp == "gelu" else 1e-4)
     assert len(set(theirs)) >= 3
+
+
+def test_llama_cpp_asks_a_chat_model_with_minigens_ids(tmp_path: Path, llama: Any) -> None:
+    """A model that was trained on messages keeps its chat template, and llama.cpp answers by it."""
+    import llama_cpp.llama_chat_format as formats
+
+    tokenizer, path = tokenizer_of("bpe"), tmp_path / "chat.gguf"
+    companions = chat_template.with_template(None, tokenizer)
+    template = chat_template.find(companions)
+    assert template is not None
+    model = varied_model(GPTConfig.modern(tokenizer.n_vocab, BLOCK, 1, 2, 32))
+    gguf_file.write(path, model, tokenizer, None, template)
+    other = llama(path)
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"},
+                {"role": "user", "content": "Hey"}]  # fmt: skip
+    source = other.metadata["tokenizer.chat_template"]
+    form = formats.Jinja2ChatFormatter(source, END_OF_TEXT, END_OF_TEXT)(messages=messages)
+    ids = other.tokenize(form.prompt.encode(), add_bos=not form.added_special, special=True)
+    assert ids == template.encode(messages, tokenizer)
+    answer = other.create_chat_completion(messages, temperature=0, max_tokens=9)
+    engine = Engine(model, tokenizer, companions=companions, device="cpu")
+    steps = engine.stream_many(
+        [engine.encode_chat(messages)], Sampling(temperature=0), max_new_tokens=9
+    )
+    expected = "".join(piece for [piece] in steps if piece is not None)
+    written = answer["choices"][0]["message"]["content"]  # without bytes that are no UTF-8
+    letters = [re.sub("[^!-~]", "", text) for text in (written, expected)]
+    assert letters[0] == letters[1] != ""
+    modelfile = path.with_suffix(".Modelfile").read_text()
+    assert "range .Messages" in modelfile and "assistant:\n" in modelfile

@@ -158,14 +158,15 @@ def renderer(companions: Companions, tokenizer: Tokenizer) -> Template:
 def plain_source(tokenizer: Tokenizer) -> str:
     """Return `render` of minigen/data/template.py as a template in Jinja, for other programs.
 
-    Both give the same ids (test_the_plain_template_is_the_same_in_jinja).
+    Both give the same ids (test_the_plain_template_is_the_same_in_jinja). There are no tags for the
+    answers, as llama.cpp knows none.
     """
     begin = [] if tokenizer.bare else tokenizer.encode_prompt("")
     names = [tokenizer.controls.get(id, "") for id in (*begin, tokenizer.end_of_text)]
     return (
         f"{{{{ {''.join(names[:-1])!r} }}}}{{% for m in messages %}}{{{{ m.role + ':\n' }}}}"
-        f"{{% if m.role == {ANSWERS!r} %}}{{% generation %}}{{{{ m.content + {names[-1]!r} }}}}"
-        "{% endgeneration %}{% else %}{{ m.content + '\n' }}{% endif %}{% endfor %}"
+        f"{{% if m.role == {ANSWERS!r} %}}{{{{ m.content + {names[-1]!r} }}}}"
+        "{% else %}{{ m.content + '\n' }}{% endif %}{% endfor %}"
         f"{{% if add_generation_prompt %}}{{{{ '{ANSWERS}:\n' }}}}{{% endif %}}"
     )
 

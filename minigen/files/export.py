@@ -12,7 +12,7 @@ from tyro.conf import Positional
 
 from minigen.cli import parse
 from minigen.errors import UserError
-from minigen.files import checkpoint, gguf_file, lora
+from minigen.files import chat_template, checkpoint, gguf_file, lora
 from minigen.model import GPT
 
 
@@ -67,7 +67,8 @@ def export_gguf(source: str | Path, path: Path, dtype: str | None = None) -> Pat
     Raises `UserError` as `export` does, and for a model that GGUF cannot hold.
     """
     loaded, model = load(source)
-    gguf_file.write(path, model, loaded.tokenizer, dtype)
+    template = chat_template.find(loaded.companions)
+    gguf_file.write(path, model, loaded.tokenizer, dtype, template)
     return path
 
 

@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from minigen.data.template import ANSWERS
 from minigen.errors import UserError
+from minigen.files.chat_template import ChatTemplate, plain_source
 from minigen.files.config_file import model_type
 from minigen.files.safetensors_file import plain
 from minigen.files.tokenizer_json import name_of_token
@@ -86,7 +88,13 @@ FORMATS = {
 PRE_TOKENIZER = "trillion"
 
 
-def write(path: Path, model: GPT, tokenizer: Tokenizer, dtype: str | None = None) -> None:
+def write(
+    path: Path,
+    model: GPT,
+    tokenizer: Tokenizer,
+    dtype: str | None = None,
+    template: ChatTemplate | None = None,
+) -> None:
     """Write a model and its tokenizer to a new GGUF file, and a Modelfile for Ollama beside it.
 
     Args:
@@ -94,6 +102,7 @@ def write(path: Path, model: GPT, tokenizer: Tokenizer, dtype: str | None = None
         dtype: one of FORMATS for the matrices; None: as they are saved. Vectors and the positions
             of GPT-2 are always float32, as llama.cpp has them, and so is in q8_0 a matrix whose
             rows are no multiple of 32.
+        template: how messages become a text; None: the model continues a text.
 
     Raises `UserError` if the package `gguf` is not installed, if the file exists or cannot be
     written, or if llama.cpp would compute another model or other token ids.
@@ -115,6 +124,8 @@ def write(path: Path, model: GPT, tokenizer: Tokenizer, dtype: str | None = None
         writer.add_file_type(gguf.LlamaFileType[file_format])
         add_config(writer, model.config)
         add_tokenizer(writer, tokenizer, model.config.vocab_size)
+        if template is not None:
+            writer.add_chat_template(template.source)
         for name, tensor in tensors(model).items():
             add_tensor(writer, name, tensor, gguf.GGMLQuantizationType[tensor_format], path)
         writer.write_header_to_file()
@@ -122,7 +133,9 @@ def write(path: Path, model: GPT, tokenizer: Tokenizer, dtype: str | None = None
         writer.write_tensors_to_file()
         writer.close()
     with write_atomically(modelfile_path) as temporary:
-        temporary.write_text(modelfile(path, model.config), encoding="utf-8")
+        is_plain = template is not None and template.source == plain_source(tokenizer)
+        content = modelfile(path, model.config, PLAIN_IN_GO if is_plain else "{{ .Prompt }}")
+        temporary.write_text(content, encoding="utf-8")
 
 
 def check(tokenizer: Tokenizer, where: str) -> None:
@@ -283,9 +296,20 @@ def last_merge(token: bytes, id_of: Mapping[bytes, int]) -> tuple[bytes, bytes]:
 
 # ---- the Modelfile ----
 
+# `render` of minigen/data/template.py. Ollama puts END_OF_TEXT before it.
+PLAIN_IN_GO = (
+    "{{ range .Messages }}{{ .Role }}:\n{{ .Content }}"
+    f'{{{{ if eq .Role "{ANSWERS}" }}}}{END_OF_TEXT}{{{{ else }}}}\n'
+    f"{{{{ end }}}}{{{{ end }}}}{ANSWERS}:\n"
+)
 
-def modelfile(path: Path, config: GPTConfig) -> str:
-    """Return a Modelfile: how Ollama continues a prompt, with the defaults of sample.py."""
+
+def modelfile(path: Path, config: GPTConfig, template: str = "{{ .Prompt }}") -> str:
+    """Return a Modelfile: how Ollama continues a prompt, with the defaults of sample.py.
+
+    Args:
+        template: in Go's language for templates; by default a prompt is continued as it is.
+    """
     defaults = Sampling()
     parameters: dict[str, Any] = {
         "stop": f'"{END_OF_TEXT}"',
@@ -296,5 +320,5 @@ def modelfile(path: Path, config: GPTConfig) -> str:
         "repeat_penalty": defaults.repetition_penalty,
         "num_ctx": config.block_size,
     }
-    lines = [f"FROM ./{path.name}", 'TEMPLATE """{{ .Prompt }}"""']  # a prompt is continued as is
+    lines = [f"FROM ./{path.name}", f'TEMPLATE """{template}"""']
     return "\n".join([*lines, *(f"PARAMETER {k} {v}" for k, v in parameters.items())]) + "\n"
