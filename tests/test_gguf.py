@@ -35,7 +35,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minigen.errors import UserError
-from minigen.files import checkpoint, export, gguf_file, huggingface, lora
+from minigen.files import chat_template, checkpoint, export, gguf_file, huggingface, lora
+from minigen.files.companions import Companions
 from minigen.files.config_file import model_type
 from minigen.files.hub_tokenizer import HubTokenizer
 from minigen.files.tokenizer_json import token_of_name
@@ -269,6 +270,18 @@ def test_a_bare_tokenizer_and_spare_rows(tmp_path: Path) -> None:
     assert found["tokenizer.ggml.token_type"][257:] == [gguf.TokenType.UNUSED] * 3
 
 
+def test_a_run_on_messages_takes_its_chat_template_along(tmp_path: Path) -> None:
+    """A program asks the model as it was trained; a model that only continues has no template."""
+    tokenizer = tokenizer_of("byte")
+    companions = chat_template.with_template(None, tokenizer)
+    run, key = tmp_path / "run", "tokenizer.chat_template"
+    checkpoint.save(run, byte_model(), tokenizer, {}, {"step": 1}, companions=companions)
+    found = fields(export.export_gguf(run, tmp_path / "model.gguf"))
+    assert found[key] == chat_template.plain_source(tokenizer)
+    plain = save(tmp_path / "plain", byte_model(), tokenizer)
+    assert key not in fields(export.export_gguf(plain, tmp_path / "plain.gguf"))
+
+
 SPECIAL = ("<|user|>", "<|end|>")
 
 
@@ -405,7 +418,7 @@ def test_what_llama_cpp_would_read_wrongly_is_refused(tmp_path: Path) -> None:
 
     def refused(model: GPT, tokenizer: Tokenizer, match: str, dtype: str | None = None) -> None:
         with pytest.raises(UserError, match=match):
-            gguf_file.write(path, model, tokenizer, dtype)
+            gguf_file.write(path, model, tokenizer, Companions(), dtype)
         assert not list(tmp_path.iterdir())
 
     hub = HubTokenizer.__new__(HubTokenizer)
@@ -422,7 +435,7 @@ def test_what_llama_cpp_would_read_wrongly_is_refused(tmp_path: Path) -> None:
     with torch.no_grad():
         model.blocks[0].mlp.up.weight[0, 0] = 1e6
     refused(model, tokenizer, "blk.0.ffn_up.weight is too large for F16", "float16")
-    gguf_file.write(path, model, tokenizer, "bfloat16")
+    gguf_file.write(path, model, tokenizer, Companions(), "bfloat16")
 
 
 PAGE = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
@@ -520,7 +533,7 @@ def test_a_smaller_format_keeps_the_perplexity(
     """In 16 or 8 bits, llama.cpp's perplexity is within a hundredth of minigen's in float32."""
     config = getattr(GPTConfig, kind)(257, BLOCK, 2, 4, 64)
     model, path = random_model(config, std=0.1), tmp_path / "model.gguf"
-    gguf_file.write(path, model, tokenizer_of("byte"), dtype)
+    gguf_file.write(path, model, tokenizer_of("byte"), Companions(), dtype)
     ids = torch.tensor([tokenizer_of("byte").encode(TEXT)[:BLOCK]])
     other = llama(path, logits_all=True)
     other.eval(ids[0].tolist())
@@ -560,7 +573,7 @@ def test_llama_cpp_writes_minigens_text(
     """In float32, the 128 most probable tokens after a prompt are the same, one by one."""
     model, tokenizer = varied_model(exported.model.config), exported.tokenizer
     path = tmp_path / "model.gguf"
-    gguf_file.write(path, model, tokenizer)
+    gguf_file.write(path, model, tokenizer, Companions())
     monkeypatch.setattr(F, "gelu", half_gelu)
     other, prompt = llama(path), tokenizer.encode_prompt("The sun")
     other.eval(prompt)

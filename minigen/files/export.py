@@ -67,7 +67,7 @@ def export_gguf(source: str | Path, path: Path, dtype: str | None = None) -> Pat
     Raises `UserError` as `export` does, and for a model that GGUF cannot hold.
     """
     loaded, model = load(source)
-    gguf_file.write(path, model, loaded.tokenizer, dtype)
+    gguf_file.write(path, model, loaded.tokenizer, loaded.companions, dtype)
     return path
 
 

@@ -5,6 +5,7 @@ A GGUF file holds everything that a program needs to continue a text:
     general.*                 the architecture, and the number format of most weights
     gpt2.*, llama.*, qwen3.*  the shape of the model and its constants
     tokenizer.ggml.*          the tokens, their merges, and how a text is split before the merges
+    tokenizer.chat_template   how messages become a text, for a model that answers messages
     tensors                   the weights, by the names in NAMES
 
 The file only names an architecture; llama.cpp computes each in code of its own. The three that
@@ -22,6 +23,8 @@ import torch
 from torch import Tensor
 
 from minigen.errors import UserError
+from minigen.files import chat_template
+from minigen.files.companions import Companions
 from minigen.files.config_file import model_type
 from minigen.files.safetensors_file import plain
 from minigen.files.tokenizer_json import name_of_token
@@ -86,11 +89,18 @@ FORMATS = {
 PRE_TOKENIZER = "trillion"
 
 
-def write(path: Path, model: GPT, tokenizer: Tokenizer, dtype: str | None = None) -> None:
+def write(
+    path: Path,
+    model: GPT,
+    tokenizer: Tokenizer,
+    companions: Companions,
+    dtype: str | None = None,
+) -> None:
     """Write a model and its tokenizer to a new GGUF file, and a Modelfile for Ollama beside it.
 
     Args:
         path: the file; the Modelfile has the same name, with the suffix .Modelfile.
+        companions: the other files of the model, of which the chat template is written.
         dtype: one of FORMATS for the matrices; None: as they are saved. Vectors and the positions
             of GPT-2 are always float32, as llama.cpp has them, and so is in q8_0 a matrix whose
             rows are no multiple of 32.
@@ -115,6 +125,8 @@ def write(path: Path, model: GPT, tokenizer: Tokenizer, dtype: str | None = None
         writer.add_file_type(gguf.LlamaFileType[file_format])
         add_config(writer, model.config)
         add_tokenizer(writer, tokenizer, model.config.vocab_size)
+        if template := chat_template.find(companions):
+            writer.add_chat_template(template.source)
         for name, tensor in tensors(model).items():
             add_tensor(writer, name, tensor, gguf.GGMLQuantizationType[tensor_format], path)
         writer.write_header_to_file()
