@@ -21,7 +21,8 @@ from transformers import AutoTokenizer
 import minigen
 import sample
 import train
-from minigen.data.pairs import encode_example
+from minigen.data.pair_lines import scan_pairs
+from minigen.data.pairs import encode_example, write_pairs
 from minigen.data.template import render
 from minigen.errors import UserError
 from minigen.files import chat_template
@@ -187,6 +188,7 @@ def test_no_message_spells_a_control_token(chat: Path) -> None:
         ("{{ cycler.__init__.__globals__.os.system('true') }}", "fails: .* is unsafe"),
         ("{% include '/etc/passwd' %}", "fails: "),
         ("{{ range(999999999) | list }}", "fails: Range too big"),
+        ("{{ 'a' * 10**18 }}", "fails: MemoryError"),
     ],
 )
 def test_a_template_that_fails_is_one_line(source: str, reason: str) -> None:
@@ -194,6 +196,13 @@ def test_a_template_that_fails_is_one_line(source: str, reason: str) -> None:
     with pytest.raises(UserError, match=reason) as raised:
         template_of(source).render([{"role": "user", "content": "a"}])
     assert "\n" not in str(raised.value)
+
+
+def test_a_template_that_writes_nothing_is_refused(tmp_path: Path) -> None:
+    """A model cannot answer without a token to read, and sample.py says so by one line."""
+    make(tmp_path, chat_template="{{ nothing }}")
+    with pytest.raises(UserError, match="writes nothing for these messages"):
+        sample.main(["--checkpoint", str(tmp_path), "--chat", "--prompt", "a", "--device", "cpu"])
 
 
 def test_a_model_without_a_template_answers_no_messages(tmp_path: Path) -> None:
@@ -456,6 +465,32 @@ def test_a_template_that_hides_its_answers_is_refused(tmp_path: Path) -> None:
         template = chat_template.renderer(engine.companions, engine.tokenizer)
         with pytest.raises(UserError, match="does not show where the answers are"):
             template(next(answered(1)))
+
+
+def test_an_answer_with_nothing_before_it_is_refused(tmp_path: Path) -> None:
+    """No token comes before the first one of such an answer, so it has no loss."""
+    make(tmp_path, chat_template="{% for m in messages %}{% if m.role == 'assistant' %}"
+         "{% generation %}{{ m.content }}{% endgeneration %}{% endif %}{% endfor %}")  # fmt: skip
+    engine = minigen.load(tmp_path)
+    template = chat_template.renderer(engine.companions, engine.tokenizer)
+    for content, reason in (("a", "writes nothing before the answer"), ("", "writes no answer")):
+        with pytest.raises(UserError, match=reason):
+            template([{"role": "assistant", "content": content}])
+
+
+def test_the_end_that_a_template_writes_is_no_letters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A note counts control tokens that are read as letters, not those of the template."""
+    make(tmp_path / "model", chat_template=TAGS)
+    engine = minigen.load(tmp_path / "model")
+    template = chat_template.renderer(engine.companions, engine.tokenizer)
+    path = tmp_path / "pairs.jsonl"
+    lines = [json.dumps({"messages": messages}) for messages in answered(4)]
+    path.write_text("\n".join(lines))
+    pairs = scan_pairs([path], template)
+    write_pairs(pairs, engine.tokenizer, tmp_path / "cache", "training pairs", "answer")
+    assert "read as letters" not in capsys.readouterr().err
 
 
 def test_a_model_that_learns_messages_answers_them(tmp_path: Path, monkeypatch: Any) -> None:

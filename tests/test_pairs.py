@@ -290,6 +290,18 @@ def test_a_long_example_loses_the_beginning_of_its_prompt() -> None:
                 assert kept.ids.tolist() == [first, *answer.encode(), END][:7]
 
 
+def test_text_after_the_last_answer_takes_no_room_from_it() -> None:
+    """A template that ends each answer with a newline keeps the same tokens of a long example."""
+    for n_prompt in range(1, 12):
+        for n_answer in range(1, 12):
+            parts = [Part("abcdefghijkl"[:n_prompt], False), Part("ABCDEFGHIJKL"[:n_answer], True)]
+            example = encode_example(parts, BYTE)
+            kept = cut(encode_example([*parts, Part("\n\n", False)], BYTE), block_size=6)
+            n = min(7, len(example.ids))
+            assert kept.ids[:n].tolist() == cut(example, block_size=6).ids.tolist()
+            assert len(kept.ids) == min(7, len(example.ids) + 2)
+
+
 # ---- packing ----
 
 

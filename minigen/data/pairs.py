@@ -91,14 +91,17 @@ def encode_example(parts: Sequence[Part], tokenizer: Tokenizer) -> Example:
 def cut(example: Example, block_size: int) -> Example:
     """Return an example of at most T + 1 tokens, which are T inputs.
 
-    The last T + 1 tokens of a longer example are kept, because the end of a prompt is next to the
-    answer, and the answer whole. An answer that has more than T tokens by itself loses its end.
+    Of a longer example the T + 1 tokens up to the end of the last answer are kept, because the end
+    of a prompt is next to the answer, and the answer whole. An answer that has more than T tokens
+    by itself loses its end.
     """
     length = len(example.ids)
     if length <= block_size + 1:
         return example
-    last_read = int(np.flatnonzero(~example.is_answer)[-1])  # the token before the last answer
-    start = min(length - block_size - 1, last_read)
+    # A chat template may write more after the last answer, such as a newline.
+    stop = int(np.flatnonzero(example.is_answer)[-1]) + 1
+    last_read = int(np.flatnonzero(~example.is_answer[:stop])[-1])  # the token before the answer
+    start = max(0, min(stop - block_size - 1, last_read))
     kept = slice(start, start + block_size + 1)
     return Example(example.ids[kept], example.is_answer[kept])
 
@@ -412,7 +415,9 @@ def _write_examples(pairs: PairRange, tokenizer: Tokenizer, path: Path) -> Shard
             file.write(content)
             digest.update(content)
             n_examples, n_tokens = n_examples + 1, n_tokens + len(ids)
-            n_controls += tokenizer.count_controls(part.text for part in parts)
+            n_controls += tokenizer.count_controls(
+                part.text for part in parts if not part.is_special
+            )
             bar.update()
     return Shard(n_tokens, 0, pairs.n_chars, n_examples, digest.hexdigest(), n_controls)
 

@@ -61,7 +61,8 @@ class ChatTemplate:
         except RecursionError:
             raise UserError("the chat template calls itself without end") from None
         except Exception as error:  # the template is a program, which may raise any
-            raise UserError(f"the model's chat template fails: {plain(str(error))}") from None
+            reason = plain(str(error)) or type(error).__name__  # a MemoryError says nothing
+            raise UserError(f"the model's chat template fails: {reason}") from None
         return str(text)
 
     def encode(
@@ -90,7 +91,8 @@ class ChatTemplate:
         (test_answers_are_those_of_the_tags). In a template without them, it begins where the model
         would be asked for it, and ends with the first end token after it.
 
-        Raises `UserError` as `render` does, and if the answers are not found.
+        Raises `UserError` as `render` does, if the answers are not found, and if the first one has
+        nothing before it, so that its first token cannot be learnt.
         """
         marks, [marked] = _without_controls([[*messages]], tokenizer, 3)
         mark, begins, ends = marks
@@ -102,6 +104,13 @@ class ChatTemplate:
             is_answer = piece.startswith(begins)
             piece = piece.removeprefix(begins).removesuffix(ends)
             parts += [Part(part, is_answer, True) for part in piece.split(mark) if part]
+        if not any(part.is_answer for part in parts):
+            raise UserError("the model's chat template writes no answer")
+        if parts[0].is_answer:
+            raise UserError(
+                "the model's chat template writes nothing before the answer; begin with a message "
+                "of the user"
+            )
         return parts
 
     def _mark_answers(

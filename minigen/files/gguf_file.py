@@ -5,6 +5,7 @@ A GGUF file holds everything that a program needs to continue a text:
     general.*                 the architecture, and the number format of most weights
     gpt2.*, llama.*, qwen3.*  the shape of the model and its constants
     tokenizer.ggml.*          the tokens, their merges, and how a text is split before the merges
+    tokenizer.chat_template   how messages become a text, for a model that answers messages
     tensors                   the weights, by the names in NAMES
 
 The file only names an architecture; llama.cpp computes each in code of its own. The three that

@@ -106,7 +106,10 @@ class Engine:
                 f"{self.path} has no chat template: it continues a text and answers no messages; "
                 "give it the beginning of a text, or a model that was trained on messages"
             )
-        return template.encode(messages, self.tokenizer, more=more)
+        ids = template.encode(messages, self.tokenizer, more=more)
+        if not ids:
+            raise UserError("the model's chat template writes nothing for these messages")
+        return ids
 
     def generate(
         self,

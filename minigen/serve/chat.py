@@ -73,8 +73,6 @@ def read_chat(body: Body, engine: Engine) -> Job:
     if not all(isinstance(value, str | int | float) for value in more.values()):
         raise UserError("chat_template_kwargs has a value that is no string, number, true or false")
     ids = engine.encode_chat(read_messages(body), more)
-    if not ids:
-        raise UserError("the model's chat template writes nothing for these messages")
     room = (engine.block_size or engine.model.config.block_size) - len(ids)
     limit = body.integer("max_completion_tokens", None, 1, MAX_TOKENS)
     limit = limit or body.integer("max_tokens", None, 1, MAX_TOKENS)
@@ -125,13 +123,6 @@ def _message(number: int, value: Any) -> dict[str, Any]:
         raise UserError(f"{where} has no {'content' if role else 'role'}")
     others = {name: one for name, one in value.items() if isinstance(one, str)}
     return {**others, "role": role, "content": text}
-
-
-def _text_of_part(where: str, part: Any) -> str:
-    """Return the text of a part of a message, {"type": "text", "text": "Hi"}."""
-    if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
-        return str(part["text"])
-    raise UserError(f"{where} has a part that is no text, which is not offered here")
 
 
 # ---- the answer ----
