@@ -78,3 +78,10 @@ def test_a_long_text_is_read_all_over(tmp_path: Path, monkeypatch: pytest.Monkey
     assert 4000 < sum(letter in "ab" for letter in before) < 7000
     after = compression._bytes_from(tokens.validation, tokens.tokenizer, 2000).decode()
     assert len(after) == 1999 and set(after) == set("cdefghij")
+
+
+def test_a_text_that_repeats_needs_more_than_nothing(tmp_path: Path) -> None:
+    """Where the file of bzip2 does not grow, the bits are few, and never negative."""
+    for n in range(20_000, 20_400, 40):
+        (tmp_path / str(n)).mkdir()
+        assert tokens_of(tmp_path / str(n), "ab" * n).bits_per_byte > 0

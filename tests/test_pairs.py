@@ -594,3 +594,29 @@ def test_two_ranks_take_the_steps_of_one(start: Callable[..., Path], server: Ser
     ]
     assert len(steps[0]) == 3
     assert steps[:2] == [pytest.approx(values, rel=1e-4) for values in steps[2:]]
+
+
+@pytest.mark.parametrize(
+    "content, way",
+    [
+        ('{"prompt": "a", "completion": "b"}\n{"prompt": "c", "completion": "d"}', "rename it to"),
+        ('[{"messages": []},\n {"messages": []}]', "write each item of its list in a line of a"),
+    ],
+)
+def test_pairs_in_a_json_file_are_not_read_as_text(content: str, way: str, tmp_path: Path) -> None:
+    """A .json file with pairs is refused by name; one with other things is a text, as before."""
+    path = tmp_path / "pairs.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=rf"pairs\.json holds pairs .*; {way} \.jsonl file$"):
+        are_pairs([path])
+    for other in ('{"name": 1}', "[1, 2]", "[", "", "[[]]", '"prompt"'):
+        path.write_text(other)
+        assert not are_pairs([path])
+
+
+def test_a_field_that_a_line_has_twice_is_refused(tmp_path: Path) -> None:
+    """Of two fields with one name, neither is taken for the one that is meant."""
+    path = tmp_path / "twice.jsonl"
+    path.write_text('{"prompt": "a", "prompt": "b", "completion": "c"}')
+    with pytest.raises(UserError, match=r"twice\.jsonl, line 1 has a field twice"):
+        scan_pairs([path])

@@ -90,12 +90,20 @@ def _row(line: str) -> dict[str, Any]:
     if len(line) > MAX_LINE:
         raise WrongRow(f"has more than {MAX_LINE:,} characters")
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=_once)
     except (ValueError, RecursionError):
         raise WrongRow("is not JSON") from None
     if not isinstance(row, dict):
         raise WrongRow("is not a JSON object")
     return row
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON. Raises `WrongRow` for a field that it has twice."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise WrongRow("has a field twice")
+    return fields
 
 
 def _lines(chunks: Iterable[str]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,8 +38,11 @@ NOT_READ = ("tools", "tool_calls", "functions", "function_call", "weight", "reas
 def are_pairs(files: Sequence[Path]) -> bool:
     """Return whether the files hold pairs, by the fields of the first line of each.
 
-    Raises UserError if some of them hold pairs and others text.
+    Raises UserError if some of them hold pairs and others text, or if a file would hold pairs under
+    another name.
     """
+    for path in files:
+        _refuse_json(path)
     first = {path: first_row(read_text(path)) if is_json_lines(path) else {} for path in files}
     pairs = [
         path
@@ -51,6 +55,20 @@ def are_pairs(files: Sequence[Path]) -> bool:
             "kind of them"
         )
     return bool(pairs)
+
+
+def _refuse_json(path: Path) -> None:
+    """Raise UserError for a .json file with pairs, whose quotes and braces a model would learn."""
+    if path.suffix.lower() != ".json":
+        return
+    text = next(iter(read_text(path)), "").lstrip()
+    try:
+        first = json.JSONDecoder().raw_decode(text.removeprefix("[").lstrip())[0]
+    except (ValueError, RecursionError):
+        return
+    if isinstance(first, dict) and first.keys() & {"messages", "prompt", "completion"}:
+        way = "write each item of its list in a line of a" if text[:1] == "[" else "rename it to"
+        raise UserError(f"{path} holds pairs of a prompt and an answer; {way} .jsonl file")
 
 
 def parts_of(row: Mapping[str, Any], template: Template = render) -> list[Part]:

@@ -31,7 +31,7 @@ def bzip2_bits_per_byte(
     before = _bytes_from(training, tokenizer, TRAINING_BYTES)
     after = _bytes_from(validation, tokenizer, VALIDATION_BYTES)
     n_added = len(bz2.compress(before + after)) - len(bz2.compress(before))
-    return 8 * n_added / len(after)
+    return 8 * max(n_added, 1) / len(after)  # a longer text may even have a shorter file
 
 
 def relative_to_bzip2(bits_per_byte: float, bzip2: float) -> str:
