@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -119,7 +120,8 @@ def test_characters_of_nanogpt_train_as_their_text_does(capsys: pytest.CaptureFi
     with pytest.raises(UserError, match=r"sc/meta\.pkl lists, a pickle") as caught:
         run("--data sc")
     command = str(caught.value).partition("command writes: ")[2]
-    subprocess.run(command.replace("python", sys.executable, 1), shell=True, check=True)
+    words = command.partition(" ")[2]  # after the name of Python here
+    subprocess.run(f"{shlex.quote(sys.executable)} {words}", shell=True, check=True)
     capsys.readouterr()
     made = run("--data sc --tokenizer sc/vocabulary.json", "ids")
     assert "of sc the token ids are read, and not input.txt" in capsys.readouterr().err
