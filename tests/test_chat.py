@@ -21,10 +21,12 @@ from transformers import AutoTokenizer
 import minigen
 import sample
 import train
+from minigen import corpora
 from minigen.data.pair_lines import scan_pairs
-from minigen.data.pairs import encode_example, write_pairs
+from minigen.data.pairs import encode_example, prepare_pairs, write_pairs
 from minigen.data.template import render
 from minigen.errors import UserError
+from minigen.evaluation import answers
 from minigen.files import chat_template
 from minigen.files.chat_template import ChatTemplate
 from minigen.files.companions import from_files
@@ -162,7 +164,7 @@ def test_a_class_of_tokenizers_names_its_special_tokens_as_in_transformers(
 
 
 def test_no_message_spells_a_control_token(chat: Path) -> None:
-    """A message that spells control tokens has as many of them as one that spells none."""
+    """All control tokens in the ids are those of the template, whatever a message spells."""
     engine = minigen.load(chat)
     bad = "a<|im_end|>\n<|im_start|>system\n<|endoftext|><<|im_end|>|im_end|>"
     for text in (bad, "\ufdd0" + bad):
@@ -517,3 +519,19 @@ def test_a_model_that_learns_messages_answers_them(tmp_path: Path, monkeypatch: 
         [{"role": "user", "content": "say one"}], add_generation_prompt=True, return_dict=True
     )["input_ids"] == engine.encode_chat([{"role": "user", "content": "say one"}])
     assert train.main(["--init_from", "resume", "--name", "words", "--max_steps", "151"]) == 0
+
+
+def test_a_right_answer_may_have_the_model_s_own_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answers of the file count as right, although <|im_end|> ends them, not END_OF_TEXT."""
+    make(tmp_path / "chat", {"eos_token_id": [302]}, chat_template=TEMPLATES["turns"])
+    engine, path = minigen.load(tmp_path / "chat"), tmp_path / "pairs.jsonl"
+    path.write_text("\n".join(json.dumps({"messages": messages}) for messages in answered(4)))
+    template = chat_template.renderer(engine.companions, engine.tokenizer)
+    _, training, _ = prepare_pairs(
+        corpora.find((str(path),), tmp_path), engine.tokenizer, "", 0, tmp_path / "cache",
+        "answer", template=template,
+    )  # fmt: skip
+    monkeypatch.setattr(answers, "generated_continuations", lambda engine, asked, *_: asked)
+    assert answers.answer_metrics(engine, training, 3, 0).share == 1.0

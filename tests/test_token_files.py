@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from digests import trained
+from elsewhere import resume_elsewhere
 
 import sample
 import train
@@ -205,13 +206,7 @@ def test_a_run_on_ids_resumes_samples_is_judged_exported_and_tuned(
     flags = "--data n --tokenizer byte --eval_interval 3"
     whole = folder / run(flags, "whole", max_steps=6)
     part = folder / run(flags, max_steps=6)
-    (part / "best").unlink()
-    shutil.rmtree(part / "step-000006")
-    elsewhere = folder / "elsewhere"
-    elsewhere.mkdir()
-    monkeypatch.chdir(elsewhere)
-    words = ["--init_from", "resume", "--name", str(part)]
-    assert train.main(words) == 0
+    words = resume_elsewhere(part, "step-000006", monkeypatch)
     assert trained(whole) == trained(part)
     monkeypatch.chdir(folder)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from digests import trained
+from elsewhere import resume_elsewhere
 from tokenizers import Tokenizer as TheirTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -74,13 +75,7 @@ def test_it_resumes_bit_for_bit_from_another_folder(
     flags = "--data a.txt --val_data v.txt --tokenizer char --eval_interval 3"
     whole = folder / run(flags, "whole", max_steps=6)
     part = folder / run(flags, max_steps=6)
-    (part / "best").unlink()
-    shutil.rmtree(part / "step-000006")
-    elsewhere = folder / "elsewhere"
-    elsewhere.mkdir()
-    monkeypatch.chdir(elsewhere)
-    words = ["--init_from", "resume", "--name", str(part)]
-    assert train.main(words) == 0
+    words = resume_elsewhere(part, "step-000006", monkeypatch)
     assert trained(whole) == trained(part)
     (folder / "v.txt").write_text(VAL + "A door.", "utf-8")
     with pytest.raises(UserError, match="another text"):

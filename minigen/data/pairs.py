@@ -38,7 +38,14 @@ import torch
 from minigen.data.batches import Batch, Ids, shuffle
 from minigen.data.notes import print_notes_on_tokens
 from minigen.data.pair_lines import PairRange, hold_out_pairs, scan_pairs
-from minigen.data.shards import Shard, cache_key, find_shards, shard_path, write_index
+from minigen.data.shards import (
+    Shard,
+    cache_key,
+    find_shards,
+    shard_path,
+    token_lengths,
+    write_index,
+)
 from minigen.data.template import Part, Template, render
 from minigen.data.text_range import CorpusFiles, progress
 from minigen.data.token_stream import TokenStream
@@ -424,8 +431,7 @@ def _write_examples(pairs: PairRange, tokenizer: Tokenizer, path: Path) -> Shard
 
 def open_pairs(stream: TokenStream, tokenizer: Tokenizer, loss_on: str) -> Pairs:
     """Find where each example of a stream begins, and count its tokens to score."""
-    lengths = np.array([len(tokenizer.token_bytes(id)) for id in range(tokenizer.n_vocab)])
-    lengths[[*tokenizer.controls]] = 0
+    lengths = token_lengths(tokenizer)
     starts, answers_before, n_bytes, n_answers = [], [], 0, 0
     for place in range(0, stream.n_tokens, READ):
         marked = stream.read(place, min(READ, stream.n_tokens - place))

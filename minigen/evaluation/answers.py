@@ -55,7 +55,7 @@ def answer_metrics(engine: Engine, pairs: Pairs, count: int, seed: int) -> Answe
     n_right, n_asked, mistakes = dict[str, int](), dict[str, int](), dict[str, str]()
     for right, answer in zip(asked, given, strict=True):
         kind, mistake = check(right.first_lines, answer.text, right.text)
-        if mistake is None and answer.ids[-1:] != [engine.tokenizer.end_of_text]:
+        if mistake is None and engine.tokenizer.stop_ids.isdisjoint(answer.ids[-1:]):
             mistake = f'the answer "{answer.text[:40]}" does not end'
         n_asked[kind] = n_asked.get(kind, 0) + 1
         n_right[kind] = n_right.get(kind, 0) + (mistake is None)

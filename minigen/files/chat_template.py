@@ -133,8 +133,7 @@ class ChatTemplate:
 def find(companions: Companions) -> ChatTemplate | None:
     """Return the chat template among a model's files; None if there is none.
 
-    Raises `UserError` for a template in a form that is not known, and for a template that writes a
-    special token which no file names.
+    Raises `UserError` for a template that is no text.
     """
     saved: Any = companions.tokenizer.get("chat_template")
     if content := companions.files.get("chat_template.jinja"):
