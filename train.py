@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from minigen import corpora
 from minigen.cli import parse
-from minigen.data import Pairs, TokenStream
+from minigen.data import Mixture, Pairs, TokenStream
 from minigen.evaluation.text import validation_windows
 from minigen.loss import NOT_SCORED, next_token_loss
 from minigen.model import GPT
@@ -121,6 +121,9 @@ class TrainConfig:
     # to fine-tune: a text that the model knows, to measure how much the model forgets (default: the
     # text that it was trained on with minigen; tales for a model of another program)
     old_data: tuple[str, ...] = ()
+    # to fine-tune: fraction, 0 to 0.9, of the sequences that are of this old text, so that the
+    # model forgets less of it
+    old_share: float = 0.0
     # number of steps between evaluations, each with a checkpoint (default: a fifth of the run, or
     # more if evaluations take long)
     eval_interval: int | None = None
@@ -173,7 +176,7 @@ def naive_train(
 
 def accumulate_gradients(
     model: nn.Module,
-    tokens: TokenStream | Pairs,
+    tokens: TokenStream | Pairs | Mixture,
     config: TrainConfig,
     step: int,
     n_micro_batches: int,
@@ -244,7 +247,7 @@ def evaluate(
 
 def train(run: Run) -> None:
     """Take steps that lower the loss; now and then evaluate the model and save it."""
-    config, model, tokens = run.config, run.model, run.text.train_tokens
+    config, model, tokens = run.config, run.model, run.text.training
 
     for step in run.steps():  # all of --max_steps, or as many as fit into --minutes, or to Ctrl-C
         # How wrong is the model on this batch, and which way does each weight have to move?

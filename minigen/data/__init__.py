@@ -14,6 +14,10 @@ Three files teach a model to answer, instead of to continue a text:
     template.py    messages    --render-->      prompts and answers
     pairs.py       prompts and answers  -->     batches             `naive_batch`
 
+One lets a model forget less of an old text while it learns a new one:
+
+    mixture.py     two texts            -->     batches
+
 The other files may be skipped. They let a text be larger than memory, tokenise it only once, and
 notice mistakes:
 
@@ -29,6 +33,7 @@ notice mistakes:
 """
 
 from minigen.data.cache import prepare, tokens_of_files, write_tokens
+from minigen.data.mixture import Mixture
 from minigen.data.notes import notes_on_text, opening
 from minigen.data.pair_lines import are_pairs
 from minigen.data.pairs import Pairs, prepare_pairs
@@ -36,6 +41,7 @@ from minigen.data.text_range import scan
 from minigen.data.token_stream import TokenStream
 
 __all__ = [
+    "Mixture",
     "Pairs",
     "TokenStream",
     "are_pairs",

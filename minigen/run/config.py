@@ -53,6 +53,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "learning_rate": (POSITIVE, 10**9), "warmup_steps": (0, math.inf), "cooldown": (0, 0.9),
     "weight_decay": (0, 10), "grad_clip": (0, 10**9), "eval_interval": (1, math.inf),
     "eval_tokens": (1, math.inf), "seed": (0, 2**63 - 1), "threads": (1, 4096),
+    "old_share": (0, 0.9),
 }  # fmt: skip
 
 # The flags that may change when a run resumes, as no weight depends on them before the next step:
@@ -147,6 +148,10 @@ def fit_to(flags: TrainConfig, base: Engine) -> TrainConfig:
     separator = flags.separator
     if separator == corpora.AUTO:
         separator = separator_of(flags.data, settings)
+    if flags.old_share and not flags.old_data and "data" not in settings:
+        raise UserError(
+            "--old_share needs a text that the model knows, which is not known; give --old_data"
+        )
     old_data = corpora.relocate(base.state.get("folder", ""), settings.get("data", ("tales",)))
     return dataclasses.replace(
         flags,
@@ -204,8 +209,10 @@ def resolve(flags: TrainConfig) -> TrainConfig:
     device = choose_device(flags.device)
     values |= {"device": str(device), "dtype": choose_dtype(flags.dtype, device)}
     config = dataclasses.replace(flags, **values)
-    if config.init_from == "scratch" and (config.lora_rank is not None or config.old_data):
-        raise UserError("--lora_rank and --old_data need a model to fine-tune; give --init_from")
+    if config.init_from == "scratch":
+        for name in ("lora_rank", "old_data", "old_share"):
+            if getattr(config, name):
+                raise UserError(f"--{name} needs a model to fine-tune; give --init_from")
     check_ranges(config)
     if config.gradient_accumulation_steps is not None:
         n_micro_batches = config.gradient_accumulation_steps

@@ -293,6 +293,7 @@ class Run:
             "step": self.step,
             "config": dataclasses.asdict(config),
             "content": text.cache_names,
+            "old_content": text.old_cache_name,
             **losses,
             "schedule": dataclasses.asdict(self.schedule),
             "skipped": self.n_skipped,
@@ -328,7 +329,7 @@ class Run:
         Fine-tuning makes a model forget: the loss on the old text rises. `finish` reports both
         before and after.
         """
-        tokens = self.text.old_tokens or self.text.val_tokens
+        tokens = self.text.old.val_tokens if self.text.old else self.text.val_tokens
         old_loss = self._eager_loss(evaluate, model, tokens, self.config.eval_tokens)
         return {"sample": self._eager_sample(model), "old_loss": old_loss}
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minigen.data import Pairs, TokenStream
+from minigen.data import Mixture, Pairs, TokenStream
 from minigen.data.batches import Batch
 from minigen.loss import next_token_loss
 from minigen.model import GPT
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def first_micro_batch(
-    tokens: TokenStream | Pairs, config: TrainConfig, n_micro_batches: int
+    tokens: TokenStream | Pairs | Mixture, config: TrainConfig, n_micro_batches: int
 ) -> Batch:
     """Return a micro-batch, on the device of the run."""
     rows = np.arange(config.batch_size // n_micro_batches)
@@ -29,7 +29,7 @@ def first_micro_batch(
 
 def seconds_of_step(
     model: GPT,
-    tokens: TokenStream | Pairs,
+    tokens: TokenStream | Pairs | Mixture,
     config: TrainConfig,
     n_micro_batches: int,
     optimizer: Optimizer | None = None,

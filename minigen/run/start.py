@@ -134,6 +134,11 @@ def _prepare(
             raise UserError(
                 f"{origin.folder} was trained on another text; give its --data, or start a new run"
             )
+        if last is not None and last.state.get("old_content") != text.old_cache_name:
+            raise UserError(
+                f"{origin.folder} was trained with another old text; give its --old_data, or start "
+                "a new run"
+            )
 
     # The settings that depend on the text and on the speed of the machine.
     if earlier_model is None:
@@ -365,7 +370,7 @@ def _compile_if_it_pays(run: Run) -> None:
 
     A resumed run is compiled exactly if it was before, so that its bits stay the same.
     """
-    config, tokens = run.config, run.text.train_tokens
+    config, tokens = run.config, run.text.training
     is_wanted = config.compile == "yes"
     if config.compile == "auto":
         seconds = 60 * config.minutes

@@ -6,10 +6,11 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minigen import corpora
 from minigen.data import (
+    Mixture,
     Pairs,
     TokenStream,
     are_pairs,
@@ -36,6 +37,13 @@ if TYPE_CHECKING:
 CHARS_A_MINUTE = 25_000_000
 
 
+class OldText(NamedTuple):
+    """The text that a base model knows: to rehearse, and to measure how much is forgotten."""
+
+    train_tokens: TokenStream | Pairs
+    val_tokens: TokenStream | Pairs
+
+
 @dataclass(frozen=True)
 class Text:
     """The tokens that a run trains on and is validated on, and facts about their text."""
@@ -43,7 +51,7 @@ class Text:
     tokenizer: Tokenizer
     train_tokens: TokenStream | Pairs
     val_tokens: TokenStream | Pairs
-    old_tokens: TokenStream | Pairs | None  # fine-tuning: validation part of the base model's text
+    old: OldText | None  # fine-tuning: the text that the base model knows
     opening: str  # the text that a sample without a prompt continues
     entropy: float | None  # of the validation text, in bits per byte; None: not known
     separator_bytes: int  # bytes of text that one END_OF_TEXT stands for
@@ -54,6 +62,20 @@ class Text:
     links: bool  # whether links to folders were followed
     prompt: str = ""  # of pairs to validate on: samples show its answer
     has_messages: bool = False  # whether the pairs are messages
+    old_share: float = 0.0  # of the rows to train on that are of the old text
+
+    @property
+    def training(self) -> TokenStream | Pairs | Mixture:
+        """The rows to train on: of the text, or with --old_share of the old text, too."""
+        if not self.old_share:
+            return self.train_tokens
+        assert self.old is not None
+        return Mixture(self.train_tokens, self.old.train_tokens, self.old_share)
+
+    @property
+    def old_cache_name(self) -> str | None:
+        """The name in the cache of the old text that is trained on; None: none is."""
+        return self.old.train_tokens.path.stem if self.old and self.old_share else None
 
     @property
     def cache_names(self) -> list[str]:
@@ -85,10 +107,10 @@ def find_text(
     """
     links = saved is None or bool(saved.get("links", False))  # the first version followed no links
     corpus = corpora.find(config.data, data_folder(), config.separator, links, config.val_data)
+    template: Template = render
+    if tokenizer is not None and companions is not None:
+        template = renderer(companions, tokenizer)
     if are_pairs((*corpus.train, *corpus.val)):
-        template: Template = render
-        if tokenizer is not None and companions is not None:
-            template = renderer(companions, tokenizer)
         return _find_pairs(config, corpus, tokenizer, saved, base_settings, links, template)
     if config.loss_on != "answer":
         raise UserError("--loss_on is for pairs of a prompt and an answer; leave it out")
@@ -129,13 +151,13 @@ def find_text(
     if config.init_from == "scratch" and tokenizer.kind != "hub":
         tokenizer.bare = bool(start)
     tokenizer.encode_prompt(corpora.unescape(config.sample_prompt))  # refuse unknown characters now
-    old_tokens = None
+    old = None
     if config.old_data:
-        old_tokens = _old_tokens(config, tokenizer, base_settings, max_chars)
+        old = _old_text(config, tokenizer, base_settings, max_chars, block_size, template)
     vocab_size = tokenizer.n_vocab if config.vocab_size is None else config.vocab_size
     text = Text(
-        tokenizer, train_tokens, val_tokens, old_tokens, start, corpus.entropy,
-        corpus.separator_bytes, corpus.name, notes, max_chars, links,
+        tokenizer, train_tokens, val_tokens, old, start, corpus.entropy,
+        corpus.separator_bytes, corpus.name, notes, max_chars, links, old_share=config.old_share,
     )  # fmt: skip
     return text, dataclasses.replace(
         config, separator=separator, block_size=block_size, vocab_size=vocab_size
@@ -162,28 +184,32 @@ def _find_pairs(
     if saved is None:
         notes = [*corpus.notes, *(pairs.description(config.block_size) for pairs in (train, val))]
     tokenizer.encode_prompt(corpora.unescape(config.sample_prompt))  # refuse unknown characters now
-    old_tokens = None
+    old = None
     if config.old_data:
-        old_tokens = _old_tokens(config, tokenizer, base_settings, 0)
+        old = _old_text(config, tokenizer, base_settings, 0, config.block_size, template)
     text = Text(
-        tokenizer, train, val, old_tokens, "", corpus.entropy, 0, corpus.name, notes, 0, links,
-        val.short_prompt(tokenizer), has_messages(corpus.train),
+        tokenizer, train, val, old, "", corpus.entropy, 0, corpus.name, notes, 0, links,
+        val.short_prompt(tokenizer), has_messages(corpus.train), config.old_share,
     )  # fmt: skip
     vocab_size = tokenizer.n_vocab if config.vocab_size is None else config.vocab_size
     return text, dataclasses.replace(config, vocab_size=vocab_size)
 
 
-def _old_tokens(
+def _old_text(
     config: TrainConfig,
     tokenizer: Tokenizer,
     base_settings: Mapping[str, Any],
     max_chars: int,
-) -> TokenStream | Pairs:
-    """Return the validation part of --old_data, a text that the base model was trained on.
+    block_size: int,
+    template: Template,
+) -> OldText:
+    """Return the tokens of --old_data, a text that the base model was trained on.
 
     Args:
         base_settings: the configuration that the base model was trained with; empty if unknown.
         max_chars: read only about this number of characters of a longer text; 0: read all.
+        block_size: T of the rows to train on, with --old_share.
+        template: writes messages as text.
     """
     try:
         is_synthetic = corpora.synthetic_names(config.old_data)
@@ -193,9 +219,12 @@ def _old_tokens(
         cache = data_folder() / "cache"
         if are_pairs((*corpus.train, *corpus.val)):
             loss_on = base_settings.get("loss_on", "answer")
-            return prepare_pairs(corpus, tokenizer, "", 0, cache, loss_on)[2]
+            pairs = prepare_pairs(corpus, tokenizer, "", 0, cache, loss_on, template=template)
+            return OldText(*pairs[1:])
         most = corpus.at_most(max_chars)
-        _, _, val_tokens = prepare(corpus, tokenizer, "", 0, cache, max_chars=most)
+        _, train_tokens, val_tokens = prepare(corpus, tokenizer, "", 0, cache, max_chars=most)
+        if config.old_share:
+            train_tokens.n_windows(block_size)  # refuse a text that is too short
     except UserError as error:
         raise UserError(f"the base model's text: {error}; --old_data names another one") from None
-    return val_tokens
+    return OldText(train_tokens, val_tokens)
