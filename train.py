@@ -93,14 +93,18 @@ class TrainConfig:
     # number of steps, instead of --minutes (default: all that fit into --minutes)
     max_steps: int | None = None
     # --- optimisation ---
-    batch_size: int = UNSET  # sequences in a step (default: from --size; 8 to fine-tune)
+    # sequences in a step (default: from --size; to fine-tune, that of the base model's run, at most
+    # 8)
+    batch_size: int = UNSET
     # micro-batches into which a batch is cut (default: as few as fit into memory)
     gradient_accumulation_steps: int | None = None
-    optimizer: Literal["auto", "muon", "adamw"] = "auto"  # auto: muon; adamw to fine-tune
+    # auto: muon; to fine-tune, that of the base model's run, or adamw for a model of another
+    # program and for LoRA
+    optimizer: Literal["auto", "muon", "adamw"] = "auto"
     # to fine-tune: train only a LoRA adapter of this rank (default: train all weights)
     lora_rank: int | None = None
-    # peak of the learning rate, after warm-up (default: from --size; to fine-tune 0.08 / n_embd,
-    # for LoRA 0.8 / n_embd)
+    # peak of the learning rate, after warm-up (default: from --size; to fine-tune, that of the base
+    # model's run, or 0.08 / n_embd for a model of another program; for LoRA 0.8 / n_embd)
     learning_rate: float = UNSET
     warmup_steps: int = 20  # number of first steps, in which the learning rate rises to its peak
     # fraction, 0 to 0.9, of the steps, at the end, in which the learning rate falls towards 0

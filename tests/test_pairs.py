@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import random
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -528,10 +529,13 @@ def test_a_run_says_how_many_pairs_it_has_and_cuts(
     assert "bzip2" not in err
 
 
-def test_a_model_of_a_text_learns_to_answer(start: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_model_of_a_text_learns_to_answer(
+    start: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A model that continues text gives the answer of each prompt, stops, and shows one meanwhile.
 
-    The table of fine-tuning has the loss on the old text; an adapter is trained alike.
+    The table of fine-tuning has the losses on both texts, and the share of right answers, none
+    before and all after; an adapter is trained alike.
     """
     write_text(tmp_path)
     base = "--n_layer 2 --n_embd 32 --max_steps 40 --data text.txt --dropout 0"
@@ -542,7 +546,9 @@ def test_a_model_of_a_text_learns_to_answer(start: Callable[..., Path], tmp_path
     put(tmp_path / "val.jsonl", rows[:5])
     flags = "--val_data val.jsonl --init_from out/base --dropout 0 --optimizer muon"
     small = "--device cpu --compile no --dtype float32 --batch_size 4 --eval_tokens 200"
+    capsys.readouterr()
     learnt = start(f"{flags} --max_steps 150 --learning_rate 0.01", "learnt", small=small)
+    err = capsys.readouterr().err
     engine = load(learnt)
     greedy = Sampling(temperature=0)
     said = {prompt: "".join(engine.stream(prompt, greedy, max_new_tokens=40)) for prompt in answers}
@@ -550,11 +556,30 @@ def test_a_model_of_a_text_learns_to_answer(start: Callable[..., Path], tmp_path
     shown = read_samples(learnt)[-1]["text"]  # cut off, as the samples of tests are brief
     [prompt] = [prompt for prompt in answers if shown.startswith(prompt)]
     assert len(shown) > len(prompt) and (prompt + answers[prompt]).startswith(shown)
-    assert {"old_loss_before", "old_loss_after"} <= read_metrics(learnt)[-1].keys()
+    last = read_metrics(learnt)[-1]
+    assert (last["right_answers_before"], last["right_answers_after"]) == (0, 1)
+    logged = {key: line[key] for line in read_metrics(learnt) for key in line}
+    losses = re.findall(r"^(?:new|old) text +([0-9.]+) +([0-9.]+)  nats/token", err, re.M)
+    first = next(line["val_loss"] for line in read_metrics(learnt) if "val_loss" in line)
+    new, old = [tuple(map(float, pair)) for pair in losses]
+    assert new == pytest.approx((first, logged["final_val_loss"]), abs=1e-4)
+    assert old == pytest.approx((last["old_loss_before"], last["old_loss_after"]), abs=1e-4)
+    assert re.search(r"^right answers +0\.0% +100\.0%  of 5 questions$", err, re.M)
     adapter = start(f"{flags} --max_steps 3 --lora_rank 2", "adapter", small=small)
     assert read_metrics(adapter)[-1]["old_loss_before"] == pytest.approx(
         read_metrics(learnt)[-1]["old_loss_before"]
     )
+
+
+def test_long_answers_are_not_compared_to_the_letter(
+    start: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Answers that most often have more than 50 tokens have no share of right ones."""
+    start("--max_steps 2", "base")
+    put(tmp_path / "pairs.jsonl", [pair(f"{n}", "abc " * 13) for n in range(20)])
+    tuned = start("--max_steps 2 --init_from out/base", small="--device cpu --compile no")
+    assert "right_answers_after" not in read_metrics(tuned)[-1]
+    assert "right answers" not in capsys.readouterr().err
 
 
 def test_a_run_on_pairs_is_the_old_text_of_the_next(start: Callable[..., Path]) -> None:

@@ -429,6 +429,28 @@ def test_fine_tuning_learns_a_text_and_reports_forgetting(
     assert (f"of which {n_trained:,} train" in output) == ("lora" in flags)
 
 
+def test_a_run_is_fine_tuned_as_it_was_trained(run: Run, new_text: Path) -> None:
+    """Its optimiser, rate and batch size hold; AdamW tunes adapters and models of others."""
+    base = run("--max_steps 2 --learning_rate 0.003 --batch_size 12", "base")
+    foreign = base.parent / "foreign"
+    shutil.copytree(checkpoint.load_best(base).path, foreign)
+    for name in ("state.json", "MANIFEST.json"):
+        (foreign / name).unlink()
+    width = checkpoint.load_best(base).config.n_embd
+    names = ("optimizer", "learning_rate", "batch_size")
+    for number, (start, flags, wanted) in enumerate((
+        (base, "", ("muon", 0.003, 8)),
+        (base, "--optimizer adamw --batch_size 2", ("adamw", 0.003, 2)),
+        (base, "--lora_rank 2", ("adamw", 0.8 / width, 8)),
+        (base.parent / "tuned-2", "", ("adamw", 0.08 / width, 8)),
+        (foreign, "", ("adamw", 0.08 / width, 8)),
+    )):  # fmt: skip
+        flags = f"--init_from {start} --data {new_text} --max_steps 1 --device cpu {flags}"
+        tuned = run(f"{flags} --compile no", f"tuned-{number}", small="")
+        saved = checkpoint.load_newest(tuned).state["config"]
+        assert tuple(saved[name] for name in names) == wanted
+
+
 @pytest.mark.parametrize("flags", ["", "--lora_rank 2"])
 def test_stopped_fine_tuning_resumes_bit_for_bit(run: Run, flags: str, new_text: Path) -> None:
     """15 steps and 15 after a stop give the bits of 30, with and without LoRA."""

@@ -28,6 +28,12 @@ class Corpus:
     notes: tuple[str, ...] = ()
 
     @property
+    def held_out(self) -> tuple[Path, ...]:
+        """The files with prompts of kinds that no training text has; () if there are none."""
+        files = tuple(path.with_name(f"held_out{path.suffix}") for path in self.val)
+        return files if all(file.is_file() for file in files) else ()
+
+    @property
     def separator_bytes(self) -> int:
         """The number of bytes of text that one END_OF_TEXT replaces; bits per byte count them.
 

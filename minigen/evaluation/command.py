@@ -155,24 +155,18 @@ def find_texts(config: EvaluateConfig, loaded: Engine) -> Texts:
     if config.split == "val":
         others = other_kinds(corpus, loaded)
         return Texts(validation, training, corpus.entropy, corpus.separator_bytes, True, others)
-    files = held_out_files(corpus)
+    files = corpus.held_out
     if not files:
         raise UserError(f"{corpus.name} has no held-out text; leave out --split, or give a --file")
     tokens = tokenise(files, corpus, loaded, "held-out text")
     return Texts(tokens, training, None, corpus.separator_bytes, True)
 
 
-def held_out_files(corpus: corpora.Corpus) -> tuple[Path, ...]:
-    """Return the files of held-out text of a corpus; () if it has none."""
-    files = tuple(path.with_name(f"held_out{path.suffix}") for path in corpus.val)
-    return files if all(file.is_file() for file in files) else ()
-
-
 def other_kinds(corpus: corpora.Corpus, loaded: Engine) -> Pairs | None:
     """Return the questions of a corpus whose kinds no training text has; None if it has none."""
     if corpus.name != "tasks":
         return None
-    tokens = tokenise(held_out_files(corpus), corpus, loaded, "held-out pairs")
+    tokens = tokenise(corpus.held_out, corpus, loaded, "held-out pairs")
     assert isinstance(tokens, Pairs)
     return tokens
 

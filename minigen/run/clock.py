@@ -16,7 +16,7 @@ from collections import deque
 EVALUATIONS = 5  # in a run without --eval_interval
 EVALUATION_SHARE = 0.15  # of the time; if five evaluations would take longer, there are fewer
 FINAL_SHARE = 0.08  # of the time, kept for the loss on all of the validation text at the end
-CLOSING = 1.0  # seconds to load the best checkpoint, and to exit
+CLOSING = 1.0  # seconds to load the best checkpoint, and to exit, at least
 TARGET = 0.97  # share of the time that the plan uses, as a step may take longer than expected
 TOLERANCE = 0.025  # share of the time by which the plan may miss the target before it is changed
 
@@ -36,6 +36,7 @@ class Clock:
         self.latest: deque[float] = deque(maxlen=200)  # the seconds of each of the latest steps
         self.evaluating = 0.0  # seconds of an evaluation, on --eval_tokens of validation text
         self.pause = 0.0  # seconds of an evaluation with its sample, plot and checkpoint
+        self.closing = CLOSING  # seconds after the final evaluation
 
     def record_step(self, seconds: float) -> None:
         """Record the duration of a step."""
@@ -47,7 +48,7 @@ class Clock:
         """Return the seconds until this share of the time is over; infinity without a time."""
         if self.seconds is None:
             return math.inf
-        return share * self.seconds - (time.perf_counter() - self.began) - CLOSING
+        return share * self.seconds - (time.perf_counter() - self.began) - self.closing
 
     def interval(self, max_steps: int) -> int:
         """Return the steps between evaluations: for five in a run, or fewer if they take long."""

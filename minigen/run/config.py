@@ -67,6 +67,8 @@ CHANGEABLE = {
 OF_BASE_MODEL = (
     "n_layer", "n_head", "n_embd", "size", "architecture", "bias", "tokenizer", "vocab_size",
 )  # fmt: skip
+# The flags that say how a model is trained, of which each model to fine-tune has its own defaults.
+RECIPE = ("batch_size", "learning_rate", "optimizer", "dropout", "weight_decay")
 # The flags that a saved configuration may hold as 0 where they were not given: earlier versions
 # saved 0 for None, and --max_steps is saved as 0 until the clock has planned the number of steps.
 SAVED_AS_0 = ("max_steps", "lora_rank", "eval_interval", "threads")
@@ -124,10 +126,12 @@ def merge(flags: TrainConfig, saved: Mapping[str, Any]) -> TrainConfig:
 def fit_to(flags: TrainConfig, base: Engine) -> TrainConfig:
     """Return the configuration that fine-tunes the model `base`, whose shape and tokenizer stay.
 
-    The default learning rate is inversely proportional to the width: in a wider model each output
-    sums more weights, so the same step changes it more. It is also far below the rate for a new
-    model, because large steps would destroy the knowledge of the base model. A LoRA adapter starts
-    at zero and leaves the base model as it is, so its rate is ten times higher.
+    A model that minigen has trained learns on as it has learnt so far: with the optimiser, the
+    learning rate and, up to 8, the batch size of its own run. Of a model of another program these
+    are not known. It gets AdamW, with a rate inversely proportional to the width: in a wider model
+    each output sums more weights, so the same step changes it more. That rate is far below the one
+    for a new model, because large steps would destroy the knowledge of the base model. A LoRA
+    adapter starts at zero and leaves the base model as it is, so its rate is ten times higher.
 
     Raises `UserError` for a flag that the base model decides on.
     """
@@ -142,9 +146,19 @@ def fit_to(flags: TrainConfig, base: Engine) -> TrainConfig:
             f"--block_size is {block_size}; the model to fine-tune has a context of "
             f"{shape.block_size} tokens: give at most that"
         )
-    learning_rate = flags.learning_rate
-    if learning_rate is None:
-        learning_rate = (0.08 if flags.lora_rank is None else 0.8) / shape.n_embd
+    is_lora = flags.lora_rank is not None
+    own = {} if is_lora or settings.get("lora_rank") else settings
+    rate = (0.8 if is_lora else 0.08) / shape.n_embd
+    recipe = dataclasses.replace(
+        flags,
+        batch_size=min(own.get("batch_size", 8), 8),
+        learning_rate=own.get("learning_rate", rate),
+        optimizer=own.get("optimizer", "adamw"),
+        dropout=0.0,
+        weight_decay=0.1,
+    )
+    unset = (None, "auto")
+    given = {name: value for name in RECIPE if (value := getattr(flags, name)) not in unset}
     separator = flags.separator
     if separator == corpora.AUTO:
         separator = separator_of(flags.data, settings)
@@ -154,16 +168,12 @@ def fit_to(flags: TrainConfig, base: Engine) -> TrainConfig:
         )
     old_data = corpora.relocate(base.state.get("folder", ""), settings.get("data", ("tales",)))
     return dataclasses.replace(
-        flags,
+        recipe,
         n_layer=shape.n_layer,
         n_head=shape.n_head,
         n_embd=shape.n_embd,
         block_size=block_size,
-        batch_size=8 if flags.batch_size is None else flags.batch_size,
-        learning_rate=learning_rate,
-        optimizer="adamw" if flags.optimizer == "auto" else flags.optimizer,
-        dropout=0.0 if flags.dropout is None else flags.dropout,
-        weight_decay=0.1 if flags.weight_decay is None else flags.weight_decay,
+        **given,
         old_data=flags.old_data or old_data,
         separator=separator,
     )

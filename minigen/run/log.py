@@ -16,6 +16,7 @@ from minigen.evaluation.compression import relative_to_bzip2
 from minigen.evaluation.repetition import ends_in_loop
 from minigen.evaluation.text import relative_to_entropy
 from minigen.evaluation.verdict import memorises
+from minigen.run import before_after
 from minigen.system.plot import drawing, new_figure
 from minigen.system.shell import command
 from minigen.system.streams import progress_bar, set_total
@@ -184,17 +185,19 @@ class Report:
         self.draw()
 
     def before_and_after(self, step: int, before: dict[str, Any], after: dict[str, Any]) -> None:
-        """Log the effect of fine-tuning: samples of one prompt and seed, and losses on old text."""
+        """Log the effect of fine-tuning: samples of one prompt and seed, losses, right answers."""
         self.print_line(f"before: {before['sample']!r}\nafter:  {after['sample']!r}")
-        loss_before, loss_after = before["old_loss"], after["old_loss"]
-        if loss_before is None:  # JSON's null, which a resumed run has read: a loss was not finite
-            loss_before = math.nan
-        self.record(step=step, old_loss_before=loss_before, old_loss_after=loss_after)
-        more = "more" if loss_after > loss_before else "less"
-        self.print_line(
-            f"loss on the old text: {loss_before:.4f} nats/token before, {loss_after:.4f} after: "
-            f"the model is {more} surprised by this text"
-        )
+        values = {
+            "old_loss_before": before_after.finite(before["old_loss"]),
+            "old_loss_after": after["old_loss"],
+        }
+        for when, measured in (("before", before), ("after", after)):
+            for name, (n_right, n_asked) in measured.get("answers", {}).items():
+                key = "right_answers" if name == before_after.KNOWN else "right_held_out"
+                values[f"{key}_{when}"] = n_right / n_asked
+        self.record(step=step, **values)
+        for line in before_after.table(before, after):
+            self.print_line(line)
 
     def in_both_units(self, loss: float) -> str:
         """Return a loss in nats/token and bits/byte, beside the entropy of the text if known."""

@@ -23,12 +23,12 @@ from minigen.files import checkpoint
 from minigen.files.companions import Companions
 from minigen.model import GPT
 from minigen.optim import Optimizer
-from minigen.run import distributed
+from minigen.run import before_after, distributed
 from minigen.run.clock import Clock
 from minigen.run.compile import eager
 from minigen.run.log import Report, far_from_done
 from minigen.run.memory import count_finer
-from minigen.run.sample import sample_text
+from minigen.run.sample import engine_in_training, sample_text
 from minigen.run.schedule import Schedule
 from minigen.run.signals import StopSignal
 from minigen.run.text import Text
@@ -102,8 +102,8 @@ class Run:
         """Evaluate the model before its first step, as the value that training must improve.
 
         With --minutes, also time an evaluation, because the plan of the steps has to leave time for
-        evaluations. In fine-tuning, also measure the base model on its old text, so that `finish`
-        can report forgetting.
+        evaluations. In fine-tuning, also measure the base model on its old text and on questions,
+        so that `finish` can compare.
 
         Args:
             evaluate: train.py's function of that name.
@@ -112,8 +112,12 @@ class Run:
             val_loss = self.validate(evaluate)
             if self.config.keep_checkpoints and not checkpoint.steps(self.folder):
                 self.save(val_loss=val_loss)  # a model that knows nothing, to compare with
-        if self.base and "before" not in self.base:
-            self.base["before"] = self._measure_forgetting(evaluate, self.model)
+            if self.base:
+                began = time.perf_counter()
+                before = self._measure_effect(evaluate, self.model, val_loss, None)
+                self.base["before"] = before | {"seconds": time.perf_counter() - began}
+        if self.base:  # `finish` will take as long
+            self.clock.closing += self.base["before"].get("seconds", 0.0)
         if self.clock.seconds is not None:
             self._timed_val_loss(evaluate)  # again, as the time of the first one includes start-up
             self.clock.pause = self.clock.evaluating + REPORTING
@@ -323,15 +327,25 @@ class Run:
         if losses:
             self.clock.pause = time.perf_counter() - self._began_at
 
-    def _measure_forgetting(self, evaluate: Evaluate, model: GPT) -> dict[str, Any]:
-        """Return a sample of the model, and its loss on text that the base model was trained on.
+    def _measure_effect(
+        self, evaluate: Evaluate, model: GPT, new_loss: float, counts: dict[str, int] | None
+    ) -> dict[str, Any]:
+        """Return what `before_after.table` compares, of the model before or after fine-tuning.
 
-        Fine-tuning makes a model forget: the loss on the old text rises. `finish` reports both
-        before and after.
+        Args:
+            new_loss: on the validation text.
+            counts: the number of questions to ask, by their name; None: as many as time allows.
         """
-        tokens = self.text.old.val_tokens if self.text.old else self.text.val_tokens
-        old_loss = self._eager_loss(evaluate, model, tokens, self.config.eval_tokens)
-        return {"sample": self._eager_sample(model), "old_loss": old_loss}
+        config, text = self.config, self.text
+        old_tokens = text.old.val_tokens if text.old else text.val_tokens
+        old_loss = self._eager_loss(evaluate, model, old_tokens, config.eval_tokens)
+        sample = self._eager_sample(model)
+        with (
+            eager(self.is_compiled),
+            engine_in_training(model, text.tokenizer, config) as engine,
+        ):
+            answers = before_after.right_answers(engine, text.questions, counts)
+        return {"sample": sample, "old_loss": old_loss, "new_loss": new_loss, "answers": answers}
 
     def finish(self, evaluate: Evaluate) -> None:
         """Log the loss of the best checkpoint on all validation text, and the next command to run.
@@ -351,8 +365,10 @@ class Run:
             bzip2 = bzip2_bits_per_byte(text.tokenizer, train, val)
         report.final(best.step, val_loss, limit, n_tokens, bzip2)
         if self.base:
-            after = self._measure_forgetting(evaluate, model)
-            report.before_and_after(best.step, self.base["before"], after)
+            before = self.base["before"]
+            counts = {name: n_asked for name, (_, n_asked) in before.get("answers", {}).items()}
+            after = self._measure_effect(evaluate, model, val_loss, counts)
+            report.before_and_after(best.step, before, after)
         if self.clock.seconds is not None:
             n_trained = self.step * config.batch_size * config.block_size
             advice = far_from_done(

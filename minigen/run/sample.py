@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from minigen import corpora
@@ -29,12 +31,21 @@ def sample_text(
         example: the prompt if --sample_prompt is empty, for a model that learns to answer.
     """
     prompt = corpora.unescape(config.sample_prompt) or example
+    with engine_in_training(model, tokenizer, config, opening) as engine:
+        text = "".join(engine.stream(prompt, max_new_tokens=MAX_TOKENS, seed=config.seed))
+    return prompt + text
+
+
+@contextlib.contextmanager
+def engine_in_training(
+    model: GPT, tokenizer: Tokenizer, config: TrainConfig, opening: str = ""
+) -> Iterator[Engine]:
+    """Yield an engine that writes with the present weights of a model, which then trains on."""
     engine = Engine(
         model, tokenizer, state={"opening": opening}, block_size=config.block_size, backend=model
     )
     model.eval()
     dtype = config.dtype if config.fsdp else "float32"  # FSDP gathers weights in config.dtype
     with autocast(config.device, dtype):
-        text = "".join(engine.stream(prompt, max_new_tokens=MAX_TOKENS, seed=config.seed))
+        yield engine
     model.train()
-    return prompt + text

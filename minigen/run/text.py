@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minigen import corpora
@@ -19,11 +19,13 @@ from minigen.data import (
     prepare,
     prepare_pairs,
 )
-from minigen.data.pair_lines import has_messages
+from minigen.data.pair_lines import has_messages, scan_pairs
+from minigen.data.pairs import write_pairs
 from minigen.data.template import Template, render
 from minigen.errors import UserError
 from minigen.files.chat_template import renderer
 from minigen.files.companions import Companions
+from minigen.run.before_after import HELD_OUT, KNOWN
 from minigen.system.places import data_folder
 from minigen.tokenizer import END_OF_TEXT, Tokenizer
 
@@ -62,6 +64,7 @@ class Text:
     links: bool  # whether links to folders were followed
     prompt: str = ""  # of pairs to validate on: samples show its answer
     has_messages: bool = False  # whether the pairs are messages
+    questions: Mapping[str, Pairs] = field(default_factory=dict)  # to ask before and after
     old_share: float = 0.0  # of the rows to train on that are of the old text
 
     @property
@@ -184,12 +187,19 @@ def _find_pairs(
     if saved is None:
         notes = [*corpus.notes, *(pairs.description(config.block_size) for pairs in (train, val))]
     tokenizer.encode_prompt(corpora.unescape(config.sample_prompt))  # refuse unknown characters now
-    old = None
+    old, questions = None, {}
     if config.old_data:
         old = _old_text(config, tokenizer, base_settings, 0, config.block_size, template)
+        questions[KNOWN] = val
+        if corpus.name == "tasks":
+            held_out = scan_pairs(corpus.held_out, template)
+            cache = data_folder() / "cache"
+            questions[HELD_OUT] = write_pairs(
+                held_out, tokenizer, cache, "held-out pairs", config.loss_on
+            )
     text = Text(
         tokenizer, train, val, old, "", corpus.entropy, 0, corpus.name, notes, 0, links,
-        val.short_prompt(tokenizer), has_messages(corpus.train), config.old_share,
+        val.short_prompt(tokenizer), has_messages(corpus.train), questions, config.old_share,
     )  # fmt: skip
     vocab_size = tokenizer.n_vocab if config.vocab_size is None else config.vocab_size
     return text, dataclasses.replace(config, vocab_size=vocab_size)
