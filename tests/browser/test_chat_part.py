@@ -149,7 +149,7 @@ def test_an_answer_can_be_drawn_again(visit: Visit, served: Served) -> None:
 
 
 def test_stop_ends_an_answer(visit: Visit) -> None:
-    """A stopped answer keeps its beginning, and the conversation goes on from it."""
+    """A stopped answer keeps its beginning, and the next message is answered after it."""
     page = opened(visit, "endless", {"temperature": 0})
     page.get_by_label("Your message").fill("a")
     button(page, "Send").click()
@@ -166,6 +166,24 @@ def test_stop_ends_an_answer(visit: Visit) -> None:
     button(page, "New conversation").click()  # which ends the answer, too
     complete(page)
     assert conversation(page) == []
+
+
+def test_enter_sends_a_message_that_is_complete(visit: Visit) -> None:
+    """Enter sends; not with Shift, which begins a line, and not while a syllable is composed."""
+    page = opened(visit)
+    page.get_by_label("Your message").fill("a")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("b")
+    page.evaluate(
+        """document.activeElement.dispatchEvent(
+        new KeyboardEvent('keydown', {key: 'Enter', isComposing: true, bubbles: true}))"""
+    )
+    settle(page)
+    assert conversation(page) == []
+    page.keyboard.press("Enter")
+    complete(page)
+    assert conversation(page)[0]["content"] == "a\nb"
+    assert page.get_by_label("Your message").input_value() == ""
 
 
 def test_the_tokens_are_those_that_the_model_reads(visit: Visit, friend: Engine) -> None:

@@ -13,6 +13,7 @@ export function mount(root, app) {
   // answer follows each message of the user.
   let messages = [];
   let running = null; // the AbortController of the answer that is being written
+  let wanted = null; // the latest question about tokens
   let shown = { ids: [] }; // the tokens of the conversation: {ids, is_answer} or {refusal}
   const t = app.words("chat");
 
@@ -123,7 +124,7 @@ export function mount(root, app) {
       const facts = [t("seed", { seed })];
       const { block_size: size } = app.model.config;
       if (n) facts.push(t(n > size ? "outgrown" : "context", app.counts({ n, size })));
-      if (finish in { length: 1, stopped: 1 }) facts.push(t(finish));
+      if (["length", "stopped"].includes(finish)) facts.push(t(finish));
       return h(`div.chat-message.chat-${role}`,
         h("h3", t(role)), h("p.chat-text", content || (finish ? t("nothing") : "…")),
         finish && h("p.hint", facts.join("; ")));
@@ -155,7 +156,7 @@ export function mount(root, app) {
   }
 
   const look = latest(ask, (answer, question) => {
-    if (question.model !== app.state.model) return;
+    if (question !== wanted) return;
     shown = answer;
     drawTokens();
   });
@@ -166,7 +167,8 @@ export function mount(root, app) {
     if (!toggle.checked) return;
     const said = running ? messages.slice(0, -1) : [...messages];
     if (box.value && !running) said.push({ role: "user", content: box.value });
-    if (said.length) return look(about(said));
+    wanted = said.length ? about(said) : null;
+    if (wanted) return look(wanted);
     shown = { ids: [] };
     drawTokens();
   }
@@ -196,7 +198,8 @@ export function mount(root, app) {
   /** Make the text that the model read before its last answer the text of the page. */
   async function lookInside() {
     const said = messages.length ? messages.slice(0, -1) : [{ role: "user", content: box.value }];
-    const { ids } = await ask(about(said));
+    const { ids, refusal } = await ask(about(said));
+    if (refusal) return say(note, refusal);
     // The server may put a control token before a text, which the template has written already.
     for (const text of [app.decode(ids), app.decode(ids.slice(1))]) {
       const read = await app.api("/api/tokens", { model: app.state.model, text });
