@@ -56,6 +56,7 @@ export function mount(root, app) {
   /** Show the conversation, or the server's reason why the model answers no messages. */
   function begin() {
     running?.abort();
+    say(note, "");
     const { id, no_chat: reason, is_run: isRun } = app.model;
     say(refusal, reason ?? "");
     say(command, `python train.py --data FILE.jsonl --init_from ${isRun ? id : "MODEL"}`);
@@ -97,6 +98,7 @@ export function mount(root, app) {
     const body = { ...about(said), ...settings, top_k, seed, stream: true, stream_options: { include_usage: true } };
     const { signal } = (running = new AbortController());
     messages = [...said, written];
+    say(note, "");
     draw();
     read();
     try {
