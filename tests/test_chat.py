@@ -34,6 +34,7 @@ from minigen.files.export import export
 from minigen.inference.engine import Engine
 from minigen.sampling import Sampling
 from minigen.serve.models import Models
+from minigen.serve.playground import conversation
 
 # Each uses other parts of Jinja and other names that transformers passes to a template.
 TEMPLATES = {
@@ -456,6 +457,56 @@ def test_the_plain_template_is_the_same_in_jinja(tmp_path: Path) -> None:
             assert template.encode(messages, tokenizer, answers=False) == ids.tolist()
             start = np.flatnonzero(np.diff(is_answer.astype(int)) == 1)[-1] + 1
             assert ids[:start].tolist() == template.encode(messages[:-1], tokenizer)
+
+
+@pytest.mark.parametrize("source", [TAGS, TEMPLATES["turns"], TEMPLATES["thoughts"], "plain"])
+def test_the_answers_in_a_conversation_are_those_that_the_loss_counts(
+    source: str, tmp_path: Path
+) -> None:
+    """The page shows the ids and the mask with which a run is trained on the conversation."""
+    make(tmp_path, {"eos_token_id": [302, 300]}, chat_template=source)
+    engine = minigen.load(tmp_path)
+    if source == "plain":
+        engine.companions = chat_template.with_template(None, engine.tokenizer)
+    template = chat_template.renderer(engine.companions, engine.tokenizer)
+    for messages in answered(20):
+        messages = [*messages[:-1], {"role": "assistant", "content": "ab"}]  # without a thought
+        ids, is_answer = encode_example(template(messages), engine.tokenizer)
+        told = conversation(engine, messages)
+        assert told == {"ids": ids.tolist(), "is_answer": is_answer.tolist()}
+        asked = [*messages, {"role": "user", "content": "<|im_end|>"}]
+        told = conversation(engine, asked)
+        assert told["ids"] == engine.encode_chat(asked)
+        assert sum(told["is_answer"]) == sum(is_answer)
+        assert not any(told["is_answer"][len(ids) :])
+
+
+def test_answers_that_are_not_found_are_not_shown(tmp_path: Path) -> None:
+    """A template may hide its answers, and a tokenizer may change the text: no mask is guessed."""
+    make(tmp_path, chat_template="{% for m in messages %}{{ m.content }}{% endfor %}")
+    engine, messages = minigen.load(tmp_path), next(answered(1))
+    assert conversation(engine, messages)["is_answer"] is None
+    asked = [m for m in messages if m["role"] == "user"]
+    assert conversation(engine, asked)["is_answer"] == [False] * len(engine.encode_chat(asked))
+    make(tmp_path, chat_template=TAGS)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "normalizer": {"type": "NFC"}}))
+    engine = minigen.load(tmp_path)
+    decomposed = [{"role": "user", "content": "e\u0301"}, {"role": "assistant", "content": "a"}]
+    assert conversation(engine, decomposed)["is_answer"] is None
+
+
+def test_the_page_hears_why_a_model_answers_no_messages(
+    client: tuple[httpx.Client, Engine],
+) -> None:
+    """The reason is that of the chat API; a chat model has none."""
+    http, _ = client
+    friend, base = http.get("/api/models").json()["models"]
+    refused = http.post("/v1/chat/completions", json={**ASK, "model": "base"})
+    assert friend["no_chat"] is None
+    assert base["no_chat"] == refused.json()["error"]["message"]
+    told = http.post("/api/tokens", json={"model": "base", "messages": HELLO})
+    assert (told.status_code, told.json()) == (400, refused.json())
 
 
 def test_a_template_that_hides_its_answers_is_refused(tmp_path: Path) -> None:

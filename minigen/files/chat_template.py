@@ -113,6 +113,32 @@ class ChatTemplate:
             )
         return parts
 
+    def find_answers(
+        self, messages: Sequence[Message], tokenizer: Tokenizer, ids: Sequence[int]
+    ) -> list[bool]:
+        """Return of each id of a conversation whether it is of an answer, as the loss counts it.
+
+        A token that an answer shares with the text before it is not of the answer
+        (test_the_answers_in_a_conversation_are_those_that_the_loss_counts).
+
+        Args:
+            ids: as `encode` returns them.
+
+        Raises `UserError` as `parts` does, and if the tokenizer changes the text that it reads.
+        """
+        if not any(message["role"] == ANSWERS for message in messages):
+            return [False] * len(ids)
+        parts = [(part.text.encode(), part.is_answer) for part in self.parts(messages, tokenizer)]
+        text = b"".join(data for data, _ in parts)
+        if not tokenizer.decode_bytes(ids).startswith(text):
+            raise UserError("the tokenizer changes the messages, so their answers are not found")
+        of_answer = [is_answer for data, is_answer in parts for _ in data]  # of each byte
+        found, start = list[bool](), 0
+        for id in ids:
+            found.append(start < len(text) and of_answer[start])
+            start += len(tokenizer.token_bytes(id))
+        return found
+
     def _mark_answers(
         self, text: str, messages: Sequence[Message], tokenizer: Tokenizer, begins: str, ends: str
     ) -> str:

@@ -25,7 +25,7 @@ import torch
 
 from minigen.errors import UserError
 from minigen.files import chat_template, checkpoint, huggingface, lora
-from minigen.files.chat_template import Message
+from minigen.files.chat_template import ChatTemplate, Message
 from minigen.files.companions import Companions
 from minigen.inference.cpu import Decoder
 from minigen.inference.cuda_graph import GraphDecoder
@@ -98,18 +98,22 @@ class Engine:
                 spells is read as letters.
             more: other names that the template reads, such as enable_thinking.
 
-        Raises `UserError` if the model has no chat template, or the template refuses the messages.
+        Raises `UserError` as `find_chat_template` does, and if the template refuses the messages.
         """
+        ids = self.find_chat_template().encode(messages, self.tokenizer, more=more)
+        if not ids:
+            raise UserError("the model's chat template writes nothing for these messages")
+        return ids
+
+    def find_chat_template(self) -> ChatTemplate:
+        """Return the model's chat template. Raises `UserError` if it has none."""
         template = chat_template.find(self.companions)
         if template is None:
             raise UserError(
                 f"{self.path} has no chat template: it continues a text and answers no messages; "
                 "give it the beginning of a text, or a model that was trained on messages"
             )
-        ids = template.encode(messages, self.tokenizer, more=more)
-        if not ids:
-            raise UserError("the model's chat template writes nothing for these messages")
-        return ids
+        return template
 
     def generate(
         self,

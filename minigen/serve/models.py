@@ -48,8 +48,18 @@ class Served:
             "kind": engine.tokenizer.kind,
             "opening": engine.state.get("opening", ""),
             "step": engine.state.get("step"),
+            "no_chat": no_chat(engine),
             "config": {**engine.model.config.__dict__},
         }
+
+
+def no_chat(engine: Engine) -> str | None:
+    """Return the reason why a model answers no messages; None: the model answers them."""
+    try:
+        engine.find_chat_template()
+    except UserError as error:
+        return str(error)
+    return None
 
 
 class Models:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from minigen.data.template import ANSWERS
 from minigen.errors import UserError
+from minigen.files.chat_template import Message
 from minigen.inference.engine import Engine
 from minigen.sampling import uniform
 from minigen.serve.body import read_body
+from minigen.serve.chat import read_messages
 from minigen.serve.models import Models
 from minigen.serve.prefixes import Prefixes
 from minigen.serve.worker import Worker
@@ -57,9 +62,14 @@ class Playground:
         )
 
     async def tokens(self, request: Request) -> Response:
-        """Answer with the ids that the model reads for a text, as `Engine.encode` returns them."""
+        """Answer with the ids that the model reads for a text, as `Engine.encode` returns them.
+
+        Of `messages` in the place of the text, answer with the ids of the conversation.
+        """
         body = await read_body(request)
         engine = await self.models.named(body, self.worker)
+        if body.fields.get("messages") is not None:
+            return JSONResponse(conversation(engine, read_messages(body)))
         return JSONResponse({"ids": engine.encode(body.text("text"))})
 
     async def merges(self, request: Request) -> Response:
@@ -91,3 +101,24 @@ class Playground:
         facts |= {"truncated": found.truncated, "bytes": found.number_bytes}
         headers = {f"x-{name}": str(value) for name, value in facts.items()}
         return Response(content, media_type="application/octet-stream", headers=headers)
+
+
+def conversation(engine: Engine, messages: Sequence[Message]) -> dict[str, Any]:
+    """Return the ids of messages, and of each whether it is of an answer; null: not known.
+
+    After a message that is no answer, the ids are those that `Engine.encode_chat` asks the model
+    with. After an answer, they end with it, as in training.
+
+    Raises `UserError` as `Engine.encode_chat` does.
+    """
+    template, tokenizer = engine.find_chat_template(), engine.tokenizer
+    ids = (
+        template.encode(messages, tokenizer, answers=False)
+        if messages[-1]["role"] == ANSWERS
+        else engine.encode_chat(messages)
+    )
+    try:
+        is_answer = template.find_answers(messages, tokenizer, ids)
+    except UserError:  # such a template can be asked, but not trained with
+        is_answer = None
+    return {"ids": ids, "is_answer": is_answer}

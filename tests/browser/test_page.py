@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     Visit = Callable[..., Page]
 
-TABS = ("tree", "attention", "lens", "surprise", "training", "compare", "document", "cache", "code")
+TABS = ("tree", "chat", "attention", "lens", "surprise", "training", "compare", "document",
+        "cache", "code")  # fmt: skip
 WIDTHS, LANGUAGES = (360, 800, 1920), ("en", "ko")
 PROMPT = "hero: Sir Fox, friend:"
 # For axe: of its default rules, those that look at colours.

@@ -1,5 +1,7 @@
 /** Requests to the server that the page comes from. */
 
+import { readEvents } from "./events.js";
+
 const TRIES = 4; // of a request that the server is too busy for
 const RETRY = 2000; // milliseconds until a server that was away is asked again
 
@@ -12,12 +14,13 @@ export class ApiError extends Error {
 }
 
 /**
- * Return the function that asks the server: (address, body, {signal, isQuiet}) -> the answer.
+ * Return the function that asks the server: (address, body, {signal, isQuiet, onEvent}) -> the answer.
  *
  * Without a body it is a GET, else a POST of JSON. The answer is parsed JSON, or an ArrayBuffer with
- * `facts`, the numbers of its headers x-reused, x-computed, x-truncated and x-bytes. A refusal is
- * thrown as `ApiError`. `report` gets each problem, "offline" if the server cannot be reached, and
- * null when the request that had it succeeds; with `isQuiet` it does not get a refusal.
+ * `facts`, the numbers of its headers x-reused, x-computed, x-truncated and x-bytes. Of an answer
+ * that streams, `onEvent` gets each event as it comes. A refusal is thrown as `ApiError`. `report`
+ * gets each problem, "offline" if the server cannot be reached, and null when the request that had
+ * it succeeds; with `isQuiet` it does not get a refusal.
  */
 export function makeApi(token, report) {
   let problem = null; // {address, message} of the latest one
@@ -26,9 +29,9 @@ export function makeApi(token, report) {
     report(message);
   };
 
-  return async function api(address, body, { signal, isQuiet = false } = {}) {
+  return async function api(address, body, { signal, isQuiet = false, onEvent } = {}) {
     try {
-      const answer = await ask(address, body, token, signal);
+      const answer = await ask(address, body, token, signal, onEvent);
       if (problem && (problem.message === "offline" || problem.address === address)) say(address, null);
       return answer;
     } catch (error) {
@@ -40,7 +43,7 @@ export function makeApi(token, report) {
   };
 }
 
-async function ask(address, body, token, signal) {
+async function ask(address, body, token, signal, onEvent) {
   // The server's token is ASCII. A wrong one may be anything, but a header may not.
   const headers = token ? { authorization: `Bearer ${token.replace(/[^!-~]/g, "?")}` } : {};
   const options = { headers, signal };
@@ -60,6 +63,12 @@ async function ask(address, body, token, signal) {
     throw new ApiError(error?.message ?? `${answer.status} ${answer.statusText}`, answer.status);
   }
   if (answer.headers.get("content-type")?.includes("json")) return answer.json();
+  if (onEvent) {
+    return readEvents(answer.body, (event) => {
+      if (event.error) throw new ApiError(event.error.message, 500);
+      onEvent(event);
+    });
+  }
   const number = (name) => Number(answer.headers.get(`x-${name}`));
   const facts = Object.fromEntries(
     ["reused", "computed", "truncated", "bytes"].map((name) => [name, number(name)]),

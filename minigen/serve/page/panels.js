@@ -4,7 +4,7 @@ import { Changes } from "./app.js";
 import { arrows, h, translate } from "./dom.js";
 
 const NAMES = [
-  "tree", "attention", "lens", "surprise", "training", "compare", "document", "cache", "code",
+  "tree", "chat", "attention", "lens", "surprise", "training", "compare", "document", "cache", "code",
 ];
 
 /** Show the tabs and the panel of the state's `tab`. */
