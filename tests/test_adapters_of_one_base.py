@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -194,8 +195,9 @@ def test_several_adapters_write_one_after_the_other(out: Path, server: Server) -
     assert notes == ("out/first/step-000002: step 2\n", "out/third: not a checkpoint of train.py\n")
     words = [sys.executable, ROOT / "sample.py", "--adapter", "first", "third", *SHORT]
     one_stream = subprocess.run(
-        words, cwd=out.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8"
-    ).stdout
+        words, cwd=out.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8",
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+    ).stdout  # fmt: skip
     assert one_stream == f"{sample.RULE}\n".join(map("".join, zip(notes, texts, strict=True)))
 
 
