@@ -17,7 +17,7 @@ from typing import Literal
 
 from minigen import corpora
 from minigen.cli import parse
-from minigen.corpora import first_line, saving, task
+from minigen.corpora import first_line, genre, saving
 from minigen.errors import UserError, check_range
 from minigen.files import checkpoint
 from minigen.files.chat_template import Message
@@ -107,11 +107,11 @@ def sample(config: SampleConfig, engine: Engine, text: str) -> None:
     Args:
         text: that a person typed.
     """
-    tasks = task.tasks_of_model(engine.state)
+    genres = genre.genres_of_model(engine.state)
     if config.help_conditions:
-        return print(first_line.describe(tasks))
+        return print(first_line.describe(genres))
     if config.save:
-        saving.check_path(config.save, tasks)
+        saving.check_path(config.save, genres)
     rng = random.Random(f"prompt/{config.seed}")
     prompt, ids = begin(config, engine, text, rng)
     print(engine.description, file=sys.stderr)
@@ -149,11 +149,11 @@ def begin(
     """
     if config.chat:
         return "", engine.encode_chat([*conversation, {"role": "user", "content": text}])
-    tasks = task.tasks_of_model(engine.state)
+    genres = genre.genres_of_model(engine.state)
     if config.condition is not None:
-        prompt = task.condition(tasks, streams.decoded(config.condition), rng)
+        prompt = genre.condition(genres, streams.decoded(config.condition), rng)
     else:
-        prompt = task.prompt(tasks, text, rng)
+        prompt = genre.prompt(genres, text, rng)
     return prompt, engine.encode(prompt)
 
 
@@ -172,8 +172,8 @@ def write(
     # Each text already ends with a newline.
     separator = (saving.separator_of(engine.state) or f"\n{RULE}\n").removeprefix("\n")
     # Print a text only at its end if tables interrupt it (--show_probs), or if it is a picture.
-    tasks = task.tasks_of_model(engine.state)
-    in_colours = streams.shows_colours() and any(each.SHOWN_WHEN_COMPLETE for each in tasks)
+    genres = genre.genres_of_model(engine.state)
+    in_colours = streams.shows_colours() and any(each.SHOWN_WHEN_COMPLETE for each in genres)
     printer = Printer(
         prompt,
         config.num_samples,
