@@ -17,11 +17,11 @@ from typing import Literal
 
 from minigen import corpora
 from minigen.cli import parse
-from minigen.corpora import first_line, saving, task
+from minigen.corpora import first_line, genre, saving
 from minigen.errors import UserError, check_range
 from minigen.files import checkpoint
 from minigen.files.chat_template import Message
-from minigen.inference.engine import Engine, load
+from minigen.inference.engine import Engine, find_adapter, load
 from minigen.inference.explain import explain
 from minigen.inference.printing import GrowingText, Printer
 from minigen.sampling import ROWS, Sampling
@@ -47,6 +47,9 @@ class SampleConfig:
     # best: the checkpoint with the lowest validation loss; last: the newest one; or a model: its
     # folder, or a name such as gpt2
     checkpoint: str = "best"
+    # runs, checkpoints or folders of adapters (LoRA), each of which is added to that model, or if
+    # none is named, to its own base model; several write one after the other (default: none)
+    adapter: tuple[str, ...] = ()
     # --- the prompt ---
     # start of the text, where \n is a newline and \\n is \ and n (default: as a document starts)
     prompt: str | None = None
@@ -87,12 +90,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     streams.as_utf8()
     if config.save:  # write the file even if the reader of standard output quits
         sys.stdout = streams.ignore_write_errors(sys.stdout)
-    engine = find_model(config)
-    tasks = task.tasks_of_model(engine.state)
+    if not config.adapter:
+        return sample(config, find_model(config), text)
+    # Find all adapters before the first one writes. Then load one after the other, so that only one
+    # model is in memory.
+    adapters = [find_adapter(name, config.out_dir) for name in config.adapter]
+    for number, adapter in enumerate(adapters):
+        if number:
+            print(RULE, flush=True)
+        sample(config, find_model(config, adapter), text)
+
+
+def sample(config: SampleConfig, engine: Engine, text: str) -> None:
+    """Write texts with one model, as the flags ask for.
+
+    Args:
+        text: that a person typed.
+    """
+    genres = genre.genres_of_model(engine.state)
     if config.help_conditions:
-        return print(first_line.describe(tasks))
+        return print(first_line.describe(genres))
     if config.save:
-        saving.check_path(config.save, tasks)
+        saving.check_path(config.save, genres)
     rng = random.Random(f"prompt/{config.seed}")
     prompt, ids = begin(config, engine, text, rng)
     print(engine.description, file=sys.stderr)
@@ -130,11 +149,11 @@ def begin(
     """
     if config.chat:
         return "", engine.encode_chat([*conversation, {"role": "user", "content": text}])
-    tasks = task.tasks_of_model(engine.state)
+    genres = genre.genres_of_model(engine.state)
     if config.condition is not None:
-        prompt = task.condition(tasks, streams.decoded(config.condition), rng)
+        prompt = genre.condition(genres, streams.decoded(config.condition), rng)
     else:
-        prompt = task.prompt(tasks, text, rng)
+        prompt = genre.prompt(genres, text, rng)
     return prompt, engine.encode(prompt)
 
 
@@ -153,8 +172,8 @@ def write(
     # Each text already ends with a newline.
     separator = (saving.separator_of(engine.state) or f"\n{RULE}\n").removeprefix("\n")
     # Print a text only at its end if tables interrupt it (--show_probs), or if it is a picture.
-    tasks = task.tasks_of_model(engine.state)
-    in_colours = streams.shows_colours() and any(each.SHOWN_WHEN_COMPLETE for each in tasks)
+    genres = genre.genres_of_model(engine.state)
+    in_colours = streams.shows_colours() and any(each.SHOWN_WHEN_COMPLETE for each in genres)
     printer = Printer(
         prompt,
         config.num_samples,
@@ -225,6 +244,8 @@ def read_prompt(config: SampleConfig) -> str:
         raise UserError("--chat answers a message; give it as --prompt, or give --interactive")
     if config.interactive and config.save:
         raise UserError("--interactive and --save exclude each other; give --prompt")
+    if len(config.adapter) > 1 and (config.interactive or config.save or config.help_conditions):
+        raise UserError("--interactive, --save and --help_conditions take one --adapter; give one")
     name = config.prompt_file
     if name is None:
         return corpora.unescape(config.prompt or "")
@@ -237,8 +258,8 @@ def read_prompt(config: SampleConfig) -> str:
         raise UserError(f"--prompt_file {name} is not UTF-8: {error}") from None
 
 
-def find_model(config: SampleConfig) -> Engine:
-    """Load the model that --run, --checkpoint and --out_dir name."""
+def find_model(config: SampleConfig, adapter: Path | None = None) -> Engine:
+    """Load the model that --run, --checkpoint and --out_dir name, with the adapter added to it."""
     source: str | Path | None = config.checkpoint
     if source == "best":
         source = config.run
@@ -246,7 +267,9 @@ def find_model(config: SampleConfig) -> Engine:
         source = checkpoint.steps(checkpoint.find_run(config.out_dir, config.run))[-1]
     elif config.run is not None:
         raise UserError("--run and the path of a --checkpoint exclude each other; give one")
-    return load(source, out_dir=config.out_dir, device=config.device, dtype=config.dtype)
+    return load(
+        source, out_dir=config.out_dir, device=config.device, dtype=config.dtype, adapter=adapter
+    )
 
 
 if __name__ == "__main__":

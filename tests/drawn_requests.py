@@ -26,7 +26,7 @@ RIGHT: dict[str, dict[str, Any]] = {
     "/api/lens": {"model": "tales", "ids": [1, 2, 3]},
     "/api/code": {"model": "tales", "name": "Block.forward", "ids": [1, 2, 3]},
     "/api/document": {"model": "tales", "text": "hero: Sir Fox"},
-    "/api/tasks": {"model": "tales"},
+    "/api/genres": {"model": "tales"},
     "/api/first_line": {"noun": "tale", "conditions": {"hero": "Fox"}, "seed": 1},
     "/api/replay": {"run": "tales", "step": 40, "text": "hero:"},
 }

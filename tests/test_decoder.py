@@ -112,6 +112,22 @@ def test_in_float32_the_decoder_gives_the_logits_of_the_model(
     assert torch.equal(predictions(model, config, ids, lengths), expected), "the model was changed"
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["gpt2", "modern"])
+def test_an_activation_of_a_large_negative_number_is_finite(name: str, dtype: str) -> None:
+    """GELU and SiLU of -100 and less are nearly zero, as PyTorch has them, and never NaN."""
+    config = CONFIGS[name]
+    model = random_model(config)
+    for block in model.blocks:
+        for layer in (block.mlp.up, block.mlp.gate):
+            if layer is not None:
+                layer.weight *= 100
+    expected = predictions(rounded(model, dtype), config, some_ids(), [5, 9, 10])
+    decoder = Decoder(copy.deepcopy(model), dtype)
+    logits = predictions(decoder, config, some_ids(), [5, 9, 10], dtype)
+    assert distance(logits, expected) < (1e-5 if dtype == "float32" else 0.05)
+
+
 @pytest.mark.skipif(not importlib.util.find_spec("ziglang"), reason="needs ziglang")
 def test_compiled_by_ziglang_the_decoder_gives_the_logits_of_the_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

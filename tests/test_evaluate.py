@@ -16,16 +16,16 @@ from forks import Server
 from ignorant import ignorant
 
 import train
-from minigen.corpora import tales, task
+from minigen.corpora import genre, tales
 from minigen.errors import UserError
 from minigen.evaluation import command
 from minigen.evaluation.command import EvaluateConfig, judge
 from minigen.evaluation.report import as_json, plot, table
 from minigen.evaluation.samples import (
     CopyMetrics,
+    GenreMetrics,
     RepetitionMetrics,
     SampleMetrics,
-    TaskMetrics,
 )
 from minigen.evaluation.verdict import Comparison, Judgement, verdict
 from minigen.inference.engine import Engine, load
@@ -49,14 +49,14 @@ def documents(n: int, rng: random.Random) -> list[str]:
 
 def looped(text: str) -> str:
     """Return a tale that repeats its first sentence again and again."""
-    line = task.first_lines(text)
+    line = genre.first_lines(text)
     sentence = text.removeprefix(line).split(". ")[0] + ". "
     return line + (6 * sentence)[:600]
 
 
 def shuffled(texts: list[str]) -> list[str]:
     """Return the tales with their first lines exchanged."""
-    lines = [task.first_lines(text) for text in texts]
+    lines = [genre.first_lines(text) for text in texts]
     bodies = [text.removeprefix(line) for text, line in zip(texts, lines, strict=True)]
     random.Random(0).shuffle(lines)
     return [line + body for line, body in zip(lines, bodies, strict=True)]
@@ -256,7 +256,7 @@ def test_a_perplexity_beyond_all_floats_is_inf(of_one_byte: Judgement) -> None:
 def test_labels_of_the_plot_do_not_overlap(of_one_byte: Judgement, tmp_path: Path) -> None:
     """No label of evaluation.png covers a label of another panel, or leaves the picture."""
     metrics = SampleMetrics(
-        TaskMetrics(1.0, 1.0, 1.0, 0.0),
+        GenreMetrics(1.0, 1.0, 1.0, 0.0),
         RepetitionMetrics(0.0, 0.0, 0.0, 0.1, 0.2, 0.3, 0.4),
         CopyMetrics(0.0, 0.0, 100),
         1.0,

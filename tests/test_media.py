@@ -61,7 +61,7 @@ def test_the_verdict_is_that_of_the_checker(client: TestClient, corpus: Any) -> 
     for text in texts(corpus):
         answer = ask(client, text)
         checked = corpus.check(text)
-        assert answer["task"] == corpus.NOUN and answer["verdict"]["valid"]
+        assert answer["genre"] == corpus.NOUN and answer["verdict"]["valid"]
         assert answer["verdict"]["bits"] == checked.bits > 0
         assert answer["verdict"]["conditions"] == checked.conditions
         wrong = text[:-2] + "z" + text[-1:]
@@ -77,7 +77,7 @@ def test_a_picture_is_drawn_as_it_grows(client: TestClient) -> None:
     for n in range(len(text) + 1):
         answer = ask(client, text[:n])
         if n < len("picture:"):
-            assert answer == {"task": None, "verdict": None}
+            assert answer == {"genre": None, "verdict": None}
             continue
         picture, wanted = answer["picture"], render.pixels(text[:n], 4)
         size = picture["height"], picture["width"], 3
@@ -121,7 +121,7 @@ def test_drawn_texts_are_never_an_error() -> None:
             text = text[:at] + rng.choice(odd) + text[at + rng.choice([0, 1]) :]
         answer = judge(text)
         assert json.loads(json.dumps(answer, allow_nan=False)) == answer
-        kinds.add((answer["task"], bool(answer.get("tune"))))
+        kinds.add((answer["genre"], bool(answer.get("tune"))))
     assert kinds == {("tale", False), ("picture", False), ("tune", True), ("tune", False),
                      (None, False)}  # fmt: skip
 
@@ -141,7 +141,7 @@ def test_a_tune_without_an_end_is_not_played(client: TestClient) -> None:
         ("document", {"text": "a" * 10_001}, "text has 10,001 characters; give at most 10,000"),
         ("document", {"text": 5}, "text is not a string"),
         ("document", {"text": "\ud800"}, "text has half of a surrogate pair"),
-        ("tasks", {"model": "nosuch"}, "there is no model 'nosuch' here"),
+        ("genres", {"model": "nosuch"}, "there is no model 'nosuch' here"),
         ("first_line", {"noun": "tale"}, "the model was trained on no 'tale'"),
         ("first_line", {"noun": "tune", "conditions": ["sad"]}, "conditions is not an object"),
         ("first_line", {"noun": "tune", "conditions": {"mood": 5}}, "conditions is not an object"),
@@ -161,11 +161,11 @@ def test_a_wrong_request_is_one_sentence(
 
 
 def test_conditions_become_a_first_line(client: TestClient) -> None:
-    """The words of each field are those of the task, and the same seed draws the same others."""
-    found = client.post("/api/tasks", json={"model": "both"}).json()["tasks"]
+    """The words of each field are those of the genre, and the same seed draws the same others."""
+    found = client.post("/api/genres", json={"model": "both"}).json()["genres"]
     wanted = {each.NOUN: {f: list(w) for f, w in each.FIELDS.items()} for each in (pictures, tunes)}
     assert {each["noun"]: each["fields"] for each in found} == wanted
-    assert client.post("/api/tasks", json={"model": "other"}).json() == {"tasks": []}
+    assert client.post("/api/genres", json={"model": "other"}).json() == {"genres": []}
     fields = {"noun": "tune", "conditions": {"mood": "sad", "dance": "waltz"}, "seed": 3}
     line = client.post("/api/first_line", json=fields).json()["text"]
     assert line == tunes.condition({"mood": "sad", "dance": "waltz"}, random.Random(3))

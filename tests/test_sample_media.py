@@ -20,7 +20,7 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import sample
-from minigen.corpora import first_line, pictures, saving, tales, task, tunes
+from minigen.corpora import first_line, genre, pictures, saving, tales, tunes
 from minigen.corpora.pictures import render
 from minigen.errors import UserError
 from minigen.files import checkpoint
@@ -111,7 +111,7 @@ def test_the_seed_draws_the_other_conditions(run: Run) -> None:
     lines = set()
     for name, seed in (("pictures", 0), ("all", 0), ("all", 1)):
         text, _ = run(name, *flags, f"--seed={seed}")
-        conditions = task.get("pictures").check(text).conditions
+        conditions = genre.get("pictures").check(text).conditions
         assert (conditions["shape"], conditions["colour"]) == ("star", "red")
         lines.add(text.partition("\n")[0])
     assert len(lines) == 2
@@ -145,7 +145,7 @@ def test_impossible_requests_are_one_line_of_error(
 def test_help_lists_every_field_and_its_example_works(run: Run) -> None:
     """--help_conditions lists the words of all fields, and its example of --condition works."""
     text, _ = run("all", "--help_conditions")
-    for each in map(task.get, task.BEGINNINGS):
+    for each in map(genre.get, genre.BEGINNINGS):
         for field, words in each.FIELDS.items():
             assert re.search(rf"^  {field} +{re.escape(', '.join(words))}$", text, re.MULTILINE)
     for pairs in re.findall(r"--condition (\S+);", text):

@@ -11,16 +11,16 @@ import pytest
 import torch
 from ignorant import ignorant
 
-from minigen.corpora import tales, task, tunes
+from minigen.corpora import genre, tales, tunes
 from minigen.evaluation.continuations import Continuation, real_continuations
 from minigen.evaluation.repetition import TrainingText
 from minigen.evaluation.samples import (
-    TaskMetrics,
+    GenreMetrics,
     copy_length,
     copy_metrics,
     entropy,
+    genre_metrics,
     sample_metrics,
-    task_metrics,
 )
 from minigen.tokenizer import train_tokenizer
 
@@ -61,17 +61,17 @@ def test_chance_is_the_first_line_of_another_document() -> None:
     """Chance is the share of texts that follow another text's first line: 0 for tales."""
     documents = [tales.tale(random.Random(i)).text for i in range(6)]
     texts = [
-        Continuation([0], [0], (line := task.first_lines(text)), text.removeprefix(line))
+        Continuation([0], [0], (line := genre.first_lines(text)), text.removeprefix(line))
         for text in documents
     ]
-    right = TaskMetrics(well_formed=1, follows_prompt=1, valid=1, follows_other_prompt=0)
-    assert task_metrics(texts) == right
-    assert task_metrics([texts[0], *texts]) == right  # the same line is not another one
+    right = GenreMetrics(well_formed=1, follows_prompt=1, valid=1, follows_other_prompt=0)
+    assert genre_metrics(texts) == right
+    assert genre_metrics([texts[0], *texts]) == right  # the same line is not another one
     exchanged = [
         replace(one, text=other.text)
         for one, other in zip(texts, [*texts[-1:], *texts[:-1]], strict=True)
     ]
-    wrong = task_metrics(exchanged)
+    wrong = genre_metrics(exchanged)
     assert wrong.follows_prompt == 0 and wrong.well_formed == 1
 
 

@@ -10,9 +10,9 @@ import pytest
 from minigen.evaluation import verdict as module
 from minigen.evaluation.samples import (
     CopyMetrics,
+    GenreMetrics,
     RepetitionMetrics,
     SampleMetrics,
-    TaskMetrics,
 )
 from minigen.evaluation.text import TextMetrics
 from minigen.evaluation.verdict import Comparison, Judgement, verdict
@@ -22,19 +22,19 @@ def metrics(
     stuck: float = 0.0,
     copied_run: float | None = 0.0,
     copied_whole: float = 0.0,
-    task: TaskMetrics | None = None,
+    genre: GenreMetrics | None = None,
 ) -> SampleMetrics:
     """Return the metrics of texts without any fault but the given ones."""
     return SampleMetrics(
-        task,
+        genre,
         RepetitionMetrics(0.0, None, stuck, None, None, None, None),
         CopyMetrics(copied_run, copied_whole, 0),
         0.5,
     )
 
 
-ALL_RIGHT = TaskMetrics(well_formed=1.0, follows_prompt=1.0, valid=1.0, follows_other_prompt=0.0)
-SOUND = metrics(task=ALL_RIGHT)
+ALL_RIGHT = GenreMetrics(well_formed=1.0, follows_prompt=1.0, valid=1.0, follows_other_prompt=0.0)
+SOUND = metrics(genre=ALL_RIGHT)
 
 
 def judged(
@@ -54,11 +54,11 @@ def judged(
 
 def test_each_fault_of_samples_is_against_real_text() -> None:
     """A metric of samples is a fault only if real text is better in it."""
-    spoilt = metrics(0.5, 0.5, 0.0, TaskMetrics(0.3, 0.2, 0.2, 0.1))
+    spoilt = metrics(0.5, 0.5, 0.0, GenreMetrics(0.3, 0.2, 0.2, 0.1))
     assert judged(spoilt, spoilt) == judged() == ["healthy"]
     assert judged(spoilt, SOUND) == ["collapsed", "memorising"]
-    assert judged(metrics(task=replace(ALL_RIGHT, well_formed=0.3))) == ["undertrained"]
-    assert judged(metrics(task=replace(ALL_RIGHT, follows_other_prompt=0.9))) == [
+    assert judged(metrics(genre=replace(ALL_RIGHT, well_formed=0.3))) == ["undertrained"]
+    assert judged(metrics(genre=replace(ALL_RIGHT, follows_other_prompt=0.9))) == [
         "ignores its prompt"
     ]
 
@@ -69,7 +69,7 @@ def test_each_fault_of_losses_is_against_training_and_token_frequencies() -> Non
     A model that memorises is not called undertrained. Near the loss of unigrams, a ratio of 1.2
     instead of 1.5 to the training loss is enough for memorising.
     """
-    malformed = metrics(task=replace(ALL_RIGHT, well_formed=0.3))
+    malformed = metrics(genre=replace(ALL_RIGHT, well_formed=0.3))
     assert judged(train_loss=0.6) == ["memorising"]
     assert judged(loss=2.9, train_loss=2.9) == ["undertrained"]
     assert judged(malformed, loss=2.9, train_loss=1.9) == ["memorising"]

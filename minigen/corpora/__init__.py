@@ -8,15 +8,15 @@ shakespeare   "tiny Shakespeare", 1.1 MB of plays, downloaded once
 
 A corpus that a grammar writes is *synthetic*: the entropy of its text is known (`Corpus.entropy`),
 and each of its documents begins with a first line, which states the conditions of the document.
-`minigen.corpora.task` defines these words. It also asks a model for documents, and judges them.
+`minigen.corpora.genre` defines these words. It also asks a model for documents, and judges them.
 """
 
 from minigen.corpora.builtin import NAMES
 from minigen.corpora.corpus import Corpus
 from minigen.corpora.find import find, relocate
+from minigen.corpora.genre import SYNTHETIC, WRITTEN, synthetic_names
 from minigen.corpora.separator import AUTO, NONE, separator_text, unescape
 from minigen.corpora.splits import BLANK_LINE
-from minigen.corpora.task import SYNTHETIC, WRITTEN, synthetic_names
 
 __all__ = [
     "AUTO",

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from minigen.corpora import splits, task
+from minigen.corpora import genre, splits
 from minigen.corpora.corpus import Corpus
 from minigen.errors import UserError
 from minigen.system import disk
 from minigen.system.places import writable
 
-NAMES = (*task.WRITTEN, "shakespeare")
+NAMES = (*genre.WRITTEN, "shakespeare")
 
 SHAKESPEARE_URL = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -68,7 +68,7 @@ def _write_if_missing(name: str, folder: Path) -> tuple[Path, dict[str, Any]]:
     If a file of the corpus is missing or damaged, all are written again; if `folder` is not
     writable, they are written into another folder.
     """
-    corpus = task.writer(name)
+    corpus = genre.writer(name)
     if facts := splits.verified_facts(folder / name, corpus.VERSION):
         return folder / name, facts
     place = writable(folder / name)

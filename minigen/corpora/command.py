@@ -23,8 +23,8 @@ from typing import Literal
 from tyro.conf import Positional
 
 from minigen.cli import parse
-from minigen.corpora import task
-from minigen.corpora.task import Writer
+from minigen.corpora import genre
+from minigen.corpora.genre import Writer
 from minigen.errors import UserError
 from minigen.system.streams import ignore_write_errors, shows_colours
 
@@ -51,7 +51,7 @@ class CorpusConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command with the arguments `argv`; None: with the arguments of the process."""
     config = parse(CorpusConfig, argv)
-    corpus = task.writer(config.corpus)
+    corpus = genre.writer(config.corpus)
     is_file = config.save is not None and config.save.suffix.lower() in corpus.ENDINGS
     if config.save:  # save the files even if nobody reads standard output
         sys.stdout = ignore_write_errors(sys.stdout)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from minigen.corpora.builtin import NAMES, shakespeare, synthetic_corpus, tasks
 from minigen.corpora.corpus import Corpus
+from minigen.corpora.genre import SYNTHETIC, WRITTEN, synthetic_names
 from minigen.corpora.separator import AUTO, NONE, TABLES, choose_separator
-from minigen.corpora.task import SYNTHETIC, WRITTEN, synthetic_names
 from minigen.data.parquet import is_parquet
 from minigen.data.text import has_rows
 from minigen.data.token_files import are_token_files

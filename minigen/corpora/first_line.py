@@ -7,24 +7,24 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from minigen.corpora import task
-from minigen.corpora.task import Task
+from minigen.corpora import genre
+from minigen.corpora.genre import Genre
 from minigen.errors import UserError
 
 MAX_LISTED = 10  # faulty texts that are listed singly, and patterns of complaints of the others
 
 
-def describe(tasks: Sequence[Task]) -> str:
+def describe(genres: Sequence[Genre]) -> str:
     """Return the fields of first lines and the words of each, for --help_conditions.
 
-    Raises `UserError` if there are no tasks.
+    Raises `UserError` if there are no genres.
     """
-    if not tasks:
+    if not genres:
         raise UserError(
             "the model was not trained on tales, pictures or tunes; give it any --prompt"
         )
     lines = []
-    for each in tasks:
+    for each in genres:
         lines.append(f"the first line of a {each.NOUN} has these fields:")
         lines += [f"  {field:14}{', '.join(words)}" for field, words in each.FIELDS.items()]
         example = ",".join(f"{field}={each.FIELDS[field][0]}" for field in list(each.FIELDS)[:2])
@@ -35,7 +35,7 @@ def describe(tasks: Sequence[Task]) -> str:
 def report(texts: Sequence[str], cut_off: Collection[int] = ()) -> None:
     """Print on standard error how many texts follow their prompt, and the faults of the others.
 
-    A text of no task has no first line, and is not counted. Each of the first faulty texts is
+    A text of no genre has no first line, and is not counted. Each of the first faulty texts is
     listed with a complaint; the complaints about further faulty texts are counted by pattern.
 
     Args:
@@ -43,8 +43,8 @@ def report(texts: Sequence[str], cut_off: Collection[int] = ()) -> None:
         cut_off: the indices of the texts that --max_new_tokens ended. They are counted separately,
             because the missing part could have fulfilled the conditions.
     """
-    tasks = [task.detect(text) for text in texts]
-    verdicts = [each and each.check(text) for each, text in zip(tasks, texts, strict=True)]
+    genres = [genre.detect(text) for text in texts]
+    verdicts = [each and each.check(text) for each, text in zip(genres, texts, strict=True)]
     n_checked = len(verdicts) - verdicts.count(None)
     if not n_checked:
         return
@@ -57,13 +57,13 @@ def report(texts: Sequence[str], cut_off: Collection[int] = ()) -> None:
     patterns = Counter[str]()
     n_malformed = 0
     for n_listed, n in enumerate(faulty):
-        task_of_text, verdict = tasks[n], verdicts[n]
-        assert task_of_text and verdict
+        genre_of_text, verdict = genres[n], verdicts[n]
+        assert genre_of_text and verdict
         n_malformed += not verdict.well_formed
         if n_listed < MAX_LISTED:
             print(f"  {n + 1}: {verdict.complaints[0]}", file=sys.stderr)
         else:
-            patterns[complaint_pattern(verdict.complaints[0], task_of_text)] += 1
+            patterns[complaint_pattern(verdict.complaints[0], genre_of_text)] += 1
     most_common = patterns.most_common(MAX_LISTED)
     for pattern, times in most_common:
         print(f"  {times} more: {pattern}", file=sys.stderr)
@@ -73,14 +73,14 @@ def report(texts: Sequence[str], cut_off: Collection[int] = ()) -> None:
         print("most texts are not well-formed: train longer", file=sys.stderr)
 
 
-def complaint_pattern(complaint: str, task_of_text: Task) -> str:
-    """Return a complaint with "..." for its numbers, its quotations and the words of the task.
+def complaint_pattern(complaint: str, genre_of_text: Genre) -> str:
+    """Return a complaint with "..." for its numbers, its quotations and the words of the genre.
 
     So complaints about different texts are counted as one.
 
-    >>> complaint_pattern("the red thing at row 11 has no known shape", task.get("pictures"))
+    >>> complaint_pattern("the red thing at row 11 has no known shape", genre.get("pictures"))
     'the ... thing at row ... has no known shape'
     """
-    words = {word for words in task_of_text.FIELDS.values() for word in words} - {"a"}
+    words = {word for words in genre_of_text.FIELDS.values() for word in words} - {"a"}
     longest_first = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
     return re.sub(rf"\"[^\"]*\"|'[^']*'|\b(?:{longest_first})\b|\d[\d/]*", "...", complaint)

@@ -1,4 +1,4 @@
-"""Save samples as a file: any samples as text, documents of a task as pictures, sound or notes."""
+"""Save samples as a file: any samples as text, documents of a genre as pictures, sound or notes."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from minigen import corpora
-from minigen.corpora import task
-from minigen.corpora.task import Task
+from minigen.corpora import genre
+from minigen.corpora.genre import Genre
 from minigen.errors import UserError
 
 
-def check_path(path: Path, tasks: Sequence[Task]) -> None:
+def check_path(path: Path, genres: Sequence[Genre]) -> None:
     """Raise `UserError` if samples cannot be saved as `path`, before any sample is written.
 
     Args:
-        tasks: the tasks that the model was trained on. If there are none, the model was trained on
-            the user's own text. That text may have tunes, so the endings of all tasks are allowed.
+        genres: those that the model was trained on. If there are none, the model was trained on
+            the user's own text. That text may have tunes, so the endings of all genres are allowed.
     """
-    possible = tasks or [task.get(name) for name in task.BEGINNINGS]
+    possible = genres or [genre.get(name) for name in genre.BEGINNINGS]
     endings = sorted({".txt"}.union(*(each.ENDINGS for each in possible)))
     if path.suffix.lower() not in endings:
         raise UserError(f"cannot save as {path}; give a name that ends in {', '.join(endings)}")
@@ -31,20 +31,20 @@ def save(texts: Sequence[str], path: Path, separator: str = "\n\n") -> None:
     """Write texts as a file in the format that the ending of `path` names.
 
     Args:
-        texts: documents of one task, or any texts for a .txt file.
-        path: of the file; its ending is in the `ENDINGS` of the task, or .txt.
+        texts: documents of one genre, or any texts for a .txt file.
+        path: of the file; its ending is in the `ENDINGS` of the genre, or .txt.
         separator: the text between two texts in a .txt file.
 
-    Raises `UserError` for texts of several tasks, or if their task has no such format.
+    Raises `UserError` for texts of several genres, or if their genre has no such format.
     """
-    tasks = {task.detect_for_saving(text) for text in texts} - {None}
+    genres = {genre.detect_for_saving(text) for text in texts} - {None}
     if path.suffix.lower() == ".txt":
-        task.save_text(texts, path, separator)
-    elif len(tasks) > 1:
+        genre.save_text(texts, path, separator)
+    elif len(genres) > 1:
         raise UserError(
             f"the samples are not all of one kind; save them as {path.with_suffix('.txt')}"
         )
-    elif (of_all := tasks.pop() if tasks else None) and path.suffix.lower() in of_all.ENDINGS:
+    elif (of_all := genres.pop() if genres else None) and path.suffix.lower() in of_all.ENDINGS:
         of_all.save(texts, path)
     else:
         noun = of_all.NOUN if of_all else "text that is no picture, and no tune in ABC notation"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from minigen.corpora import task
+from minigen.corpora import genre
 from minigen.data import TokenStream
 from minigen.inference.engine import Engine
 from minigen.sampling import ROWS, Sampling
@@ -57,17 +57,17 @@ def real_continuations(
         n_lines: lines of a tale, picture or tune that are its prompt.
     """
     ids = tokens.read(0, min(tokens.n_tokens, MAX_READ))
-    of_tasks: list[Continuation] = []
+    of_genres: list[Continuation] = []
     others: list[Continuation] = []
     n_others = 0
     for document in np.split(ids, np.flatnonzero(ids == tokens.end_of_text))[1:]:
         text = tokenizer.decode(document[1:].tolist())
-        if task.detect(text):
-            first_lines = task.first_lines(text, n_lines)
+        if genre.detect(text):
+            first_lines = genre.first_lines(text, n_lines)
             text = text.removeprefix(first_lines)
             prompt = tokenizer.encode_prompt(first_lines, special=False)
             rest = [*tokenizer.encode(text), tokens.end_of_text]
-            of_tasks.append(Continuation(prompt, rest, first_lines, text))
+            of_genres.append(Continuation(prompt, rest, first_lines, text))
         else:
             n_others += 1
             whole = [*document.tolist(), tokens.end_of_text]
@@ -79,7 +79,7 @@ def real_continuations(
                 rest = whole[begin : first + size]
                 text = decode_continuation(rest, tokenizer)
                 others.append(Continuation(whole[first:begin], rest, "", text))
-    return of_tasks if len(of_tasks) >= n_others else others
+    return of_genres if len(of_genres) >= n_others else others
 
 
 def decode_continuation(ids: Sequence[int], tokenizer: Tokenizer) -> str:

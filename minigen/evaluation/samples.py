@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from minigen.corpora import task
+from minigen.corpora import genre
 from minigen.evaluation.continuations import Continuation
 from minigen.evaluation.repetition import (
     MIN_LOOP_LENGTH,
@@ -30,7 +30,7 @@ MAX_REAL_COPIES = 0.05  # share of real texts that may share a run of this lengt
 
 
 @dataclass(frozen=True)
-class TaskMetrics:
+class GenreMetrics:
     """The verdicts of a corpus's own checker on texts whose first line states conditions."""
 
     well_formed: float  # have the form of a document of the corpus
@@ -65,7 +65,7 @@ class CopyMetrics:
 class SampleMetrics:
     """All metrics of one set of texts."""
 
-    task: TaskMetrics | None  # None: no checker knows texts of this kind
+    genre: GenreMetrics | None  # None: no checker knows texts of this kind
     repetition: RepetitionMetrics
     copies: CopyMetrics | None  # None: the training text is not known
     entropy: float | None  # mean entropy of the model's predictions of the texts, in nats
@@ -74,7 +74,7 @@ class SampleMetrics:
     def by_name(self) -> dict[str, float | None]:
         """Return the metrics that apply to these texts, by their names in evaluation.json."""
         return {
-            **(asdict(self.task) if self.task else {}),
+            **(asdict(self.genre) if self.genre else {}),
             **asdict(self.repetition),
             **(asdict(self.copies) if self.copies else {}),
             "entropy": self.entropy,
@@ -96,27 +96,27 @@ def sample_metrics(
         copy_length: length in bytes of a run shared with the training text that makes a copy.
     """
     return SampleMetrics(
-        task_metrics(texts) if all(one.first_lines for one in texts) else None,
+        genre_metrics(texts) if all(one.first_lines for one in texts) else None,
         repetition_metrics([one.text for one in texts]),
         copy_metrics(texts, training, copy_length) if training else None,
         entropy,
     )
 
 
-def task_metrics(texts: Sequence[Continuation]) -> TaskMetrics:
+def genre_metrics(texts: Sequence[Continuation]) -> GenreMetrics:
     """Check each text under its own first line, and under the first line of another text.
 
     A model that does not read its prompt has the second share in both: chance.
     """
     verdicts, by_chance = [], []
     for i, one in enumerate(texts):
-        check = _task(one).check
+        check = _genre(one).check
         verdicts.append(check(one.first_lines + one.text))
         for other in itertools.chain(texts[i + 1 :], texts[:i]):
-            if other.first_lines != one.first_lines and _task(other) is _task(one):
+            if other.first_lines != one.first_lines and _genre(other) is _genre(one):
                 by_chance.append(check(other.first_lines + one.text).follows_prompt)
                 break
-    return TaskMetrics(
+    return GenreMetrics(
         well_formed=fraction(verdict.well_formed for verdict in verdicts),
         follows_prompt=fraction(verdict.follows_prompt for verdict in verdicts),
         valid=fraction(verdict.valid for verdict in verdicts),
@@ -124,8 +124,8 @@ def task_metrics(texts: Sequence[Continuation]) -> TaskMetrics:
     )
 
 
-def _task(continuation: Continuation) -> task.Task:
-    detected = task.detect(continuation.first_lines)
+def _genre(continuation: Continuation) -> genre.Genre:
+    detected = genre.detect(continuation.first_lines)
     assert detected is not None
     return detected
 

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minigen.evaluation.answers import AnswerMetrics
-from minigen.evaluation.samples import SampleMetrics, TaskMetrics
+from minigen.evaluation.samples import GenreMetrics, SampleMetrics
 from minigen.evaluation.text import TextMetrics
 
 # The thresholds: S - R, then L / T, then S / R, then L / U, in the letters above.
@@ -182,7 +182,7 @@ def find_copies(compared: Comparison, judged: Judgement) -> list[str]:
 
 def find_malformed(compared: Comparison) -> list[str]:
     """Find samples of which too few are well-formed."""
-    samples, real = compared.samples.task, compared.real.task
+    samples, real = compared.samples.genre, compared.real.genre
     if samples is None or real is None or are_well_formed(samples, real):
         return []
     return [
@@ -193,7 +193,7 @@ def find_malformed(compared: Comparison) -> list[str]:
 
 def find_ignored_prompts(compared: Comparison) -> list[str]:
     """Find well-formed samples that follow their own prompt hardly more often than another one."""
-    samples, real = compared.samples.task, compared.real.task
+    samples, real = compared.samples.genre, compared.real.genre
     if samples is None or real is None or samples.follows_other_prompt is None:
         return []
     real_by_chance = real.follows_other_prompt or 0.0
@@ -208,6 +208,6 @@ def find_ignored_prompts(compared: Comparison) -> list[str]:
     ]
 
 
-def are_well_formed(samples: TaskMetrics, real: TaskMetrics) -> bool:
+def are_well_formed(samples: GenreMetrics, real: GenreMetrics) -> bool:
     """Return True if at least half as many samples as real texts are well-formed."""
     return samples.well_formed >= MIN_WELL_FORMED * real.well_formed

@@ -74,10 +74,10 @@ def is_adapter(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
-def base_name(folder: Path) -> str:
-    """Return the path, or the name on the hub, of an adapter's base model."""
+def base_name(folder: Path) -> str | None:
+    """Return the path, or the name on the hub, of an adapter's base model; None: not named."""
     name = _read(folder / CONFIG).get("base_model_name_or_path")
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str | None):
         raise UserError(
             f"{folder / CONFIG}: base_model_name_or_path is {shown(name)}; "
             "write the path or the name of the base model there"
@@ -91,6 +91,7 @@ def add(
     names: Mapping[str, str],
     transposed: Collection[str],
     stack: contextlib.ExitStack,
+    base: Path,
 ) -> Weights:
     """Return the weights of a base model with the adapter of `folder` added to them.
 
@@ -101,6 +102,7 @@ def add(
         names: Hugging Face's name of each tensor of the model -> its name in `weights`.
         transposed: Hugging Face's names of the matrices that are stored as (in, out).
         stack: closes the file of the adapter.
+        base: the folder of the base model, for an error.
 
     Raises `UserError` if the adapter has another method than LoRA, or does not fit the model.
     """
@@ -112,7 +114,9 @@ def add(
         adapter = open_file(path, stack)
         pairs = _pairs(config, adapter, weights, names, transposed, str(where))
     except UserError as error:
-        raise UserError(f"{error} (or merge the adapter with peft: merge_and_unload)") from None
+        raise UserError(
+            f"{error} (on the model {base}; or merge the adapter with peft: merge_and_unload)"
+        ) from None
     modules = {names[f"{module}.weight"]: module for module in pairs}
 
     def read(name: str) -> Tensor:

@@ -83,28 +83,36 @@ class Checkpoint:
     def step(self) -> int:
         return int(self.state["step"])
 
-    def model(self, dropout: float | None = None) -> GPT:
+    def model(self, dropout: float | None = None, base: str | Path | None = None) -> GPT:
         """Return the model in evaluation mode; an adapter is added to it, but not merged.
 
         Args:
             dropout: None: the rate in the configuration.
+            base: the base model of an adapter, a folder or a name on the hub; None: the one that
+                the checkpoint names.
 
-        Raises `UserError` if the base model of an adapter is missing or has changed.
+        Raises `UserError` if the base model of an adapter is missing or has other weights than when
+        the adapter was trained.
         """
         config = self.config if dropout is None else replace(self.config, dropout=dropout)
         if any(".lora_A." in name for name in self.weights):
-            return self._base_model_with_adapter(config)
+            return self._base_model_with_adapter(config, base)
         shapes = {name: tuple(tensor.shape) for name, tensor in self.weights.items()}
         weights = Weights(shapes, self.weights.__getitem__)
         return huggingface.build(config, weights, str(self.path))
 
-    def _base_model_with_adapter(self, config: GPTConfig) -> GPT:
+    def _base_model_with_adapter(self, config: GPTConfig, named: str | Path | None) -> GPT:
         base = self.state["base_model"]
         try:
-            model = huggingface.load_model(base["path"], config.dropout).float()
+            model = huggingface.load_model(named or base["path"], config.dropout).float()
         except UserError as error:
             raise UserError(f"{self.path} is an adapter without its base model: {error}") from None
         if lora.fingerprint(model) != base["sha256"]:
+            if named is not None:
+                raise UserError(
+                    f"{self.path} is an adapter of another model than {named}: it was trained on "
+                    f"{base['path']}; name that model, or the adapter alone"
+                )
             raise UserError(
                 f"{base['path']}, the base model of the adapter {self.path}, has changed; restore "
                 "its weights"

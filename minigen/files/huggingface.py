@@ -10,6 +10,7 @@ import contextlib
 import functools
 import os
 import re
+import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,23 +90,31 @@ class Pretrained:
     companions: Companions
 
 
-def load(source: str | Path, dropout: float | None = None) -> Pretrained:
+def load(
+    source: str | Path, dropout: float | None = None, base: str | Path | None = None
+) -> Pretrained:
     """Load a model from a folder or from the hub: in evaluation mode, in its file's number format.
 
     Args:
         source: a folder with config.json and weights; or a name on huggingface.co such as `gpt2`
             or `Qwen/Qwen3-0.6B`, which is downloaded once (needs the extra `hf`).
         dropout: for training; None: the rate in config.json.
+        base: the model that the adapter `source` is added to, a folder or a name on the hub; None:
+            the one that the adapter names. A note says if it names another one: whether both are
+            the same model cannot be known.
 
     Raises `UserError` that names the file, field or tensor that is missing, wrong or not supported.
     """
     folder = fetch(source)
-    home = _home(folder)
+    home = _home(folder) if base is None else fetch(base)
     saved_config = _config(home)
     tokenizer, model_companions = _tokenizer(folder, home, saved_config)
     if tokenizer is not None:
         check_size(tokenizer, read_config(saved_config, str(home / "config.json")), str(folder))
     model = _model(folder, home, saved_config, dropout)
+    if base is not None and not _is_same(own := _base_name(folder), base):
+        own = own or "a model that it does not name"
+        print(f"note: {folder} is an adapter of {own}, and is added to {base}", file=sys.stderr)
     return Pretrained(folder, model, tokenizer, model_companions)
 
 
@@ -154,7 +163,7 @@ def _model(folder: Path, home: Path, saved_config: Mapping[str, Any], dropout: f
         if adapter.is_adapter(folder):
             names = fit(config, weights.shapes, str(home))
             transposed = {name for name, rule in rules(config).items() if rule.transposed}
-            weights = adapter.add(folder, weights, names, transposed, stack)
+            weights = adapter.add(folder, weights, names, transposed, stack, home)
         return build(config, weights, str(home))
 
 
@@ -164,11 +173,30 @@ def _config(folder: Path) -> dict[str, Any]:
     return parse_json(read_file(path, MAX_CONFIG), str(path))
 
 
-def _home(folder: Path) -> Path:
-    """Return the folder of the base model: `folder` itself, or the one that its adapter names."""
+def _base_name(folder: Path) -> str | Path | None:
+    """Return the base model: `folder` itself, or the one that its adapter names; None: no name."""
     if (folder / "config.json").is_file() or not adapter.is_adapter(folder):
         return folder
-    name = adapter.base_name(folder)
+    return adapter.base_name(folder)
+
+
+def _is_same(a: str | Path | None, b: str | Path) -> bool:
+    """Return whether two paths or names on the hub mean the same model."""
+    if a and os.path.isdir(a) and os.path.isdir(b):
+        return os.path.samefile(a, b)
+    return HUB_NAMES.get(str(a), str(a)) == HUB_NAMES.get(str(b), str(b))
+
+
+def _home(folder: Path) -> Path:
+    """Return the folder of the base model: `folder` itself, or the one that its adapter names."""
+    name = _base_name(folder)
+    if name == folder:
+        return folder
+    if not name:
+        raise UserError(
+            f"{folder / adapter.CONFIG}: base_model_name_or_path is {name!r}; write the path or "
+            "the name of the base model there"
+        )
     try:
         home = fetch(name)
     except UserError as error:

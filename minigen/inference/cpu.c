@@ -373,14 +373,18 @@ static void attend(const struct model *m, const float *q, const char *keys, cons
     for (int d = 0; d < D; d++) mixed[d] = sum[d] / total;
 }
 
+/* e^-x, at most e^80. With -ffast-math a division may be a product with an estimate of 1/x that is made
+   better in steps, and for an infinite x these steps give NaN. */
+static inline float exp_minus(float x) { return expf(fminf(-x, 80)); }
+
 /* The activation of the MLP: up = SiLU(gate) up, or without a gate GELU(up), in its tanh form. */
 static void activate(float *restrict up, const float *restrict gate, int n) {
     if (gate)
-        for (int i = 0; i < n; i++) up[i] *= gate[i] / (1 + expf(-gate[i]));
+        for (int i = 0; i < n; i++) up[i] *= gate[i] / (1 + exp_minus(gate[i]));
     else
         for (int i = 0; i < n; i++) {
             float u = 0.7978845608f * (up[i] + 0.044715f * up[i] * up[i] * up[i]);
-            up[i] /= 1 + expf(-2 * u);
+            up[i] /= 1 + exp_minus(2 * u);
         }
 }
 

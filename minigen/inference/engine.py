@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from minigen.errors import UserError
+from minigen.files import adapter as adapter_files
 from minigen.files import chat_template, checkpoint, huggingface, lora
 from minigen.files.chat_template import ChatTemplate, Message
 from minigen.files.companions import Companions
@@ -319,6 +320,7 @@ def load(
     out_dir: str | Path = "out",
     device: str = "auto",
     dtype: str | None = None,
+    adapter: str | Path | None = None,
 ) -> Engine:
     """Load a model and its tokenizer, to write with or to train. An adapter (LoRA) is merged in.
 
@@ -333,22 +335,30 @@ def load(
         device: where `Engine` computes: cuda, mps, cpu, or auto.
         dtype: the format of the weights: float32, bfloat16 or int8; None: bfloat16 if the file has
             that, else float32.
+        adapter: the run, checkpoint or folder of an adapter, which is merged into the model
+            `source`, its base model. The result is that of `load(adapter)`, which takes the base
+            model that the adapter names; `source` may be another place of that model. None: no
+            other adapter than that of `source`.
 
-    Raises `UserError` if there is no such model, or if it is damaged.
+    Raises `UserError` if there is no such model, or if it is damaged; also if `adapter` is no
+    adapter, or does not fit `source`. An adapter of minigen has a hash of its base model's weights;
+    of any other adapter, a note on standard error says that it names another base model.
 
     >>> engine = minigen.load("out/tales")                            # doctest: +SKIP
     >>> engine.model(torch.tensor([engine.encode("hero:")])).shape    # doctest: +SKIP
     torch.Size([1, 4, 1481])
     """
     about: dict[str, Any] = {"device": device, "dtype": dtype}
+    base: str | Path | None = None
+    if adapter is not None:
+        base = None if source is None else _find_base(source, out_dir)
+        source = find_adapter(adapter, out_dir)
     if source is None:
         saved = checkpoint.load_best(checkpoint.find_run(out_dir))
     else:
-        place = checkpoint.find(source, out_dir)
-        if isinstance(place, Path) and checkpoint.steps(place):
-            place = checkpoint.best_first(place)[0]  # if it is damaged, an error: the run was named
+        place = _find(source, out_dir)
         if isinstance(place, str) or not checkpoint.is_checkpoint(place):
-            other = huggingface.load(place, dropout)
+            other = huggingface.load(place, dropout, base)
             if other.tokenizer is None:
                 raise UserError(
                     f"{other.path} has no tokenizer.json; save the model's tokenizer there"
@@ -356,10 +366,43 @@ def load(
             about |= {"path": other.path, "companions": other.companions}
             return Engine(other.model, other.tokenizer, **about)
         saved = checkpoint.load(place, to_train=False)
-    model = saved.model(dropout)
+    model = saved.model(dropout, base)
     lora.merge(model)
     about |= {"path": saved.path, "state": saved.state, "companions": saved.companions}
     return Engine(model, saved.tokenizer, **about)
+
+
+def _find(source: str | Path, out_dir: str | Path) -> Path | str:
+    """Return the model that `source` means: a folder, of a run the best checkpoint's, or a name."""
+    place = checkpoint.find(source, out_dir)
+    if isinstance(place, Path) and checkpoint.steps(place):
+        return checkpoint.best_first(place)[0]  # if it is damaged, an error: the run was named
+    return place
+
+
+def find_adapter(name: str | Path, out_dir: str | Path = "out") -> Path:
+    """Return the folder of the adapter that `name` means, as `load` finds a model.
+
+    Raises `UserError` if there is no such folder, or if it holds no adapter.
+    """
+    folder = huggingface.fetch(_find(name, out_dir))
+    if not adapter_files.is_adapter(folder):
+        raise UserError(
+            f"{folder} is not an adapter: it has no {adapter_files.CONFIG}; give a run that was "
+            "trained with --lora_rank, or an adapter of peft"
+        )
+    return folder
+
+
+def _find_base(source: str | Path, out_dir: str | Path) -> Path | str:
+    """Return the base model that `source` means, as `_find` does; `UserError` for an adapter."""
+    place = _find(source, out_dir)
+    if adapter_files.is_adapter(huggingface.fetch(place)):
+        raise UserError(
+            f"{place} is an adapter itself, and cannot be the base model of another one; name its "
+            "base model, or one adapter alone"
+        )
+    return place
 
 
 def note_context_overflow(block_size: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from minigen.corpora import task
+from minigen.corpora import genre
 from minigen.inference.engine import Piece, note_context_overflow
 from minigen.system import streams
 
@@ -29,7 +29,7 @@ class Printer:
         prompt: the beginning of each text.
         n_texts: the number of texts.
         separator: what is printed between two texts, after the newline that ends each.
-        at_end: print a text only when it has ended; a tale, picture or tune as its task shows it.
+        at_end: print a text only when it has ended; a tale, picture or tune as its genre shows it.
         block_size: the model's context in tokens; the first text that is longer causes one note.
     """
 
@@ -57,7 +57,7 @@ class Printer:
         if piece.last:
             text.ended, text.cut_off = True, piece.token is None
             if self.at_end:
-                shows = task.detect(text.text) if streams.shows_colours() else None
+                shows = genre.detect(text.text) if streams.shows_colours() else None
                 text.unprinted += shows.show(text.text) if shows else text.text
             text.unprinted += "\n"
             self.bar.update()

@@ -1,4 +1,4 @@
-"""Documents of a task as they are written: pictures to draw, tunes to play, and verdicts."""
+"""Documents of a genre as they are written: pictures to draw, tunes to play, and verdicts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from minigen.corpora import task
+from minigen.corpora import genre
 from minigen.corpora.pictures import render
 from minigen.corpora.tunes import abc_notation, sound, to_abc
 from minigen.errors import UserError
@@ -40,7 +40,7 @@ class Media:
         """Return the addresses that the page asks."""
         return [
             Route("/api/document", self.document, methods=["POST"]),
-            Route("/api/tasks", self.tasks, methods=["POST"]),
+            Route("/api/genres", self.genres, methods=["POST"]),
             Route("/api/first_line", self.first_line, methods=["POST"]),
         ]
 
@@ -52,12 +52,12 @@ class Media:
             raise UserError(f"text has {len(text):,} characters; give at most {MAX_CHARS:,}")
         return JSONResponse(await run_in_threadpool(judge, text))
 
-    async def tasks(self, request: Request) -> Response:
-        """Answer with the tasks that a model was trained on, and the words of their first lines."""
-        found = self._tasks_of_model(await read_body(request))
+    async def genres(self, request: Request) -> Response:
+        """Answer with the genres that a model was trained on, and the words of each first line."""
+        found = self._genres_of_model(await read_body(request))
         return JSONResponse(
             {
-                "tasks": [
+                "genres": [
                     {
                         "noun": each.NOUN,
                         "fields": {field: [*words] for field, words in each.FIELDS.items()},
@@ -70,7 +70,7 @@ class Media:
     async def first_line(self, request: Request) -> Response:
         """Answer with a first line that states `conditions`; `seed` draws the other fields."""
         body = await read_body(request)
-        found = {each.NOUN: each for each in self._tasks_of_model(body)}
+        found = {each.NOUN: each for each in self._genres_of_model(body)}
         noun, conditions = body.text("noun"), body.fields.get("conditions", {})
         if noun not in found:
             raise UserError(f"the model was trained on no {noun!r}; its documents: {[*found]}")
@@ -82,22 +82,22 @@ class Media:
         rng = random.Random(body.integer("seed", 0, 0, 2**53 - 1))
         return JSONResponse({"text": found[noun].condition(conditions, rng)})
 
-    def _tasks_of_model(self, body: Body) -> list[task.Task]:
-        return task.tasks_of_model(self.models.get(body.text("model", None)).state)
+    def _genres_of_model(self, body: Body) -> list[genre.Genre]:
+        return genre.genres_of_model(self.models.get(body.text("model", None)).state)
 
 
 def judge(text: str) -> dict[str, Any]:
     """Return the verdict on a text, and its picture or its notes as far as they are written.
 
-    A text that begins as no document of a task has the task None.
+    A text that begins as no document of a genre has the genre None.
     """
-    kind = task.detect_for_saving(text)
+    kind = genre.detect_for_saving(text)
     if kind is None:
-        return {"task": None, "verdict": None}
+        return {"genre": None, "verdict": None}
     verdict = asdict(kind.check(text))
     verdict["n_complaints"] = len(verdict["complaints"])
     verdict["complaints"] = verdict["complaints"][:MAX_COMPLAINTS]
-    answer: dict[str, Any] = {"task": kind.NOUN, "verdict": verdict}
+    answer: dict[str, Any] = {"genre": kind.NOUN, "verdict": verdict}
     if kind.NOUN == "picture":
         answer["picture"] = picture(text)
     elif kind.NOUN == "tune":

@@ -96,7 +96,7 @@ def test_a_tune_has_its_notes_and_can_be_played(visit: Visit) -> None:
 
 
 def test_conditions_begin_a_document(visit: Visit) -> None:
-    """Chosen words are in the first line, and all fields are the task's."""
+    """Chosen words are in the first line, and all fields are the genre's."""
     page = opened(visit, "tunes", "tune: a calm")
     for field, words in tunes.FIELDS.items():
         options = page.get_by_label(field, exact=True).locator("option").all()

@@ -42,6 +42,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from minigen.corpora.genre import save_text
 from minigen.corpora.pictures import render
 from minigen.corpora.pictures.caption import FIELDS, NOUN, Caption, condition, prompt
 from minigen.corpora.pictures.check import check
@@ -55,7 +56,6 @@ from minigen.corpora.pictures.generate import (
     picture,
     write,
 )
-from minigen.corpora.task import save_text
 
 __all__ = [
     "ENDINGS",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minigen.corpora.dice import Dice
+from minigen.corpora.genre import parse_fields
 from minigen.corpora.pictures.tables import (
     BACKGROUNDS,
     COLOURS,
@@ -18,7 +19,6 @@ from minigen.corpora.pictures.tables import (
     SHAPES,
     SIZES,
 )
-from minigen.corpora.task import parse_fields
 from minigen.errors import UserError
 
 

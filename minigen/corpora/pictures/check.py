@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from minigen.corpora.genre import Verdict
 from minigen.corpora.pictures.caption import Caption, Kind, read_caption
 from minigen.corpora.pictures.tables import (
     BACKGROUND_OF,
@@ -35,7 +36,6 @@ from minigen.corpora.pictures.tables import (
     Glyph,
     detailed_halves,
 )
-from minigen.corpora.task import Verdict
 from minigen.errors import UserError
 
 

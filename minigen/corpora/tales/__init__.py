@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from minigen.corpora.genre import save_text
 from minigen.corpora.tales.check import check
 from minigen.corpora.tales.generate import (
     NOUN,
@@ -34,7 +35,6 @@ from minigen.corpora.tales.generate import (
     write,
 )
 from minigen.corpora.tales.tables import FIELDS
-from minigen.corpora.task import save_text
 
 __all__ = [
     "ENDINGS",

@@ -6,9 +6,9 @@ import math
 import re
 from dataclasses import dataclass
 
+from minigen.corpora.genre import Verdict
 from minigen.corpora.grammar import Mention, Parser, article
 from minigen.corpora.tales.tables import DETOURS, FIELDS, FIRST_LINE, GRAMMAR, PARTS
-from minigen.corpora.task import Verdict
 
 
 def check(text: str) -> Verdict:

@@ -11,8 +11,8 @@ from typing import Any
 
 from minigen.corpora import splits
 from minigen.corpora.dice import Dice
+from minigen.corpora.genre import parse_fields
 from minigen.corpora.tales.tables import FIELDS, FIRST_LINE, GRAMMAR
-from minigen.corpora.task import parse_fields
 
 VERSION = 6  # of the text format: the same version and seed give the same bytes
 NOUN, SPLITS = "tale", ("train", "val")

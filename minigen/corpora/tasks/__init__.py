@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from minigen.corpora.task import save_text
+from minigen.corpora.genre import save_text
 from minigen.corpora.tasks.check import check, check_answer, kind_of, right_answers
 from minigen.corpora.tasks.generate import SPLITS, VERSION, Example, documents, example, write
 from minigen.corpora.tasks.tables import HELD_OUT, TRAINED

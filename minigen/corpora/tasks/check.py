@@ -11,7 +11,7 @@ import json
 import math
 import re
 
-from minigen.corpora.task import Verdict
+from minigen.corpora.genre import Verdict
 from minigen.errors import UserError
 
 NUMBERS = re.findall(

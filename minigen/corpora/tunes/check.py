@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 
-from minigen.corpora.task import Verdict
+from minigen.corpora.genre import Verdict
 from minigen.corpora.tunes import abc_notation
 from minigen.corpora.tunes.abc_notation import Bar, Part, Score
 from minigen.corpora.tunes.first_line import FIELDS, first_lines, read_first_line

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from minigen.corpora.dice import Dice
-from minigen.corpora.task import parse_fields
+from minigen.corpora.genre import parse_fields
 from minigen.corpora.tunes.first_line import (
     FIELDS,
     FIRST_LINE,

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from minigen.corpora.task import save_text
+from minigen.corpora.genre import save_text
 from minigen.corpora.tunes import abc_notation
 from minigen.corpora.tunes.abc_notation import Score
 from minigen.corpora.tunes.first_line import read_first_line

@@ -102,8 +102,8 @@ export class App {
 
   /** Return a prompt for a model: a first line of its documents, their beginning, or a new line. */
   async #promptFor(model) {
-    const { tasks: [task] } = await this.api("/api/tasks", { model });
-    if (task) return (await this.api("/api/first_line", { model, noun: task.noun })).text;
+    const { genres: [genre] } = await this.api("/api/genres", { model });
+    if (genre) return (await this.api("/api/first_line", { model, noun: genre.noun })).text;
     const { opening } = this.models.find(({ id }) => id === model);
     const { bytes } = await this.loadVocabulary(model);
     return opening || (bytes.some(([byte, ...more]) => byte === 10 && !more.length) ? "\n" : "");

@@ -309,7 +309,7 @@ const TABLE = {
     start_tale: ["Begin a tale", "이야기 시작"],
     start_picture: ["Begin a picture", "그림 시작"],
     start_tune: ["Begin a tune", "곡 시작"],
-    no_task: ["This model writes no tales, pictures or tunes.", "이 모델은 이야기, 그림, 곡을 쓰지 않습니다."],
+    no_genre: ["This model writes no tales, pictures or tunes.", "이 모델은 이야기, 그림, 곡을 쓰지 않습니다."],
     no_document: ["The text does not begin like a document yet. Choose conditions, and begin one.", "아직 문서의 꼴이 아닙니다. 조건을 고르고 시작하세요."],
     play: ["Play the tune", "곡 듣기"],
     stop: ["Stop the tune", "곡 멈추기"],

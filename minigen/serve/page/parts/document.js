@@ -32,8 +32,8 @@ export function mount(root, app) {
   root.append(fields, note, h("div.columns", h("div", figure, controls), judged));
   new ResizeObserver(draw).observe(figure);
 
-  let model = null; // of which the tasks are known
-  let tasks = [];
+  let model = null; // of which the genres are known
+  let genres = [];
   let noun = ""; // the kind of the document to begin
   let chosen = {}; // its conditions: field -> word
   let seed = 0; // of the next first line
@@ -43,27 +43,27 @@ export function mount(root, app) {
 
   // ---- the chips of conditions ----
 
-  async function learnTasks() {
+  async function learnGenres() {
     model = app.state.model;
     const asked = model;
-    const { tasks: known } = await app.api("/api/tasks", { model });
+    const { genres: known } = await app.api("/api/genres", { model });
     if (asked !== app.state.model) return;
-    tasks = known;
-    noun = tasks[0]?.noun ?? "";
+    genres = known;
+    noun = genres[0]?.noun ?? "";
     chosen = {};
     showFields();
   }
 
   function showFields() {
-    const task = tasks.find((each) => each.noun === noun);
-    fields.hidden = !task;
-    if (!task) return;
-    const chips = Object.entries(task.fields).map(([field, words]) =>
+    const genre = genres.find((each) => each.noun === noun);
+    fields.hidden = !genre;
+    if (!genre) return;
+    const chips = Object.entries(genre.fields).map(([field, words]) =>
       chip(field.replaceAll("_", " "), [["", t("any")], ...words], chosen[field] ?? "", (word) => {
         chosen[field] = word;
       }));
-    if (tasks.length > 1) {
-      chips.unshift(chip(t("kind"), tasks.map((each) => [each.noun, t(each.noun)]), noun, (other) => {
+    if (genres.length > 1) {
+      chips.unshift(chip(t("kind"), genres.map((each) => [each.noun, t(each.noun)]), noun, (other) => {
         noun = other;
         chosen = {};
       }));
@@ -114,8 +114,8 @@ export function mount(root, app) {
   }
 
   function show() {
-    note.hidden = Boolean(answer?.task);
-    say(note, t(tasks.length ? "no_document" : "no_task"));
+    note.hidden = Boolean(answer?.genre);
+    say(note, t(genres.length ? "no_document" : "no_genre"));
     figure.hidden = !answer?.picture && !answer?.tune;
     player.tune = answer?.tune ?? null;
     player.isComplete = found.isComplete;
@@ -225,7 +225,7 @@ export function mount(root, app) {
 
   return {
     async update(changed) {
-      if (changed.has("model") || model === null) await learnTasks();
+      if (changed.has("model") || model === null) await learnGenres();
       else if (changed.has("language")) showFields();
       if (changed.has("language", "theme")) show();
       await judge();

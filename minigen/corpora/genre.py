@@ -1,8 +1,8 @@
-"""Tasks: a model is asked for a document with certain conditions, and its answer is judged.
+"""Genres: tales, pictures and tunes, which a model is asked to write and a program judges.
 
 Each document of a synthetic corpus begins with a *first line*, which states its *conditions*: the
 hero of a tale, the things of a picture, the mood of a tune. A trained model gets a first line as
-its prompt and writes the rest of the document. The task of the corpus knows the words of first
+its prompt and writes the rest of the document. The genre of the corpus knows the words of first
 lines, and judges a document by a program:
 
 - It is *well-formed* if its format is right.
@@ -23,9 +23,9 @@ from typing import Any, Protocol, cast
 from minigen.corpora.splits import Document
 from minigen.errors import UserError
 
-SYNTHETIC = ("tales", "pictures", "tunes")  # corpora that a grammar writes; each has a task
+SYNTHETIC = ("tales", "pictures", "tunes")  # corpora that a grammar writes; each has a genre
 WRITTEN = (*SYNTHETIC, "tasks")  # all corpora that minigen writes; `tasks` are pairs
-# The beginning of each document. `prompt` tries the tasks in this order; tales are last, because a
+# The beginning of each document. `prompt` tries the genres in this order; tales are last, because a
 # tale may continue any words.
 BEGINNINGS = {"pictures": "picture:", "tunes": "tune:", "tales": "hero:"}
 ABC = re.compile(r"^X:.*\n(?:[A-Za-z]:.*\n|%.*\n)*K:", re.MULTILINE)  # the header of ABC notation
@@ -33,7 +33,7 @@ ABC = re.compile(r"^X:.*\n(?:[A-Za-z]:.*\n|%.*\n)*K:", re.MULTILINE)  # the head
 
 @dataclass(frozen=True)
 class Verdict:
-    """The judgement of a document by the `check` of its task.
+    """The judgement of a document by the `check` of its genre.
 
     well_formed: the format is right, whatever the first line says.
     follows_prompt: the rest of the text fulfils the conditions of the first line.
@@ -78,7 +78,7 @@ class Writer(Protocol):
         """
 
 
-class Task(Writer, Protocol):
+class Genre(Writer, Protocol):
     """The package of a synthetic corpus: it also makes prompts, which are first lines."""
 
     SHOWN_WHEN_COMPLETE: bool  # a terminal shows a document only once it is complete
@@ -109,19 +109,19 @@ def writer(corpus: str) -> Writer:
     return cast(Writer, importlib.import_module(f"minigen.corpora.{corpus}"))
 
 
-def get(corpus: str) -> Task:
-    """Return the task of a corpus."""
-    return cast(Task, writer(corpus))
+def get(corpus: str) -> Genre:
+    """Return the genre of a corpus."""
+    return cast(Genre, writer(corpus))
 
 
-def detect(text: str) -> Task | None:
-    """Return the task whose documents begin like a text; None if there is no such task."""
+def detect(text: str) -> Genre | None:
+    """Return the genre whose documents begin like a text; None if there is no such genre."""
     corpora = [corpus for corpus, beginning in BEGINNINGS.items() if text.startswith(beginning)]
     return get(corpora[0]) if corpora else None
 
 
-def detect_for_saving(text: str) -> Task | None:
-    """Return the task whose `save` can write a text; ABC notation needs no first line for that."""
+def detect_for_saving(text: str) -> Genre | None:
+    """Return the genre whose `save` can write a text; ABC notation needs no first line for that."""
     return detect(text) or (get("tunes") if ABC.search(text) else None)
 
 
@@ -131,8 +131,8 @@ def synthetic_names(data: Sequence[str], among: Sequence[str] = SYNTHETIC) -> tu
     return tuple(name for name in among if name in names)
 
 
-def tasks_of_model(state: Mapping[str, Any]) -> list[Task]:
-    """Return the tasks that a model was trained on.
+def genres_of_model(state: Mapping[str, Any]) -> list[Genre]:
+    """Return the genres that a model was trained on.
 
     Args:
         state: of the model's checkpoint; its configuration names the corpora.
@@ -141,18 +141,18 @@ def tasks_of_model(state: Mapping[str, Any]) -> list[Task]:
     return [get(corpus) for corpus in BEGINNINGS if corpus in names]
 
 
-def prompt(tasks: Sequence[Task], text: str, rng: random.Random) -> str:
-    """Return the prompt for typed words and a model that was trained on these tasks.
+def prompt(genres: Sequence[Genre], text: str, rng: random.Random) -> str:
+    """Return the prompt for typed words and a model that was trained on these genres.
 
     A text that begins like a document is a prompt already, and so is any text if there are no
-    tasks. Else the prompt is that of the first task that has a first line with these words.
+    genres. Else the prompt is that of the first genre that has a first line with these words.
 
-    Raises `UserError` if no task has a first line with these words.
+    Raises `UserError` if no genre has a first line with these words.
     """
-    if not text.strip() or detect(text) or not tasks:
+    if not text.strip() or detect(text) or not genres:
         return text
     errors = []
-    for each in tasks:
+    for each in genres:
         try:
             return each.prompt(text, rng)
         except UserError as error:
@@ -160,10 +160,10 @@ def prompt(tasks: Sequence[Task], text: str, rng: random.Random) -> str:
     raise UserError("; or ".join(errors))
 
 
-def condition(tasks: Sequence[Task], pairs: str, rng: random.Random) -> str:
+def condition(genres: Sequence[Genre], pairs: str, rng: random.Random) -> str:
     """Return a first line for conditions such as "mood=sad,dance=waltz"; draw the other fields.
 
-    Raises `UserError` if the conditions fit none of the tasks, or more than one.
+    Raises `UserError` if the conditions fit none of the genres, or more than one.
     """
     conditions: dict[str, str] = {}
     for pair in pairs.split(","):
@@ -172,7 +172,7 @@ def condition(tasks: Sequence[Task], pairs: str, rng: random.Random) -> str:
             raise UserError(f"{pair!r} is no condition; give one such as mood=sad,dance=waltz")
         conditions[field] = value
     lines, errors = dict[str, str](), list[str]()
-    for each in tasks:
+    for each in genres:
         try:
             lines[each.NOUN] = each.condition(conditions, rng)
         except UserError as error:
@@ -197,10 +197,10 @@ def first_lines(text: str, n: int = 1) -> str:
 def parse_fields(
     noun: str, fields: Mapping[str, Sequence[str]], conditions: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return conditions in the spelling of the task: "RED" becomes "red".
+    """Return conditions in the spelling of the genre: "RED" becomes "red".
 
     Args:
-        noun: the noun for a document of the task, for errors.
+        noun: the noun for a document of the genre, for errors.
         fields: the words that each field can have.
         conditions: values of some of the fields.
 

@@ -1,4 +1,4 @@
-"""Tasks: detect, ask for and judge documents; theorems that hold for all three corpora."""
+"""Genres: detect, ask for and judge documents; theorems that hold for all three corpora."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import pytest
 from digests import digests
 
 from minigen import corpora
-from minigen.corpora import command, pictures, tales, task, tunes
-from minigen.corpora.task import Task
+from minigen.corpora import command, genre, pictures, tales, tunes
+from minigen.corpora.genre import Genre
 from minigen.errors import UserError
 
 TEXTS = {
@@ -29,58 +29,58 @@ TEXTS = {
 }
 
 
-def test_each_corpus_that_a_grammar_writes_has_a_task() -> None:
+def test_each_corpus_that_a_grammar_writes_has_a_genre() -> None:
     """Each synthetic corpus is found by its name and by how its documents begin."""
-    assert set(TEXTS) == set(task.BEGINNINGS) == set(corpora.SYNTHETIC)
+    assert set(TEXTS) == set(genre.BEGINNINGS) == set(corpora.SYNTHETIC)
 
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_a_document_is_detected_by_its_beginning(name: str) -> None:
-    """A document is detected as one of its task, and a text with another beginning is not."""
-    detected = task.detect(TEXTS[name])
-    assert detected is task.get(name)
+    """A document is detected as one of its genre, and a text with another beginning is not."""
+    detected = genre.detect(TEXTS[name])
+    assert detected is genre.get(name)
     assert detected.check(TEXTS[name]).valid
-    assert task.detect(f" {TEXTS[name]}") is None and task.detect("") is None
+    assert genre.detect(f" {TEXTS[name]}") is None and genre.detect("") is None
 
 
-TASKS = [task.get(name) for name in task.BEGINNINGS]
+GENRES = [genre.get(name) for name in genre.BEGINNINGS]
 
 
-@pytest.mark.parametrize("tasks", [TASKS, TASKS[:1], TASKS[1:2], []], ids=len)
+@pytest.mark.parametrize("genres", [GENRES, GENRES[:1], GENRES[1:2], []], ids=len)
 @pytest.mark.parametrize(
     "text", ["", "picture: a big", "picture: any words\n......", "tune: a loud one", "hero: x"]
 )
-def test_a_text_that_begins_like_a_document_is_the_prompt(text: str, tasks: list[Task]) -> None:
-    """A text that begins like a document is the prompt unchanged, for any number of tasks."""
-    assert task.prompt(tasks, text, random.Random(0)) == text
+def test_a_text_that_begins_like_a_document_is_the_prompt(text: str, genres: list[Genre]) -> None:
+    """A text that begins like a document is the prompt unchanged, for any number of genres."""
+    assert genre.prompt(genres, text, random.Random(0)) == text
 
 
 def test_without_tasks_any_text_is_the_prompt() -> None:
     """For a model that was trained on other texts, the prompt is the text unchanged."""
-    assert task.prompt([], "a loud one", random.Random(0)) == "a loud one"
+    assert genre.prompt([], "a loud one", random.Random(0)) == "a loud one"
 
 
 def test_words_that_no_task_has_are_refused() -> None:
-    """For each task, the error names a word that no first line of the task has."""
+    """For each genre, the error names a word that no first line of the genre has."""
     with pytest.raises(UserError, match=r"the caption says \"loud\".*; or no first line of a tune"):
-        task.prompt(TASKS[:2], "a loud one", random.Random(0))
+        genre.prompt(GENRES[:2], "a loud one", random.Random(0))
 
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_a_first_line_states_its_condition(name: str) -> None:
     """`condition` makes a first line for each value of a field, and `check` reads that value."""
-    each, rng = task.get(name), random.Random(0)
+    each, rng = genre.get(name), random.Random(0)
     for field, words in each.FIELDS.items():
         for word in words:
             line = each.condition({field: word.upper()}, rng)
-            assert task.detect(line) is each and task.first_lines(f"{line}more\nmore") == line
+            assert genre.detect(line) is each and genre.first_lines(f"{line}more\nmore") == line
             assert each.check(line).conditions[field] == word
 
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_conditions_that_no_first_line_states_are_refused(name: str) -> None:
     """The error about an unknown field or value lists all fields or values."""
-    each, rng = task.get(name), random.Random(0)
+    each, rng = genre.get(name), random.Random(0)
     with pytest.raises(UserError, match=f"a {each.NOUN} has no 'hat'; it has "):
         each.condition({"hat": "red"}, rng)
     field = next(iter(each.FIELDS))
@@ -89,9 +89,9 @@ def test_conditions_that_no_first_line_states_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_a_document_can_be_saved_with_each_ending_of_its_task(name: str, tmp_path: Path) -> None:
+def test_a_document_can_be_saved_with_each_ending_of_its_genre(name: str, tmp_path: Path) -> None:
     """Each ending in `ENDINGS` gives a file; a folder that does not exist is an error."""
-    each = task.get(name)
+    each = genre.get(name)
     for ending in each.ENDINGS:
         each.save([TEXTS[name]], tmp_path / f"x{ending}")
         assert (tmp_path / f"x{ending}").stat().st_size > 100
@@ -106,7 +106,7 @@ MODULES = {"tales": tales, "pictures": pictures, "tunes": tunes}
 
 def stream(name: str, seed: int, n: int, split: str = "train") -> list[str]:
     """Return the first `n` documents of a corpus."""
-    return [one.text for one in itertools.islice(task.get(name).documents(seed, split), n)]
+    return [one.text for one in itertools.islice(genre.get(name).documents(seed, split), n)]
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_a_folder_gets_the_documents_in_each_format(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """--save FOLDER writes a file for each ending, and the documents are printed, too."""
-    each = task.get(name)
+    each = genre.get(name)
     command.main([name, "--count", "1", "--save", str(tmp_path / "new" / "folder")])
     assert [capsys.readouterr().out] == [text + "\n" for text in stream(name, 0, 1)]
     saved = {path.name for path in (tmp_path / "new" / "folder").iterdir()}
@@ -318,6 +318,6 @@ def test_a_wrong_command_is_refused_in_one_line(flags: list[str], complaint: str
 @pytest.mark.parametrize("name", TEXTS)
 def test_each_split_can_be_printed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """--split prints the documents of each split of a corpus."""
-    for split in task.get(name).SPLITS:
+    for split in genre.get(name).SPLITS:
         command.main([name, "--count", "1", "--split", split])
         assert [capsys.readouterr().out] == [text + "\n" for text in stream(name, 0, 1, split)]
