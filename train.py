@@ -146,7 +146,7 @@ class TrainConfig:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     fsdp: bool = False  # with torchrun: split a model that is too large for one GPU among all
     # compile the model: slow once, faster in each step; auto: if the run is long enough to gain,
-    # and not with dropout on a CPU
+    # and not with dropout or, in bfloat16, LoRA on a CPU
     compile: Literal["auto", "yes", "no"] = "auto"
     # CPU threads (default: one for each core that other programs leave free)
     threads: int | None = None

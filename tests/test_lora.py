@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from minigen.errors import UserError
 from minigen.files import checkpoint, export, huggingface, lora
 from minigen.inference.engine import load
 from minigen.model import GPT, GPTConfig
+from minigen.run.config import resolve
 from minigen.tokenizer import train_tokenizer
+from train import TrainConfig
 
 TOKENIZER = train_tokenizer("byte", [])
 CONFIGS = architectures(TOKENIZER.n_vocab, block_size=32, n_embd=16)
@@ -35,6 +38,15 @@ def with_adapter(path: Path, rank: int = 3) -> GPT:
     for matrix in lora.matrices(model):
         torch.nn.init.normal_(lora.pair(matrix)[1], std=0.3)
     return model
+
+
+def test_an_adapter_in_bfloat16_is_not_compiled_on_a_cpu() -> None:
+    """PyTorch's compiler gives it gradients that are NaN; in float32 it may be compiled."""
+    flags = TrainConfig(init_from="base", lora_rank=2, learning_rate=1e-3, device="cpu")
+    assert resolve(dataclasses.replace(flags, dtype="bfloat16")).compile == "no"
+    assert resolve(dataclasses.replace(flags, dtype="float32")).compile == "auto"
+    with pytest.raises(UserError, match="leave it out, or give --dtype float32"):
+        resolve(dataclasses.replace(flags, dtype="bfloat16", compile="yes"))
 
 
 @pytest.fixture(params=["gpt2", "grouped queries"])

@@ -219,6 +219,15 @@ def resolve(flags: TrainConfig) -> TrainConfig:
     device = choose_device(flags.device)
     values |= {"device": str(device), "dtype": choose_dtype(flags.dtype, device)}
     config = dataclasses.replace(flags, **values)
+    if config.lora_rank is not None and (device.type, config.dtype) == ("cpu", "bfloat16"):
+        # PyTorch 2.13 then computes gradients of A and B that are NaN: tried with two cores, in
+        # float32 and without an adapter they are right.
+        if config.compile == "yes":
+            raise UserError(
+                "--compile yes gives gradients that are NaN with --lora_rank in bfloat16 on a CPU; "
+                "leave it out, or give --dtype float32"
+            )
+        config = dataclasses.replace(config, compile="no")
     if config.init_from == "scratch":
         for name in ("lora_rank", "old_data", "old_share"):
             if getattr(config, name):

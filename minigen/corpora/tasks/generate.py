@@ -16,7 +16,7 @@ from minigen.corpora import splits
 from minigen.corpora.dice import Dice
 from minigen.corpora.tasks.tables import GRAMMAR, HELD_OUT, NUMBERS, PAST, STEPS, TRAINED, WORDS
 
-VERSION = 1  # of the text format: the same version and seed give the same bytes
+VERSION = 2  # of the text format: the same version and seed give the same bytes
 SPLITS = ("train", "val", "held_out")
 VAL_SHARE = 10  # one of 10 prompts is for val.jsonl, and never in train.jsonl
 

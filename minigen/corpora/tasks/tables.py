@@ -29,12 +29,15 @@ ONE_STEP = {
     "hero": 3, "friend": 3, "place": 3, "past": 4, "add": 12, "first": 3, "last": 3, "any": 3,
     "count": 6, "reverse": 10, "sort": 8,
 }  # fmt: skip
-# The second steps that can follow a first step. They are about its answer.
+# The second steps that can follow a first step. They are about its answer. The more of them a model
+# has seen, the less it can learn each pair by heart instead of two steps one after the other: if
+# "say the last" followed only names, the model would say an animal after any tale.
 SECOND_STEPS = {
     **dict.fromkeys(
-        ("hero", "friend", "place", "past", "reverse", "sort"), ("first", "last", "pirate")
+        ("hero", "friend", "place", "past", "reverse", "sort"),
+        ("first", "last", "pirate", "reverse", "count"),
     ),
-    **dict.fromkeys(("add", "first", "last", "any", "count"), ("pirate",)),
+    **dict.fromkeys(("add", "first", "last", "any", "count"), ("first", "last", "pirate")),
 }
 # The kinds that no training text has: each of their steps is in other kinds, but not both together.
 HELD_OUT = ("sort first", "reverse last", "place last", "hero pirate", "any pirate")
