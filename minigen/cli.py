@@ -17,6 +17,7 @@ import dataclasses
 import difflib
 import inspect
 import io
+import itertools
 import re
 import shutil
 import sys
@@ -83,6 +84,8 @@ def parse(
     if "--help" in argv or "-h" in argv:
         print(help_text(config_class, words, note))
         raise SystemExit(0)
+    if name := _flag_without_values(argv, config_class):
+        raise UserError(f"--{name} has no value; give one; --help lists all flags")
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box), wide_enough(), warnings.catch_warnings():
@@ -276,6 +279,16 @@ def _error(box: str, config_class: type[Any]) -> str:
         return f"{flag[1]} has no value; give one; --help lists all flags"
     message = re.sub(r"^Error parsing (?:(--\S+: )|\S*: )", r"\1", message)
     return f"{message.rstrip('.')}; --help lists all flags"
+
+
+def _flag_without_values(argv: Sequence[str], config_class: type[Any]) -> str | None:
+    """Return the name of a flag that takes several values and has none, which tyro would accept."""
+    takes_several = {flag.name for flag in flags(config_class) if flag.is_tuple}
+    for word, following in itertools.pairwise([*argv, "--"]):
+        name = word[2:].replace("-", "_")
+        if word.startswith("--") and name in takes_several and following.startswith("--"):
+            return name
+    return None
 
 
 def _unknown_word(

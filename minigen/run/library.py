@@ -111,13 +111,15 @@ def _argv(flags: Mapping[str, Any], config_class: type[Any]) -> list[str]:
 
     Raises `UserError` for a flag that does not exist, and for a tokenizer in place of its file.
     """
-    names = [field.name for field in dataclasses.fields(config_class)]
+    defaults = {field.name: field.default for field in dataclasses.fields(config_class)}
     argv = list[str]()
     for name, value in flags.items():
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
+        if name not in defaults:
+            near = difflib.get_close_matches(name, defaults, n=1)
             mend = f"did you mean {near[0]}?" if near else "python train.py --help lists all"
             raise UserError(f"train has no argument {name}; {mend}")
+        if value == defaults[name] == ():
+            continue
         if isinstance(value, bool):
             argv.append(f"--{name}" if value else f"--no_{name}")
         elif isinstance(value, list | tuple):
