@@ -35,15 +35,17 @@ def right_answers(
     """
     shares = {}
     for name, pairs in questions.items():
-        if np.quantile(pairs.n_answer_tokens, 0.9) > LONGEST or name not in (counts or questions):
+        if np.quantile(pairs.n_answer_tokens, 0.9) > LONGEST:
             continue
-        if counts:
-            count = counts[name]
-        else:
+        if counts is None:
             began = time.perf_counter()
             answer_metrics(engine, pairs, FEW, seed=0)
             n = int(FEW * ASKING / (time.perf_counter() - began))
             count = int(distributed.broadcast(min(max(n, FEW), MANY)))
+        elif name in counts:
+            count = counts[name]
+        else:  # a run that began with an earlier version asked nothing before
+            continue
         metrics = answer_metrics(engine, pairs, count, seed=0)
         shares[name] = sum(metrics.n_right.values()), sum(metrics.n_asked.values())
     return shares
