@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import random
 import shlex
 import shutil
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +14,7 @@ import torch
 from digests import trained
 from models import random_model
 from small_text import write_text
-from steps import around_gradients
+from steps import around_gradients, stopped_at
 
 import train
 from minigen import corpora
@@ -124,20 +121,6 @@ def test_the_loss_of_a_mixture_is_the_mean_over_the_targets_of_both_texts(
         n_targets += text.n_targets(config.seed, rows, T)
     assert mixture.n_targets(config.seed, range(20, 30), T) == n_targets
     assert losses[0] == pytest.approx(total / n_targets, rel=1e-5)
-
-
-@contextlib.contextmanager
-def stopped_at(step: int) -> Iterator[None]:
-    """Stop the run as Ctrl-C does, by a signal in the middle of this step."""
-
-    def interrupted(run: Run, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
-        if run.step == step:
-            os.kill(os.getpid(), signal.SIGINT)
-        return compute()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "within_memory", around_gradients(interrupted))
-        yield
 
 
 def test_a_run_with_an_old_text_resumes_bit_for_bit(start: Callable[..., Path]) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import json
 import os
 import random
 import re
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from digests import trained
 from forks import Server
 from models import random_model
 from small_text import write_text
-from steps import around_gradients
+from steps import stopped_at
 from torch.nn import functional as F
 
 import minigen
@@ -47,7 +45,6 @@ from minigen.inference.engine import load
 from minigen.loss import NOT_SCORED, next_token_loss
 from minigen.model import GPT, GPTConfig
 from minigen.run.log import read_metrics, read_samples
-from minigen.run.run import Run
 from minigen.sampling import Sampling
 from minigen.tokenizer import Tokenizer, train_tokenizer
 from train import TrainConfig, accumulate_gradients, evaluate
@@ -488,20 +485,6 @@ def test_bits_per_byte_are_those_of_the_answers(tmp_path: Path) -> None:
 
 
 # ---- runs ----
-
-
-@contextlib.contextmanager
-def stopped_at(step: int) -> Iterator[None]:
-    """Stop the run as Ctrl-C does, by a signal in the middle of this step."""
-
-    def interrupted(run: Run, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
-        if run.step == step:
-            os.kill(os.getpid(), signal.SIGINT)
-        return compute()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "within_memory", around_gradients(interrupted))
-        yield
 
 
 def test_a_run_on_pairs_resumes_bit_for_bit(start: Callable[..., Path]) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import math
-import os
 import re
 import shlex
 import shutil
@@ -14,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ from digests import trained
 from forks import Server
 from models import random_model
 from small_text import until_it_trains
-from steps import around_gradients
+from steps import around_gradients, stopped_at
 from torch.nn import functional as F
 
 import sample
@@ -141,20 +139,6 @@ def test_the_loop_takes_the_steps_of_naive_train(run: Run) -> None:
     naive_train(model, tokens, optimizer, config, saved["max_steps"])
     wanted = dict(last.model().named_parameters())
     assert all(p.equal(wanted[name]) for name, p in model.named_parameters())
-
-
-@contextlib.contextmanager
-def stopped_at(step: int) -> Iterator[None]:
-    """Stop the run as Ctrl-C does, by a signal in the middle of this step."""
-
-    def interrupted(run: RunInProgress, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
-        if run.step == step:
-            os.kill(os.getpid(), signal.SIGINT)
-        return compute()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RunInProgress, "within_memory", around_gradients(interrupted))
-        yield
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

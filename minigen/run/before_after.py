@@ -31,7 +31,8 @@ def right_answers(
     """Return the number of right answers, and of questions, by the name of the questions.
 
     Args:
-        counts: the number of questions of each name; None: as many as `ASKING` seconds allow.
+        counts: the number of questions of each name; None: the number that the model answers in
+            about `ASKING` seconds.
     """
     shares = {}
     for name, pairs in questions.items():

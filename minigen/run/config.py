@@ -67,8 +67,6 @@ CHANGEABLE = {
 OF_BASE_MODEL = (
     "n_layer", "n_head", "n_embd", "size", "architecture", "bias", "tokenizer", "vocab_size",
 )  # fmt: skip
-# The flags that say how a model is trained, of which each model to fine-tune has its own defaults.
-RECIPE = ("batch_size", "learning_rate", "optimizer", "dropout", "weight_decay")
 # The flags that a saved configuration may hold as 0 where they were not given: earlier versions
 # saved 0 for None, and --max_steps is saved as 0 until the clock has planned the number of steps.
 SAVED_AS_0 = ("max_steps", "lora_rank", "eval_interval", "threads")
@@ -148,17 +146,9 @@ def fit_to(flags: TrainConfig, base: Engine) -> TrainConfig:
         )
     is_lora = flags.lora_rank is not None
     own = {} if is_lora or settings.get("lora_rank") else settings
-    rate = (0.8 if is_lora else 0.08) / shape.n_embd
-    recipe = dataclasses.replace(
-        flags,
-        batch_size=min(own.get("batch_size", 8), 8),
-        learning_rate=own.get("learning_rate", rate),
-        optimizer=own.get("optimizer", "adamw"),
-        dropout=0.0,
-        weight_decay=0.1,
-    )
-    unset = (None, "auto")
-    given = {name: value for name in RECIPE if (value := getattr(flags, name)) not in unset}
+    batch_size = min(own.get("batch_size", 8), 8)
+    learning_rate = own.get("learning_rate", (0.8 if is_lora else 0.08) / shape.n_embd)
+    optimizer = own.get("optimizer", "adamw")
     separator = flags.separator
     if separator == corpora.AUTO:
         separator = separator_of(flags.data, settings)
@@ -168,12 +158,16 @@ def fit_to(flags: TrainConfig, base: Engine) -> TrainConfig:
         )
     old_data = corpora.relocate(base.state.get("folder", ""), settings.get("data", ("tales",)))
     return dataclasses.replace(
-        recipe,
+        flags,
         n_layer=shape.n_layer,
         n_head=shape.n_head,
         n_embd=shape.n_embd,
         block_size=block_size,
-        **given,
+        batch_size=batch_size if flags.batch_size is None else flags.batch_size,
+        learning_rate=learning_rate if flags.learning_rate is None else flags.learning_rate,
+        optimizer=optimizer if flags.optimizer == "auto" else flags.optimizer,
+        dropout=0.0 if flags.dropout is None else flags.dropout,
+        weight_decay=0.1 if flags.weight_decay is None else flags.weight_decay,
         old_data=flags.old_data or old_data,
         separator=separator,
     )

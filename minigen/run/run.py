@@ -334,7 +334,7 @@ class Run:
 
         Args:
             new_loss: on the validation text.
-            counts: the number of questions to ask, by their name; None: as many as time allows.
+            counts: the number of questions of each name, as in `before_after.right_answers`.
         """
         config, text = self.config, self.text
         old_tokens = text.old.val_tokens if text.old else text.val_tokens
