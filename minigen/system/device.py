@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
+import math
 import sys
+import time
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from minigen.errors import UserError
+from minigen.system.threads import threads
 
 # The most bytes that the float32 logits of one forward pass may take, by device. A larger batch is
 # computed in micro-batches, which is as fast.
@@ -42,18 +46,39 @@ def choose_device(name: str = "auto") -> torch.device:
 def choose_dtype(name: str, device: torch.device) -> str:
     """Return the number format of this name; for "auto", the fastest one on the device.
 
-    That is "bfloat16" where the hardware multiplies bfloat16, because elsewhere it is slow; else
-    "float32".
+    That is "bfloat16" where the hardware multiplies bfloat16 faster than float32; else "float32".
     """
     if name != "auto":
         return name
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     elif device.type == "cpu":
-        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        has = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        fast = has and cpu_gains_from_bfloat16()
     else:
         fast = False
     return "bfloat16" if fast else "float32"
+
+
+@functools.cache
+def cpu_gains_from_bfloat16() -> bool:
+    """Return whether this processor multiplies matrices in bfloat16 faster than in float32.
+
+    Having the instructions does not decide it: with those of AVX-512, an AMD EPYC gains, and an
+    Intel Xeon takes twice as long as in float32 (docs/notebook.md). So one product is timed in both
+    formats, in turns, and the shortest times count: other programs can only lengthen a time. One
+    thread computes, because several wait for each other where other programs are busy.
+    """
+    seconds = {torch.float32: math.inf, torch.bfloat16: math.inf}
+    with threads.kept():
+        threads.fix(1)
+        for _ in range(10):
+            for dtype, shortest in seconds.items():
+                x, weight = torch.ones(256, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)
+                began = time.perf_counter()
+                torch.nn.functional.linear(x, weight)
+                seconds[dtype] = min(shortest, time.perf_counter() - began)
+    return seconds[torch.bfloat16] < seconds[torch.float32]
 
 
 def autocast(device: str, dtype: str) -> contextlib.AbstractContextManager[None]:
