@@ -426,6 +426,11 @@ LOSS = Exercise(
             "is the softmax over the V tokens, the logarithm natural, and the sign minus?",
         ),
         Theorem(
+            "tests/test_loss.py::test_the_loss_is_ln_of_one_over_the_probability_of_each_target",
+            "Each target costs ln of (the sum of all e^logit, over e^logit of the target)",
+            "is the number taken at the target, and the softmax over the last axis?",
+        ),
+        Theorem(
             "tests/test_loss.py::test_the_losses_of_parts_add_up_to_that_of_the_whole",
             "The losses of the rows of a batch add up to the loss of the batch",
             "is the result a sum, or a mean?",
