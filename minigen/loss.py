@@ -7,7 +7,7 @@ model that knows nothing gives each of V tokens p = 1/V, so its loss is ln V.
 
 Losses per token can be compared only if the tokenizer is the same: longer tokens are fewer, and
 each is harder to predict. The surprise of a whole text, in bits, divided by the number of its bytes
-can be compared for any two tokenizers: bits per byte. Tests: tests/test_train.py.
+can be compared for any two tokenizers: bits per byte. Tests: tests/test_loss.py.
 """
 
 from __future__ import annotations

@@ -6,10 +6,8 @@ import dataclasses
 import math
 from pathlib import Path
 
-import peft
 import pytest
 import torch
-import transformers
 from models import architectures, random_model
 
 from minigen.errors import UserError
@@ -116,6 +114,9 @@ def test_an_adapter_is_saved_alone_and_loads(path: Path, tmp_path: Path) -> None
 
 def test_peft_loads_it(path: Path, tmp_path: Path) -> None:
     """transformers with peft computes minigen's logits from a checkpoint, and from its export."""
+    import peft  # here, as peft and transformers take seconds
+    import transformers
+
     model = with_adapter(path)
     saved = save(model, path, tmp_path / "run")
     by_path = transformers.AutoModelForCausalLM.from_pretrained(saved.parent / "best").eval()

@@ -12,7 +12,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from models import architectures, varied_model
 from torch import Tensor
-from transformers.generation import logits_process as oracle
 
 from minigen.errors import UserError
 from minigen.model import GPT, GPTConfig, KVCache
@@ -273,6 +272,8 @@ def test_each_filter_is_transformers(seed: int, ties: bool) -> None:
     Temperature subtracts the largest logit first, which changes the logits only. Of equal tokens,
     top-p cuts the same number: the sort of transformers leaves open which of them come first.
     """
+    from transformers.generation import logits_process as oracle  # here, because it takes a second
+
     x = logits_of(seed, ties)
     ids: Any = torch.randint(50, (4, 20), generator=torch.Generator().manual_seed(seed))
     for penalty in (0.5, 1.2, 5.0):
@@ -293,6 +294,8 @@ def test_each_filter_is_transformers(seed: int, ties: bool) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_all_filters_together_are_transformers_in_its_order(seed: int) -> None:
     """All filters together cut what they cut in transformers, in the same order."""
+    from transformers.generation import logits_process as oracle  # here, because it takes a second
+
     x = logits_of(seed, ties=False).double()
     ids: Any = torch.randint(50, (4, 20), generator=torch.Generator().manual_seed(seed))
     names, ours = zip(
@@ -312,6 +315,48 @@ def test_all_filters_together_are_transformers_in_its_order(seed: int) -> None:
     assert torch.equal(ours[-1].isinf()[unequal], theirs.isinf()[unequal])
     torch.testing.assert_close(ours[-1].softmax(-1)[unequal], theirs.softmax(-1)[unequal])
     assert ours[-1][1].isinf().sum() == theirs[1].isinf().sum()
+
+
+def test_top_k_leaves_the_k_most_probable_tokens_of_each_row() -> None:
+    """Of different logits, the k largest of each row stay as they are, and all others are cut."""
+    x = logits_of(0, ties=False)[[0, 2, 3]]
+    for k in (1, 2, 17, 50):
+        for row, left in zip(x.tolist(), top_k(x, k).tolist(), strict=True):
+            best = sorted(row, reverse=True)[:k]
+            assert left == [logit if logit in best else -math.inf for logit in row]
+
+
+def test_top_k_leaves_ties_with_the_last_of_the_k_tokens() -> None:
+    """All tokens that are as probable as the last of the k most probable ones stay."""
+    x = torch.tensor([[1.0, 3.0, 2.0, 2.0, 0.0, 2.0]])
+    for k, n_left in ((1, 1), (2, 4), (3, 4), (4, 4), (5, 5)):
+        assert top_k(x, k).isfinite().sum() == n_left
+
+
+def test_top_p_leaves_the_fewest_tokens_that_reach_p() -> None:
+    """The tokens that stay have at least p together, and without the least probable one less."""
+    x = logits_of(0, ties=False)[[0, 2]].double()
+    for p in (0.05, 0.3, 0.5, 0.9, 0.9999):
+        for row, left in zip(x, top_p(x, p), strict=True):
+            chances, stays = row.softmax(-1), left.isfinite()
+            assert torch.equal(left[stays], row[stays])
+            assert chances[stays].min() > chances[~stays].max()
+            assert chances[stays].sum() >= p > chances[stays].sum() - chances[stays].min()
+
+
+def test_top_p_leaves_the_most_probable_token_for_the_smallest_p() -> None:
+    """If p is so small that 1 - p is rounded to 1, the most probable token still stays."""
+    x = logits_of(0, ties=False)[[0, 2]]
+    assert torch.equal(top_p(x, 1e-9).argmax(-1), x.argmax(-1))
+    assert (top_p(x, 1e-9).isfinite().sum(-1) == 1).all()
+
+
+@pytest.mark.parametrize("cut", [lambda x: top_k(x, 2), lambda x: top_p(x, 0.5)], ids=["k", "p"])
+def test_a_token_that_is_cut_has_the_probability_0(cut: Callable[[Tensor], Tensor]) -> None:
+    """The softmax gives a token that top-k or top-p cuts 0, although other logits are below 0."""
+    x = torch.tensor([[-1.0, -9.0, -2.0, -8.0]])
+    assert cut(x).softmax(-1)[0, [1, 3]].tolist() == [0, 0]
+    assert cut(x).softmax(-1).sum().item() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("n_vocab", [4, 20, 100, 5000])
@@ -418,6 +463,12 @@ def test_tokens_are_drawn_as_often_as_they_are_probable() -> None:
     assert counts[1] == 0
     # chi-squared with 3 degrees of freedom lies above 16.3 once in 1000 times
     assert ((counts - expected) ** 2 / expected.clamp(min=1)).sum() < 16.3
+
+
+def test_the_border_of_two_tokens_belongs_to_the_second() -> None:
+    """Token i owns the numbers from the sum before it, included, to its own end, excluded."""
+    halves = torch.tensor([0.0, 0.5, 0.0, 0.5, 0.0], dtype=torch.float64)
+    assert [inverse_cdf(halves, u) for u in (0.0, 0.25, 0.5, 0.75)] == [1, 1, 3, 3]
 
 
 @settings(deadline=None)

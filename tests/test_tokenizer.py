@@ -323,6 +323,12 @@ def test_no_token_crosses_two_words(bpe: Tokenizer, text: str) -> None:
     assert bpe.encode(text) == [id for w in regex.findall(PATTERN, text) for id in bpe.encode(w)]
 
 
+def test_naive_encoding_merges_within_words_only() -> None:
+    """A token that would cross two words is not used, and each blank has its token."""
+    tokens = [*BYTES, b"b ", b" a", b"ab"]
+    assert naive_encode("ab ab  é\n", tokens) == [258, 257, *b"b  \xc3\xa9\n"]
+
+
 @settings(examples, max_examples=200)
 @given(texts=few_letters.filter(lambda texts: texts[0].isascii()))
 def test_a_word_is_spelled_by_the_merges_of_training_in_their_order(texts: tuple[str, str]) -> None:
@@ -338,14 +344,41 @@ def test_a_word_is_spelled_by_the_merges_of_training_in_their_order(texts: tuple
         assert pieces == [tokens[id] for id in naive_encode(word, tokens)]
 
 
-def test_of_equally_frequent_pairs_the_smallest_ids_are_merged_first() -> None:
+Learn = Callable[[dict[bytes, int], int], list[bytes]]
+each_training = pytest.mark.parametrize("learn", [naive_bpe, train_bpe], ids=["naive", "fast"])
+
+
+@each_training
+def test_a_pair_counts_as_often_as_its_words_occur(learn: Learn) -> None:
+    """A pair in one word that occurs five times is before a pair in two words that occur twice."""
+    assert learn({b"ab": 2, b"abc": 2, b"xy": 5}, 258)[256:] == [b"xy", b"ab"]
+
+
+@each_training
+def test_no_merge_crosses_two_words(learn: Learn) -> None:
+    """Words of one letter give no token, whichever words stand beside them."""
+    assert learn({b"a": 5, b"b": 5}, 300) == [*BYTES]
+    assert learn({b"ab": 3, b"c": 3, b"a": 3}, 300)[256:] == [b"ab"]
+
+
+@each_training
+def test_of_three_equal_letters_the_first_two_are_merged(learn: Learn) -> None:
+    """In "aaa" two pairs overlap: the first becomes a token, and the third letter stays."""
+    assert learn({b"aaa": 2}, 300)[256:] == [b"aa", b"aaa"]
+
+
+@each_training
+def test_of_equally_frequent_pairs_the_smallest_ids_are_merged_first(learn: Learn) -> None:
     """Pairs that occur equally often are merged in the order of their ids."""
-    trained = train("bpe", ["ab cd ab cd"])
-    assert trained.tokens[256:-1] == [b" c", b"ab", b" cd"]
+    words = {b" cd": 2, b"ab": 2}
+    assert learn(words, 300)[256:] == [b" c", b"ab", b" cd"]
+    assert train("bpe", ["ab cd ab cd"]).tokens[256:-1] == [b" c", b"ab", b" cd"]
 
 
-def test_training_stops_when_no_pair_occurs_twice() -> None:
-    """A text with one repeated pair gives one merge, and an empty text gives none."""
+@each_training
+def test_training_stops_when_no_pair_occurs_twice(learn: Learn) -> None:
+    """Words with one repeated pair give one merge, and an empty text gives none."""
+    assert learn({b"ab": 1, b" ab": 1, b"xyz": 1}, 300)[256:] == [b"ab"]
     assert train("bpe", ["ab ab"]).tokens[256:-1] == [b"ab"]
     assert len(train("bpe", [])) == len(train("bpe", [""])) == 257
     assert len(train("char", [])) == 1

@@ -61,6 +61,13 @@ def add(model: GPT, rank: int) -> None:
 
 
 def _add_product(matrix: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    """Return W x + B A x: PyTorch calls this hook after each call of a matrix with an adapter.
+
+    Args:
+        matrix: it has A (rank, in) and B (out, rank), its `pair`.
+        inputs: the arguments of the call, which are one: x, (..., in).
+        output: W x, (..., out).
+    """
     a, b = pair(matrix)
     # Two thin products, because B A itself would be as large as W.
     return output + F.linear(F.linear(inputs[0], a), b)  # (..., in) -> (..., rank) -> (..., out)

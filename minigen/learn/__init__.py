@@ -1,0 +1,1 @@
+"""The course: exercises on the code of minigen, which the project's own tests check."""
