@@ -657,8 +657,8 @@ GATE = Exercise(
         ),
         Mistake(
             _exact_gelu,
-            "GELU is the exact one: GPT-2 was trained with the approximation by tanh, and the two "
-            "differ from the fourth decimal on",
+            "this GELU is the exact one: GPT-2 was trained with the approximation by tanh, and the "
+            "two differ from the fourth decimal on",
         ),
         Mistake(
             _gelu_gate,

@@ -347,8 +347,8 @@ ADAMW = Exercise(
         ),
         Mistake(
             _eps_inside,
-            "1e-8 is added under the root, where it counts as 1e-4: weights with gradients smaller "
-            "than that nearly stand still; add it to the root",
+            "the 1e-8 is added under the root, where it counts as 1e-4: weights with gradients "
+            "smaller than that nearly stand still; add it to the root",
         ),
         Mistake(
             _without_root,
