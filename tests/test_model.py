@@ -15,6 +15,8 @@ from minigen import model as model_module
 from minigen.errors import UserError
 from minigen.model import (
     GPT,
+    MLP,
+    Block,
     GPTConfig,
     KVCache,
     RMSNorm,
@@ -149,6 +151,37 @@ def test_cached_is_uncached(config: GPTConfig) -> None:
             cache.lengths += 1
 
 
+def test_pieces_of_a_text_are_the_text(config: GPTConfig) -> None:
+    """Prompts of unequal length, then pieces of four tokens, give with a cache one pass's logits.
+
+    Each token of a piece sees the cached tokens, and those of its piece up to itself.
+    """
+    model, ids, lengths = random_model(config), some_ids(), torch.tensor([5, 9, 12])
+    rows = torch.arange(3)[:, None]
+    with torch.no_grad():
+        whole = model(ids)  # (3, 20, V)
+        cache = KVCache(config, batch=3, capacity=32)
+        model(ids[:, :12], cache)  # what comes after a row's end is overwritten
+        cache.lengths += lengths
+        for _ in range(2):
+            positions = cache.positions(4)
+            logits = model(ids[rows, positions], cache)
+            torch.testing.assert_close(logits, whole[rows, positions])
+            cache.lengths += 4
+
+
+def test_a_cache_may_have_fewer_bits() -> None:
+    """With keys and values cached in bfloat16, logits are those of float32 up to its rounding."""
+    model, ids = random_model(CONFIGS["modern"]), some_ids()
+    with torch.no_grad():
+        cache = KVCache(model.config, batch=3, capacity=32, dtype=torch.bfloat16)
+        model(ids[:, :12], cache)
+        cache.lengths += 12
+        logits, whole = model(ids[:, 12:], cache), model(ids)[:, 12:]
+    assert logits.dtype == whole.dtype
+    assert 0 < (logits - whole).abs().max() < 0.05 * whole.std()
+
+
 def test_a_fresh_model_finds_all_tokens_equally_likely(config: GPTConfig) -> None:
     """The first loss is ln V within 2 %."""
     torch.manual_seed(0)
@@ -190,12 +223,87 @@ def test_rotary_scores_depend_on_distance_only() -> None:
     assert scores[0].std() > 0.01
 
 
-def test_rms_norm_is_that_of_pytorch() -> None:
-    """RMSNorm gives the numbers of torch.nn.RMSNorm."""
-    norm, reference, x = RMSNorm(24, 1e-6), torch.nn.RMSNorm(24, 1e-6), torch.randn(5, 24)
+def test_rotary_positions_multiply_complex_numbers() -> None:
+    """Each pair is a complex number, and turns by its product with e^(i angle); bfloat16 stays."""
+    config, positions = GPTConfig.modern(97, head_dim=8), torch.arange(10)[None]
+    x = torch.randn(1, 3, 10, 8, generator=torch.Generator().manual_seed(0))
+    left, right = x.chunk(2, dim=-1)
+    angle = torch.arange(10.0)[:, None] * 10_000.0 ** (-torch.arange(4) / 4)  # (T, D/2)
+    turned = torch.complex(left, right) * torch.polar(torch.ones(10, 4), angle)
+    cos, sin = rope_cos_sin(positions, config)
+    result = apply_rope(x, cos, sin)
+    torch.testing.assert_close(result, torch.cat((turned.real, turned.imag), dim=-1))
+    assert apply_rope(x.bfloat16(), cos, sin).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-3, 1.0, 1e3])
+def test_rms_norm_is_that_of_pytorch(size: float) -> None:
+    """RMSNorm gives the numbers of torch.nn.RMSNorm, for vectors of any size."""
+    torch.manual_seed(0)
+    norm, reference, x = RMSNorm(24, 1e-6), torch.nn.RMSNorm(24, 1e-6), size * torch.randn(5, 24)
     torch.nn.init.normal_(norm.weight)
     reference.weight = norm.weight
     torch.testing.assert_close(norm(x), reference(x))
+
+
+def test_rms_norm_does_not_overflow() -> None:
+    """Numbers whose squares are too large for float16 are normalised as all others are."""
+    x = torch.full((1, 8), 1000.0, dtype=torch.float16)
+    torch.testing.assert_close(RMSNorm(8, 1e-6)(x), torch.ones(1, 8))
+
+
+def test_swiglu_is_its_formula() -> None:
+    """The MLP narrows u g / (1 + e^-g), of each number u and its gate g, computed one by one."""
+    torch.manual_seed(0)
+    mlp, x = MLP(CONFIGS["modern"]), torch.randn(32)
+    assert isinstance(mlp.gate, torch.nn.Linear)
+    up, gate = ((matrix.weight @ x).tolist() for matrix in (mlp.up, mlp.gate))
+    bent = torch.tensor([u * g / (1 + math.exp(-g)) for u, g in zip(up, gate, strict=True)])
+    torch.testing.assert_close(mlp(x[None, None])[0, 0], mlp.down.weight @ bent)
+
+
+def test_a_closed_gate_stops_all_numbers() -> None:
+    """A gate of -100 makes the result of SwiGLU zero, and a gate of 100 multiplies it by 100."""
+    torch.manual_seed(0)
+    mlp, x = MLP(CONFIGS["modern"]), torch.rand(1, 3, 32)
+    x = x / x.sum(-1, keepdim=True)  # so that each gate below is the number that fills its matrix
+    assert isinstance(mlp.gate, torch.nn.Linear)
+    for gate, factor in ((-100.0, 0.0), (100.0, 100.0)):
+        torch.nn.init.constant_(mlp.gate.weight, gate)
+        torch.testing.assert_close(mlp(x), factor * mlp.down(mlp.up(x)))
+
+
+def test_a_block_of_gpt2_is_a_layer_of_pytorch() -> None:
+    """A block of GPT-2 gives the numbers of torch.nn.TransformerEncoderLayer."""
+    config = CONFIGS["gpt2"]
+    block = random_model(config).blocks[0]
+    assert isinstance(block, Block)
+    a, mlp = block.attention, block.mlp
+    parts = {"self_attn.out_proj": a.output, "linear1": mlp.up, "linear2": mlp.down,
+             "norm1": block.attention_norm, "norm2": block.mlp_norm}  # fmt: skip
+    weights = {f"{n}.{k}": t for n, part in parts.items() for k, t in part.state_dict().items()}
+    for kind in ("weight", "bias"):  # PyTorch's layer has one matrix for the three
+        three = [getattr(part, kind) for part in (a.query, a.key, a.value)]
+        weights[f"self_attn.in_proj_{kind}"] = torch.cat(three)
+    layer = torch.nn.TransformerEncoderLayer(
+        config.n_embd, config.n_head, config.n_ffn, dropout=0.0, norm_first=True, batch_first=True,
+        activation=lambda x: F.gelu(x, approximate="tanh"), layer_norm_eps=config.norm_eps,
+    )  # fmt: skip
+    layer.load_state_dict(weights)
+    x, hidden = torch.randn(2, 9, config.n_embd), torch.ones(9, 9).triu(1).bool()
+    torch.testing.assert_close(block(x, None), layer(x, src_mask=hidden))
+
+
+def test_a_block_only_adds(config: GPTConfig) -> None:
+    """If attention and MLP give zeros, or are dropped, a block returns its input bit for bit."""
+    torch.manual_seed(0)
+    fresh, dropping = GPT(config).blocks[0], random_model(config).train().blocks[0]
+    assert isinstance(dropping, Block)
+    dropping.dropout.p = 1.0
+    x = torch.randn(2, 9, config.n_embd)
+    cos_sin = rope_cos_sin(torch.arange(9)[None], config) if config.position == "rotary" else None
+    for block in (fresh, dropping):  # the matrices of a fresh block that add are zeros
+        assert torch.equal(block(x, cos_sin), x)
 
 
 def test_dropout_acts_in_training_only() -> None:

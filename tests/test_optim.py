@@ -13,11 +13,18 @@ from minigen.optim import Optimizer, lr_factor, newton_schulz
 
 def test_lr_is_a_trapezoid() -> None:
     """The factor rises over the warm-up, stays at 1, falls over the cooldown, and is never 0."""
-    rates = [lr_factor(s, max_steps=100, warmup_steps=10, cooldown=0.5) for s in range(100)]
+    rates = [lr_factor(s, max_steps=100, warmup_steps=10, cooldown=0.4) for s in range(100)]
     assert rates[:10] == pytest.approx([(s + 1) / 10 for s in range(10)])
-    assert set(rates[9:51]) == {1.0}
-    assert rates[50:] == pytest.approx([(100 - s) / 50 for s in range(50, 100)])
+    assert set(rates[9:61]) == {1.0}
+    assert rates[60:] == pytest.approx([(100 - s) / 40 for s in range(60, 100)])
     assert min(rates) > 0
+
+
+def test_lr_where_warm_up_meets_cooldown() -> None:
+    """If cooldown begins before the end of the warm-up, the lower of the two lines counts."""
+    rates = [lr_factor(s, max_steps=20, warmup_steps=15, cooldown=0.9) for s in range(20)]
+    rising, falling = [(s + 1) / 15 for s in range(20)], [(20 - s) / 18 for s in range(20)]
+    assert rates == pytest.approx(rising[:9] + falling[9:])
 
 
 def test_lr_before_the_number_of_steps_is_known() -> None:
@@ -78,6 +85,21 @@ def test_adamw_is_that_of_pytorch() -> None:
         reference.step()
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
+def test_adamw_takes_as_long_steps_for_small_gradients(size: float) -> None:
+    """A weight whose gradients agree moves by a learning rate in each step, however small they are.
+
+    The 1e-8 in the divisor shortens the steps of gradients of 1e-6 by 1 %.
+    """
+    weight = nn.Parameter(torch.tensor([3.0, -3.0]))
+    optimizer = Optimizer([("weight", weight)], muon=False)
+    for _ in range(10):
+        before = weight.detach().clone()
+        weight.grad = torch.tensor([size, -size])
+        optimizer.step(0.01)
+        assert (before - weight).tolist() == pytest.approx([0.01, -0.01], rel=0.02)
 
 
 def test_muon_is_that_of_pytorch() -> None:
