@@ -110,7 +110,8 @@ def run(notebook: NotebookNode) -> list[str]:
     client = NotebookClient(notebook, resources={"metadata": {"path": str(NOTEBOOK.parent)}})
     client.execute(env={**os.environ, "PYTHONPATH": os.pathsep.join(places)})
     _, *blocks = (cell for cell in notebook["cells"] if cell["cell_type"] == "code")
-    return ["".join(output.get("text", "") for output in block["outputs"]) for block in blocks]
+    printed = ["".join(output.get("text", "") for output in block["outputs"]) for block in blocks]
+    return [re.sub(" +$", "", text, flags=re.M) for text in printed]
 
 
 def main() -> None:
