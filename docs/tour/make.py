@@ -97,7 +97,8 @@ def make_notebook(pages: Sequence[str]) -> NotebookNode:
     for number, cell in enumerate(cells):
         cell["id"] = f"cell-{number}"  # by default random, but the same pages make the same file
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    return v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    notebook: NotebookNode = v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    return notebook
 
 
 def run(notebook: NotebookNode) -> list[str]:
