@@ -80,6 +80,20 @@ def test_adamw_is_that_of_pytorch() -> None:
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
+def test_steps_of_adamw_do_not_depend_on_the_size_of_gradients() -> None:
+    """With all gradients a thousand times smaller, AdamW takes nearly the same steps."""
+    torch.manual_seed(0)
+    large, small = (nn.ParameterDict({"x": torch.ones(50)}) for _ in range(2))
+    optimizers = [Optimizer(parameters.items(), muon=False) for parameters in (large, small)]
+    for _ in range(10):
+        large["x"].grad = torch.randn(50)
+        small["x"].grad = large["x"].grad / 1000
+        for optimizer in optimizers:
+            optimizer.step(0.01)
+    assert (large["x"] - 1).abs().min() > 1e-4
+    torch.testing.assert_close(small["x"], large["x"], rtol=1e-4, atol=0)
+
+
 def test_muon_is_that_of_pytorch() -> None:
     """Muon's steps are those of torch.optim.Muon, as exactly as its bfloat16 rounds allow."""
     if not hasattr(torch.optim, "Muon"):
