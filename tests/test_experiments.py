@@ -295,6 +295,17 @@ def test_without_norms_sizes_pass(model: GPT) -> None:
         assert torch.equal(norm(2 * x), 2 * norm(x))
 
 
+def test_without_the_scale_scores_are_dot_products() -> None:
+    """Without the scale the weights are softmax(q k^T), with the mask or causal."""
+    q, k, v = torch.randn(3, 1, 2, 5, 8, generator=torch.Generator().manual_seed(0))
+    causal = torch.ones(5, 5).tril().bool()
+    wanted = (q @ k.mT).masked_fill(~causal, -math.inf).softmax(-1) @ v
+    assert not torch.allclose(minigen.model.attention(q, k, v), wanted, atol=1e-3)
+    with replaced("no_scale"):
+        for mask in (None, causal):
+            torch.testing.assert_close(minigen.model.attention(q, k, v, mask), wanted)
+
+
 @pytest.mark.parametrize("each", CHANGED, ids=lambda each: each.name)
 def test_the_model_is_minigens_again_after_an_experiment(each: Any) -> None:
     """Each function that an experiment replaces is minigen's own afterwards, also after an error.

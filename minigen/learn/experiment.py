@@ -132,6 +132,7 @@ class Expected:
     """The figures of three runs, whose seeds are 0, 1 and 2."""
 
     figures: tuple[float, float, float]
+    digits: int = 4  # after the point
 
     @property
     def mean(self) -> float:
@@ -148,5 +149,10 @@ class Expected:
         known = any(math.isclose(figure, one, abs_tol=5e-5) for one in self.figures)
         return known or abs(figure - self.mean) <= self.margin
 
+    def shown(self, figure: float) -> str:
+        """Return a figure with the digits that are shown."""
+        return f"{figure:.{self.digits}f}"
+
     def __str__(self) -> str:
-        return f"{self.mean:.4f} ± {self.margin:.4f}"
+        mean, least, most = map(self.shown, (self.mean, min(self.figures), max(self.figures)))
+        return f"{mean} ({least} to {most})"

@@ -27,6 +27,7 @@ from minigen.corpora.command import main as write_corpus
 from minigen.errors import UserError
 from minigen.evaluation.command import EvaluateConfig, compare_samples, find_texts
 from minigen.learn.experiment import (
+    DEVIATIONS,
     DISTINCT,
     LOSS,
     VALID,
@@ -282,8 +283,8 @@ EXPERIMENTS = (
     Experiment(
         "dropout",
         question="Does dropout help on 80 tales?",
-        think="Compare both losses at each evaluation with those of short_text. What does "
-        "dropout do to the training loss, and why? Where would you stop?",
+        think="Compare both losses at each evaluation with those of short_text. How does "
+        "dropout change the training loss, and why? Where would you stop?",
         answer="It helps much. Numbers that are zeroed at random make it hard to recognise a "
         "tale, and a rule that holds in all tales is of more use: the training loss stays "
         "higher, the validation loss rises later and less, and even its lowest point is lower. "
@@ -532,14 +533,17 @@ def comparison(experiment: Experiment, figures: Mapping[str, float], comparable:
         of_base = FIGURES[experiment.base]
         rows += [(experiment.base, name, "", str(one), "") for name, one in of_base.items()]
     for name, figure in figures.items():
-        one = FIGURES[experiment.name].get(name)
-        verdict = "as expected" if one and one.covers(figure) else "not as expected"
-        shown = f"{figure:.4f}"
+        one = FIGURES[experiment.name][name]
+        verdict = "as expected" if one.covers(figure) else "not as expected"
+        shown = one.shown(figure)
         rows.append((experiment.name, name, shown, str(one), verdict if comparable else ""))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     if comparable:
-        note = "Expected: the mean of three seeds ± the distance within which 95 of 100 lie."
+        note = (
+            "Expected: the mean of three seeds (the lowest to the highest). A figure within "
+            f"{DEVIATIONS} standard deviations of the mean is as expected: 95 of 100 runs are."
+        )
     else:
         note = "The expected figures are of another text or number of steps, so they do not apply."
     return [*lines, paragraph(note)]
