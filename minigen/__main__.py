@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "merges": ("minigen.files.merges", "show how byte-pair encoding makes tokens of a word"),
     "serve": ("minigen.serve.command", "show a model on a page, and serve an API"),
     "corpus": ("minigen.corpora.command", "print or check documents of a synthetic corpus"),
+    "experiment": ("minigen.learn.experiments", "change a small model, and see what it costs"),
 }
 
 
@@ -61,7 +62,7 @@ def main() -> None:
 def listing(program: str) -> str:
     """Return the list of commands, one in a line."""
     lines = [f"usage: {program} COMMAND [--flags]", ""]
-    lines += [f"  {name:10}{purpose}" for name, (_, purpose) in COMMANDS.items()]
+    lines += [f"  {name:12}{purpose}" for name, (_, purpose) in COMMANDS.items()]
     return "\n".join([*lines, "", f"The flags of a command: {program} COMMAND --help"])
 
 
