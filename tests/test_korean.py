@@ -132,7 +132,9 @@ def test_a_korean_page_has_the_figures_of_its_original(korean: str) -> None:
     text = without_code(read(PAIRS[korean]))
     here, there = korean_figures(without_code(read(korean))), english_figures(text)
     assert there - here == Counter()
-    words = Counter[float](NUMBER_WORDS.get(word, 0) for word in re.findall(r"[a-z]+", text.lower()))
+    words = Counter[float](
+        NUMBER_WORDS.get(word, 0) for word in re.findall(r"[a-z]+", text.lower())
+    )
     assert here - there - words == Counter()
 
 
