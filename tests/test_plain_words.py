@@ -18,10 +18,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CODE = sorted(
     path
-    for pattern in ("*.py", "minigen/**/*.py", "bench/**/*.py", "tests/**/*.py")
+    for pattern in ("*.py", "minigen/**/*.py", "bench/**/*.py", "docs/**/*.py", "tests/**/*.py")
     for path in ROOT.glob(pattern)
 )
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("data/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("data/*.md")])
 
 # Words at the beginning of a docstring that are no imperative verb.
 NO_VERBS = set(
