@@ -16,6 +16,10 @@ from small_forms import ROOT
 PAIRS = {  # Korean page: its original
     "README.ko.md": "README.md",
     "docs/glossary.ko.md": "docs/glossary.md",
+    **{
+        f"docs/tour/ko/{page.name}": f"docs/tour/{page.name}"
+        for page in sorted((ROOT / "docs/tour").glob("*.md"))
+    },
 }
 ONLY_KOREAN = "docs/korean.md"  # a page without an original
 each_pair = pytest.mark.parametrize("korean", PAIRS)
@@ -26,7 +30,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 NUMBER = r"(?<![A-Za-z\d.,-])\d[\d,]*(?:\.\d+)?"
 NUMBER_WORDS = {
     "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8,
-    "nine": 9, "ten": 10, "tenth": 10, "twelve": 12, "sixteen": 16, "twenty": 20,
+    "nine": 9, "ten": 10, "tenth": 10, "twelve": 12, "sixteen": 16, "twenty": 20, "hundred": 100,
 }  # fmt: skip
 
 
@@ -109,7 +113,9 @@ def links(page: str) -> Counter[str]:
         aim = original(path)
         if aim == ONLY_KOREAN or (file and aim == original(ROOT / page)):
             continue
-        if anchor:
+        if anchor and path.suffix != ".md":  # a line
+            aim = f"{aim}#{anchor}"
+        elif anchor:
             place = path.resolve().relative_to(ROOT.resolve()).as_posix()
             assert anchor in anchors(place), f"{page}: {target}"
             aim = f"{aim}#{anchors(place).index(anchor)}"
