@@ -147,11 +147,14 @@ def test_a_page_is_short_and_has_its_parts(page: Path) -> None:
 
 @pytest.mark.parametrize("page", [*TEXTS, INDEX], ids=lambda page: page.name)
 def test_each_command_exists(page: Path) -> None:
-    """Each command of a page is one of minigen, and the exercise or experiment that it names too.
+    """Each command of a page is one of minigen, and so is the exercise or experiment that it names.
 
-    The words of `python sample.py` are flags of sample.py.
+    More experiments may follow a command: `python -m minigen experiment no_mask`, `no_scale`. The
+    flags of sample.py are checked, too.
     """
     text = page.read_text(encoding="utf-8")
+    for more in re.findall(r"`python -m minigen experiment \w+`((?:(?:,| or) `\w+`)+)", text):
+        assert set(re.findall(r"`(\w+)`", more)) <= experiment_names()
     for command, word in re.findall(r"`python -m minigen (\w+)(?: ([\w-]+))?`", text):
         assert command in dispatcher.COMMANDS, command
         if command == "learn" and word and word != "--train":
