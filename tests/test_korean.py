@@ -6,12 +6,15 @@ no translation changes: commands, outputs, figures, links, headings and code in 
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from small_forms import ROOT
+from forks import Server
+from small_forms import ROOT, run_small
 
 PAIRS = {  # Korean page: its original
     "README.ko.md": "README.md",
@@ -183,3 +186,63 @@ def test_both_glossaries_define_the_same_terms_in_the_same_order() -> None:
         assert words == re.findall(r"[\w-]+", english), korean
         for my_place, their_place in zip(my_places, their_places, strict=True):
             assert CODE.findall(my_place) == CODE.findall(their_place)[::-1], korean
+
+
+# ---- docs/korean.md ----
+
+# The part of an output that no machine and no length of training changes, for commands whose output
+# is not the same everywhere.
+SAME_EVERYWHERE = {
+    "train.py": r"[\d,]+ tokens of text, \d+ different ones",
+    "sample.py": r"^곰은 숲에서",
+    "judge.py": r"있을 수 있는 이야기 28,800편",
+}
+
+
+def test_the_commands_of_the_korean_page_print_what_it_shows(
+    server: Server, tmp_path: Path
+) -> None:
+    """The scripts and commands of docs/korean.md run in its order, and print its outputs.
+
+    A script is saved under the name in its first line. Training is brief: the tokens of a text do
+    not depend on it.
+    """
+    data = {"PYTHONPATH": str(ROOT), "MINIGEN_DATA": str(tmp_path / "data")}
+    n_compared = 0
+    for language, code in FENCE.findall(read(ONLY_KOREAN)):
+        if language == "python":
+            (tmp_path / code.split()[1].strip(":")).write_text(code, encoding="utf-8")
+        elif language == "sh":
+            words = shlex.split(code)[1:]
+            if (tmp_path / words[0]).exists():
+                done = server.python(*words, cwd=tmp_path, env={**os.environ, **data})
+            else:
+                done = run_small(words, ROOT, server, tmp_path, {**os.environ, **data})
+            printed = done.stdout + done.stderr
+            pattern = SAME_EVERYWHERE.get(words[0])
+        else:
+            assert done.returncode == (2 if code.startswith("error: ") else 0), printed
+            if pattern:
+                assert re.findall(pattern, printed, re.M) == re.findall(pattern, code, re.M) != []
+            else:
+                shown = code.removesuffix("...\n")
+                assert printed == code or (shown != code and printed.startswith(shown)), words
+            n_compared += 1
+    assert n_compared == len(re.findall("^```sh", read(ONLY_KOREAN), re.M)) > 8
+
+
+def test_the_table_of_the_korean_page_has_the_figures_of_its_outputs() -> None:
+    """The rows of the table of tokenizers repeat the numbers that the two runs have printed."""
+    page = read(ONLY_KOREAN)
+    outputs = [code for _, code in FENCE.findall(page) if code.startswith("out/ko")]
+    rows = re.findall(r"^\| (?:bpe|char) \|(.*)\|$", page, re.M)
+    for output, row in zip(outputs, rows, strict=True):
+        tokens, vocabulary = re.findall(r"([\d,]+) tokens of text, (\d+)", output)[0]
+        nats, bits = re.findall(r"text: loss ([\d.]+) nats/token = ([\d.]+)", output)[0]
+        cells = [cell.strip() for cell in row.split("|")]
+        assert [cells[0], cells[1], cells[3], cells[4]] == [vocabulary, tokens, nats, bits]
+
+
+def test_the_links_of_the_korean_page_lead_somewhere() -> None:
+    """Each link of docs/korean.md leads to a file, and to a heading of it if the link names one."""
+    assert links(ONLY_KOREAN)["README.md#3"] == 1
