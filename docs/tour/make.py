@@ -5,7 +5,8 @@
 The pages are the source. After each block of Python stands a block with its output, and a link to a
 function, such as [`MLP.forward`](../../minigen/model.py#L311), ends in the number of the line where
 the function begins. This script writes the outputs, the numbers of the lines and docs/tour.ipynb,
-so edit the words and the Python of a page only. The tests are in tests/test_tour.py.
+so edit the words and the Python of a page only. The Korean pages in ko/ get the blocks and the
+numbers of the English ones. The tests are in tests/test_tour.py and tests/test_korean.py.
 """
 
 from __future__ import annotations
@@ -54,12 +55,12 @@ def line_of(name: str, path: Path) -> int:
     return line
 
 
-def with_lines(text: str) -> str:
-    """Return the text of a page in which each link to a function has the function's line."""
+def with_lines(text: str, folder: Path = HERE) -> str:
+    """Return the text of a page of `folder`, each link to a function with the function's line."""
 
     def link(match: re.Match[str]) -> str:
         name, path = match.groups()
-        return f"[`{name}`]({path}#L{line_of(name, HERE / path)})"
+        return f"[`{name}`]({path}#L{line_of(name, folder / path)})"
 
     return LINK.sub(link, text)
 
@@ -73,6 +74,15 @@ def with_outputs(text: str, outputs: Sequence[str]) -> str:
         return f"```python\n{code}```\n" + (f"\n```\n{output}```\n" if output else "")
 
     return BLOCK.sub(block, text)
+
+
+def translated(korean: str, english: str) -> str:
+    """Return the text of a Korean page with the code and the outputs of the English one.
+
+    Raises `StopIteration` if the Korean page has more blocks.
+    """
+    blocks = (match[0] for match in BLOCK.finditer(english))
+    return with_lines(BLOCK.sub(lambda _: next(blocks), korean), HERE / "ko")
 
 
 def outputs_of(text: str) -> list[str]:
@@ -122,6 +132,8 @@ def main() -> None:
     texts = [with_outputs(text, [next(outputs) for _ in outputs_of(text)]) for text in texts]
     for page, text in zip(PAGES, texts, strict=True):
         page.write_text(text, encoding="utf-8")
+        korean = HERE / "ko" / page.name
+        korean.write_text(translated(korean.read_text(encoding="utf-8"), text), encoding="utf-8")
     nbformat.write(make_notebook(texts), NOTEBOOK)
 
 
