@@ -166,6 +166,21 @@ def test_a_korean_page_has_the_outline_of_its_original(korean: str) -> None:
     assert len(re.findall(r"^\|", mine, re.M)) == len(re.findall(r"^\|", theirs, re.M))
 
 
+@pytest.mark.parametrize("korean", [*PAIRS, ONLY_KOREAN])
+def test_each_paragraph_of_a_korean_page_is_in_korean(korean: str) -> None:
+    """A paragraph of three English words or more has Korean words, unless it quotes a text."""
+    paragraphs = FENCE.sub("", read(korean)).split("\n\n")
+    english = re.compile(r"[A-Za-z]{2,} [a-z]{2,} [a-z]{2,}")
+    left = [
+        paragraph
+        for paragraph in map(str.strip, paragraphs)
+        if english.search(without_code(paragraph))
+        and not re.search("[가-힣]", paragraph)
+        and not paragraph.startswith(">")
+    ]
+    assert left == []
+
+
 @each_pair
 def test_a_korean_page_is_linked_to_its_original(korean: str) -> None:
     """The first lines of a Korean page have a link to the page in English."""
