@@ -1,0 +1,161 @@
+"""Check a function of the learner: `python -m minigen.learn.check NAME FILE SECONDS`.
+
+`minigen learn NAME --check` starts this in a process of its own. If the learner's code does not end
+within the time limit, the process ends itself, and writes the line that was running to stderr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import functools
+import io
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minigen.learn import course
+from minigen.learn.compare import described, difference
+from minigen.learn.exercise import AnyFunction, Exercise, Theorem, same
+from minigen.learn.learner import Fault, error_in_words, explain, in_place, load
+from minigen.system.shell import ROOT
+from minigen.system.streams import one_line_errors
+
+
+def main(name: str, file: str, seconds: str) -> int:
+    """Print what holds of the learner's function; return 0 if everything does, else 1.
+
+    Args:
+        name: of the exercise.
+        file: of the learner.
+        seconds: the time limit.
+    """
+    exercise, path = course.find(name), Path(file)
+    right = exercise.trial(exercise.solution())
+    wrong = [(mistake, exercise.trial(mistake.function)) for mistake in exercise.mistakes]
+    print(f"{name}: {exercise.qualname} in {path}")
+    try:
+        with limited(float(seconds)):
+            function = load(exercise, path)
+            result = attempt(exercise, function, path)
+            is_right = same(result, right)
+            known = [mistake.words for mistake, other in wrong if same(result, other)]
+            if known and not is_right:
+                print(f"A mistake that many make at first: {known[0]}.")
+            with in_place(exercise, function):
+                failed = [*failed_theorems(exercise, path)]
+    except Fault as fault:
+        print(fault)
+        return 1
+    if not is_right and not known:
+        print(
+            f"On a fixed input your function computes something else: {difference(result, right)}."
+        )
+    if is_right and not failed:
+        print("Everything holds: your function computes the same as minigen's.")
+    elif is_right:
+        print(
+            "On a fixed input your function computes the same as minigen's, so it may be wrong for "
+            "other inputs only: the theorems above say for which."
+        )
+    elif not failed:
+        print("All theorems hold, but the results differ, so the exercise is not passed yet.")
+    return int(bool(failed) or not is_right)
+
+
+@contextlib.contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """End this process after so many seconds, with the lines that it ran on stderr."""
+    sys.stdout.flush()  # nothing is lost at the sudden end
+    faulthandler.dump_traceback_later(seconds, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def attempt(exercise: Exercise, function: AnyFunction, path: Path) -> Any:
+    """Return the result of the exercise's trial with the learner's function.
+
+    Raises `Fault` if the function raises an error, or returns something that the trial cannot take.
+    """
+    returned = list[Any]()
+
+    @functools.wraps(function)
+    def recorded(*args: Any, **kwargs: Any) -> Any:
+        returned[:] = [function(*args, **kwargs)]
+        return returned[0]
+
+    try:
+        return exercise.trial(recorded)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        words = explain(error, path)
+        if words is None:
+            result = described(returned[0]) if returned else "nothing yet"
+            words = (
+                f"{path}: minigen cannot go on with the result of {exercise.qualname}, which is "
+                f"{result}: {error_in_words(error)}"
+            )
+        raise Fault(words) from None
+
+
+# ---- the theorems ----
+
+
+def failed_theorems(exercise: Exercise, path: Path) -> Iterator[Theorem]:
+    """Run the tests of an exercise, print a line for each theorem, and yield those that fail."""
+    errors_of = run_tests([theorem.test for theorem in exercise.theorems])
+    for theorem in exercise.theorems:
+        errors = errors_of.get(theorem.test)
+        if errors is None:
+            print(f"  not checked    {theorem.holds}: pytest has not run {theorem.test}")
+            yield theorem
+        elif not errors:
+            print(f"  holds          {theorem.holds}")
+        else:
+            print(f"  does not hold  {theorem.holds}: {theorem.otherwise}")
+            if words := explain(errors[0], path):
+                print(words)
+            yield theorem
+
+
+def run_tests(places: Sequence[str]) -> dict[str, list[BaseException]]:
+    """Run tests of the project in this process; return the errors of each that was run.
+
+    Args:
+        places: such as "tests/test_model.py::test_scores_keep_their_size", with all its parameters.
+    """
+    watch = Watch()
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # no import of plugins that no test needs
+    os.environ.pop("PYTEST_ADDOPTS", None)
+    # -o addopts: in this process, and no processes beside it. No terminal: the lines are ours.
+    flags = ["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), "-o", "addopts="]
+    for plugin in ("cacheprovider", "terminal", "faulthandler"):  # the last has a limit of its own
+        flags += ["-p", f"no:{plugin}"]
+    with contextlib.redirect_stderr(io.StringIO()):  # pytest names there a test that does not exist
+        pytest.main([*flags, *(str(ROOT / place) for place in places)], plugins=[watch])
+    return watch.errors_of
+
+
+class Watch:
+    """A plugin of pytest that records the errors of each test."""
+
+    def __init__(self) -> None:
+        self.errors_of: dict[str, list[BaseException]] = {}
+
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+        """Record that a test has run, and its error: of its set-up, its call or its end."""
+        errors = self.errors_of.setdefault(item.nodeid.partition("[")[0], [])
+        if call.excinfo is not None:
+            errors.append(call.excinfo.value)
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        sys.exit(main(*sys.argv[1:]))
