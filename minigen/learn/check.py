@@ -112,8 +112,10 @@ def failed_theorems(exercise: Exercise, path: Path) -> Iterator[Theorem]:
     """Run the tests of an exercise, print a line for each theorem, and yield those that fail."""
     errors_of = run_tests([theorem.test for theorem in exercise.theorems])
     for theorem in exercise.theorems:
-        errors = errors_of.get(theorem.test)
-        if errors is None:
+        # A test with parameters is run for each of them, unless the theorem names one.
+        runs = [n for n in errors_of if theorem.test in (n, n.partition("[")[0])]
+        errors = [error for n in runs for error in errors_of[n]]
+        if not runs:
             print(f"  not checked    {theorem.holds}: pytest has not run {theorem.test}")
             yield theorem
         elif not errors:
@@ -151,7 +153,7 @@ class Watch:
 
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> None:
         """Record that a test has run, and its error: of its set-up, its call or its end."""
-        errors = self.errors_of.setdefault(item.nodeid.partition("[")[0], [])
+        errors = self.errors_of.setdefault(item.nodeid, [])
         if call.excinfo is not None:
             errors.append(call.excinfo.value)
 

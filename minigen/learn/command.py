@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if config.train:
         from minigen.learn.reward import train  # imported here, because it imports PyTorch
 
-        return train(config.folder, progress, config.minutes, config.name)
+        return train(config.folder, progress, config.minutes)
     if not switches:
         begin(config, progress) if config.name else show_list(config, progress)
         return 0

@@ -122,6 +122,17 @@ def _unite_classes(exercise: Exercise, module: ModuleType, function: AnyFunction
 
 
 @contextlib.contextmanager
+def replaced(owner: Any, name: str, new: Any) -> Iterator[None]:
+    """Set an attribute, and put the former one back at the end."""
+    old = getattr(owner, name)
+    setattr(owner, name, new)
+    try:
+        yield
+    finally:
+        setattr(owner, name, old)
+
+
+@contextlib.contextmanager
 def in_place(exercise: Exercise, function: AnyFunction) -> Iterator[None]:
     """Set a function at the exercise's target, and put minigen's own back at the end."""
     right = exercise.solution()
