@@ -23,7 +23,8 @@ SCRIPTS = [PACKAGE.parent / "train.py", PACKAGE.parent / "sample.py"]
 LAYERS = (
     "errors", "system", "cli",  # small tools, which know nothing of models
     "tokenizer", "model", "loss", "optim", "sampling", "inspect", "data",  # the core
-    "corpora", "files", "inference", "evaluation", "run", "serve", "learn",  # the programs around the core
+    "corpora", "files", "inference", "evaluation", "run", "serve",  # the programs around the core
+    "learn",
 )  # fmt: skip
 
 

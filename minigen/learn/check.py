@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from minigen.learn import course
-from minigen.learn.compare import described, difference
-from minigen.learn.exercise import AnyFunction, Exercise, Theorem, same
+from minigen.learn.exercise import AnyFunction, Exercise, Mistake, Theorem, same
 from minigen.learn.learner import Fault, error_in_words, explain, in_place, load
+from minigen.learn.words import described, difference, say
 from minigen.system.shell import ROOT
 from minigen.system.streams import one_line_errors
 
@@ -36,35 +36,38 @@ def main(name: str, file: str, seconds: str) -> int:
     """
     exercise, path = course.find(name), Path(file)
     right = exercise.trial(exercise.solution())
-    wrong = [(mistake, exercise.trial(mistake.function)) for mistake in exercise.mistakes]
     print(f"{name}: {exercise.qualname} in {path}")
     try:
         with limited(float(seconds)):
             function = load(exercise, path)
             result = attempt(exercise, function, path)
-            is_right = same(result, right)
-            known = [mistake.words for mistake, other in wrong if same(result, other)]
-            if known and not is_right:
-                print(f"A mistake that many make at first: {known[0]}.")
+            mistake = find_mistake(exercise, result)
+            if mistake is not None:
+                say(f"A mistake that many make at first: {mistake.words}.")
             with in_place(exercise, function):
                 failed = [*failed_theorems(exercise, path)]
     except Fault as fault:
         print(fault)
         return 1
-    if not is_right and not known:
-        print(
-            f"On a fixed input your function computes something else: {difference(result, right)}."
-        )
-    if is_right and not failed:
-        print("Everything holds: your function computes the same as minigen's.")
+    is_right = same(result, right)
+    if not is_right and mistake is None:
+        say(f"On a fixed input your function computes another result: {difference(result, right)}.")
+    if is_right and failed:
+        say("On a fixed input your function computes the result of minigen's, so it is wrong for "
+            "other inputs only; the theorems that do not hold say for which.")  # fmt: skip
     elif is_right:
-        print(
-            "On a fixed input your function computes the same as minigen's, so it may be wrong for "
-            "other inputs only: the theorems above say for which."
-        )
+        print("Everything holds, and your function computes the same as minigen's.")
     elif not failed:
-        print("All theorems hold, but the results differ, so the exercise is not passed yet.")
+        say("All theorems hold, but as the result differs, the exercise is not passed.")
     return int(bool(failed) or not is_right)
+
+
+def find_mistake(exercise: Exercise, result: Any) -> Mistake | None:
+    """Return the mistake with the same result of the trial; None if no mistake has it."""
+    for mistake in exercise.mistakes:
+        if same(result, exercise.trial(mistake.function)):
+            return mistake
+    return None
 
 
 @contextlib.contextmanager
@@ -116,12 +119,12 @@ def failed_theorems(exercise: Exercise, path: Path) -> Iterator[Theorem]:
         runs = [n for n in errors_of if theorem.test in (n, n.partition("[")[0])]
         errors = [error for n in runs for error in errors_of[n]]
         if not runs:
-            print(f"  not checked    {theorem.holds}: pytest has not run {theorem.test}")
+            say(f"  not checked    {theorem.holds}: pytest has not run {theorem.test}", 17)
             yield theorem
         elif not errors:
-            print(f"  holds          {theorem.holds}")
+            say(f"  holds          {theorem.holds}", 17)
         else:
-            print(f"  does not hold  {theorem.holds}: {theorem.otherwise}")
+            say(f"  does not hold  {theorem.holds}: {theorem.otherwise}", 17)
             if words := explain(errors[0], path):
                 print(words)
             yield theorem

@@ -26,8 +26,6 @@ from minigen.learn import blank
 from minigen.learn.progress import Progress, digest
 from minigen.system.shell import ROOT, command, install
 
-WIDTH = 100  # columns of a text
-
 
 @dataclass(frozen=True)
 class LearnConfig:
@@ -65,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if config.train:
         from minigen.learn.reward import train  # imported here, because it imports PyTorch
 
-        return train(config.folder, progress, config.minutes)
+        return train(config, progress)
     if not switches:
         begin(config, progress) if config.name else show_list(config, progress)
         return 0
@@ -84,7 +82,7 @@ def call(config: LearnConfig, *words: str) -> str:
     """Return a command line of the course with the same folder."""
     if config.folder == LearnConfig.folder:
         return command("learn", *words)
-    return command("learn", *words, "--folder", config.folder)
+    return command("learn", *words, "--folder", str(config.folder))
 
 
 def file_of(config: LearnConfig, name: str) -> Path:
@@ -122,6 +120,7 @@ def show_list(config: LearnConfig, progress: Progress) -> None:
 def begin(config: LearnConfig, progress: Progress) -> None:
     """Write the file of an exercise, unless it exists; print the task."""
     from minigen.learn.course import find
+    from minigen.learn.words import say
 
     exercise, path = find(config.name), file_of(config, config.name)
     copy, line = blank.blank(exercise.file.read_bytes(), exercise.qualname)
@@ -135,7 +134,9 @@ def begin(config: LearnConfig, progress: Progress) -> None:
     progress.last = exercise.name
     progress.save(config.folder)
     original = exercise.file.relative_to(ROOT).as_posix()
-    print(f"{exercise.title}\n\n{wrapped(exercise.task)}\n")
+    print(f"{exercise.title}\n")
+    say(exercise.task)
+    print()
     if is_new:
         print(f"Write {exercise.qualname} in {path}, line {line}; its docstring says more.")
         print(f"The rest of that file is a copy of {original}, to read.")
@@ -145,18 +146,14 @@ def begin(config: LearnConfig, progress: Progress) -> None:
     print(f"If you are stuck:         {call(config, exercise.name, '--hint')}")
 
 
-def wrapped(text: str) -> str:
-    """Return a text in lines of at most WIDTH columns."""
-    return textwrap.fill(text, WIDTH, break_on_hyphens=False)
-
-
 def show_hint(config: LearnConfig, progress: Progress, name: str) -> None:
     """Print the next hint of an exercise; after the last one, the first again."""
     from minigen.learn.course import find
+    from minigen.learn.words import say
 
     hints = find(name).hints
     number = progress.hints.get(name, 0) % len(hints)
-    print(wrapped(f"Hint {number + 1} of {len(hints)}: {hints[number]}"))
+    say(f"Hint {number + 1} of {len(hints)}: {hints[number]}")
     if number + 1 == len(hints):
         print(f"This was the last hint. minigen's own code: {call(config, name, '--solution')}")
     progress.hints[name] = number + 1
@@ -193,7 +190,10 @@ def check(config: LearnConfig, progress: Progress, name: str) -> int:
         raise UserError(f"the check runs tests with pytest, which is missing: {install('dev')}")
     checked = digest(path)
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1",
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(ROOT / ".hypothesis"),  # not in the learner's folder
+    }  # fmt: skip
     words = [sys.executable, "-m", "minigen.learn.check", name, str(path), str(config.seconds)]
     sys.stdout.flush()
     done = subprocess.run(words, env=environment, stderr=subprocess.PIPE, errors="replace")
@@ -208,7 +208,8 @@ def check(config: LearnConfig, progress: Progress, name: str) -> int:
         print(f"Your code has ended Python itself, by signal {-done.returncode}.")
     if done.returncode == 0:
         progress.passed[name] = checked
-        print(f"Passed. The list, with the next exercise: {call(config)}")
+        print(f"Passed. minigen's own code: {call(config, name, '--solution')}")
+        print(f"The next exercise is in the list: {call(config)}")
     else:
         progress.passed.pop(name, None)
         print(f"Not passed yet. A hint: {call(config, name, '--hint')}")

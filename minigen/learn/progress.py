@@ -33,7 +33,7 @@ class Progress:
                 raise TypeError
             if not all(isinstance(number, int) for number in progress.hints.values()):
                 raise TypeError
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return cls()
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}; make it readable") from None

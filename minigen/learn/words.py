@@ -1,14 +1,22 @@
-"""Say in words where two results of a trial differ."""
+"""Words for a learner: where two results differ, in lines that a terminal has room for."""
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from torch import Tensor
 
 from minigen.learn.exercise import same
 
+WIDTH = 100  # columns of a line
 LONGEST = 60  # characters of a value in a message
+
+
+def say(text: str, indent: int = 0) -> None:
+    """Print a text in lines of at most WIDTH columns, of which later ones are indented."""
+    for line in text.splitlines():
+        print(textwrap.fill(line, WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False))
 
 
 def difference(mine: Any, right: Any) -> str:
