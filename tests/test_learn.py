@@ -87,11 +87,12 @@ def test_the_way_of_a_learner(learn: Learn, tmp_path: Path) -> None:
 
     The blank file does not pass. After a change that breaks it, the next check takes the mark away.
     """
-    exercise = course.EXERCISES[0]
+    exercise = course.find("attention")
     name, path = exercise.name, tmp_path / "learn" / f"{exercise.name}.py"
     shown = learn()
     assert shown.returncode == 0
-    assert shown.stdout.endswith(f"Next: python -m minigen learn {name}\n")
+    assert shown.stdout.endswith(f"Next: python -m minigen learn {course.EXERCISES[0].name}\n")
+    assert f"  [ ] {name} " in shown.stdout
     begun = learn(name)
     line = int(re.findall(rf"{exercise.qualname} in learn/{name}.py, line (\d+)", begun.stdout)[0])
     copy = path.read_bytes()
@@ -158,15 +159,14 @@ def test_the_progress_is_kept_with_the_files(learn: Learn, tmp_path: Path) -> No
 
 
 def test_a_right_answer_may_look_different(check: Callable[..., tuple[int, str]]) -> None:
-    """An answer with loops passes, if it computes the same numbers."""
+    """An answer that computes the same numbers by other operations passes."""
     code, shown = check(
-        "weights = torch.zeros(*q.shape[:-1], k.shape[-2])\n"
-        "for t in range(q.shape[-2]):\n"
-        "    for s in range(k.shape[-2]):\n"
-        "        seen = s <= t if mask is None else mask[..., t, s]\n"
-        "        score = (q[..., t, :] * k[..., s, :]).sum(-1) / math.sqrt(q.shape[-1])\n"
-        "        weights[..., t, s] = torch.where(torch.as_tensor(seen), score.exp(), 0.0)\n"
-        "return weights / weights.sum(-1, keepdim=True)"
+        "if mask is None:\n"
+        "    t, s = torch.arange(q.shape[-2]), torch.arange(k.shape[-2])\n"
+        "    mask = s <= t[:, None]\n"
+        'scores = torch.einsum("bhtd,bhsd->bhts", q, k) / math.sqrt(q.shape[-1])\n'
+        "exps = scores.exp() * mask\n"
+        "return exps / exps.sum(-1, keepdim=True)"
     )
     assert "Everything holds" in shown
     assert code == 0
@@ -238,7 +238,9 @@ def test_right_on_the_trial_only_is_not_right(check: Callable[..., tuple[int, st
 
 def test_wrong_on_the_trial_only_is_not_right(check: Callable[..., tuple[int, str]]) -> None:
     """An answer for which all theorems hold is not passed if another result differs."""
-    code, shown = check("scale = q.shape[-1] ** -0.5 * (1 + 1e-3 * (q.shape[-2] == 5))\n" + SCALED)
+    code, shown = check(
+        "scale = q.shape[-1] ** -0.5 * (1 + 1e-3 * (q.shape[-2:] == (5, 4)))\n" + SCALED
+    )
     said = " ".join(shown.split())
     assert "does not hold" not in said
     assert "On a fixed input your function computes another result: in entry 0 at [" in said
@@ -281,6 +283,9 @@ def test_a_loop_that_never_ends_is_one_sentence(learn: Learn, tmp_path: Path) ->
         (["--train"], "no exercise has passed yet; begin with python -m minigen learn"),
         (["--train", "--minutes", "0"], "--minutes is 0.0; give more than 0"),
         (["--check", "--seconds", "-1"], "--seconds is -1.0; give more than 0"),
+        (["attention", "--seconds", "9"], "--seconds is for --check; leave it out"),
+        (["attention", "--minutes", "9"], "--minutes is for --train; leave it out"),
+        (["attention", "--train"], "--train takes all functions that passed; leave the exercise's"),
         (["attention", "--folder", "taken"], "cannot write taken/attention.py: "),
     ],
 )
@@ -367,6 +372,9 @@ def test_a_file_that_cannot_be_imported_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_bytes(exercise.file.read_bytes() + b"\nsurprise\n")
     with pytest.raises(Fault, match=r"mine.py, line \d+: NameError: name 'surprise' is not"):
         load(exercise, tmp_path / "mine.py")
+    (tmp_path / "mine.py").write_bytes(exercise.file.read_bytes() + b"\nraise SystemExit(0)\n")
+    with pytest.raises(Fault, match=r"mine.py, line \d+: SystemExit: 0"):
+        load(exercise, tmp_path / "mine.py")
 
 
 def test_the_function_is_put_into_all_modules_that_imported_it() -> None:
@@ -418,7 +426,7 @@ def test_an_exercise_is_complete(exercise: Exercise) -> None:
     assert len(exercise.hints) == 3 and exercise.theorems and exercise.mistakes
     assert exercise.task.endswith(".")
     for mistake in exercise.mistakes:
-        assert not mistake.words.endswith(".") and mistake.words[0].islower()
+        assert not mistake.words.endswith(".")  # the check ends the sentence
     for theorem in exercise.theorems:
         file, _, name = theorem.test.partition("::")
         assert f"def {name.partition('[')[0]}(" in (ROOT / file).read_text(encoding="utf-8")

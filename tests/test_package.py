@@ -99,6 +99,7 @@ def test_nothing_is_unpickled_or_executed(path: Path) -> None:
         "evaluation.repetition",
         "evaluation.samples",
         "evaluation.text",
+        "learn.words",
         "system.strict_json",
         "system.threads",
     ],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import functools
+import inspect
 import io
 import os
 import sys
@@ -52,6 +53,8 @@ def main(name: str, file: str, seconds: str) -> int:
     is_right = same(result, right)
     if not is_right and mistake is None:
         say(f"On a fixed input your function computes another result: {difference(result, right)}.")
+        place = inspect.getsourcefile(exercise.trial), inspect.getsourcelines(exercise.trial)[1]
+        print(f"That input is made in {os.path.relpath(str(place[0]), ROOT)}, line {place[1]}.")
     if is_right and failed:
         say("On a fixed input your function computes the result of minigen's, so it is wrong for "
             "other inputs only; the theorems that do not hold say for which.")  # fmt: skip
@@ -72,7 +75,7 @@ def find_mistake(exercise: Exercise, result: Any) -> Mistake | None:
 
 @contextlib.contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """End this process after so many seconds, with the lines that it ran on stderr."""
+    """End this process after a number of seconds, with the lines that it ran on stderr."""
     sys.stdout.flush()  # nothing is lost at the sudden end
     faulthandler.dump_traceback_later(seconds, exit=True)
     try:
@@ -125,6 +128,7 @@ def failed_theorems(exercise: Exercise, path: Path) -> Iterator[Theorem]:
             say(f"  holds          {theorem.holds}", 17)
         else:
             say(f"  does not hold  {theorem.holds}: {theorem.otherwise}", 17)
+            print(f"{'':17}The test: {theorem.test}")
             if words := explain(errors[0], path):
                 print(words)
             yield theorem

@@ -53,6 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len(switches) > 1:
         raise UserError(f"--{switches[0]} and --{switches[1]} are two commands; give one of them")
     check_range("--seconds", config.seconds, POSITIVE, 86400)
+    check_range("--minutes", config.minutes, POSITIVE)
+    for name, switch in (("seconds", "check"), ("minutes", "train")):
+        is_given = getattr(config, name) != getattr(LearnConfig, name)
+        if is_given and not getattr(config, switch):
+            raise UserError(f"--{name} is for --{switch}; leave it out")
+    if config.train and config.name:
+        raise UserError("--train takes all functions that passed; leave the exercise's name out")
     if not (ROOT / "tests").is_dir():
         raise UserError(
             "the course needs a clone of minigen's repository, because its tests check the "

@@ -60,7 +60,7 @@ def load(exercise: Exercise, path: Path) -> AnyFunction:
     try:
         module = _imported(f"learner_{exercise.name}", path)
         function: AnyFunction = _get(module, exercise.qualname)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise Fault(explain(error, path) or f"{path} cannot be imported: {error!r}") from None
     _check_signature(exercise, function, path)
     _unite_classes(exercise, module, function)

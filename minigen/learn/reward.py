@@ -26,7 +26,7 @@ from torch import Tensor
 
 from minigen import model as lesson
 from minigen import tokenizer as tokenizers
-from minigen.errors import POSITIVE, UserError, check_range
+from minigen.errors import UserError
 from minigen.files import checkpoint
 from minigen.learn.command import LearnConfig, call, file_of
 from minigen.learn.course import EXERCISES
@@ -50,7 +50,6 @@ def train(config: LearnConfig, progress: Progress) -> int:
 
     Raises `UserError` if no exercise has passed.
     """
-    check_range("--minutes", config.minutes, POSITIVE)
     folder = config.folder
     files = {exercise: file_of(config, exercise.name) for exercise in EXERCISES}
     mine = {one: path for one, path in files.items() if progress.is_passed(one.name, path)}
@@ -69,7 +68,9 @@ def train(config: LearnConfig, progress: Progress) -> int:
             # The tokens in the cache are of an earlier run, perhaps with minigen's own functions.
             os.environ["MINIGEN_DATA"] = str((folder / "data").absolute())
             shutil.rmtree(folder / "data" / "cache", ignore_errors=True)
-            run = library.train("tales", minutes=config.minutes, name="learn", device="cpu", compile="no")
+            run = library.train(
+                "tales", minutes=config.minutes, name="learn", device="cpu", compile="no"
+            )
             text, seconds = write(run.folder)
     except Exception as error:
         words = filter(None, (explain(error, path) for path in mine.values()))
