@@ -105,7 +105,7 @@ def attempt(exercise: Exercise, function: AnyFunction, path: Path) -> Any:
         if words is None:
             result = described(returned[0]) if returned else "nothing yet"
             words = (
-                f"{path}: minigen cannot go on with the result of {exercise.qualname}, which is "
+                f"{path}: minigen cannot use the result of {exercise.qualname}, which is "
                 f"{result}: {error_in_words(error)}"
             )
         raise Fault(words) from None

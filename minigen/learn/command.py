@@ -24,7 +24,7 @@ from minigen.cli import parse
 from minigen.errors import POSITIVE, UserError, check_range
 from minigen.learn import blank
 from minigen.learn.progress import Progress, digest
-from minigen.system.shell import ROOT, command, install
+from minigen.system.shell import ROOT, command, install, is_checkout
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"--{name} is for --{switch}; leave it out")
     if config.train and config.name:
         raise UserError("--train takes all functions that passed; leave the exercise's name out")
-    if not (ROOT / "tests").is_dir():
+    if not (is_checkout() and (ROOT / "tests").is_dir()):
         raise UserError(
             "the course needs a clone of minigen's repository, because its tests check the "
             "exercises; clone it, and run this command there"
@@ -102,19 +102,17 @@ def show_list(config: LearnConfig, progress: Progress) -> None:
     from minigen.learn.course import EXERCISES
 
     print("Write these functions of minigen yourself:\n")
-    following = None
+    todo = list[str]()
     for exercise in EXERCISES:
-        path = file_of(config, exercise.name)
-        if progress.is_passed(exercise.name, path):
-            mark, note = "x", ""
-        else:
-            mark, note = " ", ""
-            following = following or exercise.name
-            if exercise.name in progress.passed and path.is_file():
-                note = "  (changed since it passed: check it again)"
-            elif path.is_file():
-                note = "  (begun)"
-        print(f"  [{mark}] {exercise.name:14}{exercise.title}{note}")
+        path, note = file_of(config, exercise.name), ""
+        is_passed = progress.is_passed(exercise.name, path)
+        if not is_passed:
+            todo.append(exercise.name)
+            if path.is_file():
+                changed = exercise.name in progress.passed
+                note = "  (changed since it passed: check it again)" if changed else "  (begun)"
+        print(f"  [{'x' if is_passed else ' '}] {exercise.name:14}{exercise.title}{note}")
+    following = progress.last if progress.last in todo else next(iter(todo), None)
     print()
     if following is None:
         print(f"All are done. Train a model with your functions: {call(config, '--train')}")
@@ -235,7 +233,5 @@ def explain_timeout(config: LearnConfig, trace: str, path: Path) -> None:
     where = (
         f"line {place[1]} of {path} was running" if place else "no line of your file was running"
     )
-    print(
-        f"The check did not end within {config.seconds:g} seconds: {where}. Perhaps a loop never "
-        "ends; --seconds gives more time."
-    )
+    print(f"The check did not end within {config.seconds:g} seconds: {where}.")
+    print("Perhaps a loop in it never ends; --seconds gives more time.")

@@ -97,10 +97,12 @@ def _check_signature(exercise: Exercise, function: AnyFunction, path: Path) -> N
 
     right = exercise.solution()
     if not callable(function) or parameters(function) != parameters(right):
-        names = ", ".join(inspect.signature(right).parameters)
+        names = ", ".join(
+            name if is_required else f"{name}={inspect.signature(right).parameters[name].default}"
+            for name, _, is_required in parameters(right)
+        )
         raise Fault(
-            f"{path}: {exercise.qualname} has other parameters than minigen calls it with; "
-            f"they are ({names}), with the same defaults"
+            f"{path}: {exercise.qualname} has other parameters than those of minigen: ({names})"
         )
 
 

@@ -31,8 +31,9 @@ from minigen.files import checkpoint
 from minigen.learn.command import LearnConfig, call, file_of
 from minigen.learn.course import EXERCISES
 from minigen.learn.exercise import AnyFunction, Exercise
-from minigen.learn.learner import explain, in_place, load, replaced
+from minigen.learn.learner import Fault, explain, in_place, load, replaced
 from minigen.learn.progress import Progress
+from minigen.learn.words import say
 from minigen.run import library
 from minigen.sampling import Sampling, naive_generate
 from minigen.system.shell import command
@@ -44,9 +45,9 @@ SAMPLING = Sampling(temperature=0.8, top_k=50, top_p=0.95)  # with each filter o
 
 
 def train(config: LearnConfig, progress: Progress) -> int:
-    """Train on tales with all functions that passed, write a text, and return 0.
+    """Train on tales with all functions that passed, and write a text.
 
-    Returns 1 if a function of the learner raises an error.
+    Returns 0, or 1 if a function of the learner raises an error.
 
     Raises `UserError` if no exercise has passed.
     """
@@ -61,7 +62,8 @@ def train(config: LearnConfig, progress: Progress) -> int:
         )
     if not mine:
         raise UserError(f"no exercise has passed yet; begin with {call(config)}")
-    print(f"Training with your own {', '.join(one.qualname for one in mine)}.", flush=True)
+    say(f"Training with your own {', '.join(one.qualname for one in mine)}.")
+    sys.stdout.flush()  # the lines of the training go to stderr
     calls = Counter[str]()
     try:
         with learners_functions(mine, calls):
@@ -72,6 +74,9 @@ def train(config: LearnConfig, progress: Progress) -> int:
                 "tales", minutes=config.minutes, name="learn", device="cpu", compile="no"
             )
             text, seconds = write(run.folder)
+    except Fault as fault:
+        print(fault)
+        return 1
     except Exception as error:
         words = filter(None, (explain(error, path) for path in mine.values()))
         if (found := next(words, None)) is None:
