@@ -22,6 +22,7 @@ from minigen.corpora import tales
 from minigen.errors import UserError
 from minigen.files import checkpoint
 from minigen.learn import blank, command, course
+from minigen.learn.check import attempt
 from minigen.learn.exercise import Exercise, same
 from minigen.learn.learner import Fault, in_place, load
 from minigen.learn.progress import Progress, digest
@@ -271,6 +272,13 @@ def test_a_loop_that_never_ends_is_one_sentence(learn: Learn, tmp_path: Path) ->
     assert done.stderr == ""
 
 
+def test_a_result_that_cannot_be_used_is_named() -> None:
+    """If minigen fails with the result of the answer, the check says what the result is."""
+    exercise = Exercise("", "", "minigen.model:heads", "", (), (), lambda f: f(1).shape, ())
+    with pytest.raises(Fault, match=r"use the result of heads, which is None \(is there a `retur"):
+        attempt(exercise, lambda x: None, Path("mine.py"))
+
+
 # ---- wrong use ----
 
 
@@ -387,6 +395,12 @@ def test_the_function_is_put_into_all_modules_that_imported_it() -> None:
 
 
 # ---- each exercise ----
+
+
+def test_the_exercises_are_in_the_order_of_the_lesson() -> None:
+    """The list of exercises follows the lesson, whatever module an exercise is in."""
+    names = [exercise.name for exercise in course.EXERCISES]
+    assert names == [name for name in course.ORDER if name in names]
 
 
 @per_exercise
@@ -517,6 +531,19 @@ def test_a_model_is_trained_with_the_learners_functions(
     assert checkpoint.load_best(tmp_path / "out" / "learn").model().n_parameters() > 1000
     text = done.stdout.split("Written with them:\n\n")[1]
     assert text.startswith("hero: Sir Fox,")
+
+
+def test_an_error_in_training_is_said_with_the_learners_line(learn: Learn, tmp_path: Path) -> None:
+    """If a function of the learner fails in training, it is plain words, with the line."""
+    exercise, folder = course.find("attention"), tmp_path / "learn"
+    copy, line = blank.blank(exercise.file.read_bytes(), exercise.qualname)
+    answer(folder, exercise, copy.replace(blank.STATEMENT.encode(), b"return q @ keys"))
+    Progress({"attention": digest(folder / "attention.py")}, "attention", {}).save(folder)
+    tales.write(folder / "data" / "tales", 60_000, 20_000)
+    done = learn("--train", "--minutes", "0.1")
+    assert done.returncode == 1
+    assert f"learn/attention.py, line {line + 1}: NameError: name 'keys' is" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_a_function_that_was_changed_waits_for_its_check(learn: Learn, tmp_path: Path) -> None:
