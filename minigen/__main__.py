@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("minigen.files.export", "write a model as a folder for transformers, or as GGUF"),
     "merges": ("minigen.files.merges", "show how byte-pair encoding makes tokens of a word"),
     "serve": ("minigen.serve.command", "show a model on a page, and serve an API"),
+    "learn": ("minigen.learn.command", "learn by writing functions of minigen yourself"),
     "corpus": ("minigen.corpora.command", "print or check documents of a synthetic corpus"),
     "experiment": ("minigen.learn.experiments", "change a small model, and see what it costs"),
 }

@@ -21,6 +21,7 @@ from minigen.evaluation.command import EvaluateConfig
 from minigen.files.export import ExportConfig
 from minigen.files.merges import MergesConfig
 from minigen.inference.parity import CheckConfig
+from minigen.learn.command import LearnConfig
 from minigen.learn.experiments import ExperimentConfig
 from minigen.model import GPT
 from minigen.run import config as config_module
@@ -31,7 +32,7 @@ from train import TrainConfig
 
 ROOT = Path(train.__file__).parent
 CONFIGS = [TrainConfig, SampleConfig, EvaluateConfig, CompareConfig, CheckConfig, ExportConfig,
-           MergesConfig, CorpusConfig, ExperimentConfig]  # fmt: skip
+           MergesConfig, CorpusConfig, ExperimentConfig, LearnConfig]  # fmt: skip
 # Flags that earlier versions took 0 for as "choose for me".
 ONCE_0 = ("n_layer", "n_head", "n_embd", "block_size", "minutes", "max_steps", "batch_size",
           "gradient_accumulation_steps", "lora_rank", "learning_rate", "eval_interval",

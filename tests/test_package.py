@@ -24,6 +24,7 @@ LAYERS = (
     "errors", "system", "cli",  # small tools, which know nothing of models
     "tokenizer", "model", "loss", "optim", "sampling", "inspect", "data",  # the core
     "corpora", "files", "inference", "evaluation", "run", "serve",  # the programs around the core
+    "learn",
 )  # fmt: skip
 
 
@@ -98,6 +99,7 @@ def test_nothing_is_unpickled_or_executed(path: Path) -> None:
         "evaluation.repetition",
         "evaluation.samples",
         "evaluation.text",
+        "learn.words",
         "system.strict_json",
         "system.threads",
     ],
