@@ -22,8 +22,8 @@ from minigen.corpora import tales
 from minigen.errors import UserError
 from minigen.files import checkpoint
 from minigen.learn import blank, command, course
-from minigen.learn.check import attempt
-from minigen.learn.exercise import Exercise, same
+from minigen.learn import check as check_module
+from minigen.learn.exercise import Exercise, Theorem, same
 from minigen.learn.learner import Fault, in_place, load
 from minigen.learn.progress import Progress, digest
 from minigen.model import GPTConfig, KVCache, RMSNorm
@@ -272,11 +272,26 @@ def test_a_loop_that_never_ends_is_one_sentence(learn: Learn, tmp_path: Path) ->
     assert done.stderr == ""
 
 
+def test_a_theorem_that_was_not_run_is_said_not_to_be_checked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A test that is skipped, or missing, is no theorem that holds; only the latter is a fault."""
+    theorems = (Theorem("a", "A holds", ""), Theorem("b", "B holds", ""))
+    exercise = Exercise("", "", "minigen.model:heads", "", (), theorems, id, ())
+    errors = {"a": [pytest.skip.Exception("no GPU")]}
+    monkeypatch.setattr(check_module, "run_tests", lambda places: errors)
+    assert [*check_module.failed_theorems(exercise, Path("mine.py"))] == [theorems[1]]
+    shown = capsys.readouterr().out
+    assert (
+        "  not checked    A holds: no GPU\n  not checked    B holds: pytest has not run b" in shown
+    )
+
+
 def test_a_result_that_cannot_be_used_is_named() -> None:
     """If minigen fails with the result of the answer, the check says what the result is."""
     exercise = Exercise("", "", "minigen.model:heads", "", (), (), lambda f: f(1).shape, ())
     with pytest.raises(Fault, match=r"use the result of heads, which is None \(is there a `retur"):
-        attempt(exercise, lambda x: None, Path("mine.py"))
+        check_module.attempt(exercise, lambda x: None, Path("mine.py"))
 
 
 # ---- wrong use ----

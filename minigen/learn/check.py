@@ -126,6 +126,8 @@ def failed_theorems(exercise: Exercise, path: Path) -> Iterator[Theorem]:
             yield theorem
         elif not errors:
             say(f"  holds          {theorem.holds}", 17)
+        elif isinstance(errors[0], pytest.skip.Exception):
+            say(f"  not checked    {theorem.holds}: {errors[0]}", 17)
         else:
             say(f"  does not hold  {theorem.holds}: {theorem.otherwise}", 17)
             print(f"{'':17}The test: {theorem.test}")
