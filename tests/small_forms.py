@@ -30,6 +30,7 @@ VALUES_NOT_MODELS = ("--size", "--tokenizer")  # flags whose value may be gpt2, 
 def copy_project(project: Path) -> None:
     """Copy the project with small corpora: train.py looks for the corpora beside itself."""
     shutil.copytree(ROOT / "minigen", project / "minigen")
+    shutil.copytree(ROOT / "tests", project / "tests")  # which check the exercises
     for file in ("train.py", "sample.py", "pyproject.toml"):  # which make it a checkout
         shutil.copy(ROOT / file, project)
     for corpus in (tales, pictures, tunes):
