@@ -24,6 +24,7 @@ def measured_anew() -> Iterator[None]:
 def test_a_processor_with_bfloat16_uses_it_where_its_products_take_less_time(
     slow: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Having the instructions is not enough: the format is that of the faster product."""
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
 
     def product(x: Tensor, weight: Tensor) -> Tensor:
@@ -36,6 +37,7 @@ def test_a_processor_with_bfloat16_uses_it_where_its_products_take_less_time(
 
 
 def test_a_processor_without_bfloat16_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the instructions the format is float32, and no product is computed to find out."""
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     monkeypatch.delattr(torch.nn.functional, "linear")
@@ -43,6 +45,7 @@ def test_a_processor_without_bfloat16_is_not_timed(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_measurement_leaves_the_number_of_threads() -> None:
+    """One thread computes the products; afterwards PyTorch has the number that it had."""
     torch.set_num_threads(2)
     try:
         cpu_gains_from_bfloat16()
