@@ -167,6 +167,16 @@ def test_a_korean_page_has_the_outline_of_its_original(korean: str) -> None:
 
 
 @each_pair
+def test_each_paragraph_of_a_korean_page_is_in_korean(korean: str) -> None:
+    """Each paragraph, heading and row of a table has Hangul, unless it is a sample of a model."""
+    for paragraph in re.split(r"\n(?:\n|(?=\|))", without_code(read(korean))):
+        words = re.sub(r"^>.*|[|:-]+$", "", paragraph.strip(), flags=re.M)
+        assert re.search("[가-힣]", words) or not re.search("[A-Za-z]{2,} [A-Za-z]{2,}", words), (
+            words
+        )
+
+
+@each_pair
 def test_a_korean_page_is_linked_to_its_original(korean: str) -> None:
     """The first lines of a Korean page have a link to the page in English."""
     first = "".join(read(korean).splitlines(keepends=True)[:8])
@@ -245,4 +255,4 @@ def test_the_table_of_the_korean_page_has_the_figures_of_its_outputs() -> None:
 
 def test_the_links_of_the_korean_page_lead_somewhere() -> None:
     """Each link of docs/korean.md leads to a file, and to a heading of it if the link names one."""
-    assert links(ONLY_KOREAN)["README.md#3"] == 1
+    assert links(ONLY_KOREAN)["README.md#2"] == 1
