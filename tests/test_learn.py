@@ -183,10 +183,25 @@ def test_a_known_mistake_is_explained(check: Callable[..., tuple[int, str]]) -> 
     assert code == 1
 
 
+def test_a_loss_that_is_nan_is_explained_for_both_its_causes() -> None:
+    """A sum over ln 0 times a mask is NaN as inf / inf is, so the words name both causes."""
+
+    def masked(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        is_scored = targets >= 0
+        p = logits.float().softmax(-1).gather(-1, (targets * is_scored)[..., None])[..., 0]
+        return -(p.log() * is_scored).sum()
+
+    exercise = course.find("loss")
+    mistake = check_module.find_mistake(exercise, exercise.trial(masked))
+    assert mistake is not None
+    assert "inf / inf is NaN" in mistake.words and "inf * 0 is NaN" in mistake.words
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
         ("return (q @ k.mT", r"line \d+ is no Python: '\(' was never closed return \(q @ k.mT"),
+        ("break", r"line \d+ is no Python: 'break' outside loop break"),
         ("return q @ keys", r"line \d+: NameError: name 'keys' is not defined return q @ keys"),
         ("return naive_weights(q, k)", r"line \d+: RecursionError: "),
         ("exit(3)", r"line \d+: SystemExit: 3 exit\(3\)"),
@@ -304,6 +319,7 @@ def test_a_result_that_cannot_be_used_is_named() -> None:
         (["--check"], "no exercise was begun yet; python -m minigen learn lists them"),
         (["--hint", "--check"], "--check and --hint are two commands; give one of them"),
         (["attention", "--check"], "there is no learn/attention.py to check; write it: python -m"),
+        (["atention", "--check"], "there is no exercise 'atention'; did you mean attention?"),
         (["--train"], "no exercise has passed yet; begin with python -m minigen learn"),
         (["--train", "--minutes", "0"], "--minutes is 0.0; give more than 0"),
         (["--check", "--seconds", "-1"], "--seconds is -1.0; give more than 0"),
@@ -322,7 +338,16 @@ def test_wrong_use_is_one_line(learn: Learn, tmp_path: Path, words: list[str], s
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"passed": {"a": 1}, "last": "", "hints": {}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"passed": {"a": 1}, "last": "", "hints": {}}',
+        '{"passed": {}, "last": null, "hints": {}}',
+    ],
+)
 def test_a_damaged_progress_is_one_line(learn: Learn, tmp_path: Path, text: str) -> None:
     """A progress.json that is not the course's is refused by name, and stays."""
     (tmp_path / "learn").mkdir()

@@ -186,10 +186,13 @@ def check(config: LearnConfig, progress: Progress, name: str) -> int:
 
     This process imports no PyTorch, and lives on if the learner's code never ends.
 
-    Raises `UserError` if there is no file to check, and if pytest is not installed.
+    Raises `UserError` if there is no such exercise, no file to check, or no pytest.
     """
     path = file_of(config, name)
     if not path.is_file():
+        from minigen.learn.course import find  # imported here only, because it imports PyTorch
+
+        find(name)
         raise UserError(f"there is no {path} to check; write it: {call(config, name)}")
     if importlib.util.find_spec("pytest") is None:
         raise UserError(f"the check runs tests with pytest, which is missing: {install('dev')}")

@@ -28,7 +28,9 @@ class Progress:
         path = folder / "progress.json"
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            progress = cls(dict(found["passed"]), str(found["last"]), dict(found["hints"]))
+            progress = cls(dict(found["passed"]), found["last"], dict(found["hints"]))
+            if not isinstance(progress.last, str):
+                raise TypeError
             if not all(isinstance(digest, str) for digest in progress.passed.values()):
                 raise TypeError
             if not all(isinstance(number, int) for number in progress.hints.values()):

@@ -345,7 +345,8 @@ DRAW = Exercise(
         Mistake(
             _left_side,
             "a number on a border draws the token before it, which may have the probability 0: "
-            "give searchsorted right=True",
+            "it is the first whose right border is larger than u, not equal to it (searchsorted: "
+            "right=True)",
         ),
         Mistake(
             _sum_taken_for_1,

@@ -266,6 +266,13 @@ def _one_merge(text: str, tokens: Sequence[bytes]) -> list[int]:
     return _encode(regex.findall(PATTERN, text), tokens, rule)
 
 
+def _index_0_taken_for_none(text: str, tokens: Sequence[bytes]) -> list[int]:
+    def rule(pieces: Sequence[bytes], id_of: Mapping[bytes, int]) -> int | None:
+        return next_merge(pieces, id_of) or None
+
+    return _encode(regex.findall(PATTERN, text), tokens, rule)
+
+
 def _not_split(text: str, tokens: Sequence[bytes]) -> list[int]:
     return _encode([text], tokens, next_merge)
 
@@ -333,6 +340,11 @@ ENCODE = Exercise(
             _one_merge,
             "each word gets one merge only: tokens of three or more bytes need several, so repeat "
             "until no two neighbours are a token",
+        ),
+        Mistake(
+            _index_0_taken_for_none,
+            "a word is left when its first two pieces are to be merged: their index is 0, which "
+            "`while i:` takes for False; compare it with None",
         ),
         Mistake(
             _not_split,
@@ -475,8 +487,9 @@ LOSS = Exercise(
         ),
         Mistake(
             _exp_of_logits,
-            "exp is taken of the logits as they are: exp(89) is infinite in float32, and inf / inf "
-            "is NaN; subtract the largest logit first",
+            "for large logits the sum is NaN: exp(89) is infinite in float32, and inf / inf is "
+            "NaN; or ln 0 is multiplied by a mask, and inf * 0 is NaN; subtract the largest logit "
+            "first, and take the logarithm of the sum of exp, not of the softmax",
         ),
         Mistake(
             _all_scored,
