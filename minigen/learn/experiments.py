@@ -344,7 +344,7 @@ EXPERIMENTS = (
         answer="Longer tokens let the same steps read more text, so the loss is about as low. But "
         "a step takes twice as long, as lm_head multiplies with 8,000 rows, and a token occurs "
         "36 times on average, most of them less: too seldom to be learnt well. In the same time, "
-        "twice the steps with 2,048 tokens would be better. The best vocabulary grows with the "
+        "twice the steps with 2,048 tokens may be better. The best vocabulary grows with the "
         "text and with the model.",
         base="vocabulary_2048",
         flags=SHAKESPEARE | {"vocab_size": 8000},
