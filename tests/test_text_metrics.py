@@ -73,3 +73,13 @@ def test_a_loss_is_above_or_below_the_entropy_in_percent_of_the_entropy() -> Non
     assert relative_to_entropy(0.75, 0.5) == "50.0% above the text's entropy of 0.5000"
     assert relative_to_entropy(0.5, 0.5) == "0.0% above the text's entropy of 0.5000"
     assert relative_to_entropy(0.45, 0.5) == "10.0% below the text's entropy of 0.5000, by chance"
+    # Of answers, most of which are certain, a few may have hardly any surprise.
+    assert relative_to_entropy(0.001, 0.003).endswith("0.0030, by chance")
+
+
+def test_a_loss_far_below_the_entropy_is_not_called_chance() -> None:
+    """Below four fifths of the entropy, the line says that the answers have leaked."""
+    leaked = "the model has seen the tokens that it predicts"
+    assert leaked in relative_to_entropy(0.0013, 0.1553)
+    assert leaked in relative_to_entropy(0.39, 0.5)
+    assert leaked not in relative_to_entropy(0.41, 0.5)

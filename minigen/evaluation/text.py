@@ -191,12 +191,15 @@ def relative_to_entropy(bits_per_byte: float, entropy: float) -> str:
     The entropy of a text is the sum of -log2 p of its documents under the grammar that wrote them,
     divided by the number of their bytes. No model can have a lower mean loss on new text of that
     grammar. A loss on a part of a text can be lower by chance, where that part is easier than the
-    rest.
+    rest; not by a fifth, unless there is hardly any entropy. Then the answers have leaked: the mask
+    is missing, or the text is one that the model was trained on.
 
     >>> relative_to_entropy(0.66, 0.55)
     "20.0% above the text's entropy of 0.5500"
     >>> relative_to_entropy(0.54, 0.55)
     "1.8% below the text's entropy of 0.5500, by chance"
+    >>> relative_to_entropy(0.01, 0.55)
+    "98.2% below the text's entropy of 0.5500: the model has seen the tokens that it predicts"
     >>> relative_to_entropy(0.33, 0.003)
     "0.3270 above the text's entropy of 0.0030"
     """
@@ -204,5 +207,8 @@ def relative_to_entropy(bits_per_byte: float, entropy: float) -> str:
     if bits_per_byte > 100 * entropy:  # of answers, most of which are certain
         distance = f"{bits_per_byte - entropy:.4f}"
     if bits_per_byte < entropy:
-        return f"{distance} below the text's entropy of {entropy:.4f}, by chance"
+        below = f"{distance} below the text's entropy of {entropy:.4f}"
+        if entropy - bits_per_byte > max(entropy / 5, 0.02):
+            return f"{below}: the model has seen the tokens that it predicts"
+        return f"{below}, by chance"
     return f"{distance} above the text's entropy of {entropy:.4f}"

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from minigen.learn.exercise import AnyFunction
+from minigen.learn.learner import replaced
 from minigen.run.run import Run, Stopped
 
 LOSS = "bits/byte"  # the figure of a run: the validation loss after its last step
@@ -56,16 +57,10 @@ class Replacement:
         holder, name = self._place()
         return code_of(getattr(holder, name)), code_of(self.function)
 
-    @contextlib.contextmanager
-    def installed(self) -> Iterator[None]:
+    def installed(self) -> contextlib.AbstractContextManager[None]:
         """Let the function stand in the target's place; then put minigen's own one back."""
         holder, name = self._place()
-        original = getattr(holder, name)
-        setattr(holder, name, self.function)
-        try:
-            yield
-        finally:
-            setattr(holder, name, original)
+        return replaced(holder, name, self.function)
 
 
 @dataclass(frozen=True)
