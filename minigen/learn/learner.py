@@ -45,12 +45,9 @@ def load(exercise: Exercise, path: Path) -> AnyFunction:
     """
     source = read(path)
     try:
-        compile(source, path, "exec", dont_inherit=True)  # it finds more than a parser does
         is_there = blank.find(source, exercise.qualname) is not None
     except SyntaxError as error:
-        line = f"{path}, line {error.lineno}" if error.lineno else str(path)
-        code = f"\n    {error.text.strip()}" if error.text else ""
-        raise Fault(f"{line} is no Python: {error.msg}{code}") from None
+        raise _no_python(path, error) from None
     except ValueError as error:  # a zero byte
         raise Fault(f"{path} is no Python: {error}") from None
     if not is_there:
@@ -62,10 +59,19 @@ def load(exercise: Exercise, path: Path) -> AnyFunction:
         module = _imported(f"learner_{exercise.name}", path)
         function: AnyFunction = _get(module, exercise.qualname)
     except (Exception, SystemExit) as error:
+        if isinstance(error, SyntaxError) and error.filename == str(path.absolute()):
+            raise _no_python(path, error) from None  # which an import finds, and a parser does not
         raise Fault(explain(error, path) or f"{path} cannot be imported: {error!r}") from None
     _check_signature(exercise, function, path)
     _unite_classes(exercise, module, function)
     return function
+
+
+def _no_python(path: Path, error: SyntaxError) -> Fault:
+    """Return the fault of a file that Python cannot read, with the line."""
+    line = f"{path}, line {error.lineno}" if error.lineno else str(path)
+    code = f"\n    {error.text.strip()}" if error.text else ""
+    return Fault(f"{line} is no Python: {error.msg}{code}")
 
 
 def _imported(name: str, path: Path) -> ModuleType:
