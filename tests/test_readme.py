@@ -13,6 +13,7 @@ from small_forms import ROOT, copy_project, run_small
 
 from minigen import __main__ as dispatcher
 from minigen.corpora import NAMES
+from minigen.learn.command import LearnConfig
 from minigen.sampling import Sampling
 from sample import SampleConfig
 from train import TrainConfig
@@ -59,8 +60,8 @@ def test_every_command_runs(small: bool, server: Server, tmp_path: Path) -> None
 
 
 def test_every_flag_exists() -> None:
-    """Each flag that the README names is one of train.py or sample.py, or of a listed command."""
-    classes = (TrainConfig, SampleConfig, Sampling)
+    """Each flag that the README names is one of train.py, sample.py or `learn`, or of a listed command."""
+    classes = (TrainConfig, SampleConfig, Sampling, LearnConfig)
     flags = {name for one in classes for name in one.__dataclass_fields__}
     flags |= {"index"}  # pip's --index-url
     flags |= {"help", "check", "nproc_per_node"}  # of any, of `minigen corpus`, of torchrun
