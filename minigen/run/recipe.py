@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from train import TrainConfig
 
 LADDER = ("tiny", "light", "mini")  # the presets that --size auto chooses from
-TOKENS_PER_PARAMETER = 1.5  # that a model must read to be worth its size
+TOKENS_PER_PARAMETER = 1.3  # that a model must read to be worth its size
 PARAMETERS_PER_TOKEN = 8.0  # of the text, at most; the smallest preset may have more
 DECAY_PER_EPOCH, LARGEST_DECAY = 0.1, 4.0  # weight decay for each time that a text is read
 MANY_EPOCHS = 80  # from here on with dropout, too
