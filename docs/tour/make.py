@@ -32,8 +32,11 @@ LINK = re.compile(r"\[`([\w.]+)`\]\(([\w./]+\.py)#L\d+\)")  # to a function or a
 INSTALL = """\
 # If minigen is not installed, as on Colab, install it from the folder around docs/.
 import importlib.util
+from pathlib import Path
 
 if importlib.util.find_spec("minigen") is None:
+    if not Path("../pyproject.toml").is_file():
+        raise SystemExit("clone minigen's repository, and open docs/tour.ipynb of the clone")
     %pip install --quiet .."""
 
 
