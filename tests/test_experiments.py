@@ -19,6 +19,7 @@ from models import random_model
 
 import minigen.model
 from minigen.corpora import tales
+from minigen.learn.exercise import find
 from minigen.learn.experiment import DEVIATIONS, Expected, changed, last_loss
 from minigen.learn.experiments import BY_NAME, EXPERIMENTS, FIGURES, SHORT, TALES
 from minigen.model import GPT, Block, GPTConfig, RMSNorm
@@ -305,7 +306,7 @@ def test_the_model_is_minigens_again_after_an_experiment(each: Any) -> None:
 
     So are the methods of a run that save its weights.
     """
-    places = [replacement._place() for replacement in each.replacements]
+    places = [find(replacement.target) for replacement in each.replacements]
     places += [(Run, "save"), (Run, "finish")]
     before = [getattr(holder, name) for holder, name in places]
     with pytest.raises(KeyboardInterrupt), changed(each.replacements):

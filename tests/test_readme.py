@@ -60,7 +60,7 @@ def test_every_command_runs(small: bool, server: Server, tmp_path: Path) -> None
 
 
 def test_every_flag_exists() -> None:
-    """Each flag that the README names is one of train.py, sample.py or `learn`, or of a listed command."""
+    """Each flag that the README names is one of train.py, sample.py, learn, or a listed command."""
     classes = (TrainConfig, SampleConfig, Sampling, LearnConfig)
     flags = {name for one in classes for name in one.__dataclass_fields__}
     flags |= {"index"}  # pip's --index-url

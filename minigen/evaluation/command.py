@@ -249,8 +249,9 @@ def validation_dtype(config: EvaluateConfig, loaded: Engine, device: torch.devic
     """Return --dtype; "auto": that of the run's validation, unless it is slow on this device."""
     if config.dtype != "auto":
         return config.dtype
-    trained_in = loaded.state.get("config", {}).get("dtype")
-    return "bfloat16" if trained_in == choose_dtype("auto", device) == "bfloat16" else "float32"
+    if loaded.state.get("config", {}).get("dtype") != "bfloat16":
+        return "float32"
+    return choose_dtype("auto", device)
 
 
 def compare_samples(config: EvaluateConfig, loaded: Engine, sources: Texts) -> Comparison:

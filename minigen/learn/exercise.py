@@ -72,11 +72,23 @@ class Exercise:
 
     def solution(self) -> AnyFunction:
         """Return the project's own function."""
-        found: Any = importlib.import_module(self.module)
-        for name in self.qualname.split("."):
-            found = getattr(found, name)
-        function: AnyFunction = found
+        owner, name = find(self.target)
+        function: AnyFunction = getattr(owner, name)
         return function
+
+
+def find(target: str) -> tuple[Any, str]:
+    """Return the module or class that holds a target, and the target's name in it.
+
+    >>> find("minigen.model:MLP.forward")
+    (<class 'minigen.model.MLP'>, 'forward')
+    """
+    module, _, names = target.partition(":")
+    *outer, name = names.split(".")
+    owner: Any = importlib.import_module(module)
+    for each in outer:
+        owner = getattr(owner, each)
+    return owner, name
 
 
 def same(a: Any, b: Any) -> bool:

@@ -9,7 +9,6 @@ saved (test_a_changed_model_leaves_no_weights).
 from __future__ import annotations
 
 import contextlib
-import importlib
 import inspect
 import statistics
 import textwrap
@@ -17,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from minigen.learn.exercise import AnyFunction
+from minigen.learn.exercise import AnyFunction, find
 from minigen.learn.learner import replaced
 from minigen.run.run import Run, Stopped
 
@@ -38,15 +37,6 @@ class Replacement:
     target: str  # "minigen.model:apply_rope", or "minigen.model:Block.forward"
     function: AnyFunction  # with the parameters of the right one
 
-    def _place(self) -> tuple[Any, str]:
-        """Return the module or class that holds the target, and the target's name in it."""
-        module, _, names = self.target.partition(":")
-        *outer, name = names.split(".")
-        holder: Any = importlib.import_module(module)
-        for each in outer:
-            holder = getattr(holder, each)
-        return holder, name
-
     @property
     def file(self) -> str:
         """The file of the target, as a path in the project."""
@@ -54,12 +44,12 @@ class Replacement:
 
     def sources(self) -> tuple[str, str]:
         """Return the code of minigen's function, and the code of this one, without docstrings."""
-        holder, name = self._place()
+        holder, name = find(self.target)
         return code_of(getattr(holder, name)), code_of(self.function)
 
     def installed(self) -> contextlib.AbstractContextManager[None]:
         """Let the function stand in the target's place; then put minigen's own one back."""
-        holder, name = self._place()
+        holder, name = find(self.target)
         return replaced(holder, name, self.function)
 
 

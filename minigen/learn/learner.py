@@ -14,13 +14,14 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from minigen.errors import UserError
 from minigen.learn import blank
-from minigen.learn.exercise import AnyFunction, Exercise
+from minigen.learn.exercise import AnyFunction, Exercise, find
 
 PACKAGES = ("minigen", "minigen_train", "train")  # the second: train.py in `minigen.train`
 
@@ -57,7 +58,7 @@ def load(exercise: Exercise, path: Path) -> AnyFunction:
         )
     try:
         module = _imported(f"learner_{exercise.name}", path)
-        function: AnyFunction = _get(module, exercise.qualname)
+        function: AnyFunction = attrgetter(exercise.qualname)(module)
     except (Exception, SystemExit) as error:
         if isinstance(error, SyntaxError) and error.filename == str(path.absolute()):
             raise _no_python(path, error) from None  # which an import finds, and a parser does not
@@ -88,13 +89,6 @@ def _imported(name: str, path: Path) -> ModuleType:
     return module
 
 
-def _get(owner: Any, qualname: str) -> Any:
-    """Return the object that a qualified name such as "MLP.forward" names inside `owner`."""
-    for name in qualname.split("."):
-        owner = getattr(owner, name)
-    return owner
-
-
 def _check_signature(exercise: Exercise, function: AnyFunction, path: Path) -> None:
     """Raise `Fault` if the parameters differ from those of minigen's function."""
 
@@ -118,16 +112,16 @@ def _unite_classes(exercise: Exercise, module: ModuleType, function: AnyFunction
 
     A cell `__class__`, which `super()` without arguments reads, is changed, too.
     """
+    owner, _ = find(exercise.target)
     own = importlib.import_module(exercise.module)
     for name, value in list(vars(module).items()):
         is_copy = isinstance(value, type) and value.__module__ == module.__name__
         if is_copy and isinstance(vars(own).get(name), type):
             setattr(module, name, vars(own)[name])
-    owner = exercise.qualname.rpartition(".")[0]
     inner = inspect.unwrap(function)
     for name, cell in zip(inner.__code__.co_freevars, inner.__closure__ or (), strict=True):
         if name == "__class__":
-            cell.cell_contents = _get(own, owner)
+            cell.cell_contents = owner
 
 
 @contextlib.contextmanager
@@ -154,10 +148,9 @@ def in_place(exercise: Exercise, function: AnyFunction) -> Iterator[None]:
 
 def _replace(exercise: Exercise, old: AnyFunction, new: AnyFunction) -> None:
     """Replace a function in its class, or in its module and in all that have imported it."""
-    owner, _, name = exercise.qualname.rpartition(".")
-    module = importlib.import_module(exercise.module)
-    if owner:
-        setattr(_get(module, owner), name, new)
+    owner, name = find(exercise.target)
+    if isinstance(owner, type):
+        setattr(owner, name, new)
         return
     for each in [one for one in sys.modules.values() if one is not None]:
         package, _, rest = each.__name__.partition(".")
