@@ -25,7 +25,7 @@ from minigen.learn import blank, command, course
 from minigen.learn import check as check_module
 from minigen.learn.exercise import Exercise, Theorem, same
 from minigen.learn.learner import Fault, in_place, load
-from minigen.learn.progress import Progress, digest
+from minigen.learn.progress import PASSED, Progress, digest
 from minigen.model import GPTConfig, KVCache, RMSNorm
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
@@ -171,7 +171,7 @@ def test_a_right_answer_may_look_different(check: Callable[..., tuple[int, str]]
         "return exps / exps.sum(-1, keepdim=True)"
     )
     assert "Everything holds" in shown
-    assert code == 0
+    assert code == PASSED
 
 
 def test_a_known_mistake_is_explained(check: Callable[..., tuple[int, str]]) -> None:
@@ -285,6 +285,18 @@ def test_a_loop_that_never_ends_is_one_sentence(learn: Learn, tmp_path: Path) ->
     )
     assert said and int(said[1]) in (numbers[0], numbers[0] + 1)
     assert done.stderr == ""
+
+
+def test_an_answer_that_ends_python_has_not_passed(learn: Learn, tmp_path: Path) -> None:
+    """Exit code 0, which an answer chooses itself, is no sign that everything holds."""
+    learn("attention")
+    path = tmp_path / "learn" / "attention.py"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(blank.STATEMENT, "import os; os._exit(0)"), encoding="utf-8")
+    done = learn("--check")
+    assert done.returncode == 1
+    assert "Your code has ended Python itself, with exit code 0." in done.stdout
+    assert Progress.load(tmp_path / "learn").passed == {}
 
 
 def test_a_theorem_that_was_not_run_is_said_not_to_be_checked(
@@ -497,7 +509,7 @@ def test_minigens_own_code_passes(exercise: Exercise, server: Server, tmp_path: 
     """minigen's own file passes the check, and every theorem is run."""
     code, shown = check_file(server, tmp_path, exercise, exercise.file.read_bytes())
     assert shown.count("\n  holds  ") == len(exercise.theorems), shown
-    assert code == 0
+    assert code == PASSED
 
 
 def check_file(server: Server, folder: Path, exercise: Exercise, source: bytes) -> tuple[int, str]:

@@ -22,13 +22,14 @@ import pytest
 from minigen.learn import course
 from minigen.learn.exercise import AnyFunction, Exercise, Mistake, Theorem, same
 from minigen.learn.learner import Fault, error_in_words, explain, in_place, load
+from minigen.learn.progress import PASSED
 from minigen.learn.words import described, difference, say
 from minigen.system.shell import ROOT
 from minigen.system.streams import one_line_errors
 
 
 def main(name: str, file: str, seconds: str) -> int:
-    """Print what holds of the learner's function; return 0 if everything does, else 1.
+    """Print what holds of the learner's function; return PASSED if everything does, else 1.
 
     Args:
         name: of the exercise.
@@ -62,7 +63,7 @@ def main(name: str, file: str, seconds: str) -> int:
         print("Everything holds, and your function computes the same as minigen's.")
     elif not failed:
         say("All theorems hold, but as the result differs, the exercise is not passed.")
-    return int(bool(failed) or not is_right)
+    return 1 if failed or not is_right else PASSED
 
 
 def find_mistake(exercise: Exercise, result: Any) -> Mistake | None:

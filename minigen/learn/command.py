@@ -23,7 +23,7 @@ from tyro.conf import Positional
 from minigen.cli import parse
 from minigen.errors import POSITIVE, UserError, check_range
 from minigen.learn import blank
-from minigen.learn.progress import Progress, digest
+from minigen.learn.progress import PASSED, Progress, digest
 from minigen.system.shell import ROOT, command, install, is_checkout
 
 
@@ -214,7 +214,9 @@ def check(config: LearnConfig, progress: Progress, name: str) -> int:
         sys.stderr.write(done.stderr)
     if done.returncode < 0:
         print(f"Your code has ended Python itself, by signal {-done.returncode}.")
-    if done.returncode == 0:
+    elif done.returncode not in (1, PASSED):
+        print(f"Your code has ended Python itself, with exit code {done.returncode}.")
+    if done.returncode == PASSED:
         progress.passed[name] = checked
         print(f"Passed. minigen's own code: {call(config, name, '--solution')}")
         print(f"The next exercise is in the list: {call(config)}")
@@ -223,7 +225,7 @@ def check(config: LearnConfig, progress: Progress, name: str) -> int:
         print(f"Not passed yet. A hint: {call(config, name, '--hint')}")
     progress.last = name
     progress.save(config.folder)
-    return int(done.returncode != 0)
+    return int(done.returncode != PASSED)
 
 
 def explain_timeout(config: LearnConfig, trace: str, path: Path) -> None:

@@ -10,6 +10,9 @@ from pathlib import Path
 from minigen.errors import UserError
 from minigen.system.disk import write_atomically
 
+# The exit code of a check in which everything holds; not 0, with which an answer may end it itself.
+PASSED = 10
+
 
 @dataclass
 class Progress:
