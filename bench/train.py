@@ -3,11 +3,13 @@
     python -m bench.train --text tinyshakespeare.txt --nanogpt ../nanoGPT --minutes 0.25 0.5
     python -m bench.train --text tinyshakespeare.txt --windows --minutes 2 10 --rounds 3
     python -m bench.train --text tinyshakespeare.txt --nanogpt ../nanoGPT --tokens
+    python -m bench.train --text mixed.txt --nanogpt ../nanoGPT --times 3 --minutes 10
     python -m bench.train --nanogpt ../nanoGPT --device cuda
 
 Seconds are those of the whole process, from launch to end. Each loss is the mean over all of the
 last tenth of the text, where each character has half a block of context or more. It is in nats per
-character, which compare across tokenizers; so the text must be ASCII.
+character, which compare across tokenizers; so the text must be ASCII. With --times, where both have
+the same tokens, a loss is in bits per byte, of any text.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 import functools
 import math
+import pickle
 import re
 import shutil
 import statistics
@@ -23,14 +26,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from bench.common import alternate, median_seconds, options, peer, record, run, table
 from minigen import GPT, GPTConfig, corpora
-from minigen.data import prepare
+from minigen.data import TokenStream, prepare
 from minigen.files import checkpoint
+from minigen.files.checkpoint import Checkpoint
 from minigen.loss import next_token_loss
 from minigen.optim import Optimizer
 from minigen.run.compile import compile_blocks
@@ -68,14 +73,17 @@ def minigen_loss(given: argparse.Namespace, flags: str) -> tuple[float, float]:
 
 def nanogpt(given: argparse.Namespace, flags: str) -> tuple[float, str]:
     """Train with nanoGPT's script; return the seconds, and its output."""
-    command = [given.peers_python, "train.py", *flags.split()]
+    command = [given.peers_python, "train.py", *flags.split(), "--out_dir=out"]
     return run(command, given.threads, cwd=given.cache / "nanoGPT")
 
 
-def nanogpt_loss(given: argparse.Namespace, flags: str) -> tuple[float, float]:
-    """Return nanoGPT's seconds and loss."""
-    seconds, _ = nanogpt(given, flags)
-    command = [given.peers_python, "-m", "bench.train", "--score", str(given.cache / "nanoGPT")]
+def nanogpt_loss(
+    given: argparse.Namespace, flags: str, dataset: str = "shakespeare_char"
+) -> tuple[float, float]:
+    """Return nanoGPT's seconds and loss, in nats per token of the data set."""
+    seconds, _ = nanogpt(given, f"{flags} --dataset={dataset}")
+    data = given.cache / "nanoGPT" / "data" / dataset
+    command = [given.peers_python, "-m", "bench.train", "--score", str(data)]
     return seconds, float(run(command, given.threads)[1].split()[-1])
 
 
@@ -88,12 +96,17 @@ def tuned(given: argparse.Namespace, minutes: float) -> tuple[float, float]:
     shape = ("n_layer", "n_head", "n_embd", "block_size", "batch_size")
     flags = "config/train_shakespeare_char.py --device=cpu --compile=False --dropout=0.0 "
     flags += " ".join(f"--{name}={config[name]}" for name in shape)
-    flags += f" --warmup_iters=50 --log_interval=1 --eval_iters=10 {given.peer_flags}"
-    trial, text = nanogpt(given, f"{flags} --max_iters=60 --eval_interval=60")
+    return nanogpt_loss(given, f"{flags} {steps_that_fit(given, flags, minutes)}")
+
+
+def steps_that_fit(given: argparse.Namespace, flags: str, minutes: float) -> str:
+    """Return the flags with which nanoGPT trains as many steps as fit into the time."""
+    common = f"--warmup_iters=50 --log_interval=1 --eval_iters=10 {given.peer_flags}"
+    trial, text = nanogpt(given, f"{flags} {common} --max_iters=60 --eval_interval=60")
     step = statistics.median(step_seconds(text))
     rest = trial - 60 * step  # seconds for the launch, two evaluations and saving
     n = max(100, int((60 * minutes - rest) / step))
-    return nanogpt_loss(given, f"{flags} --max_iters={n} --lr_decay_iters={n} --eval_interval={n}")
+    return f"{common} --max_iters={n} --lr_decay_iters={n} --eval_interval={n}"
 
 
 def step_seconds(printed: str) -> list[float]:
@@ -106,21 +119,28 @@ def prepare_nanogpt(given: argparse.Namespace) -> None:
     copy = given.cache / "nanoGPT"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(given.nanogpt, copy, ignore=shutil.ignore_patterns(".git"))
+    if given.times:
+        return  # `in_more_time` writes the tokens
     folder = copy / "data" / "shakespeare_char"
     shutil.copyfile(given.text, folder / "input.txt")
     run([given.peers_python, "prepare.py"], given.threads, cwd=folder)
 
 
 @torch.no_grad()
-def score(folder: Path) -> float:
-    """Return the loss of nanoGPT's checkpoint, by the sliding window of minigen's `evaluate`."""
-    sys.path.insert(0, str(folder))
+def score(data: Path) -> float:
+    """Return the loss of nanoGPT's checkpoint, by the sliding window of minigen's `evaluate`.
+
+    Args:
+        data: the folder of its data set, data/NAME in the checkout.
+    """
+    checkout = data.parents[1]
+    sys.path.insert(0, str(checkout))
     module = peer("model")
-    saved = torch.load(folder / "out-shakespeare-char" / "ckpt.pt", map_location="cpu")
+    saved = torch.load(checkout / "out" / "ckpt.pt", map_location="cpu")
     model = module.GPT(module.GPTConfig(**saved["model_args"])).eval()
     model.load_state_dict(saved["model"])
-    data = peer("numpy").fromfile(folder / "data" / "shakespeare_char" / "val.bin", "uint16")
-    ids, T = torch.from_numpy(data.astype("int64")), saved["model_args"]["block_size"]
+    tokens = np.fromfile(data / "val.bin", "uint16").astype("int64")
+    ids, T = torch.from_numpy(tokens), saved["model_args"]["block_size"]
     total, scored = 0.0, 0  # of the targets, ids[1:]
     while scored < len(ids) - 1:
         start = min(max(0, scored - T // 2), len(ids) - 1 - T)
@@ -194,21 +214,78 @@ def mean_and_all(losses: Sequence[float]) -> str:
     return f"{statistics.mean(losses):.4f} ({', '.join(f'{loss:.4f}' for loss in losses)})"
 
 
-@torch.no_grad()
 def losses_of_last(folder: Path) -> list[float]:
-    """Return the losses of a run's last checkpoint, with windows that overlap and that do not."""
+    """Return the losses of a run's last checkpoint, with windows that overlap and that do not.
+
+    They are in nats per character, for all of the validation text.
+    """
     last = checkpoint.load_newest(folder)
-    config, model = last.state["config"], last.model().eval()
+    _, val = all_tokens(last)
+    T = last.state["config"]["block_size"]
+    return [math.log(2) * bits_per_byte(last, val, stride) for stride in (T // 2, T)]
+
+
+def all_tokens(saved: Checkpoint) -> tuple[TokenStream, TokenStream]:
+    """Return the tokens of a run's whole training and validation text, also of a long text."""
+    config = saved.state["config"]
     corpus = corpora.find(config["data"], data_folder(), config["separator"])
-    cache, max_chars = data_folder() / "cache", last.state["most_chars"]
-    _, _, val = prepare(corpus, last.tokenizer, "", 0, cache, max_chars=max_chars)
-    block_size, per_character = config["block_size"], math.log(2) * val.bits_per_byte(0)
-    losses = []
-    for stride in (block_size // 2, block_size):
-        batches = val.sliding(block_size, 8, stride)
-        total = sum(next_token_loss(model(x), y).item() for x, y in batches)
-        losses.append(total / (val.n_tokens - 1) * per_character)
-    return losses
+    _, train, val = prepare(corpus, saved.tokenizer, "", 0, data_folder() / "cache")
+    return train, val
+
+
+@torch.no_grad()
+def bits_per_byte(saved: Checkpoint, val: TokenStream, stride: int) -> float:
+    """Return the loss of a checkpoint on a text, in windows of which each begins `stride` later."""
+    model, T = saved.model().eval(), saved.state["config"]["block_size"]
+    batches = val.sliding(T, 8, stride)
+    total = sum(next_token_loss(model(x), y).item() for x, y in batches)
+    return total / (val.n_tokens - 1) * val.bits_per_byte(separator_bytes=0)
+
+
+def in_more_time(given: argparse.Namespace) -> Any:
+    """Measure minigen, and nanoGPT with the same tokens and parameters in --times the time.
+
+    nanoGPT gets minigen's tokens, layers, heads, context and batch, and as much width as makes its
+    parameters at least as many. Losses are in bits/byte of all of the last tenth.
+    """
+    figures = {}
+    for minutes in given.minutes:
+        seconds, folder = minigen(given, f"--minutes {minutes} {given.flags}")
+        last = checkpoint.load_newest(folder)
+        config, n_vocab = last.state["config"], last.tokenizer.n_vocab
+        n_parameters = last.model().n_parameters()
+        data = given.cache / "nanoGPT" / "data" / "same_tokens"
+        data.mkdir(exist_ok=True)
+        train, val = all_tokens(last)
+        for name, part in (("train", train), ("val", val)):
+            part.read(0, part.n_tokens).astype("uint16").tofile(data / f"{name}.bin")
+        meta = {"vocab_size": n_vocab, "itos": {}, "stoi": {}}  # read by its train.py
+        (data / "meta.pkl").write_bytes(pickle.dumps(meta))
+        loss = bits_per_byte(last, val, config["block_size"] // 2)
+        rows = [(f"minigen, {minutes:g} minutes", n_parameters, seconds, loss)]
+
+        width, n_heads, n_layers = 0, config["n_head"], config["n_layer"]
+        while (size := nanogpt_size(n_vocab, n_layers, width)) < n_parameters:
+            width += n_heads
+        shape = ("n_layer", "n_head", "block_size", "batch_size")
+        flags = "config/train_shakespeare_char.py --device=cpu --compile=False --dropout=0.0 "
+        flags += " ".join(f"--{name}={config[name]}" for name in shape)
+        flags += f" --n_embd={width} --dataset=same_tokens"
+        flags += " " + steps_that_fit(given, flags, given.times * minutes)
+        seconds, nats = nanogpt_loss(given, flags, "same_tokens")
+        name = f"nanoGPT, {given.times * minutes:g} minutes"
+        rows.append((name, size, seconds, nats * val.bits_per_byte(separator_bytes=0)))
+        table(
+            ("run", "parameters", "seconds", "bits/byte"),
+            [(name, f"{n:,}", f"{seconds:.0f}", f"{loss:.4f}") for name, n, seconds, loss in rows],
+        )
+        figures[f"{minutes:g} minutes"] = rows
+    return figures
+
+
+def nanogpt_size(n_vocab: int, n_layers: int, width: int) -> int:
+    """Return the parameters of a nanoGPT without biases, as it counts them: without positions."""
+    return n_vocab * width + n_layers * (12 * width * width + 2 * width) + width
 
 
 def tokens(given: argparse.Namespace) -> Any:
@@ -308,6 +385,9 @@ def main() -> None:
     )
     parser.add_argument("--windows", action="store_true", help="minigen alone, with both windows")
     parser.add_argument("--tokens", action="store_true", help="measure speed, not loss")
+    parser.add_argument(
+        "--times", type=float, help="of minigen's time for nanoGPT, with the same tokens"
+    )
     parser.add_argument("--device", default="cpu", help="cuda: 124M there")
     parser.add_argument("--batch", type=int, default=32, help="sequences, with --device cuda")
     parser.add_argument("--score", type=Path, help="(a process of this benchmark)")
@@ -323,8 +403,12 @@ def main() -> None:
         return record("train --windows", windows(given), given)
     if given.nanogpt:
         prepare_nanogpt(given)
+    elif given.times:
+        parser.error("give --nanogpt, a checkout of it")
     else:
         print("nanoGPT: skipped (give --nanogpt, a checkout of it)")
+    if given.times:
+        return record("train --times", in_more_time(given), given)
     benchmark = tokens if given.tokens else losses
     record("train --tokens" if given.tokens else "train", benchmark(given), given)
 
