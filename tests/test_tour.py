@@ -6,15 +6,28 @@ what it changed on the pages: a sentence beside a number may need the change, to
 
 from __future__ import annotations
 
+import builtins
+import functools
 import importlib.util
 import json
 import math
+import os
 import re
+import shutil
+import subprocess
+import sys
+import threading
+import venv
+from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
 import nbformat
 import pytest
+from nbformat import v4
+from traitlets.config import Config
 
 from minigen import __main__ as dispatcher
 from sample import SampleConfig
@@ -91,6 +104,179 @@ def test_the_notebook_links_to_files_from_its_own_folder() -> None:
     targets = re.findall(r"\]\(([^)#]+)", make.NOTEBOOK.read_text(encoding="utf-8"))
     assert len(targets) > 40
     assert [target for target in targets if not (ROOT / "docs" / target).exists()] == []
+
+
+# ---- the first cell, which installs minigen ----
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """A server of files that logs nothing."""
+
+    def log_message(self, *words: object) -> None:
+        """Log nothing."""
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
+    """Serve a folder on the address that Colab's variables name; return folder and address."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    handler = functools.partial(Quiet, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        monkeypatch.setenv("COLAB_JUPYTER_IP", "127.0.0.1")
+        monkeypatch.setenv("KMP_TARGET_PORT", str(server.server_port))
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def open_on_colab(folder: Path, *paths: str) -> None:
+    """Let the server of a folder list its sessions as Colab's Jupyter server does."""
+    sessions = [{"id": "1", "path": path, "name": "tour.ipynb", "type": "notebook",
+                 "notebook": {"path": path, "name": "tour.ipynb"}} for path in paths]  # fmt: skip
+    (folder / "api").mkdir(exist_ok=True)
+    (folder / "api/sessions").write_text(json.dumps(sessions), encoding="utf-8")
+
+
+Install = Callable[..., tuple[list[str], str]]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Return a function that runs the first cell in an empty folder, as if there was no minigen.
+
+    The function takes a value for the cell's line `repository = ""`, and whether `%pip` succeeds.
+    It returns the arguments of each `%pip`, and the message with which the cell stops, or "".
+    """
+    shells = pytest.importorskip("IPython.core.interactiveshell")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+    for name in ("__IPYTHON__", "display"):  # IPython sets all three; they are restored at the end
+        monkeypatch.setattr(builtins, name, None, raising=False)
+    (tmp_path / "project/docs").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "project/docs")
+    find = importlib.util.find_spec
+
+    def run_cell(repository: str = "", succeeds: bool = True) -> tuple[list[str], str]:
+        lines: list[str] = []
+
+        def find_spec(name: str) -> ModuleSpec | None:
+            hidden = name == "minigen" and not (lines and succeeds)
+            return None if hidden else find(name)
+
+        monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+        shell = shells.InteractiveShell(config=Config(HistoryManager={"enabled": False}))
+        shell.register_magic_function(lines.append, "line", "pip")
+        cell = make.INSTALL.replace('repository = ""', f"repository = {repository!r}", 1)
+        stop = shell.run_cell(cell).error_in_exec
+        assert stop is None or isinstance(stop, SystemExit)
+        return lines, str(stop or "")
+
+    return run_cell
+
+
+QUOTED = "fileId=https%3A//github.com/me/minigen/blob"
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        (f"{QUOTED}/main/docs/tour.ipynb", "https://github.com/me/minigen@main"),
+        (f"{QUOTED}/first/try/docs/tour.ipynb", "https://github.com/me/minigen@first/try"),
+        ("fileId=https%3A%2F%2Fgithub.com%2Fme%2Fminigen%2Fblob%2Fmain%2Fdocs%2Ftour.ipynb",
+         "https://github.com/me/minigen@main"),
+        ("fileId=https://github.com/blob/blob/blob/v1/blob/docs/tour.ipynb",
+         "https://github.com/blob/blob@v1/blob"),
+    ],
+)  # fmt: skip
+def test_on_colab_the_first_cell_installs_the_repository_that_the_notebook_is_from(
+    path: str, source: str, served: tuple[Path, str], install: Install
+) -> None:
+    """The address that Colab opened has the repository and the branch, which may have slashes."""
+    folder, _ = served
+    open_on_colab(folder, "fileId=1AbC-d_E", path)
+    assert install() == ([f"install --quiet git+{source}"], "")
+
+
+@pytest.mark.filterwarnings("ignore:To exit")  # IPython's, after a SystemExit
+@pytest.mark.parametrize("path", ["fileId=1AbC-d_E", f"{QUOTED}/main/tour.ipynb", None])
+def test_without_a_repository_the_first_cell_says_what_to_do(
+    path: str | None, served: tuple[Path, str], install: Install
+) -> None:
+    """Nothing is installed for a notebook on a Drive, at another place, or without the server."""
+    if path:
+        open_on_colab(served[0], path)
+    lines, message = install()
+    assert lines == []
+    assert "not installed: fill in the line repository" in message and "or clone" in message
+
+
+@pytest.mark.filterwarnings("ignore:To exit")
+def test_an_installation_that_fails_stops_the_notebook(install: Install) -> None:
+    """The first cell says that minigen is not installed, and no later cell runs."""
+    lines, message = install("https://git.example.org/mine", succeeds=False)
+    assert len(lines) == 1 and message.startswith("minigen is not installed")
+
+
+def test_a_repository_that_is_filled_in_comes_before_all_others(
+    served: tuple[Path, str], install: Install
+) -> None:
+    """The line of the first cell decides, also where Colab knows another repository."""
+    open_on_colab(served[0], f"{QUOTED}/main/docs/tour.ipynb")
+    mine = "https://git.example.org/mine"
+    assert install(mine) == ([f"install --quiet git+{mine}"], "")
+
+
+def test_in_a_clone_the_first_cell_installs_the_clone(install: Install) -> None:
+    """Elsewhere than on Colab, the folder around docs/ is installed."""
+    Path("../pyproject.toml").touch()
+    assert install() == (["install --quiet .."], "")
+
+
+def test_the_first_cell_installs_minigen_from_a_branch_over_http(
+    tmp_path: Path, served: tuple[Path, str]
+) -> None:
+    """In an environment without minigen, real git and pip fetch and install that branch's package.
+
+    The other packages are those of the environment of this test.
+    """
+    pytest.importorskip("hatchling")
+    if not shutil.which("git"):
+        pytest.skip("git is not installed")
+    folder, address = served
+    work, bare, empty = tmp_path / "work", folder / "me/minigen", tmp_path / "empty"
+    shutil.copytree(ROOT / "minigen", work / "minigen")
+    for name in ("LICENSE", "README.md", "pyproject.toml", "sample.py", "train.py"):
+        shutil.copy(ROOT / name, work)
+    (work / "minigen/only_here.py").touch()
+    git = ["git", "-c", "user.name=me", "-c", "user.email=me@example.org", "-C"]
+    for words in ([work, "init", "-q", "-b", "first/try"], [work, "add", "."],
+                  [work, "commit", "-qm", "all"], [work, "clone", "-q", "--bare", ".", bare],
+                  [bare, "symbolic-ref", "HEAD", "refs/heads/main"],  # not the default branch
+                  [bare, "update-server-info"]):  # fmt: skip
+        subprocess.run([*git, *words], check=True)
+    open_on_colab(folder, f"fileId={address}/me/minigen/blob/first/try/docs/tour.ipynb")
+
+    venv.create(tmp_path / "venv", symlinks=True)
+    bin = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin")
+    (packages,) = (tmp_path / "venv").rglob("site-packages")
+    for path in (Path(path) for path in sys.path if path.endswith("site-packages")):
+        for other in path.iterdir():
+            if "minigen" not in other.name and not (packages / other.name).exists():
+                (packages / other.name).symlink_to(other)
+    empty.mkdir()
+    look = v4.new_code_cell("import minigen.only_here; print(minigen.__file__)")
+    notebook = v4.new_notebook(cells=[v4.new_code_cell(make.INSTALL), look])
+    nbformat.write(notebook, empty / "tour.ipynb")
+    # pip reads its flags from variables; 0 turns the isolation off, which would need the internet.
+    offline = {"PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"}
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | offline
+    execute = "from nbclient.cli import main; main()"
+    run = [bin / "python", "-c", execute, "--inplace", "tour.ipynb"]
+    done = subprocess.run(run, cwd=empty, env=env, capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    outputs = nbformat.read(empty / "tour.ipynb", as_version=4)["cells"][1]["outputs"]
+    assert outputs[0]["text"] == f"{packages / 'minigen' / '__init__.py'}\n"
 
 
 # ---- the links ----

@@ -30,14 +30,32 @@ BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```\n(.*?)^```\n)?", flags=re.M
 LINK = re.compile(r"\[`([\w.]+)`\]\(([\w./]+\.py)#L\d+\)")  # to a function or a class
 
 INSTALL = """\
-# If minigen is not installed, as on Colab, install it from the folder around docs/.
+# If minigen is not installed, install it: from the repository of the line below, from the one from
+# which Colab opened this notebook, or from the folder around docs/.
 import importlib.util
-from pathlib import Path
+import os
+import re
+from contextlib import suppress
+from urllib import parse, request
+
+repository = ""  # such as https://github.com/OWNER/REPO
 
 if importlib.util.find_spec("minigen") is None:
-    if not Path("../pyproject.toml").is_file():
-        raise SystemExit("clone minigen's repository, and open docs/tour.ipynb of the clone")
-    %pip install --quiet .."""
+    with suppress(KeyError, OSError):  # only Colab has this server, which knows the place
+        sessions = "http://{COLAB_JUPYTER_IP}:{KMP_TARGET_PORT}/api/sessions".format(**os.environ)
+        opened = parse.unquote(request.urlopen(sessions, timeout=9).read().decode())
+        place = r'fileId=(https?://[^/]+/[^/]+/[^/]+)/blob/([^"]+)/docs/tour.ipynb'
+        for address, branch in re.findall(place, opened):
+            repository = repository or f"{address}@{branch}"
+    if repository:
+        %pip install --quiet git+{repository}
+    elif os.path.isfile("../pyproject.toml"):
+        %pip install --quiet ..
+    if importlib.util.find_spec("minigen") is None:
+        raise SystemExit(
+            'minigen is not installed: fill in the line repository = "", and run the cell again; '
+            "or clone minigen's repository, and open docs/tour.ipynb of the clone"
+        )"""
 
 
 def line_of(name: str, path: Path) -> int:
