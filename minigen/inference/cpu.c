@@ -133,9 +133,11 @@ static inline floats load_some(const void *from, int n) { /* n numbers, then zer
 
 /* Return a b + c. Where the processor rounds that once, it is written so: of a b + c d, a compiler may
    round either product by itself, and does so in one of two loops (gcc 16), so that a text alone and the
-   same text in a batch got other bits. */
+   same text in a batch got other bits. `omp simd` asks for one instruction for all lanes: without it, gcc
+   takes the sums of each row apart, lane by lane, and bfloat16 is a tenth slower (docs/notebook.md). */
 static inline floats multiply_add(floats a, floats b, floats c) {
 #ifdef __FP_FAST_FMAF
+#pragma omp simd
     for (int i = 0; i < LANES; i++) c[i] = __builtin_fmaf(a[i], b[i], c[i]);
     return c;
 #else
