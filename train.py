@@ -67,7 +67,7 @@ class TrainConfig:
     # the folder of a model, or a JSON list of characters
     tokenizer: str = "bpe"
     # bpe learns at most this number of different tokens (default: fewer from a short text than from
-    # a long one, at most 2048)
+    # a long one, at most 2048; from 20 million characters on 4096)
     vocab_size: int = UNSET
     # --- the model ---
     # preset of n_layer, n_head, n_embd, block_size, batch_size and learning_rate; auto: tiny for

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,14 @@ import torch
 from minigen.data.vocabulary import vocabulary_size
 from minigen.run import recipe
 from minigen.run.config import SIZES, new_shape, resolve
-from minigen.run.recipe import LADDER, TOKENS_PER_PARAMETER, TRAINING_SHARE, choose, regularisation
+from minigen.run.recipe import (
+    LADDER,
+    TOKENS_PER_PARAMETER,
+    TRAINING_SHARE,
+    choose,
+    fall_of_loss,
+    regularisation,
+)
 from minigen.run.text import Text, find_text
 from train import TrainConfig
 
@@ -95,9 +103,10 @@ def test_a_short_text_is_too_little_for_a_larger_model(
 
 
 def test_the_vocabulary_grows_with_the_text() -> None:
-    """A merge for 500 characters, up to 2,048 tokens; a number that is given stays."""
-    sizes = [vocabulary_size(n) for n in (10, 9_000, 90_000, 900_000, 10**9)]
-    assert sizes == [257, 275, 437, 2048, 2048]
+    """A merge for 500 characters, up to 2,048 tokens; 4,096 for 20 million characters or more."""
+    lengths = (10, 9_000, 90_000, 900_000, 19_999_999, 20_000_000, 10**9)
+    sizes = [vocabulary_size(n) for n in lengths]
+    assert sizes == [257, 275, 437, 2048, 2048, 4096, 4096]
 
 
 def test_regularisation_is_for_texts_that_a_model_can_know_by_heart() -> None:
@@ -106,6 +115,28 @@ def test_regularisation_is_for_texts_that_a_model_can_know_by_heart() -> None:
     assert rates == sorted(rates)
     assert [rates[epochs] for epochs in (0, 3, 14, 199)] == [(0, 0.1), (0, 0.3), (0, 1.4), (0.2, 4)]
     assert regularisation(200, 0.9) == (0, 0.1)
+
+
+def test_the_fall_of_the_loss_is_that_of_measured_runs() -> None:
+    """Losses of docs/notebook.md on real text, of a shorter and a longer run, within a third."""
+    for epochs, times, shorter, longer in (
+        (0.12, 5, 1.936, 1.666), (3, 2, 1.456, 1.415), (6, 5, 1.415, 1.377)
+    ):  # fmt: skip
+        assert fall_of_loss(epochs, times) == pytest.approx(1 - longer / shorter, rel=1 / 3)
+    assert fall_of_loss(60, 4) == 0  # a text that is known by heart
+
+
+def test_the_line_about_the_choice_says_how_much_a_longer_run_may_give(
+    text: Text, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The estimate is that of four times the minutes; of a text with an entropy there is none."""
+    chosen(text, monkeypatch, 10, minutes=0.5)
+    epochs = float(re.findall(r"read the text ([\d.]+) times", text.notes[-1])[0])
+    fall = fall_of_loss(epochs, 4)
+    assert text.notes[-1].endswith(f"; with --minutes 2 the loss may be {fall:.0%} lower")
+    known = dataclasses.replace(text, notes=[], entropy=1.0)
+    chosen(known, monkeypatch, 10, minutes=0.5)
+    assert len(known.notes) == 1 and "lower" not in known.notes[0]
 
 
 def test_a_size_that_is_given_is_not_timed_in_vain(

@@ -15,7 +15,9 @@ LEARNED = ("char", "bpe")  # the kinds of tokenizers that are trained on a text
 # Characters to train bpe on. With five times that number, 100 MB of source code became 1 to 2 %
 # fewer tokens, and training took more than twice as long.
 BPE_SAMPLE = 2_000_000
-CHARS_PER_MERGE, LARGEST_VOCABULARY = 500, 2048  # of bpe, if the number of tokens is not given
+# Of bpe, if the number of tokens is not given. A long text has this number of characters or more.
+CHARS_PER_MERGE, LARGEST_VOCABULARY = 500, 2048
+LONG_TEXT, VOCABULARY_OF_LONG_TEXT = 20_000_000, 4096
 
 
 class TextInParts(Protocol):
@@ -33,8 +35,11 @@ def vocabulary_size(n_chars: int) -> int:
     With more tokens, each holds more text, so a model reads faster and sees further back. But a
     model learns a token from the places where it stands. A short text has few places for each of
     many tokens, so the model could only memorise them. One merge for 500 characters was best, or
-    nearly, for 10,000, 100,000 and 1,000,000 characters of plays (docs/notebook.md).
+    nearly, for 10,000, 100,000 and 1,000,000 characters of plays, where 4,096 tokens are too many.
+    For 50 MB of several kinds of text they are better than 2,048 (docs/notebook.md).
     """
+    if n_chars >= LONG_TEXT:
+        return VOCABULARY_OF_LONG_TEXT
     return min(len(BYTES) + 1 + n_chars // CHARS_PER_MERGE, LARGEST_VOCABULARY)
 
 
