@@ -129,7 +129,12 @@ def test_the_fall_of_the_loss_is_that_of_measured_runs() -> None:
 def test_the_line_about_the_choice_says_how_much_a_longer_run_may_give(
     text: Text, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The estimate is that of four times the minutes; of a text with an entropy there is none."""
+    """The estimate is that of four times the minutes, unless the steps are too few to tell.
+
+    Of a text with an entropy there is none.
+    """
+    chosen(text, monkeypatch, 1, minutes=0.5)
+    assert "lower" not in text.notes[-1]
     chosen(text, monkeypatch, 10, minutes=0.5)
     epochs = float(re.findall(r"read the text ([\d.]+) times", text.notes[-1])[0])
     fall = fall_of_loss(epochs, 4)

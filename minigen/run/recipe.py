@@ -21,6 +21,7 @@ from minigen.model import GPT
 from minigen.optim import Optimizer
 from minigen.run import distributed
 from minigen.run.config import SIZES, new_shape
+from minigen.run.log import MIN_STEPS
 from minigen.run.memory import count_micro_batches, keep_freed_memory
 from minigen.run.speed import seconds_of_step
 from minigen.run.text import Text
@@ -53,6 +54,11 @@ class Plan:
     def epochs(self) -> float:
         """The number of times that the model would read the text."""
         return self.n_tokens / self.n_text
+
+    @property
+    def n_steps(self) -> float:
+        """The number of steps that the run would take."""
+        return self.n_tokens / (self.config.batch_size * self.config.block_size)
 
     @property
     def is_too_large(self) -> bool:
@@ -102,7 +108,8 @@ def choose(flags: TrainConfig, config: TrainConfig, text: Text, seconds: float) 
         if larger is not None and larger.speed and not larger.is_too_large:
             more = f"; from --minutes {larger.minutes_needed} on it would be {larger.config.size}"
         fall = fall_of_loss(chosen.epochs, LONGER)
-        if text.entropy is None and fall >= 0.005:  # the entropy says how far a loss can fall
+        # The entropy, if it is known, says how far the loss can fall.
+        if text.entropy is None and chosen.n_steps >= MIN_STEPS and fall >= 0.005:
             minutes = f"{LONGER * config.minutes:g}"
             more += f"; with --minutes {minutes} the loss may be {fall:.0%} lower"
         text.notes.append(
@@ -137,7 +144,8 @@ def fall_of_loss(epochs: float, times: float) -> float:
 
     On text by people the loss fell by 6 % for each doubling of the time before half of the text was
     read, by 2.8 % while the text was read three to six times, and by 1.2 % up to thirty times
-    (docs/notebook.md): about 4.5 %, less 0.9 % for each doubling of the epochs.
+    (docs/notebook.md): about 4.5 %, less 0.9 % for each doubling of the epochs. The loss falls
+    faster in the first few hundred steps, of which this says nothing.
 
     Args:
         epochs: the number of times that the shorter run reads its text.
