@@ -22,7 +22,7 @@ import re
 import shutil
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.common import alternate, median_seconds, options, peer, record, run, table
+from bench.common import (
+    alternate,
+    check_quiet,
+    median_seconds,
+    options,
+    peer,
+    record,
+    run,
+    table,
+)
 from minigen import GPT, GPTConfig, corpora
 from minigen.data import TokenStream, prepare
 from minigen.files import checkpoint
@@ -80,8 +89,8 @@ def nanogpt(given: argparse.Namespace, flags: str) -> tuple[float, str]:
 def nanogpt_loss(
     given: argparse.Namespace, flags: str, dataset: str = "shakespeare_char"
 ) -> tuple[float, float]:
-    """Return nanoGPT's seconds and loss, in nats per token of the data set."""
-    seconds, _ = nanogpt(given, f"{flags} --dataset={dataset}")
+    """Return nanoGPT's seconds and loss, in nats per token of the data set that the flags name."""
+    seconds, _ = nanogpt(given, flags)
     data = given.cache / "nanoGPT" / "data" / dataset
     command = [given.peers_python, "-m", "bench.train", "--score", str(data)]
     return seconds, float(run(command, given.threads)[1].split()[-1])
@@ -93,10 +102,15 @@ def tuned(given: argparse.Namespace, minutes: float) -> tuple[float, float]:
     Returns its seconds and loss.
     """
     config = checkpoint.load_newest(given.cache / "minigen" / "run").state["config"]
-    shape = ("n_layer", "n_head", "n_embd", "block_size", "batch_size")
-    flags = "config/train_shakespeare_char.py --device=cpu --compile=False --dropout=0.0 "
-    flags += " ".join(f"--{name}={config[name]}" for name in shape)
+    flags = with_shape_of(config, config["n_embd"])
     return nanogpt_loss(given, f"{flags} {steps_that_fit(given, flags, minutes)}")
+
+
+def with_shape_of(config: Mapping[str, Any], width: int) -> str:
+    """Return the flags of nanoGPT for the layers, heads, context and batch of a run of minigen."""
+    shape = {name: config[name] for name in ("n_layer", "n_head", "block_size", "batch_size")}
+    flags = "config/train_shakespeare_char.py --device=cpu --compile=False --dropout=0.0"
+    return " ".join([flags, *(f"--{k}={v}" for k, v in {**shape, "n_embd": width}.items())])
 
 
 def steps_that_fit(given: argparse.Namespace, flags: str, minutes: float) -> str:
@@ -250,6 +264,7 @@ def in_more_time(given: argparse.Namespace) -> Any:
     """
     figures = {}
     for minutes in given.minutes:
+        check_quiet()
         seconds, folder = minigen(given, f"--minutes {minutes} {given.flags}")
         last = checkpoint.load_newest(folder)
         config, n_vocab = last.state["config"], last.tokenizer.n_vocab
@@ -267,11 +282,9 @@ def in_more_time(given: argparse.Namespace) -> Any:
         width, n_heads, n_layers = 0, config["n_head"], config["n_layer"]
         while (size := nanogpt_size(n_vocab, n_layers, width)) < n_parameters:
             width += n_heads
-        shape = ("n_layer", "n_head", "block_size", "batch_size")
-        flags = "config/train_shakespeare_char.py --device=cpu --compile=False --dropout=0.0 "
-        flags += " ".join(f"--{name}={config[name]}" for name in shape)
-        flags += f" --n_embd={width} --dataset=same_tokens"
+        flags = with_shape_of(config, width) + " --dataset=same_tokens"
         flags += " " + steps_that_fit(given, flags, given.times * minutes)
+        check_quiet()
         seconds, nats = nanogpt_loss(given, flags, "same_tokens")
         name = f"nanoGPT, {given.times * minutes:g} minutes"
         rows.append((name, size, seconds, nats * val.bits_per_byte(separator_bytes=0)))
