@@ -114,7 +114,7 @@ def with_shape_of(config: Mapping[str, Any], width: int) -> str:
 
 
 def steps_that_fit(given: argparse.Namespace, flags: str, minutes: float) -> str:
-    """Return the flags with which nanoGPT trains as many steps as fit into the time."""
+    """Return nanoGPT's flags for the number of steps that the time allows."""
     common = f"--warmup_iters=50 --log_interval=1 --eval_iters=10 {given.peer_flags}"
     trial, text = nanogpt(given, f"{flags} {common} --max_iters=60 --eval_interval=60")
     step = statistics.median(step_seconds(text))
@@ -259,8 +259,8 @@ def bits_per_byte(saved: Checkpoint, val: TokenStream, stride: int) -> float:
 def in_more_time(given: argparse.Namespace) -> Any:
     """Measure minigen, and nanoGPT with the same tokens and parameters in --times the time.
 
-    nanoGPT gets minigen's tokens, layers, heads, context and batch, and as much width as makes its
-    parameters at least as many. Losses are in bits/byte of all of the last tenth.
+    nanoGPT gets minigen's tokens, layers, heads, context and batch, and the least width that gives
+    it no fewer parameters. Losses are in bits/byte, over the whole validation text.
     """
     figures = {}
     for minutes in given.minutes:
@@ -269,13 +269,8 @@ def in_more_time(given: argparse.Namespace) -> Any:
         last = checkpoint.load_newest(folder)
         config, n_vocab = last.state["config"], last.tokenizer.n_vocab
         n_parameters = last.model().n_parameters()
-        data = given.cache / "nanoGPT" / "data" / "same_tokens"
-        data.mkdir(exist_ok=True)
         train, val = all_tokens(last)
-        for name, part in (("train", train), ("val", val)):
-            part.read(0, part.n_tokens).astype("uint16").tofile(data / f"{name}.bin")
-        meta = {"vocab_size": n_vocab, "itos": {}, "stoi": {}}  # read by its train.py
-        (data / "meta.pkl").write_bytes(pickle.dumps(meta))
+        write_tokens(given.cache / "nanoGPT" / "data" / "same_tokens", train, val, n_vocab)
         loss = bits_per_byte(last, val, config["block_size"] // 2)
         rows = [(f"minigen, {minutes:g} minutes", n_parameters, seconds, loss)]
 
@@ -294,6 +289,14 @@ def in_more_time(given: argparse.Namespace) -> Any:
         )
         figures[f"{minutes:g} minutes"] = rows
     return figures
+
+
+def write_tokens(folder: Path, train: TokenStream, val: TokenStream, n_vocab: int) -> None:
+    """Write tokens as a data set of nanoGPT, whose train.py reads the vocabulary's size, too."""
+    folder.mkdir(exist_ok=True)
+    for name, part in (("train", train), ("val", val)):
+        part.read(0, part.n_tokens).astype("uint16").tofile(folder / f"{name}.bin")
+    (folder / "meta.pkl").write_bytes(pickle.dumps({"vocab_size": n_vocab}))
 
 
 def nanogpt_size(n_vocab: int, n_layers: int, width: int) -> int:

@@ -288,14 +288,16 @@ def test_a_loop_that_never_ends_is_one_sentence(learn: Learn, tmp_path: Path) ->
 
 
 def test_an_answer_that_ends_python_has_not_passed(learn: Learn, tmp_path: Path) -> None:
-    """Exit code 0, which an answer chooses itself, is no sign that everything holds."""
+    """An exit code that an answer chooses, 0 or that of wrong use, is no result of a check."""
     learn("attention")
     path = tmp_path / "learn" / "attention.py"
     text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace(blank.STATEMENT, "import os; os._exit(0)"), encoding="utf-8")
-    done = learn("--check")
-    assert done.returncode == 1
-    assert "Your code has ended Python itself, with exit code 0." in done.stdout
+    for code in (0, 2):
+        end = f"import os; os._exit({code})"
+        path.write_text(text.replace(blank.STATEMENT, end), encoding="utf-8")
+        done = learn("--check")
+        assert done.returncode == 1
+        assert f"Your code has ended Python itself, with exit code {code}." in done.stdout
     assert Progress.load(tmp_path / "learn").passed == {}
 
 

@@ -205,7 +205,7 @@ def check(config: LearnConfig, progress: Progress, name: str) -> int:
     words = [sys.executable, "-m", "minigen.learn.check", name, str(path), str(config.seconds)]
     sys.stdout.flush()
     done = subprocess.run(words, env=environment, stderr=subprocess.PIPE, errors="replace")
-    if done.returncode == 2:  # the other process has said why
+    if done.returncode == 2 and done.stderr:  # the other process has said why
         sys.stderr.write(done.stderr)
         return 2
     if done.stderr.startswith("Timeout ("):

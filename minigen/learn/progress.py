@@ -10,7 +10,8 @@ from pathlib import Path
 from minigen.errors import UserError
 from minigen.system.disk import write_atomically
 
-# The exit code of a check in which everything holds; not 0, with which an answer may end it itself.
+# The exit code of a check in which everything holds. An answer may end the check's process with 0,
+# the code of `os._exit(0)`, before anything was checked.
 PASSED = 10
 
 

@@ -36,7 +36,10 @@ PARAMETERS_PER_TOKEN = 8.0  # of the text, at most; the smallest preset may have
 DECAY_PER_EPOCH, LARGEST_DECAY = 0.1, 4.0  # weight decay for each time that a text is read
 MANY_EPOCHS = 80  # from here on with dropout, too
 TRAINING_SHARE = 0.85  # of the time; the rest goes into evaluations and checkpoints
-LONGER = 4  # times as long is the run of which a line says how much lower its loss may be
+LONGER = 4  # a line says how much lower the loss may be in a run that is longer by this factor
+# The share by which the loss falls for each doubling of a run's time: after one epoch; less for
+# each doubling of the epochs; and at most.
+FALL, FADING, LARGEST_FALL = 0.045, 0.009, 0.065
 N_TIMED = 3  # steps; the fastest counts, as the first ones are slower than those of a run
 
 
@@ -109,7 +112,7 @@ def choose(flags: TrainConfig, config: TrainConfig, text: Text, seconds: float) 
             more = f"; from --minutes {larger.minutes_needed} on it would be {larger.config.size}"
         fall = fall_of_loss(chosen.epochs, LONGER)
         # The entropy, if it is known, says how far the loss can fall.
-        if text.entropy is None and chosen.n_steps >= MIN_STEPS and fall >= 0.005:
+        if text.entropy is None and chosen.n_steps >= MIN_STEPS and round(fall, 2) > 0:
             minutes = f"{LONGER * config.minutes:g}"
             more += f"; with --minutes {minutes} the loss may be {fall:.0%} lower"
         text.notes.append(
@@ -149,10 +152,12 @@ def fall_of_loss(epochs: float, times: float) -> float:
 
     Args:
         epochs: the number of times that the shorter run reads its text.
+        times: the length of the longer run, in lengths of the shorter one.
     """
     doublings = math.log2(times)
-    middle = math.log2(max(epochs, 0.01)) + doublings / 2  # between both runs
-    return doublings * min(max(0.045 - 0.009 * middle, 0.0), 0.065)
+    # The doublings of one epoch, in the middle between both runs; no logarithm of 0 epochs.
+    middle = math.log2(max(epochs, 0.01)) + doublings / 2
+    return doublings * min(max(FALL - FADING * middle, 0.0), LARGEST_FALL)
 
 
 def _plan(
