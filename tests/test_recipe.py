@@ -16,6 +16,7 @@ from minigen.run import recipe
 from minigen.run.config import SIZES, new_shape, resolve
 from minigen.run.recipe import (
     LADDER,
+    LARGEST_DECAY,
     TOKENS_PER_PARAMETER,
     TRAINING_SHARE,
     choose,
@@ -48,6 +49,26 @@ def chosen(
     monkeypatch.setattr(recipe, "seconds_of_step", seconds_of_step)
     flags = TrainConfig(data=("my.txt",), device="cpu", **given)
     return choose(flags, resolve(flags), text, seconds)
+
+
+@pytest.mark.parametrize(("minutes", "n_timed"), [(0, 3), (30, 5)])
+def test_a_longer_run_times_more_steps(
+    text: Text, monkeypatch: pytest.MonkeyPatch, minutes: float, n_timed: int
+) -> None:
+    """The fastest of 3 steps counts, and of as many more as take 0.3 % of the time of the run."""
+    times: list[float] = []
+
+    def seconds_of_step(*_: Any) -> float:
+        times.append(1.0 if len(times) == n_timed - 1 else 2.0)
+        return times[-1]
+
+    monkeypatch.setattr(recipe, "seconds_of_step", seconds_of_step)
+    flags = TrainConfig(data=("my.txt",), device="cpu", size="mini", dropout=0.0)
+    config = choose(flags, resolve(flags), text, 60 * minutes)
+    step_tokens = config.batch_size * config.block_size
+    epochs = TRAINING_SHARE * 60 * minutes / 1.0 * step_tokens / text.train_tokens.n_tokens
+    assert config.weight_decay == regularisation(epochs, 99)[1] < LARGEST_DECAY
+    assert len(times) == n_timed
 
 
 def n_parameters(text: Text, size: Any) -> int:

@@ -40,7 +40,9 @@ LONGER = 4  # a line says how much lower the loss may be in a run that is longer
 # The share by which the loss falls for each doubling of a run's time: after one epoch; less for
 # each doubling of the epochs; and at most.
 FALL, FADING, LARGEST_FALL = 0.045, 0.009, 0.065
-N_TIMED = 3  # steps; the fastest counts, as the first ones are slower than those of a run
+# Steps that are timed for each preset. The fastest counts: the first ones are slower than those of
+# a run, and any of them when another program is busy. A longer run can spare more of them.
+N_TIMED, LARGEST_N_TIMED, TIMED_SHARE = 3, 30, 0.003  # at least; at most; of the run's time
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,9 @@ def _plan(
     arguments = (model, text.train_tokens, config, n_micro_batches, optimizer)
     try:
         step_seconds = min(seconds_of_step(*arguments) for _ in range(N_TIMED))
+        n_more = min(int(TIMED_SHARE * seconds / step_seconds), LARGEST_N_TIMED - N_TIMED)
+        for _ in range(int(distributed.broadcast(n_more))):
+            step_seconds = min(step_seconds, seconds_of_step(*arguments))
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
