@@ -679,6 +679,19 @@ def test_a_damaged_cache_is_made_again(tmp_path: Path, pattern: str, damage: str
     assert digests(cache) == whole
 
 
+def test_a_cached_tokenizer_has_the_number_of_tokens_of_today(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the rule for the number of tokens changes, a text gets a tokenizer with the new number."""
+    source = Files((put(tmp_path, " ".join(map(str, range(3000)))),))
+    for n_vocab in (270, 280):
+        monkeypatch.setattr("minigen.data.cache.vocabulary_size", lambda _, n=n_vocab: n)
+        tokenizer, *_ = prepare(source, None, "bpe", 0, tmp_path / "cache")
+        assert tokenizer.n_vocab == n_vocab
+    monkeypatch.setattr("minigen.data.cache.learn_tokenizer", None)
+    assert prepare(source, None, "bpe", 270, tmp_path / "cache")[0].n_vocab == 270  # from the cache
+
+
 def test_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     """A stream that cannot be written leaves nothing that could be taken for a stream."""
     with (

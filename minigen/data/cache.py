@@ -14,7 +14,7 @@ from minigen.data.text_range import CorpusFiles, TextRange, hold_out, scan
 from minigen.data.token_files import are_token_files, ids_of_corpus, ids_of_files
 from minigen.data.token_stream import TokenStream, check_length
 from minigen.data.tokens import cut_chunks
-from minigen.data.vocabulary import LEARNED, learn_tokenizer
+from minigen.data.vocabulary import LEARNED, learn_tokenizer, vocabulary_size
 from minigen.errors import UserError
 from minigen.system.disk import write_atomically
 from minigen.system.places import writable
@@ -64,14 +64,16 @@ def prepare(
         train = replace(train, stripe_interval=interval)
         val = replace(val, stripe_interval=interval)
 
-    key = cache_key(train.sha256, train.stop, val.sha256, kind, vocab_size, *train.key)
+    # The number of tokens itself: the rule for it may be another one than when the cache was made.
+    n_vocab = vocab_size or vocabulary_size(train.n_chars)
+    key = cache_key(train.sha256, train.stop, val.sha256, kind, n_vocab, *train.key)
     path, is_new = writable(cache) / f"{key}.tokenizer.json", False
     if tokenizer is None and kind in LEARNED:
         with contextlib.suppress(UserError):  # missing or damaged
             tokenizer = Tokenizer.load(path)
         is_new = tokenizer is None
     if tokenizer is None:
-        tokenizer = learn_tokenizer(train, val, kind, vocab_size)
+        tokenizer = learn_tokenizer(train, val, kind, n_vocab)
 
     for text, name in ((train, "training text"), (val, "validation text")):
         if block_size and text.n_chars <= SHORT:

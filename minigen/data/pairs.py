@@ -49,7 +49,7 @@ from minigen.data.shards import (
 from minigen.data.template import Part, Template, render
 from minigen.data.text_range import CorpusFiles, progress
 from minigen.data.token_stream import TokenStream
-from minigen.data.vocabulary import learn_tokenizer
+from minigen.data.vocabulary import learn_tokenizer, vocabulary_size
 from minigen.loss import NOT_SCORED
 from minigen.system.disk import write_atomically
 from minigen.system.places import writable
@@ -381,7 +381,8 @@ def prepare_pairs(
     else:
         train, val = hold_out_pairs(train, val_fraction)
     if tokenizer is None:
-        tokenizer = learn_tokenizer(train, val, kind, vocab_size)
+        n_vocab = vocab_size or vocabulary_size(train.n_chars)
+        tokenizer = learn_tokenizer(train, val, kind, n_vocab)
     train_pairs = write_pairs(train, tokenizer, cache, "training pairs", loss_on)
     return tokenizer, train_pairs, write_pairs(val, tokenizer, cache, "validation pairs", loss_on)
 

@@ -43,12 +43,8 @@ def vocabulary_size(n_chars: int) -> int:
     return min(len(BYTES) + 1 + n_chars // CHARS_PER_MERGE, LARGEST_VOCABULARY)
 
 
-def learn_tokenizer(
-    train: TextInParts, val: TextInParts, kind: str, vocab_size: int | None
-) -> Tokenizer:
+def learn_tokenizer(train: TextInParts, val: TextInParts, kind: str, vocab_size: int) -> Tokenizer:
     """Train a tokenizer of `kind` on a text in files, as `train_tokenizer` does.
-
-    Without a `vocab_size`, the number of bpe tokens follows the length of the text.
 
     Raises UserError if a file cannot be read or changes meanwhile.
     """
@@ -61,8 +57,7 @@ def learn_tokenizer(
             characters.update(part.text)
         tokenizer = train_tokenizer("char", ["".join(characters)])
     else:  # bpe never sees the validation text: its tokens would fit that text better than new text
-        size = vocabulary_size(train.n_chars) if vocab_size is None else vocab_size
-        tokenizer = train_tokenizer("bpe", sample(train), size)
+        tokenizer = train_tokenizer("bpe", sample(train), vocab_size)
     for text in (train, val):
         text.check_unchanged()
     return tokenizer
