@@ -109,6 +109,11 @@ class Optimizer:
 
         matrix -= learning_rate * weight_decay * matrix
 
+    A weight that never had a gradient does not decay: the embedding of a token that the training
+    text never has. It would become a vector of zeros. No model has learnt to pass over that, and if
+    a new text has such a token, the loss of the tokens after it rises
+    (test_an_embedding_without_a_gradient_stays_as_it_is).
+
     Args:
         parameters: (name, parameter) pairs, as `model.named_parameters()` gives them.
         muon: False trains everything with AdamW.
@@ -188,7 +193,8 @@ class Optimizer:
         # Both averages start at zero, so they are too small at first, by the factor 1 - beta^t.
         rms = (exp_avg_sq / (1 - beta2**self.step_count)).sqrt_().add_(1e-8)  # root mean square
         if p.ndim == 2:  # a matrix, not a gain or a bias
-            p.mul_(1 - learning_rate * self.weight_decay)
+            had_gradient = exp_avg_sq > 0
+            p.mul_(1 - learning_rate * self.weight_decay * had_gradient)
         p.addcdiv_(exp_avg, rms, value=-learning_rate / (1 - beta1**self.step_count))
 
     def _muon(self, group: dict[str, nn.Parameter], learning_rate: float) -> None:

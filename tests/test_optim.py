@@ -87,6 +87,21 @@ def test_adamw_is_that_of_pytorch() -> None:
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
+def test_an_embedding_without_a_gradient_stays_as_it_is() -> None:
+    """The vector of a token that no batch had does not decay, as PyTorch's does; the others do."""
+    ours, theirs = nn.Parameter(torch.ones(3, 4)), nn.Parameter(torch.ones(3, 4))
+    optimizer = Optimizer([("embedding.weight", ours)], weight_decay=1.0)
+    reference = torch.optim.AdamW([theirs], lr=0.1, betas=(0.9, 0.95), weight_decay=1.0)
+    for _ in range(3):
+        for table in (ours, theirs):
+            table[:2].square().sum().backward()
+        optimizer.step(0.1)
+        reference.step()
+        theirs.grad = None
+    torch.testing.assert_close(ours[:2], theirs[:2])
+    assert ours[2].eq(1).all() and theirs[2].lt(0.75).all()
+
+
 @pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
 def test_adamw_takes_as_long_steps_for_small_gradients(size: float) -> None:
     """A weight whose gradients agree moves by a learning rate in each step, however small they are.
