@@ -296,7 +296,7 @@ def smallest(n):
 
 config = TrainConfig(data=({str(text)!r},), max_steps=1, size="tiny", out_dir={str(tmp_path)!r})
 with start(config):
-    print(smallest(1), smallest(1 << 22))  # so many numbers are shared out among the threads
+    print(smallest(1), smallest(1 << 22))  # enough to share out among the threads
 print(smallest(1) > 0)
 """
     command = [sys.executable, "-c", program]
