@@ -193,7 +193,7 @@ class Optimizer:
         # Both averages start at zero, so they are too small at first, by the factor 1 - beta^t.
         rms = (exp_avg_sq / (1 - beta2**self.step_count)).sqrt_().add_(1e-8)  # root mean square
         if p.ndim == 2:  # a matrix, not a gain or a bias
-            had_gradient = exp_avg_sq > 0
+            had_gradient = exp_avg_sq > 0  # (rows, columns), true or false
             p.mul_(1 - learning_rate * self.weight_decay * had_gradient)
         p.addcdiv_(exp_avg, rms, value=-learning_rate / (1 - beta1**self.step_count))
 

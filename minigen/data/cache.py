@@ -64,7 +64,7 @@ def prepare(
         train = replace(train, stripe_interval=interval)
         val = replace(val, stripe_interval=interval)
 
-    # The number of tokens itself: the rule for it may be another one than when the cache was made.
+    # The key holds the number of tokens, not None: a later version may choose another number.
     n_vocab = vocab_size or vocabulary_size(train.n_chars)
     key = cache_key(train.sha256, train.stop, val.sha256, kind, n_vocab, *train.key)
     path, is_new = writable(cache) / f"{key}.tokenizer.json", False

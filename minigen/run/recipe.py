@@ -40,9 +40,10 @@ LONGER = 4  # a line says how much lower the loss may be in a run that is longer
 # The share by which the loss falls for each doubling of a run's time: after one epoch; less for
 # each doubling of the epochs; and at most.
 FALL, FADING, LARGEST_FALL = 0.045, 0.009, 0.065
-# Steps that are timed for each preset. The fastest counts: the first ones are slower than those of
-# a run, and any of them when another program is busy. A longer run can spare more of them.
-N_TIMED, LARGEST_N_TIMED, TIMED_SHARE = 3, 30, 0.003  # at least; at most; of the run's time
+# The number of steps that are timed for each preset, at least and at most, and their share of the
+# run's time. The fastest counts: the first steps are slower than later ones, and so is any step
+# while another program is busy.
+N_TIMED, LARGEST_N_TIMED, TIMED_SHARE = 3, 30, 0.003
 
 
 @dataclass(frozen=True)

@@ -71,9 +71,9 @@ def start(
     if flags.minutes is not None and flags.max_steps is not None:
         raise UserError("--minutes and --max_steps both say how long to train; give one of them")
     with contextlib.ExitStack() as cleanup:
-        # Numbers that only shrink, as the optimiser's averages of a gradient that is 0 from now on,
-        # become denormal, below 1e-38. A run with many of them took ten times as long for a step.
-        # So they become 0, in this thread and in those that it starts from now on.
+        # While a gradient is 0, the optimiser's averages of it shrink, at last to denormal numbers,
+        # below 1e-38. Processors are slow with these: with 38,000 of them a step took ten times as
+        # long. So the processor rounds them to 0, in this thread and in those that it starts later.
         torch.set_flush_denormal(True)
         cleanup.callback(torch.set_flush_denormal, False)
         signals = handler(cleanup)
